@@ -1,0 +1,21 @@
+"""Banks: written once, verified, mapped. The format is in the README.md beside this file."""
+
+from costbank.bank.reader import Bank, Neighbor, open_bank, shortest
+from costbank.bank.store import NAME_PATTERN, BankPlace, Store, default_store
+from costbank.bank.verify import FileCheck, verify_bank
+from costbank.bank.writer import STEPS, BankWriter
+
+__all__ = [
+    "NAME_PATTERN",
+    "STEPS",
+    "Bank",
+    "BankPlace",
+    "BankWriter",
+    "FileCheck",
+    "Neighbor",
+    "Store",
+    "default_store",
+    "open_bank",
+    "shortest",
+    "verify_bank",
+]

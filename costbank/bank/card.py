@@ -1,0 +1,48 @@
+"""The README.md of a bank: what a person wants to know on meeting the directory."""
+
+from typing import Any
+
+from costbank.vocab import display_bytes
+
+__all__ = ["CardExample", "write_card"]
+
+CardExample = tuple[bytes, list[bytes]]
+"""A token and its nearest others."""
+
+
+def write_card(manifest: dict[str, Any], examples: list[CardExample]) -> str:
+    """Markdown made of a manifest and some tokens with their neighbors."""
+    vectors, tokenizer, neighbors = manifest["vectors"], manifest["tokenizer"], manifest["neighbors"]
+    status = ", ".join(f"{count:,} {name}" for name, count in manifest["status"].items() if count)
+    quality = "exact" if neighbors["exact"] else f"recall {neighbors['recall']:.4f}"
+    lines = [
+        f"# Cost bank {manifest['id']}",
+        "",
+        f"A frozen cost embedding for each of the {vectors['vocab']:,} token ids of the tokenizer "
+        f"`{tokenizer['file']}` ({tokenizer['kind']}), made by the source `{manifest['source']}`.",
+        "The cost of predicting token i where token t is right is 1 − ⟨e_i, e_t⟩, and 0 where i = t.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| vectors | {vectors['vocab']:,} × {vectors['dim']}, {vectors['dtype']}, unit or zero rows |",
+        f"| tokens | {status} |",
+        f"| neighbors | {neighbors['k']} a token, {quality} |",
+        f"| tokenizer fingerprint | `{tokenizer['fingerprint']}` |",
+        f"| built | {manifest['created']} by costbank {manifest['costbank']} |",
+        f"| reproducible bit for bit | {'yes' if manifest['reproducible'] else 'no'} |",
+    ]
+    lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest["facts"].items()]
+    if examples:
+        lines += ["", "## Nearest tokens", "", "| token | nearest, by ascending cost |", "|---|---|"]
+        lines += [f"| {_code(token)} | {' '.join(map(_code, others))} |" for token, others in examples]
+    lines += ["", "Read it with `costbank.open_bank(path)`; check every byte with `costbank verify path`.", ""]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _code(token: bytes) -> str:
+    text = display_bytes(token).replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"

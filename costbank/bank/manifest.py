@@ -1,0 +1,185 @@
+"""The manifest of a bank: what it holds, where that came from, and what every byte of it must be."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from costbank.errors import BankNotFoundError, CorruptBankError
+
+__all__ = [
+    "CARD",
+    "FORMAT",
+    "ID_DIGITS",
+    "INDEX",
+    "MANIFEST",
+    "NEIGHBORS",
+    "REPAIR",
+    "TENSOR_FILES",
+    "TOKENS",
+    "VECTORS",
+    "FileFacts",
+    "IndexFacts",
+    "Manifest",
+    "NeighborFacts",
+    "TokenizerFacts",
+    "VectorFacts",
+    "bank_id",
+    "canonical",
+    "load_manifest",
+    "read_manifest",
+    "write_manifest",
+]
+
+FORMAT = 1
+ID_DIGITS = 16
+MANIFEST = "manifest.json"
+VECTORS = "vectors.safetensors"
+TOKENS = "tokens.safetensors"
+NEIGHBORS = "neighbors.safetensors"
+INDEX = "index.faiss"
+CARD = "README.md"
+TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
+REPAIR = "remove this bank's directory and build or pull it again"
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FileFacts(_Facts):
+    """A file's size in bytes and its sha256 in hexadecimal."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TokenizerFacts(_Facts):
+    """The tokenizer whose ids are the bank's rows; `fingerprint` is that of `costbank.vocab.Vocab`."""
+
+    kind: str
+    file: str
+    sha256: str
+    fingerprint: str
+
+
+class VectorFacts(_Facts):
+    """Shape and element type of the rows."""
+
+    vocab: int = Field(ge=1)
+    dim: int = Field(ge=1)
+    dtype: Literal["F32", "F16", "BF16"]
+
+
+class NeighborFacts(_Facts):
+    """The neighbor table: columns, and the share of true neighbors in it (1.0 where it is exact)."""
+
+    k: int = Field(ge=0)
+    exact: bool
+    recall: float
+
+
+class IndexFacts(_Facts):
+    """The FAISS index and how many rows are in it."""
+
+    kind: str
+    rows: int
+
+
+class Manifest(_Facts):
+    """All that a bank says of itself. Keys that a later version adds are passed over."""
+
+    format: Literal[1]
+    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    costbank: str
+    created: str
+    reproducible: bool
+    source: str
+    config: dict[str, Any]
+    run: dict[str, Any]
+    facts: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    libraries: dict[str, str]
+    seconds: dict[str, float]
+    tokenizer: TokenizerFacts
+    vectors: VectorFacts
+    status: dict[str, int]
+    neighbors: NeighborFacts
+    index: IndexFacts
+    files: dict[str, FileFacts]
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of a value that digests are taken of: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> str:
+    """The id of a bank: the first 16 hex digits of a sha256 over what it was asked to be and what it is."""
+    content = {
+        "format": FORMAT,
+        "tokenizer": fingerprint,
+        "config": config,
+        "files": {name: files[name]["sha256"] for name in TENSOR_FILES},
+    }
+    return hashlib.sha256(canonical(content)).hexdigest()[:ID_DIGITS]
+
+
+def write_manifest(facts: dict[str, Any]) -> bytes:
+    """The bytes of manifest.json: the facts and, last, a digest over them, so that no byte can change unseen."""
+    digest = hashlib.sha256(canonical(facts)).hexdigest()
+    return _text({**facts, "digest": digest})
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """The checked manifest of the bank in a directory.
+
+    Raises:
+        BankNotFoundError: there is none.
+        CorruptBankError: a byte of it was changed, or it is of another format.
+    """
+    path = directory / MANIFEST
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BankNotFoundError(
+            f"there is no bank at {directory}", "name a directory that holds manifest.json"
+        ) from None
+    return read_manifest(data, str(path))
+
+
+def read_manifest(data: bytes, where: str) -> Manifest:
+    """Check and read the bytes of manifest.json.
+
+    Raises:
+        CorruptBankError: a byte was changed, or the content is no manifest of format 1.
+    """
+    try:
+        facts = json.loads(data)
+        digest = facts.pop("digest")
+        intact = digest == hashlib.sha256(canonical(facts)).hexdigest() and _text({**facts, "digest": digest}) == data
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CorruptBankError(f"{where} is no bank manifest", REPAIR) from None
+    if not intact:
+        raise CorruptBankError(f"{where} was changed after it was written", REPAIR)
+    if facts.get("format") != FORMAT:
+        raise CorruptBankError(
+            f"{where} is of format {facts.get('format')}, and this version reads format {FORMAT}",
+            "upgrade costbank to read it",
+        )
+    try:
+        manifest = Manifest.model_validate(facts)
+        expected = bank_id(manifest.tokenizer.fingerprint, facts["config"], facts["files"])
+    except (ValidationError, KeyError) as error:
+        raise CorruptBankError(f"{where} lacks what format 1 asks for: {error}", REPAIR) from None
+    if missing := {*TENSOR_FILES, INDEX, CARD} - set(manifest.files):
+        raise CorruptBankError(f"{where} does not name {', '.join(sorted(missing))}", REPAIR)
+    if manifest.id != expected:
+        raise CorruptBankError(f"{where} names the id {manifest.id}, but its content has {expected}", REPAIR)
+    return manifest
+
+
+def _text(facts: dict[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

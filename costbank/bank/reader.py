@@ -1,0 +1,213 @@
+"""Reading a bank: mapped, not loaded, and never written to."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Integer
+
+from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, TOKENS, VECTORS, Manifest, load_manifest
+from costbank.bank.store import Store
+from costbank.cost import pairwise_costs
+from costbank.errors import CorruptBankError, ShapeError, UsageError
+from costbank.neighbors import NeighborTable, load_index, nearest_rows, search_index
+from costbank.tensorfile import MappedTensor, TensorSpec, map_tensors
+from costbank.transforms import normalize
+from costbank.vocab import Vocab
+
+__all__ = ["Bank", "Neighbor", "open_bank"]
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A token and its cost. `text` is for people to read; `cost` has the digits of the float32 that it is."""
+
+    id: int
+    text: str
+    cost: float
+
+
+class Bank:
+    """A frozen cost embedding for every id of one tokenizer. Get one from `open_bank`.
+
+    Attributes:
+        path: the bank's directory.
+        manifest: what it says of itself.
+        vocab: its tokens, mapped.
+        neighbors: the table of nearest tokens, mapped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Manifest = load_manifest(path)
+        self._check_sizes()
+        shape = self.manifest.vectors
+        tokens = self._mapped(
+            TOKENS,
+            {
+                "bytes": ("U8", (None,)),
+                "offsets": ("I64", (shape.vocab + 1,)),
+                "status": ("U8", (shape.vocab,)),
+                "counts": ("I64", (shape.vocab,)),
+            },
+        )
+        self.vocab = Vocab(*(tokens[name].data for name in ("bytes", "offsets", "status", "counts")))
+        self._vectors = self._mapped(VECTORS, {"vectors": (shape.dtype, (shape.vocab, shape.dim))})["vectors"]
+        table = (shape.vocab, self.manifest.neighbors.k)
+        near = self._mapped(NEIGHBORS, {"ids": ("I32", table), "costs": ("F32", table)})
+        self.neighbors = NeighborTable(near["ids"].data, near["costs"].data)
+
+    def __repr__(self) -> str:
+        return f"<Bank {self.name}@{self.id}: {self.size:,} tokens × {self.dim}>"
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def name(self) -> str:
+        """The name it is kept under: that of the directory above its own."""
+        return self.path.resolve().parent.name
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, which is the number of rows."""
+        return self.manifest.vectors.vocab
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.vectors.dim
+
+    def vectors(self, ids: Integer[np.ndarray, "rows"] | slice = slice(None)) -> Float32[np.ndarray, "rows dim"]:
+        """The rows of some ids, or of all, as float32; F32 slices are read-only views of the file."""
+        return self._vectors.float32(ids)
+
+    @cached_property
+    def usable(self) -> Bool[np.ndarray, "vocab"]:
+        """Which tokens have a vector."""
+        return np.concatenate(
+            [self._vectors.data[start : start + 16_384].any(axis=1) for start in range(0, self.size, 16_384)]
+        )
+
+    def has_vector(self, token_id: int) -> bool:
+        return bool(self._vectors.data[self.vocab.check(token_id)].any())
+
+    def cost(self, token: int, target: int) -> float:
+        """The cost of predicting `token` where `target` is right; it is symmetric.
+
+        Raises:
+            TokenNotFoundError: an id is outside the vocabulary.
+        """
+        return shortest(self.cost_matrix(np.array([token]), np.array([target]))[0, 0])
+
+    def cost_matrix(
+        self, rows: Integer[np.ndarray, "rows"], columns: Integer[np.ndarray, "columns"]
+    ) -> Float32[np.ndarray, "rows columns"]:
+        """Costs of every row token to every column token.
+
+        Raises:
+            TokenNotFoundError: an id is outside the vocabulary.
+        """
+        for token_id in (*rows.tolist(), *columns.tolist()):
+            self.vocab.check(token_id)
+        return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
+
+    def nearest(self, token: int, k: int = 10) -> list[Neighbor]:
+        """The k other tokens of least cost, ascending; none for a token without a vector.
+
+        Served from the table where that is wide enough, else computed over all rows.
+
+        Raises:
+            TokenNotFoundError: the id is outside the vocabulary.
+            UsageError: k is not between 1 and the number of other tokens.
+        """
+        self.vocab.check(token)
+        if not 1 <= k < self.size:
+            raise UsageError(
+                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"ask for 1 to {self.size - 1:,}"
+            )
+        if not self.has_vector(token):
+            return []
+        ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
+        if k > self.neighbors.k and (ids >= 0).all():
+            ids, costs = nearest_rows(token, self.vectors(), self.usable, k)
+        return [
+            Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
+            for i, cost in zip(ids, costs, strict=True)
+            if i >= 0
+        ]
+
+    def search(self, vectors: Float32[np.ndarray, "queries dim"], k: int = 10) -> list[list[Neighbor]]:
+        """The k tokens of least cost to each free vector, by the FAISS index; vectors need no unit length.
+
+        Raises:
+            ShapeError: the vectors are not of the bank's size.
+            CorruptBankError: index.faiss is not what the manifest says; FAISS has seen none of it then.
+            MissingExtraError: FAISS is not installed.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise ShapeError(f"vectors of shape {list(vectors.shape)}, and the bank has dim {self.dim}",
+                             f"give an array of shape [queries, {self.dim}]")  # fmt: skip
+        queries = normalize(vectors)
+        found = search_index(self._index, queries, min(k, self.manifest.index.rows))
+        answers = []
+        for query, ids in zip(queries, found, strict=True):
+            ids = ids[ids >= 0]
+            costs = pairwise_costs(np.array([-1]), ids, query[None], self.vectors(ids))[0]
+            order = np.lexsort((ids, costs))
+            answers.append([Neighbor(int(ids[i]), self.vocab.display(int(ids[i])), shortest(costs[i])) for i in order])
+        return answers
+
+    @cached_property
+    def _index(self) -> Any:
+        data = (self.path / INDEX).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[INDEX].sha256:
+            raise CorruptBankError(f"{self.path / INDEX} is not what the manifest says", REPAIR)
+        return load_index(np.frombuffer(data, np.uint8))
+
+    def _check_sizes(self) -> None:
+        for name, facts in self.manifest.files.items():
+            path = self.path / name
+            try:
+                size = path.stat().st_size
+            except OSError:
+                raise CorruptBankError(f"{path} is missing", REPAIR) from None
+            if size != facts.size:
+                raise CorruptBankError(f"{path} has {size:,} bytes, and the manifest says {facts.size:,}", REPAIR)
+
+    def _mapped(self, name: str, wanted: dict[str, tuple[str, tuple[int | None, ...]]]) -> dict[str, MappedTensor]:
+        path = self.path / name
+        tensors = map_tensors(path)
+        for key, (dtype, shape) in wanted.items():
+            spec = tensors[key].spec if key in tensors else None
+            if spec is None or spec.dtype != dtype or not _fits(spec, shape):
+                raise CorruptBankError(f"{path}: tensor {key!r} should be {dtype} of shape {list(shape)}", REPAIR)
+        return tensors
+
+
+def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
+    """Open a bank by `name`, `name@idprefix` or path. Nothing is loaded before it is used.
+
+    Args:
+        reference: which bank; a name means the one that its `latest` file names.
+        store: directory of banks; by default `$COSTBANK_STORE`, else the platform's data directory.
+
+    Raises:
+        UsageError, BankNotFoundError: the reference leads to no bank.
+        CorruptBankError: the manifest was changed, or a file has another size than it says.
+    """
+    if isinstance(reference, Path):
+        reference = f"{reference}/"
+    return Bank(Store(Path(store) if store else None).resolve(reference))
+
+
+def shortest(cost: np.float32) -> float:
+    """The float with the fewest digits that still names this float32: 0.1 rather than 0.10000000149011612."""
+    return float(str(np.float32(cost)))
+
+
+def _fits(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:
+    return len(spec.shape) == len(shape) and all(w in (None, s) for s, w in zip(spec.shape, shape, strict=True))

@@ -1,0 +1,125 @@
+"""A directory of banks: `<store>/<name>/<id>/`, with `<store>/<name>/latest` naming one id."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from costbank.bank.manifest import ID_DIGITS, MANIFEST
+from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
+
+__all__ = ["NAME_PATTERN", "BankPlace", "Store", "default_store"]
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+
+_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
+_REFERENCE = re.compile(rf"({NAME_PATTERN})(?:@([0-9a-f]{{4,{ID_DIGITS}}}))?")
+
+
+def default_store() -> Path:
+    """`$COSTBANK_STORE`, else the platform's data directory."""
+    return Path(os.environ.get("COSTBANK_STORE") or user_data_path("costbank") / "banks")
+
+
+@dataclass(frozen=True)
+class BankPlace:
+    """Where a bank lies, and whether its name leads to it."""
+
+    name: str
+    id: str
+    path: Path
+    latest: bool
+
+
+class Store:
+    """A directory of banks; reading it changes nothing, and it need not exist."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_store() if root is None else root
+
+    def banks(self) -> Iterator[BankPlace]:
+        """Every complete bank, by name and id."""
+        if not self.root.is_dir():
+            return
+        for directory in sorted(self.root.iterdir()):
+            if re.fullmatch(NAME_PATTERN, directory.name) and directory.is_dir():
+                latest = _latest(directory)
+                for bank_id in _ids(directory):
+                    yield BankPlace(directory.name, bank_id, directory / bank_id, bank_id == latest)
+
+    def resolve(self, reference: str) -> Path:
+        """The directory of the bank that `name`, `name@idprefix` or a path refers to.
+
+        Raises:
+            UsageError: the reference is malformed, or its prefix fits several ids.
+            BankNotFoundError: no bank goes by it; the hint names those there are.
+            CorruptBankError: the file `latest` of that name is damaged.
+        """
+        if "/" in reference or (Path(reference) / MANIFEST).is_file():
+            return self._by_path(Path(reference))
+        return self.resolve_name(reference)
+
+    def resolve_name(self, reference: str) -> Path:
+        """The same for `name` and `name@idprefix` only: never a path, whatever lies there."""
+        match = _REFERENCE.fullmatch(reference)
+        if not match:
+            raise UsageError(
+                f"{reference!r} is no reference to a bank", "write a name, name@idprefix (4 digits or more), or a path"
+            )
+        name, prefix = match.groups()
+        directory = self.root / name
+        ids = _ids(directory)
+        if not ids:
+            raise self._unknown(reference)
+        if prefix is None:
+            return self._latest_of(directory, ids)
+        found = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
+        if not found:
+            raise BankNotFoundError(f"no bank is {reference}", f"{name} has: {', '.join(ids)}")
+        if len(found) > 1:
+            raise UsageError(f"{reference} fits several banks", f"give more digits: {', '.join(found)}")
+        return directory / found[0]
+
+    def _by_path(self, path: Path) -> Path:
+        if (path / MANIFEST).is_file():
+            return path
+        if ids := _ids(path):
+            return self._latest_of(path, ids)
+        if _ID.fullmatch(path.name) and path.is_dir():
+            raise CorruptBankError(
+                f"{path / MANIFEST} is missing", "remove this bank's directory and build or pull it again"
+            )
+        raise BankNotFoundError(f"there is no bank at {path}", "name a directory that holds manifest.json")
+
+    def _latest_of(self, directory: Path, ids: list[str]) -> Path:
+        latest = _latest(directory)
+        if latest is None and len(ids) == 1:  # its writer was stopped just before the last step
+            return directory / ids[0]
+        if latest in ids:
+            return directory / latest
+        problem = "is missing" if latest is None else f"names {latest!r}, which is no bank here"
+        raise CorruptBankError(
+            f"{directory / 'latest'} {problem}",
+            f"name the bank in full ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or pull it again",
+        )
+
+    def _unknown(self, reference: str) -> BankNotFoundError:
+        names = sorted({place.name for place in self.banks()})
+        hint = f"there are: {', '.join(names)}" if names else "`costbank build` makes one; `costbank demo` shows how"
+        return BankNotFoundError(f"no bank is {reference} in {self.root}", hint)
+
+
+def _ids(directory: Path) -> list[str]:
+    if not directory.is_dir():
+        return []
+    return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
+
+
+def _latest(directory: Path) -> str | None:
+    try:
+        return (directory / "latest").read_bytes().decode("utf-8", "replace").removesuffix("\n")
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,161 @@
+"""Writing a bank: everything beside its final place, then one rename.
+
+The parts are given in any order as they become ready; `publish` names the bank by its content and makes it visible.
+Until then nothing is listed, and whatever ends the process leaves only a staging directory that the next writer
+removes.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from costbank.bank.manifest import CARD, FORMAT, INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS, bank_id, write_manifest
+from costbank.files import fsync_directory, staging_directory, storage_errors, write_atomically
+from costbank.neighbors import NeighborTable
+from costbank.tensorfile import (
+    FileDigest,
+    MappedTensor,
+    TensorSpec,
+    from_float32,
+    map_tensors,
+    sha256_file,
+    write_tensors,
+)
+from costbank.vocab import Vocab
+
+__all__ = ["STEPS", "BankWriter"]
+
+STEPS = (
+    "staged",
+    "vectors written",
+    "tokens written",
+    "neighbors written",
+    "index written",
+    "card written",
+    "manifest written",
+    "directory synced",
+    "renamed",
+    "parent synced",
+    "latest replaced",
+)
+"""The moments of a write, in the order of the pipeline; a process may die after any of them."""
+
+OnStep = Callable[[str], None]
+
+
+class BankWriter:
+    """A context in which the files of one new bank are written.
+
+    Args:
+        directory: `<store>/<name>`; made when missing.
+        on_step: told each of `STEPS` when it is done.
+
+    Raises:
+        StorageError: the disk is full, or the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, on_step: OnStep | None = None) -> None:
+        self._directory, self._on_step = directory, on_step or _ignore
+        self._files: dict[str, FileDigest] = {}
+        self._held = ExitStack()
+        self._staged = Path()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as held:
+            held.enter_context(storage_errors(self._directory))
+            self._staged = held.enter_context(staging_directory(self._directory))
+            self._held = held.pop_all()
+        self._on_step("staged")
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._held.__exit__(*exception)
+
+    def write_vectors(
+        self, shape: tuple[int, int], dtype: str, blocks: Iterable[Float32[np.ndarray, "rows dim"]]
+    ) -> MappedTensor:
+        """Write the unit rows as they come, rounded to `dtype`; returns them mapped, as readers will see them."""
+        rounded = (from_float32(block, dtype) for block in blocks)
+        self._write(VECTORS, {"vectors": (TensorSpec(dtype, shape), rounded)})
+        self._on_step("vectors written")
+        return map_tensors(self._staged / VECTORS)["vectors"]
+
+    def write_tokens(self, vocab: Vocab) -> None:
+        self._write(
+            TOKENS,
+            {
+                "offsets": (TensorSpec("I64", vocab.offsets.shape), [vocab.offsets]),
+                "counts": (TensorSpec("I64", vocab.counts.shape), [vocab.counts]),
+                "bytes": (TensorSpec("U8", vocab.data.shape), [vocab.data]),
+                "status": (TensorSpec("U8", vocab.status.shape), [vocab.status]),
+            },
+        )
+        self._on_step("tokens written")
+
+    def write_neighbors(self, table: NeighborTable) -> None:
+        self._write(
+            NEIGHBORS,
+            {
+                "ids": (TensorSpec("I32", table.ids.shape), [table.ids]),
+                "costs": (TensorSpec("F32", table.costs.shape), [table.costs]),
+            },
+        )
+        self._on_step("neighbors written")
+
+    def write_index(self, index: UInt8[np.ndarray, "bytes"]) -> None:
+        self._write_bytes(INDEX, index.tobytes())
+        self._on_step("index written")
+
+    def publish(self, facts: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> Path:
+        """Name the bank, write its card and manifest, rename it into place and point `latest` at it.
+
+        Args:
+            facts: the manifest without `format`, `id` and `files`.
+            card: makes the card of the manifest, which then holds all but the card's own digest.
+
+        Returns:
+            The bank's directory. One with the same id that is there already is the same bank, and is kept.
+        """
+        files = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in self._files.items()}
+        identity = bank_id(facts["tokenizer"]["fingerprint"], facts["config"], files)
+        facts = {"format": FORMAT, "id": identity, **facts, "files": files}
+        self._write_bytes(CARD, card(facts).encode())
+        facts["files"] = files | {CARD: {"size": self._files[CARD].size, "sha256": self._files[CARD].sha256}}
+        self._on_step("card written")
+        self._write_bytes(MANIFEST, write_manifest(facts))
+        self._on_step("manifest written")
+        fsync_directory(self._staged)
+        self._on_step("directory synced")
+        place = self._directory / identity
+        if not place.exists():
+            try:
+                self._staged.rename(place)
+            except OSError:
+                if not place.exists():  # another process may have published the same bank first
+                    raise
+        self._on_step("renamed")
+        fsync_directory(self._directory)
+        self._on_step("parent synced")
+        write_atomically(self._directory / "latest", f"{identity}\n".encode())
+        self._on_step("latest replaced")
+        return place
+
+    def _write(self, name: str, tensors: dict[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> None:
+        self._files[name] = write_tensors(self._staged / name, tensors)
+
+    def _write_bytes(self, name: str, content: bytes) -> None:
+        path = self._staged / name
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._files[name] = sha256_file(path)
+
+
+def _ignore(step: str) -> None:
+    pass

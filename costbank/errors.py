@@ -1,0 +1,134 @@
+"""Every error that a person can cause, as one tree.
+
+    CostbankError
+    ├── UsageError              exit 2   an option, a setting or a reference is malformed
+    │   └── MissingExtraError            a library of an optional extra is not installed
+    ├── NotFoundError           exit 3
+    │   ├── BankNotFoundError            no bank goes by this reference
+    │   ├── TokenNotFoundError           no token of this vocabulary is spelled so
+    │   └── InputNotFoundError           a file that was named does not exist
+    ├── CorruptBankError        exit 4   a file of a bank is not what its manifest says
+    └── InputError              exit 5   what was given cannot be used
+        ├── CorpusError                  text or token ids that cannot be read or trained on
+        ├── TokenizerError               a file that is no tokenizer, or one of another vocabulary
+        ├── ShapeError                   arrays whose shapes do not fit each other
+        └── StorageError                 a directory that cannot be written, a disk that is full
+
+Each class has a stable `code` (used in HTTP problems), a `title`, and the exit status of the command line. Each
+instance has a message that names what is wrong and a hint that says what to do. Anything else that is raised is a bug.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+__all__ = [
+    "BankNotFoundError",
+    "CorpusError",
+    "CorruptBankError",
+    "CostbankError",
+    "InputError",
+    "InputNotFoundError",
+    "MissingExtraError",
+    "NotFoundError",
+    "ShapeError",
+    "StorageError",
+    "TokenNotFoundError",
+    "TokenizerError",
+    "UsageError",
+    "require",
+]
+
+
+class CostbankError(Exception):
+    """Base of all errors that a person can cause; `str()` is the message, `hint` what to do about it."""
+
+    code = "error"
+    title = "costbank error"
+    exit_status = 5
+    http_status = 400
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(CostbankError):
+    code = "usage"
+    title = "Malformed request"
+    exit_status = 2
+
+
+class MissingExtraError(UsageError):
+    code = "missing-extra"
+    title = "An optional library is not installed"
+    http_status = 501
+
+
+class NotFoundError(CostbankError):
+    code = "not-found"
+    title = "Not found"
+    exit_status = 3
+    http_status = 404
+
+
+class BankNotFoundError(NotFoundError):
+    code = "bank-not-found"
+    title = "No such bank"
+
+
+class TokenNotFoundError(NotFoundError):
+    code = "token-not-found"
+    title = "No such token"
+
+
+class InputNotFoundError(NotFoundError):
+    code = "input-not-found"
+    title = "No such file"
+
+
+class CorruptBankError(CostbankError):
+    code = "corrupt-bank"
+    title = "A bank's file is damaged"
+    exit_status = 4
+    http_status = 500
+
+
+class InputError(CostbankError):
+    code = "input"
+    title = "Unusable input"
+
+
+class CorpusError(InputError):
+    code = "corpus"
+    title = "Unusable corpus"
+
+
+class TokenizerError(InputError):
+    code = "tokenizer"
+    title = "Unusable tokenizer"
+
+
+class ShapeError(InputError):
+    code = "shape"
+    title = "Shapes do not fit"
+
+
+class StorageError(InputError):
+    code = "storage"
+    title = "Cannot write"
+    http_status = 507
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra brings it.
+
+    Raises:
+        MissingExtraError: the module, or something that it needs, is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs the Python library {error.name!r}, which is not installed",
+            f"pip install 'costbank[{extra}]'",
+        ) from error

@@ -1,0 +1,171 @@
+"""Files and directories on disk: checked before long work begins, and put in place only as a whole."""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from costbank.errors import CorpusError, InputError, InputNotFoundError, StorageError
+
+__all__ = [
+    "check_readable",
+    "fsync_directory",
+    "staging_directory",
+    "storage_errors",
+    "text_blocks",
+    "write_atomically",
+]
+
+_STAGING_PREFIX = ".staging-"
+_BLOCK_BYTES = 4 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_readable(path: Path, what: str) -> None:
+    """Make sure that `path` is a file that can be read and holds something.
+
+    Raises:
+        InputNotFoundError: it does not exist.
+        InputError: it is a directory, something else that is no file, empty, or not readable.
+    """
+    if not path.exists():
+        raise InputNotFoundError(f"the {what} {path} does not exist", "check the path")
+    if path.is_dir():
+        raise InputError(f"the {what} {path} is a directory", "name the file itself")
+    if not path.is_file():
+        raise InputError(f"the {what} {path} is not a regular file", "write it to a file first")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"the {what} {path} may not be read by you", f"chmod +r {path}")
+    if path.stat().st_size == 0:
+        raise InputError(f"the {what} {path} is empty", "give a file with content")
+
+
+def text_blocks(path: Path, whole_paragraphs: bool = False) -> Iterator[tuple[str, int]]:
+    """A UTF-8 text file in blocks of whole lines, or of whole paragraphs, each with its size in bytes.
+
+    CRLF becomes LF, and a byte order mark at the start is skipped.
+
+    Raises:
+        CorpusError: the file is not UTF-8 text; the message names the offset of the first bad byte.
+    """
+    offset = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            _refuse_nul(path, block, offset)
+            parts = [block, file.readline()]
+            while whole_paragraphs and (line := file.readline()):
+                parts.append(line)
+                if line.isspace():
+                    break
+            data = b"".join(parts)
+            yield _decoded(path, data, offset).replace("\r\n", "\n"), len(data)
+            offset += len(data)
+
+
+def _refuse_nul(path: Path, data: bytes, offset: int) -> None:
+    if (nul := data.find(b"\0")) >= 0:
+        raise CorpusError(f"{path} is not text: a NUL byte at offset {offset + nul}", "give UTF-8 text")
+
+
+def _decoded(path: Path, data: bytes, offset: int) -> str:
+    _refuse_nul(path, data, offset)
+    start = len(BOM_UTF8) if offset == 0 and data.startswith(BOM_UTF8) else 0
+    try:
+        return data[start:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = start + error.start
+        raise CorpusError(
+            f"{path} is not UTF-8: byte 0x{data[at]:02x} at offset {offset + at}",
+            "give UTF-8 text; `iconv -f latin1 -t utf8` converts older files",
+        ) from None
+
+
+@contextmanager
+def storage_errors(directory: Path) -> Iterator[None]:
+    """Turn a full disk or a refused write into a `StorageError` that names the directory."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise StorageError(
+                f"no space left to write in {directory}; nothing was kept",
+                "free some space, or choose another place with --store, --cache or --out",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(
+                f"cannot write in {directory}: {error.strerror}",
+                "choose a directory that you may write in with --store, --cache or --out",
+            ) from error
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place, fsync it, and rename it into place.
+
+    Raises:
+        StorageError: the disk is full, or the directory cannot be written.
+    """
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+            Path(staged).replace(path)
+        except BaseException:
+            Path(staged).unlink(missing_ok=True)
+            raise
+        fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames inside a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def staging_directory(parent: Path) -> Iterator[Path]:
+    """A directory beside the final ones, to be filled and renamed; whatever is not renamed by the end is removed.
+
+    It is locked while it is in use, and a lock ends with its process. So the next one to stage here knows what a
+    killed process has left behind, and removes that.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with _locked(parent):
+            _remove_abandoned(parent)
+            directory = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+            held.enter_context(_locked(directory))
+        directory.chmod(0o755)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for left in parent.glob(f"{_STAGING_PREFIX}*"):
+        with suppress(OSError), _locked(left, wait=False):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+"""Progress of long work: a bar on a terminal, a line now and then elsewhere, nothing where nobody asked.
+
+Library code receives a `Progress` and reports through it; what that looks like is the caller's choice.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+__all__ = ["LogProgress", "Progress", "QuietProgress", "Step", "TerminalProgress"]
+
+logger = logging.getLogger("costbank")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Step(Protocol):
+    """One piece of work under way."""
+
+    def advance(self, amount: int) -> None: ...
+
+
+class Progress(Protocol):
+    """Where long work tells how far it is."""
+
+    def step(self, title: str, total: int | None = None, unit: str = "") -> Any:
+        """A context manager that yields a `Step`; `total` is in `unit`s, None where it is not known."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A fact worth a line."""
+        ...
+
+
+class _SilentStep:
+    def advance(self, amount: int) -> None:
+        pass
+
+
+class QuietProgress:
+    """Reports nothing."""
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:  # noqa: ARG002
+        yield _SilentStep()
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class _LoggedStep:
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._began = self._last = time.monotonic()
+        self._done = 0
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        rate = self._done / (now - self._began)
+        share, left = "", ""
+        if self._total:
+            share = f" of {self._total:,} ({self._done / self._total:.0%})"
+            left = f", {max(self._total - self._done, 0) / rate:,.0f} s left" if rate else ""
+        logger.info("%s: %s%s %s, %s %s/s%s", self._title, f"{self._done:,}", share, self._unit, f"{rate:,.0f}",
+                    self._unit, left)  # fmt: skip
+
+    def finish(self) -> None:
+        seconds = time.monotonic() - self._began
+        amount = f"{self._done:,} {self._unit} in " if self._done else ""
+        rate = f", {self._done / seconds:,.0f} {self._unit}/s" if self._done and seconds > 0.1 else ""
+        logger.info("%s: %s%.1f s%s", self._title, amount, seconds, rate)
+
+
+class LogProgress:
+    """Writes lines to the logger `costbank`: one every ten seconds, and one as each step ends."""
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
+        step = _LoggedStep(title, total, unit)
+        yield step
+        step.finish()
+
+    def note(self, text: str) -> None:
+        logger.info("%s", text)
+
+
+class _BarStep:
+    def __init__(self, bars: Any, task: Any) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, amount: int) -> None:
+        self._bars.advance(self._task, amount)
+
+
+class TerminalProgress:
+    """Draws bars with rate and time left on a rich console."""
+
+    def __init__(self, console: Any) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
+        from rich import progress as rich_progress
+
+        class Rate(rich_progress.ProgressColumn):
+            def render(self, task: rich_progress.Task) -> str:
+                speed = task.finished_speed or task.speed
+                return f"{speed:,.0f} {unit}/s" if speed and unit else ""
+
+        columns = [
+            rich_progress.SpinnerColumn(finished_text="✓"),
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.TaskProgressColumn(),
+            Rate(),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TimeRemainingColumn(),
+        ]
+        with rich_progress.Progress(*columns, console=self._console) as bars:
+            task = bars.add_task(title, total=total)
+            yield _BarStep(bars, task)
+            done = bars.tasks[0].completed
+            bars.update(task, total=done or 1, completed=done or 1)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
