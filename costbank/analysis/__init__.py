@@ -1,0 +1,1 @@
+"""Looking at banks: what their vectors are worth."""

@@ -1,0 +1,226 @@
+"""The one object that says what to build. Every default of a build lives here and nowhere else.
+
+Settings marked as `Execution` change where or how fast the work is done, not what is asked for; they stay out of the
+bank's id. A setting is named by its path, such as `word2vec.epochs`, in a TOML file as on the command line.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from costbank.bank.store import NAME_PATTERN, default_store
+from costbank.errors import InputNotFoundError, UsageError
+
+__all__ = [
+    "SOURCE_SECTIONS",
+    "BuildConfig",
+    "CorpusConfig",
+    "Execution",
+    "NeighborsConfig",
+    "VectorsConfig",
+    "Word2VecConfig",
+    "default_cache",
+    "load_config",
+    "semantic_config",
+    "settings",
+]
+
+SOURCE_SECTIONS = {"word2vec": ("corpus", "word2vec")}
+"""The sections of the config that belong to each source."""
+
+
+class Execution:
+    """Marks a setting that says where or how fast, not what."""
+
+
+def default_cache() -> Path:
+    """`$COSTBANK_CACHE`, else the platform's cache directory. Everything in it can be made again."""
+    return Path(os.environ.get("COSTBANK_CACHE") or user_cache_path("costbank") / "encoded")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusConfig(_Settings):
+    """Which text, and what a document is."""
+
+    files: Annotated[tuple[Path, ...], Execution] = Field(default=(), description="UTF-8 text files")
+    documents: Literal["line", "paragraph"] = Field(
+        default="line", description="a document is a line, or a paragraph between blank lines"
+    )
+
+
+class Word2VecConfig(_Settings):
+    """Word2Vec (Mikolov et al. 2013) over token ids, trained by gensim."""
+
+    sg: bool = Field(default=True, description="skip-gram; false trains CBOW")
+    dim: int = Field(default=128, ge=1, le=65_536, description="vector size")
+    window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
+    negative: int = Field(default=5, ge=1, le=100, description="noise tokens per positive pair")
+    epochs: int = Field(default=5, ge=1, le=10_000, description="passes over the corpus")
+    sample: float = Field(default=1e-3, ge=0, le=1, description="subsampling threshold of frequent tokens; 0 keeps all")
+    min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
+    seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the initial vectors and the noise")
+    workers: Annotated[int, Execution] = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="training threads; only one of them is reproducible bit for bit",
+    )
+
+
+class VectorsConfig(_Settings):
+    """How the bank stores its rows."""
+
+    dtype: Literal["F32", "F16", "BF16"] = Field(default="F32", description="element type of the stored rows")
+
+
+class NeighborsConfig(_Settings):
+    """The neighbor table and the index."""
+
+    k: int | None = Field(
+        default=None, ge=1, le=4_096, description="neighbors a token in the table; not given: 64, or all there are"
+    )
+
+
+class BuildConfig(_Settings):
+    """What to build: the source and its settings, the tokenizer, and how the bank keeps the result."""
+
+    source: Literal["word2vec"] = Field(description="where vectors come from")
+    tokenizer: Annotated[Path, Execution] = Field(description="tokenizer file")
+    name: Annotated[str | None, Execution] = Field(
+        default=None, description="the bank's name; not given: the tokenizer file's name and the source"
+    )
+    store: Annotated[Path, Execution] = Field(default_factory=default_store, description="directory of banks")
+    cache: Annotated[Path, Execution] = Field(default_factory=default_cache, description="directory of encoded text")
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
+    vectors: VectorsConfig = Field(default_factory=VectorsConfig)
+    neighbors: NeighborsConfig = Field(default_factory=NeighborsConfig)
+
+    @field_validator("name")
+    @classmethod
+    def _valid_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError("use lower-case letters, digits, '.', '_' and '-', at most 64, first a letter or digit")
+        return name
+
+    @property
+    def bank_name(self) -> str:
+        """The name given, else one made of the tokenizer file's name and the source."""
+        stem = re.sub(r"[^a-z0-9._-]+", "-", self.tokenizer.stem.lower()).strip("-._") or "bank"
+        return self.name or f"{stem[:40]}-{self.source}"
+
+
+def semantic_config(config: BuildConfig) -> dict[str, Any]:
+    """What was asked for, without paths and machine settings: the part of a config that a bank's id covers.
+
+    Sections of other sources are left out, so that a source that is added later changes no id.
+    """
+    foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
+    foreign -= set(SOURCE_SECTIONS[config.source])
+    return {name: value for name, value in _without_execution(config).items() if name not in foreign}
+
+
+def settings(model: type[BaseModel] = BuildConfig, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting by its path, in the order of the config."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= settings(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file: Path | None = None) -> BuildConfig:
+    """A config from a TOML file, then settings by path, then `path=value` assignments; the later win.
+
+    Relative paths in the file are relative to the file. The value of an assignment is read as TOML where it is
+    TOML (`3`, `false`, `["a", "b"]`), else as text.
+
+    Raises:
+        UsageError: a setting does not exist or its value does not fit; the message names each.
+        InputNotFoundError: the file does not exist.
+    """
+    values = _read_toml(file) if file else {}
+    for path, value in given.items():
+        _assign(values, path, value)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
+        _assign(values, path.strip(), _toml_value(text.strip()))
+    try:
+        return BuildConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
+        missing = [path for path, kind, _ in problems if kind == "missing"]
+        hint = f"give --{' and --'.join(missing)}" if missing else _hint([path for path, _, _ in problems])
+        raise UsageError("; ".join(_problem(*problem) for problem in problems), hint) from None
+
+
+def _without_execution(model: BaseModel) -> dict[str, Any]:
+    kept = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if Execution not in field.metadata:
+            kept[name] = _without_execution(value) if isinstance(value, BaseModel) else value
+    return kept
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UsageError(f"{file} is no TOML file: {error}", "see the settings in the README") from None
+    for section, name in ((values, "tokenizer"), (values, "store"), (values, "cache")):
+        if isinstance(section.get(name), str):
+            section[name] = str(file.parent / section[name])
+    corpus = values.get("corpus")
+    if isinstance(corpus, dict) and isinstance(corpus.get("files"), list):
+        corpus["files"] = [str(file.parent / path) if isinstance(path, str) else path for path in corpus["files"]]
+    return values
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: {section} is a setting, not a section", _hint([path]))
+    values[name] = value
+
+
+def _problem(path: str, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return f"there is no setting {path}"
+    if kind == "missing":
+        return f"the setting {path} is needed"
+    return f"{path}: {message[:1].lower()}{message[1:]}"
+
+
+def _hint(paths: Sequence[str]) -> str:
+    known = settings()
+    close = [match for path in paths for match in get_close_matches(path, known, 1, 0.5)]
+    if close:
+        return "; ".join(f"{path} is {known[path].description}" for path in dict.fromkeys(close))
+    return "settings are: " + ", ".join(known)

@@ -1,0 +1,128 @@
+"""Vectors from a corpus by Word2Vec (Mikolov et al. 2013), trained by gensim over token ids.
+
+gensim reads Python lists here, not `corpus_file=`: that reader drops and repeats text (measured on gensim 4.4). Lists
+longer than 10,000 tokens would be cut short in silence, so longer documents are cut into parts first, and the number of
+tokens that gensim took is held against the number that it was given.
+
+gensim's words here are the ids as text. With integers for words it would take row numbers for words where it looks up
+counts, and draw its noise from the wrong distribution.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from costbank.config import BuildConfig
+from costbank.corpus import EncodedCorpus, encode_corpus
+from costbank.errors import CorpusError, UsageError, require
+from costbank.files import check_readable
+from costbank.progress import Progress, Step
+from costbank.sources.base import InputFile, SourceVectors
+from costbank.tokenizers import Tokenizer
+
+__all__ = ["Word2VecSource"]
+
+_MOST_SENTENCE_TOKENS = 10_000
+_REPORT_TOKENS = 50_000
+
+
+class Word2VecSource:
+    """Trains on ids, so that the result lines up with the tokenizer; ids too rare to train on are `unseen`."""
+
+    libraries = ("gensim", "numpy", "scipy", "sentencepiece")
+
+    def check(self, config: BuildConfig) -> None:
+        require("gensim", "build")
+        if not config.corpus.files:
+            raise UsageError("a Word2Vec bank needs text", "give --corpus FILE")
+        for path in config.corpus.files:
+            check_readable(path, "corpus file")
+
+    def dim(self, config: BuildConfig) -> int:
+        return config.word2vec.dim
+
+    def vectors(self, config: BuildConfig, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
+        corpus = encode_corpus(config.corpus.files, tokenizer, config.corpus.documents, config.cache, progress)
+        settings = config.word2vec
+        trainable = corpus.counts >= settings.min_count
+        if (count := int(trainable.sum())) < 2:
+            raise CorpusError(
+                f"of the corpus's {corpus.tokens:,} tokens, {count} "
+                f"{'id occurs' if count == 1 else 'ids occur'} {settings.min_count} times or more; "
+                "vectors need at least two ids to tell apart",
+                "give more text, or --set word2vec.min_count=1",
+            )
+        model, taken = _train(corpus, config, progress)
+        rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
+        rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
+        facts = {
+            "corpus_documents": corpus.documents,
+            "corpus_tokens": corpus.tokens,
+            "expected_tokens": corpus.tokens * settings.epochs,
+            "trained_tokens": taken,
+            "trained_ids": count,
+        }
+        inputs = tuple(InputFile(file.path.name, file.size, file.sha256) for file in corpus.files)
+        vocab = tokenizer.vocab.with_evidence(corpus.counts, trainable)
+        return SourceVectors(vocab, settings.dim, _in_blocks(rows), facts, inputs, settings.workers == 1)
+
+
+def _train(corpus: EncodedCorpus, config: BuildConfig, progress: Progress) -> tuple[Any, int]:
+    settings = config.word2vec
+    gensim_word2vec = require("gensim.models.word2vec", "build")
+    model = gensim_word2vec.Word2Vec(
+        vector_size=settings.dim,
+        sg=int(settings.sg),
+        window=settings.window,
+        negative=settings.negative,
+        epochs=settings.epochs,
+        sample=settings.sample,
+        min_count=settings.min_count,
+        seed=settings.seed,
+        workers=settings.workers,
+    )
+    words = np.array([str(token_id) for token_id in range(corpus.vocab_size)], object)
+    counts = {word: count for word, count in zip(words.tolist(), corpus.counts.tolist(), strict=True) if count}
+    model.build_vocab_from_freq(counts, corpus_count=corpus.sentence_count(_MOST_SENTENCE_TOKENS))
+    expected = corpus.tokens * settings.epochs
+    with progress.step("train Word2Vec", expected, "tokens") as step:
+        feed = _Feed(corpus, words, step)
+        _, taken = model.train(
+            feed, total_examples=model.corpus_count, total_words=corpus.tokens, epochs=settings.epochs
+        )
+    if feed.failure:
+        raise feed.failure
+    if taken != expected:
+        raise RuntimeError(f"gensim trained {taken:,} tokens where {expected:,} were given; the vectors are not kept")
+    return model, taken
+
+
+class _Feed:
+    """The corpus as gensim's producer thread reads it, once an epoch.
+
+    An exception in that thread would leave gensim waiting for ever, so it is kept for the main thread.
+    """
+
+    def __init__(self, corpus: EncodedCorpus, words: Shaped[np.ndarray, "vocab"], step: Step) -> None:
+        self._corpus, self._words, self._step = corpus, words, step
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[list[str]]:
+        unreported = 0
+        try:
+            for sentence in self._corpus.sentences(_MOST_SENTENCE_TOKENS, self._words):
+                yield sentence
+                unreported += len(sentence)
+                if unreported >= _REPORT_TOKENS:
+                    self._step.advance(unreported)
+                    unreported = 0
+            self._step.advance(unreported)
+        except Exception as error:
+            self.failure = error
+
+
+def _in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_rows: int = 16_384) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), block_rows):
+        yield rows[start : start + block_rows]

@@ -1,0 +1,65 @@
+"""SentencePiece models (`.model`): unigram, BPE, word and char."""
+
+import os
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.errors import TokenizerError, require
+from costbank.tensorfile import sha256_file
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["SentencePieceTokenizer"]
+
+_SPACE = "▁"
+_ENCODE_THREADS = os.cpu_count() or 1
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model behind the interface of `costbank.tokenizers.Tokenizer`.
+
+    A piece's bytes are its text with ▁ read as a space; `<0x0A>` pieces are the byte itself; control and unknown
+    pieces keep their literal text and are special.
+
+    Raises:
+        TokenizerError: the file is no SentencePiece model.
+    """
+
+    kind = "sentencepiece"
+
+    def __init__(self, path: Path) -> None:
+        sentencepiece = require("sentencepiece", "build")
+        sentencepiece.set_min_log_level(3)
+        self.sha256 = sha256_file(path).sha256
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        except (RuntimeError, TypeError) as error:
+            raise TokenizerError(
+                f"{path} is no SentencePiece model", "name a .model file; `costbank tokenizer train` makes one"
+            ) from error
+        self.vocab = self._read_vocab()
+
+    def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        encoded = self._processor.encode(list(texts), num_threads=_ENCODE_THREADS)
+        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        total = int(ends[-1]) if len(ends) else 0
+        return np.fromiter(chain.from_iterable(encoded), np.int32, total), ends
+
+    def _read_vocab(self) -> Vocab:
+        processor = self._processor
+        tokens, status = [], []
+        for token_id in range(processor.get_piece_size()):
+            piece = processor.id_to_piece(token_id)
+            if processor.is_byte(token_id):
+                tokens.append(bytes([int(piece[1:-1], 16)]))
+                status.append(TokenStatus.BYTE)
+            elif processor.is_control(token_id) or processor.is_unknown(token_id):
+                tokens.append(piece.encode())
+                status.append(TokenStatus.SPECIAL)
+            else:
+                tokens.append(piece.replace(_SPACE, " ").encode())
+                status.append(TokenStatus.UNUSED if processor.is_unused(token_id) else TokenStatus.OK)
+        return Vocab.from_tokens(tokens, status)

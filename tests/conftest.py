@@ -1,0 +1,69 @@
+"""Every test runs with the shapes and types of the signatures checked as the functions are called."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
+    import costbank
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costbank.bank import Bank
+from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
+from costbank.tokenizers.train import train_sentencepiece
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real corpora and tokenizers that lie beside the checkout, where there are any."""
+    path = Path(os.environ.get("COSTBANK_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"the shared test data is not at {path}; $COSTBANK_TEST_DATA names another place")
+    return path
+
+
+@pytest.fixture(scope="session")
+def news() -> Path:
+    """60,000 words of real news, which gensim's distribution carries."""
+    spec = find_spec("gensim")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "test" / "test_data" / "lee_background.cor"
+
+
+@pytest.fixture(scope="session")
+def news_model(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model of 2,000 pieces, trained on the news."""
+    return train_sentencepiece([news], tmp_path_factory.mktemp("tokenizer") / "news.model", 2_000)
+
+
+@pytest.fixture(scope="session")
+def news_config(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
+    """A small and reproducible Word2Vec build on the news."""
+    place = tmp_path_factory.mktemp("news")
+    return BuildConfig(
+        source="word2vec",
+        tokenizer=news_model,
+        name="news",
+        store=place / "store",
+        cache=place / "cache",
+        corpus=CorpusConfig(files=(news,)),
+        word2vec=Word2VecConfig(dim=24, epochs=2, min_count=2, workers=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def news_bank(news_config: BuildConfig) -> Bank:
+    """The bank of that build. Tests that damage a bank copy it first."""
+    return costbank.build(news_config)
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(20)

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from costbank.config import BuildConfig, load_config, semantic_config, settings
+from costbank.errors import InputNotFoundError, UsageError
+
+GIVEN = {"source": "word2vec", "tokenizer": "a.model"}
+
+
+def test_what_comes_later_wins(tmp_path: Path):
+    file = tmp_path / "build.toml"
+    file.write_text(
+        'source = "word2vec"\ntokenizer = "my.model"\n[word2vec]\nepochs = 2\ndim = 32\nwindow = 3\n'
+        '[corpus]\nfiles = ["text/a.txt", "/b.txt"]\n'
+    )
+    config = load_config({"word2vec.dim": 64, "word2vec.window": 4}, ["word2vec.window=9", "word2vec.sg=false"], file)
+    assert (config.word2vec.epochs, config.word2vec.dim, config.word2vec.window) == (2, 64, 9)
+    assert config.word2vec.sg is False
+    assert config.tokenizer == tmp_path / "my.model"
+    assert config.corpus.files == (tmp_path / "text/a.txt", Path("/b.txt"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message", "hint"),
+    [
+        ("word2vec.epoch=3", "no setting word2vec.epoch", "word2vec.epochs is passes"),
+        ("word2vec.epochs=0", "word2vec.epochs: input should be greater than or equal to 1", "word2vec.epochs"),
+        ("word2vec.epochs=many", "valid integer", "word2vec.epochs"),
+        ("word2vec.epochs", "sets nothing", "--set word2vec.epochs=10"),
+        ("vectors.dtype=F64", "vectors.dtype", "element type"),
+        ("source=magic", "source", "where vectors come from"),
+        ("source.x=1", "source is a setting, not a section", "source"),
+        ("neighbors.k=0", "neighbors.k", "neighbors a token"),
+        ("name=Über/..", "lower-case letters", "bank's name"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_a_hint(assignment: str, message: str, hint: str):
+    with pytest.raises(UsageError) as caught:
+        load_config(GIVEN, [assignment])
+    assert message in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_what_is_needed_is_asked_for():
+    with pytest.raises(UsageError, match="setting tokenizer is needed") as caught:
+        load_config({"source": "word2vec"})
+    assert caught.value.hint == "give --tokenizer"
+
+
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path):
+    with pytest.raises(InputNotFoundError):
+        load_config(GIVEN, (), tmp_path / "missing.toml")
+    for content in (b"a = ", b"\xff"):
+        (tmp_path / "x.toml").write_bytes(content)
+        with pytest.raises(UsageError, match="no TOML file"):
+            load_config(GIVEN, (), tmp_path / "x.toml")
+
+
+def test_paths_and_threads_are_no_part_of_what_is_asked_for():
+    config = load_config(GIVEN | {"store": "/x", "word2vec.workers": 7, "name": "n", "corpus.files": ["a"]})
+    assert semantic_config(config) == {
+        "source": "word2vec",
+        "corpus": {"documents": "line"},
+        "word2vec": {
+            "sg": True, "dim": 128, "window": 5, "negative": 5, "epochs": 5, "sample": 1e-3, "min_count": 5, "seed": 1,
+        },
+        "vectors": {"dtype": "F32"},
+        "neighbors": {"k": None},
+    }  # fmt: skip
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        load_config(GIVEN).source = "other"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "name"),
+    [
+        ("a/My Model.v2.model", "my-model.v2-word2vec"),
+        ("日本.model", "bank-word2vec"),
+        ("x" * 99, "x" * 40 + "-word2vec"),
+    ],
+)
+def test_a_bank_without_a_name_gets_a_valid_one(tokenizer: str, name: str):
+    config = load_config(GIVEN | {"tokenizer": tokenizer})
+    assert config.bank_name == name
+    assert load_config(GIVEN | {"name": config.bank_name}).name == name
+
+
+def test_every_setting_is_described_and_in_the_readme():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    for path, field in settings(BuildConfig).items():
+        assert field.description
+        assert f"`{path}`" in readme

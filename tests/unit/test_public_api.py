@@ -1,0 +1,77 @@
+"""What `import costbank` offers, and what it must not cost."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import costbank
+
+HEAVY = ("torch", "faiss", "gensim", "fastapi", "scipy", "sentencepiece", "pydantic", "numpy", "rich")
+
+LOADED = "import sys; print(' '.join(name for name in {names!r} if name in sys.modules))"
+
+
+def _loaded_after(statement: str) -> list[str]:
+    code = f"{statement}\n{LOADED.format(names=HEAVY)}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize("statement", ["import costbank", "import costbank.errors, costbank_cli.main"])
+def test_importing_loads_nothing_heavy(statement: str):
+    loaded = _loaded_after(statement)
+    assert set(loaded) <= ({"rich"} if "cli" in statement else set())
+
+
+@pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi"])
+def test_the_test_above_would_see_a_heavy_library(heavy: str):
+    assert heavy in _loaded_after(f"import costbank, {heavy}")
+
+
+def test_opening_a_bank_loads_no_heavy_library(news_bank):
+    loaded = _loaded_after(f"import costbank; b = costbank.open_bank({str(news_bank.path)!r}); b.nearest(400, 5)")
+    assert set(loaded) <= {"numpy", "pydantic"}
+
+
+def test_the_public_names_are_these():
+    assert costbank.__all__ == ["Bank", "BuildConfig", "CostbankError", "build", "open_bank"]
+    for name in costbank.__all__:
+        assert getattr(costbank, name) is not None
+        assert name in dir(costbank)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = costbank.nothing
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("costbank.bank", ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "Store",
+                           "default_store", "open_bank", "shortest", "verify_bank"]),
+        ("costbank.tokenizers", ["SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]),
+        ("costbank.sources", ["InputFile", "Source", "SourceVectors", "get_source"]),
+    ],
+)  # fmt: skip
+def test_the_names_of_each_room_are_these(module: str, names: list[str]):
+    assert import_module(module).__all__ == names
+
+
+def test_every_error_has_its_code_title_and_place_in_the_tree():
+    from costbank import errors
+
+    kinds = [getattr(errors, name) for name in errors.__all__ if name != "require"]
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    for kind in kinds:
+        assert issubclass(kind, errors.CostbankError)
+        assert kind.title
+        assert kind.__name__ in errors.__doc__
+        assert kind.exit_status in (2, 3, 4, 5)
+
+
+def test_a_missing_library_names_its_extra():
+    from costbank.errors import MissingExtraError, require
+
+    with pytest.raises(MissingExtraError, match="'no_such_library'") as caught:
+        require("no_such_library", "build")
+    assert caught.value.hint == "pip install 'costbank[build]'"

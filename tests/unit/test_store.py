@@ -1,0 +1,94 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from costbank.bank import Bank, Store, open_bank
+from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
+
+
+@pytest.fixture
+def store(news_bank: Bank, tmp_path: Path) -> Store:
+    """Two banks named news (the second a copy under another id) and one named other."""
+    shutil.copytree(news_bank.path.parent, tmp_path / "news")
+    shutil.copytree(news_bank.path, tmp_path / "news" / "0123456789abcdef")
+    shutil.copytree(news_bank.path.parent, tmp_path / "other")
+    return Store(tmp_path)
+
+
+def test_a_name_means_its_latest_bank(store: Store, news_bank: Bank):
+    assert store.resolve("news") == store.root / "news" / news_bank.id
+    (store.root / "news" / "latest").write_text("0123456789abcdef\n")
+    assert store.resolve("news").name == "0123456789abcdef"
+
+
+def test_a_prefix_or_a_path_means_one_bank(store: Store, news_bank: Bank):
+    assert store.resolve("news@0123").name == "0123456789abcdef"
+    assert store.resolve(f"news@{news_bank.id}").name == news_bank.id
+    path = store.root / "news" / news_bank.id
+    assert store.resolve(str(path)) == path
+    assert store.resolve(str(store.root / "other")) == store.root / "other" / news_bank.id
+    assert open_bank(path).id == news_bank.id
+
+
+def test_every_complete_bank_is_listed(store: Store, news_bank: Bank):
+    (store.root / "news" / ".staging-x").mkdir()
+    (store.root / "Not a name").mkdir()
+    (store.root / "empty").mkdir()
+    ids = sorted(["0123456789abcdef", news_bank.id])
+    assert [(p.name, p.id) for p in store.banks()] == [("news", ids[0]), ("news", ids[1]), ("other", news_bank.id)]
+    assert [p.id for p in store.banks() if p.latest] == [news_bank.id] * 2
+
+
+@pytest.mark.parametrize("reference", ["", "News", "news@", "news@12", "news@xyzw", "a b", "..", "news@@1234", "né"])
+def test_a_malformed_reference_is_refused(store: Store, reference: str):
+    with pytest.raises(UsageError, match="no reference"):
+        store.resolve(reference)
+
+
+def test_an_unknown_reference_names_what_there_is(store: Store, tmp_path: Path):
+    with pytest.raises(BankNotFoundError) as caught:
+        store.resolve("missing")
+    assert caught.value.hint == "there are: news, other"
+    with pytest.raises(BankNotFoundError, match="news@ffff"):
+        store.resolve("news@ffff")
+    with pytest.raises(BankNotFoundError):
+        store.resolve(f"{tmp_path}/nowhere")
+    with pytest.raises(BankNotFoundError) as caught:
+        Store(tmp_path / "no-store").resolve("x")
+    assert "costbank build" in caught.value.hint
+    assert list(Store(tmp_path / "no-store").banks()) == []
+
+
+def test_a_prefix_of_two_ids_is_refused(store: Store, news_bank: Bank):
+    twin = news_bank.id[:6] + ("0" if news_bank.id[6] != "0" else "1") * 10
+    (store.root / "news" / twin).mkdir()
+    with pytest.raises(UsageError, match="fits several"):
+        store.resolve(f"news@{news_bank.id[:6]}")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0123456789abcdee\n", b"../other\n", b"0123456789abcdef\r\n"])
+def test_a_damaged_latest_is_reported_by_name(store: Store, content: bytes):
+    (store.root / "news" / "latest").write_bytes(content)
+    with pytest.raises(CorruptBankError, match="news/latest"):
+        store.resolve("news")
+
+
+def test_a_missing_latest_matters_only_where_there_is_a_choice(store: Store, news_bank: Bank):
+    (store.root / "other" / "latest").unlink()
+    assert store.resolve("other").name == news_bank.id
+    (store.root / "news" / "latest").unlink()
+    with pytest.raises(CorruptBankError, match="latest is missing"):
+        store.resolve("news")
+
+
+def test_reading_writes_nothing(store: Store):
+    def contents() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in [store.root, *store.root.rglob("*")]}
+
+    before = contents()
+    bank = Bank(store.resolve("news"))
+    bank.nearest(bank.vocab.find("▁the"), 3)
+    bank.search(bank.vectors()[5:7], 2)
+    list(store.banks())
+    assert contents() == before
