@@ -1,0 +1,239 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from costbank.loss import DenseCosts, EMOOptions, emo_loss
+from tests.loss.oracle import token_losses
+
+MIXINGS = ("fixed", "emo1", "emo1_clamped", "emo2")
+
+
+def _value_and_gradient(
+    logits: Tensor, labels: Tensor, costs: DenseCosts, options: EMOOptions
+) -> tuple[Tensor, Tensor]:
+    leaf = logits.clone().requires_grad_()
+    loss = emo_loss(leaf, labels, costs, options)
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    return loss.detach(), gradient
+
+
+def _oracle(logits: Tensor, labels: Tensor, costs: DenseCosts, mixing: str) -> tuple[Tensor, Tensor]:
+    leaf = logits.double().requires_grad_()
+    losses = token_losses(leaf, labels, costs.vectors, mixing)
+    loss = losses.sum() / max(1, int((labels != -100).sum()))
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("scale", [1.0, 12.0], ids=["spread", "peaked"])
+def test_values_and_gradients_are_the_oracles(logits, labels, costs, mixing: str, scale: float):
+    loss, gradient = _value_and_gradient(scale * logits, labels, costs, EMOOptions(mixing))
+    expected, expected_gradient = _oracle(scale * logits, labels, costs, mixing)
+    assert torch.allclose(loss.double(), expected, rtol=1e-5)
+    error = (gradient - expected_gradient).abs().amax(1)
+    assert (error <= 5e-4 * expected_gradient.abs().amax(1) + 1e-15).all()
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_float64_logits_are_computed_in_float64(logits, labels, costs, mixing: str):
+    loss, gradient = _value_and_gradient(logits.double(), labels, costs, EMOOptions(mixing))
+    expected, expected_gradient = _oracle(logits, labels, costs, mixing)
+    assert loss.dtype == torch.float64
+    assert torch.allclose(loss, expected, rtol=1e-13)
+    assert torch.allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_gradcheck_of_the_mixing_without_detached_weights(logits, labels, costs):
+    options = EMOOptions("fixed", weight=0.7, reduction="none")
+    leaf = logits[:6].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: emo_loss(z, labels[:6], costs, options), leaf)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_lose_no_more_than_their_rounding(logits, labels, costs, mixing: str, dtype: torch.dtype):
+    rounded = (2 * logits).to(dtype)
+    loss, gradient = _value_and_gradient(rounded, labels, costs, EMOOptions(mixing))
+    expected, expected_gradient = _oracle(rounded, labels, costs, mixing)
+    assert loss.dtype == torch.float32
+    assert torch.allclose(loss.double(), expected, rtol=1e-5)
+    assert gradient.dtype == dtype
+    # Gradients below 0.1 in half precision are within one rounding of the exact ones.
+    assert torch.allclose(gradient.double(), expected_gradient, rtol=2 * torch.finfo(dtype).eps, atol=1e-7)
+
+
+def test_a_confident_token_keeps_its_small_cost():
+    """p_t is 1 − 2e-9: K computed as 1 − p_t − … would be 0 in float32."""
+    rows = functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
+    logits, labels = torch.tensor([[20.0, 0.0, -5.0]]), torch.tensor([0])
+    parts = emo_loss(logits, labels, DenseCosts(rows), parts=True).parts
+    probabilities = torch.softmax(logits.double(), 1)[0]
+    expected = probabilities[1] * 1 + probabilities[2] * (1 - 0.5**0.5)
+    assert parts.emd.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_distinct_rows_at_right_angles_give_the_probability_of_a_miss(logits, labels):
+    parts = emo_loss(logits, labels, DenseCosts(torch.eye(37)), parts=True).parts
+    kept = labels >= 0
+    hit = torch.softmax(logits.double(), 1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
+    assert torch.allclose(parts.emd.double()[kept], 1 - hit[kept], atol=1e-6)
+
+
+def test_equal_rows_give_no_cost(logits, labels):
+    rows = torch.full((37, 4), 0.5)
+    parts = emo_loss(logits, labels, DenseCosts(rows), parts=True).parts
+    assert parts.emd.abs().max() < 1e-6
+
+
+def test_no_weight_on_the_cost_is_cross_entropy(logits, labels, costs):
+    loss, gradient = _value_and_gradient(logits, labels, costs, EMOOptions("fixed", weight=0.0))
+    leaf = logits.clone().requires_grad_()
+    expected = functional.cross_entropy(leaf, labels)
+    expected.backward()
+    assert torch.allclose(loss, expected.detach(), rtol=1e-6)
+    assert torch.allclose(gradient, leaf.grad, atol=1e-8)
+
+
+def test_values_that_hide_the_effect_are_as_documented(logits, labels, costs):
+    for mixing, factor, name in (("emo1", 1, "ce"), ("emo2", 2, "emd")):
+        result = emo_loss(logits, labels, costs, EMOOptions(mixing, reduction="none"), parts=True)
+        assert torch.allclose(result.loss, factor * getattr(result.parts, name), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_the_gradient_of_each_row_sums_to_zero(logits, labels, costs, mixing: str):
+    _, gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing, reduction="sum"))
+    assert (gradient.sum(1).abs() <= 1e-5 * gradient.abs().sum(1)).all()
+
+
+def test_tokens_without_a_vector_cost_one_and_stay_finite(logits, costs):
+    labels = torch.full((29,), 4)
+    parts = emo_loss(logits, labels, costs, parts=True).parts
+    miss = 1 - torch.softmax(logits, 1)[:, 4]
+    assert torch.allclose(parts.emd, miss, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_masked_vocabulary_entries_count_for_nothing(logits, labels, costs, mixing: str):
+    wide = torch.cat([logits, torch.full((29, 5), -torch.inf)], dim=1)
+    padded = DenseCosts(torch.cat([costs.vectors, torch.zeros(5, 6)]))
+    loss, gradient = _value_and_gradient(wide, labels, padded, EMOOptions(mixing))
+    expected, expected_gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing))
+    assert torch.allclose(loss, expected)
+    assert torch.allclose(gradient[:, :37], expected_gradient)
+    assert (gradient[:, 37:] == 0).all()
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_a_batch_of_ignored_tokens_has_loss_zero_and_gradient_zero(logits, costs, mixing: str):
+    labels = torch.full((29,), -100)
+    loss, gradient = _value_and_gradient(torch.full_like(logits, torch.nan), labels, costs, EMOOptions(mixing))
+    assert loss == 0
+    assert (gradient == 0).all()
+
+
+def test_an_empty_batch_has_loss_zero(costs):
+    loss, gradient = _value_and_gradient(torch.empty(0, 37), torch.empty(0, dtype=torch.long), costs, EMOOptions())
+    assert loss == 0
+    assert gradient.shape == (0, 37)
+
+
+def test_any_ignore_index_will_do(logits, labels, costs):
+    expected, expected_gradient = _value_and_gradient(logits, labels, costs, EMOOptions())
+    free = next(i for i in range(37) if i not in labels.tolist())
+    for index in (free, -1, 1_000):
+        changed = torch.where(labels == -100, index, labels)
+        loss, gradient = _value_and_gradient(logits, changed, costs, EMOOptions(ignore_index=index))
+        assert torch.equal(loss, expected)
+        assert torch.equal(gradient, expected_gradient)
+
+
+def test_reductions_agree_with_each_other(logits, labels, costs):
+    each = emo_loss(logits, labels, costs, EMOOptions(reduction="none"))
+    assert each.shape == labels.shape
+    assert (each[labels == -100] == 0).all()
+    assert torch.allclose(emo_loss(logits, labels, costs, EMOOptions(reduction="sum")), each.sum())
+    assert torch.allclose(emo_loss(logits, labels, costs), each.sum() / (labels != -100).sum())
+
+
+def test_the_gradient_follows_what_comes_after_the_loss(logits, labels, costs, generator):
+    weights = torch.rand(29, generator=generator)
+    leaf, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    (emo_loss(leaf, labels, costs, EMOOptions(reduction="none")) * weights).sum().backward()
+    emo_loss(plain, labels, costs, EMOOptions(reduction="sum")).backward()
+    assert leaf.grad is not None
+    assert plain.grad is not None
+    assert torch.allclose(leaf.grad, plain.grad * weights[:, None])
+
+
+def test_backward_can_be_run_again_but_not_differentiated(logits, labels, costs):
+    leaf = logits.clone().requires_grad_()
+    loss = emo_loss(leaf, labels, costs)
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    (second,) = torch.autograd.grad(loss + 0 * loss * leaf.sum(), leaf, create_graph=True)
+    assert torch.allclose(first, second)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
+
+
+def test_more_rows_than_a_block_change_nothing(costs, generator):
+    logits, labels = torch.randn(700, 37, generator=generator), torch.randint(0, 37, (700,), generator=generator)
+    each = EMOOptions(reduction="none")
+    loss, gradient = _value_and_gradient(logits, labels, costs, each)
+    for rows in (slice(0, 300), slice(300, 700)):
+        part, part_gradient = _value_and_gradient(logits[rows], labels[rows], costs, each)
+        assert torch.allclose(loss[rows], part, rtol=1e-6)
+        assert torch.allclose(gradient[rows], part_gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_leading_dimensions_are_the_batchs_own(logits, labels, costs):
+    shaped = emo_loss(logits[:24].reshape(2, 3, 4, 37), labels[:24].reshape(2, 3, 4), costs, parts=True)
+    assert shaped.parts.ce.shape == (2, 3, 4)
+    assert torch.equal(shaped.loss, emo_loss(logits[:24], labels[:24], costs))
+    assert emo_loss(logits[0], torch.tensor(3), costs).shape == ()
+
+
+def test_parts_say_what_the_loss_is_made_of(logits, labels, costs):
+    leaf = logits.clone().requires_grad_()
+    result = emo_loss(leaf, labels, costs, EMOOptions("emo1_clamped", reduction="none"), parts=True)
+    parts, kept = result.parts, labels != -100
+    assert torch.allclose(result.loss, parts.ce_weight * parts.ce + parts.emd_weight * parts.emd, rtol=1e-6)
+    assert torch.allclose(parts.lse[kept], torch.logsumexp(logits, 1)[kept])
+    assert torch.equal(parts.correct[kept] == 1, (logits.argmax(1) == labels)[kept])
+    assert parts.emd_weight.max() <= 1.5
+    for part in parts:
+        assert not part.requires_grad
+        assert part.shape == labels.shape
+        assert (part[~kept] == 0).all()
+
+
+def test_autocast_does_not_reach_the_costs(logits, labels, costs):
+    expected, expected_gradient = _value_and_gradient(logits, labels, costs, EMOOptions())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, gradient = _value_and_gradient(logits, labels, costs, EMOOptions())
+    assert torch.equal(loss, expected)
+    assert torch.equal(gradient, expected_gradient)
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted(logits, labels, costs):
+    with torch.no_grad():
+        assert emo_loss(logits.clone().requires_grad_(), labels, costs).grad_fn is None
+    assert emo_loss(logits, labels, costs).grad_fn is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(2, 9), st.integers(1, 4), st.sampled_from(MIXINGS), st.integers(0, 1 << 31),
+       st.sampled_from([0.1, 1.0, 30.0]))  # fmt: skip
+def test_any_shape_follows_the_oracle(n: int, vocab: int, dim: int, mixing: str, seed: int, scale: float):
+    generator = torch.Generator().manual_seed(seed)
+    rows = functional.normalize(torch.randn(vocab, dim, generator=generator), dim=1)
+    logits = scale * torch.randn(n, vocab, generator=generator)
+    labels = torch.randint(0, vocab, (n,), generator=generator)
+    loss, gradient = _value_and_gradient(logits.double(), labels, DenseCosts(rows), EMOOptions(mixing))
+    expected, expected_gradient = _oracle(logits, labels, DenseCosts(rows), mixing)
+    assert torch.allclose(loss, expected, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-7)

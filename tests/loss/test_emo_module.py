@@ -1,0 +1,115 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from costbank.bank import Bank
+from costbank.errors import ShapeError, UsageError
+from costbank.loss import DenseCosts, EMOLoss, EMOOptions, emo_loss
+
+
+def test_a_bank_is_all_it_takes(news_bank: Bank):
+    loss_of = EMOLoss(news_bank)
+    logits = torch.randn(2, 5, 2_000, requires_grad=True)
+    labels = torch.randint(0, 2_000, (2, 5))
+    result = loss_of(logits, labels, parts=True)
+    result.loss.backward()
+    assert torch.isfinite(result.loss)
+    assert torch.equal(result.loss, emo_loss(logits, labels, DenseCosts.from_bank(news_bank)))
+    expected = news_bank.cost_matrix(labels.flatten().numpy(), np.arange(2_000))
+    by_hand = (torch.softmax(logits, -1).reshape(10, -1) * torch.from_numpy(expected)).sum(1)
+    assert torch.allclose(result.parts.emd.flatten(), by_hand, atol=1e-5)
+
+
+def test_options_are_given_whole_or_by_name(costs):
+    assert EMOLoss(costs).options == EMOOptions()
+    assert EMOLoss(costs, EMOOptions("emo2", ignore_index=0), reduction="sum").options == EMOOptions(
+        "emo2", ignore_index=0, reduction="sum"
+    )
+    assert "emo2" in repr(EMOLoss(costs, mixing="emo2"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"mixing": "emo3"}, {"reduction": "max"}, {"weight": -1.0}, {"weight": float("nan")}]
+)
+def test_options_that_cannot_be_are_refused(costs, options: dict):
+    with pytest.raises(UsageError):
+        EMOLoss(costs, **options)
+
+
+def test_a_checkpoint_holds_no_costs(costs):
+    model = nn.ModuleDict({"head": nn.Linear(3, 37), "loss": EMOLoss(costs)})
+    assert set(model.state_dict()) == {"head.weight", "head.bias"}
+    assert len(list(model["loss"].parameters())) == 0
+
+
+def test_costs_stay_float32_and_follow_the_device(costs):
+    model = nn.ModuleDict({"loss": EMOLoss(costs)})
+    assert model.half()["loss"].costs.vectors.dtype == torch.float32
+    assert torch.equal(model.bfloat16()["loss"].costs.vectors, costs.vectors)
+    assert model.to("meta")["loss"].costs.vectors.device.type == "meta"
+
+
+def test_a_module_can_be_copied(costs):
+    copied = copy.deepcopy(EMOLoss(costs))
+    assert torch.equal(copied.costs.vectors, costs.vectors)
+
+
+def test_a_bank_is_fitted_to_other_logits_when_asked(news_bank: Bank):
+    wide = DenseCosts.from_bank(news_bank, vocab_size=2_048)
+    assert wide.vectors.shape == (2_048, 24)
+    assert (wide.vectors[2_000:] == 0).all()
+    assert torch.equal(DenseCosts.from_bank(news_bank, vocab_size=1_900).vectors, wide.vectors[:1_900])
+    with pytest.raises(ShapeError):
+        DenseCosts.from_bank(news_bank, vocab_size=0)
+
+
+def test_what_does_not_fit_is_refused_in_words(costs, logits, labels):
+    loss_of = EMOLoss(costs)
+    with pytest.raises(ShapeError, match=r"40 wide.*37 tokens") as caught:
+        loss_of(torch.randn(29, 40), labels)
+    assert "vocab_size=40" in caught.value.hint
+    with pytest.raises(ShapeError, match=r"\[29, 37\] with labels of shape \[28\]"):
+        loss_of(logits, labels[1:])
+    with pytest.raises(ShapeError, match=r"torch\.int64"):
+        emo_loss(logits.long(), labels, costs)
+    with pytest.raises(UsageError, match=r"torch\.float32"):
+        loss_of(logits, labels.float())
+    with pytest.raises(UsageError, match="meta"):
+        loss_of(logits.to("meta"), labels.to("meta"))
+
+
+@pytest.mark.parametrize("wrong", [37, -1, -101, 10**12])
+def test_a_label_out_of_range_is_named(costs, logits, labels, wrong: int):
+    with pytest.raises(UsageError, match=f"label {wrong} ") as caught:
+        EMOLoss(costs)(logits, torch.where(labels == -100, wrong, labels))
+    assert "ignore_index" in caught.value.hint
+
+
+def test_narrow_integer_labels_are_taken(costs, logits, labels):
+    assert torch.equal(EMOLoss(costs)(logits, labels.to(torch.int32)), EMOLoss(costs)(logits, labels))
+
+
+def test_nan_logits_show_as_a_nan_loss(costs, logits, labels):
+    assert torch.isnan(EMOLoss(costs)(torch.full_like(logits, torch.nan), labels))
+
+
+@pytest.mark.parametrize("mixing", ["fixed", "emo1", "emo1_clamped", "emo2"])
+def test_training_lowers_the_expected_cost(costs, generator, mixing: str):
+    """A softmax classifier learns 37 clusters; the expected cost falls to a third of where it began."""
+    inputs = torch.randn(37, 16, generator=generator)
+    head = nn.Linear(16, 37)
+    loss_of = EMOLoss(costs, mixing=mixing)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    seen = []
+    for _ in range(60):
+        labels = torch.randint(0, 37, (64,), generator=generator)
+        noisy = inputs[labels] + 0.1 * torch.randn(64, 16, generator=generator)
+        result = loss_of(head(noisy), labels, parts=True)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        seen.append(result.parts.emd.mean().item())
+    assert seen[-1] < seen[0] / 3
