@@ -1,0 +1,69 @@
+"""The shapes of the answers. Keys are stable within v1; new ones may be added."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from costbank.bank.manifest import FileFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
+
+__all__ = ["BankDetails", "BankSummary", "Health", "NearestAnswer", "NeighborEntry", "TokenEntry"]
+
+
+class Health(BaseModel):
+    status: str
+
+
+class BankSummary(BaseModel):
+    """One bank of the list. A bank that cannot be opened has a `problem` and nothing after it."""
+
+    name: str
+    id: str
+    latest: bool
+    problem: str | None = None
+    source: str | None = None
+    vocab: int | None = None
+    dim: int | None = None
+    created: str | None = None
+
+
+class BankDetails(BaseModel):
+    """What a bank holds and where it came from, without the paths of the machine that built it."""
+
+    name: str
+    id: str
+    created: str
+    costbank: str
+    source: str
+    reproducible: bool
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    libraries: dict[str, str]
+    tokenizer: TokenizerFacts
+    vectors: VectorFacts
+    status: dict[str, int]
+    neighbors: NeighborFacts
+    index: IndexFacts
+    files: dict[str, FileFacts]
+
+
+class TokenEntry(BaseModel):
+    id: int
+    text: str
+    status: str
+    count: int | None
+
+
+class NeighborEntry(BaseModel):
+    id: int
+    text: str
+    cost: float
+
+
+class NearestAnswer(BaseModel):
+    """The tokens of least cost, ascending; none where the token has no vector."""
+
+    bank: str
+    id: str
+    token: TokenEntry
+    neighbors: list[NeighborEntry]

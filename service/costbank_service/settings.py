@@ -1,0 +1,45 @@
+"""What the service is told when it starts."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from costbank.bank import default_store
+from costbank.errors import UsageError
+
+__all__ = ["Settings", "check_exposure"]
+
+
+class Settings(BaseSettings):
+    """Settings of the service; each also comes from the environment, as `COSTBANK_MAX_K` does."""
+
+    model_config = SettingsConfigDict(env_prefix="COSTBANK_", frozen=True)
+
+    store: Path = Field(default_factory=default_store, description="directory of banks")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8137, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    max_k: int = Field(default=1_000, ge=1, description="most neighbors in one answer")
+    api_key: SecretStr | None = Field(default=None, description="key that /v1 asks for, as `Authorization: Bearer …`")
+    no_auth: bool = Field(default=False, description="listen beyond loopback without a key")
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to listen beyond loopback without a key, unless that was asked for in words.
+
+    Raises:
+        UsageError: the address is not loopback, and there is neither a key nor `no_auth`.
+    """
+    if settings.api_key is None and not settings.no_auth and not _is_loopback(settings.host):
+        raise UsageError(
+            f"{settings.host} can be reached from other machines, and there is no key",
+            "set $COSTBANK_API_KEY, or say --no-auth if anyone may read these banks",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

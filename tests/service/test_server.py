@@ -1,0 +1,68 @@
+"""The service as it runs: uvicorn, a socket, signals."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from costbank_service import Settings, serving
+
+from costbank.errors import UsageError
+
+
+def _get(url: str) -> dict:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+def test_serving_answers_beside_other_work_and_stops(store: Path):
+    with serving(Settings(store=store, port=0)) as url:
+        assert url.startswith("http://127.0.0.1:")
+        assert _get(f"{url}/livez") == {"status": "ok"}
+        assert len(_get(f"{url}/v1/banks/news/nearest?token_id=300&k=4")["neighbors"]) == 4
+    with pytest.raises(OSError, match="refused"):
+        _get(f"{url}/livez")
+
+
+def test_serving_can_end_at_once(store: Path):
+    with serving(Settings(store=store, port=0)):
+        pass
+
+
+@pytest.mark.parametrize(("with_signal", "as_json"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_the_command_serves_until_it_is_told_to_stop(store: Path, with_signal: signal.Signals, as_json: bool):
+    command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        if as_json:
+            lines = iter(process.stdout.readline, "}\n")
+            url = json.loads("".join(lines) + "}")["url"]
+        else:
+            url = process.stdout.readline().split(" on ")[1].split()[0]
+        assert {bank["name"] for bank in _get(f"{url}/v1/banks")} == {"news", "broken"}
+        process.send_signal(with_signal)
+        _, stderr = process.communicate(timeout=20)
+        assert "Traceback" not in stderr
+        assert process.returncode in (0, -with_signal, 128 + with_signal)
+    finally:
+        process.kill()
+
+
+def test_a_port_that_is_taken_is_an_error(store: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port}") as caught, serving(Settings(store=store, port=port)):
+            pass
+        assert "--port" in caught.value.hint
+
+
+def test_an_address_open_to_others_needs_a_key(store: Path):
+    with pytest.raises(UsageError, match="no key"), serving(Settings(store=store, host="0.0.0.0", port=0)):
+        pass
