@@ -1,0 +1,63 @@
+"""`costbank build`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from costbank_cli.output import json_option, print_json, progress_for_people, store_option
+
+__all__ = ["command"]
+
+
+class _ManyFiles(click.Command):
+    """Lets one `--corpus` take all the files that follow it, as a shell's glob gives them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread, within = [], False
+        for argument in args:
+            if within and not argument.startswith("-"):
+                spread += ["--corpus", argument]
+            elif argument == "--corpus":
+                within = True
+            else:
+                within = False
+                spread.append(argument)
+        if args and args[-1] == "--corpus":
+            spread.append("--corpus")
+        return super().parse_args(ctx, spread)
+
+
+@click.command("build", cls=_ManyFiles)
+@click.option("--source", help="Where vectors come from: word2vec.")
+@click.option("--corpus", "files", multiple=True, metavar="FILE...", help="UTF-8 text files to learn from.")
+@click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for.")
+@click.option("--name", help="The bank's name. [default: the tokenizer file's name and the source]")
+@store_option
+@click.option("--cache", type=click.Path(), help="Directory of encoded text. [default: $COSTBANK_CACHE]")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as word2vec.epochs=10.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings from a TOML file.")
+@json_option
+def command(
+    files: tuple[str, ...], assignments: tuple[str, ...], config: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Build a bank from a source of vectors.
+
+    \b
+    costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
+    costbank build --config my.toml --set word2vec.epochs=10
+
+    The settings and their defaults are in the README. The same settings may stand in a TOML file; what is given on
+    the command line goes before it, and --set before all.
+    """
+    from costbank.config import load_config
+    from costbank.pipeline import build
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if files:
+        chosen["corpus.files"] = list(files)
+    bank = build(load_config(chosen, assignments, config), progress_for_people())
+    if as_json:
+        print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "facts": bank.manifest.facts})
+        return
+    click.echo(f"{bank.name}@{bank.id}  {bank.size:,} tokens × {bank.dim}  {bank.path}")

@@ -1,0 +1,36 @@
+"""`costbank cost BANK TOKEN TOKEN…`."""
+
+from pathlib import Path
+
+import click
+
+from costbank_cli.output import json_option, print_json, print_table, store_option
+
+__all__ = ["command"]
+
+
+@click.command("cost")
+@click.argument("bank")
+@click.argument("tokens", nargs=-1, required=True, metavar="TOKEN TOKEN...")
+@store_option
+@json_option
+def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: bool) -> None:
+    """Show the costs between tokens.
+
+    A cost is 0 for the same token, about 1 for unrelated ones, and 2 at most."""
+    import numpy as np
+
+    from costbank.bank import open_bank, shortest
+
+    if len(tokens) < 2:
+        raise click.UsageError("a cost needs two tokens or more")
+    opened = open_bank(bank, store)
+    ids = np.array([opened.vocab.find(token) for token in tokens])
+    names = [opened.vocab.display(int(token_id)) for token_id in ids]
+    costs = [[shortest(cost) for cost in row] for row in opened.cost_matrix(ids, ids)]
+    if as_json:
+        listed = [{"id": int(token_id), "text": name} for token_id, name in zip(ids, names, strict=True)]
+        print_json({"bank": opened.name, "id": opened.id, "tokens": listed, "costs": costs})
+        return
+    rows = [(name, *row) for name, row in zip(names, costs, strict=True)]
+    print_table(("", *names), rows, right=names)

@@ -1,0 +1,51 @@
+"""`costbank demo`."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import click
+
+from costbank_cli.output import json_option, print_json, progress_for_people, store_option
+
+__all__ = ["command"]
+
+
+@click.command("demo")
+@store_option
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Directory for the text and the tokenizer. [default: in the platform's cache directory]",
+)
+@json_option
+def command(store: Path | None, work: Path | None, as_json: bool) -> None:
+    """Run the whole journey on text that every installation has.
+
+    The docstrings of installed packages become a tokenizer, a Word2Vec bank named `demo` with its neighbors,
+    nearest-cost tokens here and over HTTP, and EMO training steps of a small language model.
+    """
+    from costbank.errors import require
+
+    for library in ("gensim", "sentencepiece", "faiss", "fastapi", "uvicorn", "torch"):
+        require(library, "all")
+
+    from platformdirs import user_cache_path
+
+    from costbank.bank import default_store
+    from costbank_cli.demo import run_demo
+
+    store = store or default_store()
+    say = partial(click.echo, err=as_json)
+    result = run_demo(store, work or user_cache_path("costbank") / "demo", say, progress_for_people())
+    if as_json:
+        print_json(
+            {
+                "bank": {"name": result.bank.name, "id": result.bank.id, "path": str(result.bank.path)},
+                "nearest": result.nearest,
+                "http": {"url": result.url, "answer": result.answer},
+                "training": [asdict(point) for point in result.training],
+            }
+        )
+    else:
+        click.echo(f"Next, each with --store {store}: costbank nearest demo ▁array; costbank show demo; costbank serve")

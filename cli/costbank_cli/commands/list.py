@@ -1,0 +1,57 @@
+"""`costbank list`."""
+
+from pathlib import Path
+
+import click
+
+from costbank_cli.output import json_option, note, print_json, print_table, store_option
+
+__all__ = ["command"]
+
+
+@click.command("list")
+@store_option
+@json_option
+def command(store: Path | None, as_json: bool) -> None:
+    """List the banks of a store.
+
+    * marks the one that a name alone means."""
+    from costbank.bank import Bank, Store
+    from costbank.errors import CostbankError
+
+    chosen = Store(store)
+    listed = []
+    for place in chosen.banks():
+        entry = {"name": place.name, "id": place.id, "latest": place.latest, "path": str(place.path)}
+        try:
+            manifest = Bank(place.path).manifest
+        except CostbankError as error:
+            listed.append(entry | {"problem": str(error)})
+        else:
+            vectors = manifest.vectors
+            size = sum(file.size for file in manifest.files.values())
+            listed.append(
+                entry
+                | {"source": manifest.source, "vocab": vectors.vocab, "dim": vectors.dim, "bytes": size}
+                | {"created": manifest.created}
+            )
+    if as_json:
+        print_json(listed)
+        return
+    if not listed:
+        note(f"there is no bank in {chosen.root}; `costbank build` makes one, `costbank demo` shows how")
+        return
+    rows = [
+        (f"{e['name']}@{e['id']}{'*' if e['latest'] else ''}", e["problem"], "", "", "", "")
+        if "problem" in e
+        else (
+            f"{e['name']}@{e['id']}{'*' if e['latest'] else ''}",
+            e["source"],
+            f"{e['vocab']:,}",
+            e["dim"],
+            f"{e['bytes'] / 1e6:,.1f}",
+            e["created"],
+        )
+        for e in listed
+    ]
+    print_table(("bank", "source", "vocab", "dim", "MB", "created"), rows, right=("vocab", "dim", "MB"))

@@ -1,0 +1,34 @@
+"""`costbank serve`."""
+
+from typing import Any
+
+import click
+
+from costbank_cli.output import json_option, print_json, store_option
+
+__all__ = ["command"]
+
+
+@click.command("serve")
+@store_option
+@click.option("--host", help="Address to listen on; beyond loopback it needs $COSTBANK_API_KEY. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one. [default: 8137]")
+@click.option("--no-auth", is_flag=True, default=None, help="Answer anyone, on any address, without a key.")
+@json_option
+def command(as_json: bool, **given: Any) -> None:
+    """Answer over HTTP for the banks of a store.
+
+    Ctrl-C or SIGTERM stops it once running requests are answered. Other settings come from the environment:
+    COSTBANK_API_KEY, COSTBANK_MAX_K.
+    """
+    from costbank_service import Settings, run
+
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+
+    def announce(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "store": str(settings.store)})
+        else:
+            click.echo(f"serving {settings.store} on {url}  (routes: {url}/openapi.json; Ctrl-C stops)")
+
+    run(settings, announce)

@@ -1,0 +1,57 @@
+"""`costbank show BANK`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from costbank_cli.output import facts_table, json_option, print_json, store_option
+
+__all__ = ["command"]
+
+
+@click.command("show")
+@click.argument("bank")
+@store_option
+@json_option
+def command(bank: str, store: Path | None, as_json: bool) -> None:
+    """Show what a bank holds and where it came from."""
+    from costbank.bank import open_bank
+
+    opened = open_bank(bank, store)
+    manifest = opened.manifest
+    if as_json:
+        print_json({"name": opened.name, "path": str(opened.path), **manifest.model_dump()})
+        return
+    neighbors = manifest.neighbors
+    facts: dict[str, object] = {
+        "bank": f"{opened.name}@{opened.id}",
+        "path": opened.path,
+        "source": manifest.source,
+        "vectors": f"{opened.size:,} × {opened.dim}, {manifest.vectors.dtype}",
+        "tokens": ", ".join(f"{count:,} {name}" for name, count in manifest.status.items() if count),
+        "tokenizer": f"{manifest.tokenizer.file} ({manifest.tokenizer.kind}), {manifest.tokenizer.fingerprint[:16]}…",
+        "neighbors": f"{neighbors.k} a token, {'exact' if neighbors.exact else f'recall {neighbors.recall:.4f}'}",
+        "index": f"{manifest.index.kind}, {manifest.index.rows:,} rows",
+        "size": f"{sum(file.size for file in manifest.files.values()) / 1e6:,.1f} MB",
+        "created": f"{manifest.created} by costbank {manifest.costbank}, in {sum(manifest.seconds.values()):.1f} s",
+        "reproducible": "yes, bit for bit" if manifest.reproducible else "no: several training threads",
+    }
+    facts |= {name.replace("_", " "): _shown(value) for name, value in manifest.facts.items()}
+    facts |= {f"input {file['name']}": f"{file['size']:,} bytes, {file['sha256'][:16]}…" for file in manifest.inputs}
+    facts["settings"] = ", ".join(_settings(manifest.config))
+    facts["libraries"] = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    facts_table(facts)
+
+
+def _settings(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={value}"
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

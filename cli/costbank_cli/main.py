@@ -1,0 +1,92 @@
+"""The `costbank` command: finds the subcommand, and turns every error that a person can cause into two lines.
+
+A subcommand's module is imported when it is run, and no library of ours before it needs it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from costbank import __version__
+from costbank.errors import CostbankError
+
+__all__ = ["COMMANDS", "command_line", "main"]
+
+COMMANDS = {
+    "build": "Build a bank from a source of vectors.",
+    "nearest": "Show the tokens of least cost to a token.",
+    "cost": "Show the costs between tokens.",
+    "show": "Show what a bank holds and where it came from.",
+    "list": "List the banks of a store.",
+    "verify": "Check every byte of a bank.",
+    "serve": "Answer over HTTP for the banks of a store.",
+    "demo": "Run the whole journey on text that every installation has.",
+    "tokenizer": "Make a tokenizer.",
+}
+
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        return import_module(f"costbank_cli.commands.{cmd_name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="costbank")
+def command_line() -> None:
+    """Frozen token cost embeddings: build them, keep them as banks, look at them, serve them.
+
+    BANK is a name, name@idprefix, or a path. TOKEN is text (the exact piece, else the same with a space before it),
+    or id:123, or hex:e4bda0.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 2 usage, 3 not found, 4 corrupt, 5 input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        command_line.main(arguments, prog_name="costbank", standalone_mode=False)
+    except CostbankError as error:
+        _fail(str(error), error.hint, error.exit_status)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        _fail(error.format_message(), f"see {context.command_path if context else 'costbank'} --help", error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing half-made was left behind", "", _INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _fail(message: str, hint: str, status: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    sys.exit(status)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    sys.exit(_TERMINATED)

@@ -1,0 +1,68 @@
+"""Whatever a person gets wrong: two lines that say what and what to do, the right status, and nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+
+BUILD = ["build", "--source", "word2vec", "--name", "x", "--corpus", "{corpus}", "--tokenizer", "{model}"]
+
+CASES = {
+    "no such command": (["frobnicate"], 2, "no command"),
+    "no such option": (["list", "--frob"], 2, "--frob"),
+    "no bank": (["nearest", "missing", "the"], 3, "no bank is missing"),
+    "a malformed reference": (["show", "No Bank"], 2, "no reference"),
+    "an unknown token": (["nearest", "news", "zzyzzx"], 3, "no token is spelled"),
+    "an id outside the vocabulary": (["nearest", "news", "id:2000"], 3, "outside the vocabulary"),
+    "k larger than the vocabulary": (["nearest", "news", "▁the", "-k", "2000"], 2, "1,999 other tokens"),
+    "k of zero": (["nearest", "news", "▁the", "-k", "0"], 2, "k is 0"),
+    "one token has no cost": (["cost", "news", "▁the"], 2, "two tokens"),
+    "no source": (["build"], 2, "setting source is needed"),
+    "an unknown source": (["build", "--source", "magic", "--tokenizer", "{model}"], 2, "source"),
+    "no corpus": (["build", "--source", "word2vec", "--tokenizer", "{model}"], 2, "needs text"),
+    "no such config": ([*BUILD, "--config", "missing.toml"], 3, "missing.toml"),
+    "no such setting": ([*BUILD, "--set", "word2vec.epoch=3"], 2, "no setting word2vec.epoch"),
+    "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 others"),
+    "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
+    "a corpus that is a directory": ([*BUILD, "--corpus", "{directory}"], 5, "is a directory"),
+    "an empty corpus": ([*BUILD, "--corpus", "{empty}"], 5, "is empty"),
+    "a corpus of blank lines": ([*BUILD[:5], "--corpus", "{blank}", *BUILD[7:]], 5, "holds no text"),
+    "a binary corpus": ([*BUILD, "--corpus", "{model}"], 5, "is not"),
+    "a corpus of one token": ([*BUILD[:5], "--corpus", "{one}", *BUILD[7:]], 5, "two ids"),
+    "no such tokenizer": ([*BUILD[:7], "--tokenizer", "missing.model"], 3, "missing.model"),
+    "a tokenizer that is none": ([*BUILD[:7], "--tokenizer", "{corpus}"], 5, "no SentencePiece model"),
+    "a name with a slash": ([*BUILD, "--name", "../x"], 2, "lower-case"),
+    "training on a missing file": (["tokenizer", "train", "missing.txt", "--out", "{directory}/o.model"], 3, "missing"),
+    "training on a binary file": (["tokenizer", "train", "{model}", "--out", "{directory}/o.model"], 5, "not text"),
+    "training on too little": (["tokenizer", "train", "{one}", "--out", "{directory}/o.model"], 5, "too small"),
+    "verifying nothing": (["verify", "{directory}/"], 3, "no bank at"),
+    "serving a port that is none": (["serve", "--port", "70000"], 2, "70000"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), CASES.values(), ids=CASES)
+def test_a_mistake_is_explained(
+    run, news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], status: int, message: str,
+):  # fmt: skip
+    places = {"corpus": news, "model": news_model, "directory": tmp_path / "directory"}
+    for name, content in {"empty": "", "blank": "\n\n", "one": "the\n"}.items():
+        places[name] = tmp_path / f"{name}.txt"
+        places[name].write_text(content)
+    places["directory"].mkdir()
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "build":
+        arguments = [*arguments, "--store", str(tmp_path / "store"), "--cache", str(tmp_path / "cache")]
+    result = run(*[argument.format(**places) for argument in arguments])
+    assert result.status == status, result
+    assert result.out == ""
+    error, hint = result.err.strip().splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert message in error
+    assert hint.startswith("hint: ")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "store" in path.parts]
+    assert not list((tmp_path / "directory").iterdir())
+
+
+def test_json_keeps_stdout_empty_on_an_error(run):
+    result = run("nearest", "news", "zzyzzx", "--json")
+    assert (result.status, result.out) == (3, "")

@@ -1,0 +1,159 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from costbank_cli.commands import build as build_module
+from costbank_cli.main import COMMANDS, command_line
+
+import costbank
+from costbank.bank import Bank
+from costbank.config import BuildConfig
+
+
+def test_help_names_every_command_as_the_command_itself_does(run):
+    shown = run("--help").out
+    for name, short in COMMANDS.items():
+        command = command_line.get_command(None, name)
+        assert command is not None
+        assert (command.help or "").splitlines()[0] == short
+        assert f"  {name} " in shown
+        assert run(name, "--help").status == 0
+
+
+def test_every_command_takes_json():
+    for name in COMMANDS:
+        command = command_line.get_command(None, name)
+        for leaf in getattr(command, "commands", {}).values() or [command]:
+            assert any("--json" in option.opts for option in leaf.params), name
+
+
+def test_nearest_prints_a_table(run, news_bank: Bank):
+    result = run("nearest", "news", "▁the", "-k", "3")
+    assert result.status == 0
+    neighbors = news_bank.nearest(news_bank.vocab.find("▁the"), 3)
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["cost", "id", "nearest", "to", "▁the"]
+    assert [line.split() for line in lines[1:]] == [[f"{n.cost:.4f}", str(n.id), n.text] for n in neighbors]
+
+
+def test_nearest_prints_json_and_nothing_else(run, news_bank: Bank):
+    result = run("nearest", "news", "▁the", "-k", "2", "--json")
+    document = json.loads(result.out)
+    token = news_bank.vocab.find("▁the")
+    assert document["bank"] == "news"
+    assert document["id"] == news_bank.id
+    assert document["token"] == {"id": token, "text": "▁the", "status": "ok"}
+    assert [n["id"] for n in document["neighbors"]] == news_bank.neighbors.ids[token, :2].tolist()
+    assert result.err == ""
+
+
+def test_a_piece_that_is_also_a_word_start_is_pointed_out(run, news_bank: Bank):
+    vocab = news_bank.vocab
+    both = next(i for i in range(300, vocab.size) if vocab.word_start_of(i) is not None and news_bank.has_vector(i))
+    result = run("nearest", "news", vocab.token(both).decode())
+    assert f"note: {vocab.display(vocab.word_start_of(both))}" in result.err
+
+
+def test_nearest_to_a_token_without_a_vector_says_why(run):
+    result = run("nearest", "news", "<s>")
+    assert (result.status, result.out) == (0, "")
+    assert "<s> (id 1) has no vector (special)" in result.err
+
+
+def test_cost_prints_a_matrix(run, news_bank: Bank):
+    result = run("cost", "news", "▁the", "▁of", "--json")
+    document = json.loads(result.out)
+    the, of = news_bank.vocab.find("▁the"), news_bank.vocab.find("▁of")
+    assert [token["id"] for token in document["tokens"]] == [the, of]
+    assert document["costs"] == [[0, news_bank.cost(the, of)], [news_bank.cost(the, of), 0]]
+    assert f"{news_bank.cost(the, of):.4f}" in run("cost", "news", "▁the", "▁of").out
+
+
+def test_show_says_what_the_bank_is(run, news_bank: Bank):
+    shown = run("show", "news").out
+    for fact in (f"news@{news_bank.id}", "2,000 × 24, F32", "64 a token, exact", "word2vec.epochs=2", "gensim 4.4.0"):
+        assert fact in shown
+    assert json.loads(run("show", "news", "--json").out)["id"] == news_bank.id
+
+
+def test_list_shows_banks_and_damaged_ones_too(run, news_bank: Bank, tmp_path: Path):
+    assert f"news@{news_bank.id}*" in run("list").out
+    for name in ("whole", "broken"):
+        shutil.copytree(news_bank.path.parent, tmp_path / name)
+    (tmp_path / "broken" / news_bank.id / "index.faiss").unlink()
+    listed = {entry["name"]: entry for entry in json.loads(run("list", "--store", tmp_path, "--json").out)}
+    assert "problem" not in listed["whole"]
+    assert "index.faiss is missing" in listed["broken"]["problem"]
+    assert "index.faiss is missing" in run("list", "--store", tmp_path).out
+
+
+def test_list_of_an_empty_store_says_what_to_do(run, tmp_path: Path):
+    result = run("list", "--store", tmp_path / "none")
+    assert (result.status, result.out) == (0, "")
+    assert "costbank build" in result.err
+    assert json.loads(run("list", "--store", tmp_path / "none", "--json").out) == []
+
+
+def test_verify_names_every_file(run, news_bank: Bank):
+    document = json.loads(run("verify", "news", "--json").out)
+    assert document["ok"]
+    assert {file["name"] for file in document["files"]} == {"manifest.json", *news_bank.manifest.files}
+
+
+def test_build_takes_files_as_a_shell_gives_them(run, news: Path, news_model: Path, tmp_path: Path):
+    lines = news.read_text("utf-8").splitlines()
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("\n".join(lines[number::3]))
+    result = run(
+        "build", "--source", "word2vec", "--corpus", *sorted(tmp_path.glob("*.txt")), "--tokenizer", news_model,
+        "--store", tmp_path / "store", "--cache", tmp_path / "cache", "--set", "word2vec.dim=8",
+        "--set", "word2vec.epochs=1", "--json",
+    )  # fmt: skip
+    document = json.loads(result.out)
+    assert document["name"] == "news-word2vec"
+    assert document["facts"]["corpus_documents"] == len([line for line in lines if line.strip()])
+    inputs = json.loads(run("show", "--store", tmp_path / "store", "news-word2vec", "--json").out)["inputs"]
+    assert [file["name"] for file in inputs] == ["0.txt", "1.txt", "2.txt"]
+    assert "train Word2Vec" in result.err
+
+
+def test_build_reads_a_config_file(run, news: Path, news_model: Path, tmp_path: Path):
+    (tmp_path / "c.toml").write_text(
+        f'source = "word2vec"\nname = "from-file"\ntokenizer = "{news_model}"\nstore = "store"\ncache = "cache"\n'
+        f'[corpus]\nfiles = ["{news}"]\n[word2vec]\ndim = 8\nepochs = 1\n'
+        '[vectors]\ndtype = "BF16"\n[neighbors]\nk = 5\n'
+    )
+    assert run("build", "--config", tmp_path / "c.toml", "--set", "word2vec.dim=6").status == 0
+    shown = json.loads(run("show", "--store", tmp_path / "store", "from-file", "--json").out)
+    assert shown["vectors"] == {"vocab": 2_000, "dim": 6, "dtype": "BF16"}
+    assert shown["neighbors"]["k"] == 5
+    assert json.loads(run("verify", "--store", tmp_path / "store", "from-file", "--json").out)["ok"]
+
+
+@pytest.mark.parametrize("vectors", ["F16", "BF16"])
+def test_half_precision_banks_answer_alike(news_config: BuildConfig, news_bank: Bank, tmp_path: Path, vectors: str):
+    config = news_config.model_copy(
+        update={"store": tmp_path, "vectors": news_config.vectors.model_copy(update={"dtype": vectors})}
+    )
+    bank = costbank.build(config)
+    the = bank.vocab.find("▁the")
+    rows = bank.vectors().astype("f8")
+    order = sorted((c, i) for i, c in enumerate((1 - rows @ rows[the]).astype("f4")) if i != the and rows[i].any())
+    assert [n.id for n in bank.nearest(the, 20)] == [i for _, i in order[:20]]
+    assert abs(bank.nearest(the, 1)[0].cost - news_bank.nearest(the, 1)[0].cost) < 0.02
+
+
+def test_tokenizer_train_makes_a_tokenizer(run, news: Path, tmp_path: Path):
+    result = run("tokenizer", "train", news, "--out", tmp_path / "a.model", "--vocab-size", "900", "--type", "bpe",
+                 "--json")  # fmt: skip
+    document = json.loads(result.out)
+    assert document["vocab"] == 900
+    assert (tmp_path / "a.model").stat().st_size > 1_000
+
+
+def test_the_help_of_build_is_of_the_sources_there_are():
+    from costbank.config import SOURCE_SECTIONS
+
+    help_text = next(p.help for p in build_module.command.params if p.name == "source")
+    assert all(source in help_text for source in SOURCE_SECTIONS)

@@ -1,0 +1,80 @@
+"""A disk that fills up: an error that says so, and nothing half-made left behind."""
+
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from costbank.bank import Bank
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB, less than the bank takes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system may not be mounted here; a limit on file sizes stands in below")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def _arguments(news: Path, news_model: Path, store: Path, cache: Path) -> list[str | Path]:
+    return ["build", "--source", "word2vec", "--corpus", news, "--tokenizer", news_model, "--store", store,
+            "--cache", cache, "--set", "word2vec.dim=16", "--set", "word2vec.epochs=1"]  # fmt: skip
+
+
+def test_too_little_space_is_seen_before_any_work(news, news_model, small_disk: Path, tmp_path: Path, costbank):
+    result = costbank(*_arguments(news, news_model, small_disk / "store", tmp_path / "cache"))
+    assert result.returncode == 5
+    assert "GB free" in result.stderr
+    assert "train Word2Vec" not in result.stderr
+    assert _files(tmp_path / "cache") == _files(small_disk) == []
+
+
+def test_a_full_disk_under_the_cache_leaves_nothing(news, news_model, small_disk: Path, tmp_path: Path, costbank):
+    (small_disk / "other").write_bytes(b"x" * 250_000)
+    result = costbank(*_arguments(news, news_model, tmp_path / "store", small_disk / "cache"))
+    assert result.returncode == 5
+    assert "no space left" in result.stderr
+    assert "--cache" in result.stderr
+    assert _files(small_disk) == [small_disk / "other"]
+    assert _files(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("most_bytes", [1_000, 60_000, 150_000, 300_000])
+def test_a_write_that_fails_midway_leaves_nothing(news, news_model, tmp_path: Path, costbank, most_bytes: int):
+    """The kernel refuses to let a file grow past a limit, wherever in the build that falls."""
+    cache = tmp_path / "cache"
+    costbank(*_arguments(news, news_model, tmp_path / "first", cache))
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    result = costbank(*_arguments(news, news_model, tmp_path / "store", cache), preexec_fn=limit)
+    assert result.returncode == 5
+    assert "no space left" in result.stderr
+    assert _files(tmp_path / "store") == []
+
+
+def test_a_store_that_cannot_be_made_is_an_error(news, news_model, tmp_path: Path, costbank):
+    (tmp_path / "file").write_text("x")
+    result = costbank(*_arguments(news, news_model, tmp_path / "file" / "store", tmp_path / "cache"))
+    assert result.returncode == 5
+    assert "--store" in result.stderr
+
+
+def test_the_bank_would_be_larger_than_the_small_disk(news_bank: Bank):
+    """Otherwise the tests above could not fail."""
+    assert sum(file.size for file in news_bank.manifest.files.values()) > 300_000
