@@ -1,0 +1,11 @@
+"""Runs every benchmark, or those named: `python -m benchmarks startup open_bank`."""
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = ("startup", "open_bank", "word2vec_build")
+
+for name in sys.argv[1:] or BENCHMARKS:
+    if name not in BENCHMARKS:
+        raise SystemExit(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+    import_module(f"benchmarks.{name}").run()

@@ -1,0 +1,22 @@
+"""The real text that benchmarks run on, and a tokenizer trained on it."""
+
+import os
+from pathlib import Path
+
+from costbank.tokenizers.train import train_sentencepiece
+
+__all__ = ["english", "english_model"]
+
+
+def english() -> Path:
+    """4.2 million words of English, one paragraph a line: `$COSTBANK_BENCH_TEXT`, else the shared data."""
+    shared = Path(__file__).parents[2] / "shared" / "data" / "english.txt"
+    path = Path(os.environ.get("COSTBANK_BENCH_TEXT", shared))
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing; name a large English text, one paragraph a line, in $COSTBANK_BENCH_TEXT")
+    return path
+
+
+def english_model(directory: Path) -> Path:
+    """A SentencePiece unigram model of 16,000 pieces, trained on that text."""
+    return train_sentencepiece([english()], directory / "english16k.model", 16_000)

@@ -1,0 +1,90 @@
+"""A whole Word2Vec build beside gensim alone, and what the vectors are worth.
+
+gensim gets the documents as ready lists of strings, so its time is its own. The build's time is everything: start of
+the process, encoding, training, neighbors, index, writing. The two take turns, each in a process of its own.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import costbank
+from benchmarks.corpora import english, english_model
+from benchmarks.record import record
+from costbank.analysis.evaluation import word_similarity
+
+__all__ = ["run"]
+
+_RUNS = 3
+_SETTINGS = {"sg": 1, "window": 5, "negative": 5, "epochs": 5, "seed": 1, "workers": 2}
+
+_EVALUATIONS = (("WordSim-353", "wordsim353.tsv", ">= 0.38"), ("SimLex-999", "simlex999.txt", ""))
+
+_GENSIM = """
+import sys, time
+import sentencepiece
+from gensim.models import Word2Vec
+processor = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1])
+lines = [line for line in open(sys.argv[2], encoding="utf-8").read().split("\\n") if line.strip()]
+sentences = [[str(i) for i in ids] for ids in processor.encode(lines, num_threads=2)]
+began = time.perf_counter()
+Word2Vec(sentences=sentences, vector_size=128, **{settings})
+print(time.perf_counter() - began)
+"""
+
+
+def run() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        model = english_model(place)
+        ours, gensims, ratios = [], [], []
+        for number in range(_RUNS):
+            ours.append(_build_seconds(model, place / f"cache{number}", place / "store"))
+            gensims.append(_gensim_seconds(model))
+            ratios.append(ours[-1] / gensims[-1])
+        libraries = ("gensim", "sentencepiece", "faiss-cpu", "numpy")
+        workload = "english.txt, 16k pieces, sg, 128 dimensions, 5 epochs, 2 workers"
+        record("word2vec_build", "whole build", "s", ours, "", libraries, workload)
+        record("word2vec_build", "gensim Word2Vec on ready lists", "s", gensims, "", libraries, workload)
+        record("word2vec_build", "build / gensim", "ratio", ratios, "<= 1.15", libraries, workload)
+        bank = costbank.open_bank("english", place / "store")
+        for measure, file, target in _EVALUATIONS:
+            agreement = word_similarity(bank, _judgements(file))
+            pairs = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
+            record("word2vec_build", f"{measure} Spearman", "rho", [agreement.rho], target, libraries, pairs)
+
+
+def _build_seconds(model: Path, cache: Path, store: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "costbank_cli", "build", "--source", "word2vec", "--corpus", str(english()),
+         "--tokenizer", str(model), "--name", "english", "--store", str(store), "--cache", str(cache),
+         "--set", "word2vec.workers=2"], check=True,
+    )  # fmt: skip
+    return time.perf_counter() - began
+
+
+def _gensim_seconds(model: Path) -> float:
+    code = _GENSIM.replace("{settings}", repr(_SETTINGS))
+    command = [sys.executable, "-c", code, str(model), str(english())]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _judgements(file: str) -> list[tuple[str, str, float]]:
+    spec = find_spec("gensim")
+    assert spec is not None
+    assert spec.origin is not None
+    lines = (Path(spec.origin).parent / "test" / "test_data" / file).read_text("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    return [(row[0], row[1], float(row[2])) for row in rows if _is_number(row[2])]
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+if __name__ == "__main__":
+    run()
