@@ -142,8 +142,11 @@ def staging_directory(parent: Path) -> Iterator[Path]:
     It is locked while it is in use, and a lock ends with its process. So the next one to stage here knows what a
     killed process has left behind, and removes that.
     """
+    fresh = not parent.exists()
     parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
+        if fresh:
+            held.callback(_remove_if_empty, parent)
         with _locked(parent):
             _remove_abandoned(parent)
             directory = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
@@ -153,6 +156,11 @@ def staging_directory(parent: Path) -> Iterator[Path]:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _remove_abandoned(parent: Path) -> None:

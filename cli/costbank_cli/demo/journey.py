@@ -20,7 +20,7 @@ from costbank_cli.demo.language_model import TrainingPoint, train_language_model
 __all__ = ["DemoResult", "run_demo"]
 
 _VOCAB = 8_000
-_WORDS = ("row", "minimum", "float", "gradient", "left", "mean", "deprecated", "plot")
+_WORDS = ("row", "minimum", "gradient", "left", "mean", "width", "upper", "string")
 _STEPS = 240
 _TRAINING_SECONDS = 45.0
 
