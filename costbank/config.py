@@ -37,6 +37,9 @@ SOURCE_SECTIONS = {"word2vec": ("corpus", "word2vec")}
 """The sections of the config that belong to each source."""
 
 
+_TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "list"]
+
+
 class Execution:
     """Marks a setting that says where or how fast, not what."""
 
@@ -97,6 +100,9 @@ class BuildConfig(_Settings):
 
     source: Literal["word2vec"] = Field(description="where vectors come from")
     tokenizer: Annotated[Path, Execution] = Field(description="tokenizer file")
+    tokenizer_kind: Annotated[_TokenizerKind, Execution] = Field(
+        default="auto", description="the tokenizer file's format, where its content does not tell"
+    )
     name: Annotated[str | None, Execution] = Field(
         default=None, description="the bank's name; not given: the tokenizer file's name and the source"
     )

@@ -56,7 +56,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     source = get_source(config.source)
     require("faiss", "build")
     source.check(config)
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, config.tokenizer_kind)
     config = _with_k(config, tokenizer)
     directory = config.store / config.bank_name
     _check_space(config, tokenizer, source.dim(config))

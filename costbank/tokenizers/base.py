@@ -1,14 +1,15 @@
 """What every kind of tokenizer offers to the rest of costbank."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from costbank.vocab import Vocab
+from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "joined", "status_of_bytes"]
 
 
 class Tokenizer(Protocol):
@@ -31,3 +32,15 @@ class Tokenizer(Protocol):
             The ids of all texts, one after the other, and where each text ends in them.
         """
         ...
+
+
+def joined(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+    """Lists of ids as `Tokenizer.encode` returns them."""
+    ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+    total = int(ends[-1]) if len(ends) else 0
+    return np.fromiter(chain.from_iterable(encoded), np.int32, total), ends
+
+
+def status_of_bytes(token: bytes) -> TokenStatus:
+    """The status of an ordinary token of a byte-level vocabulary: one byte that is no character by itself is `BYTE`."""
+    return TokenStatus.BYTE if len(token) == 1 and token[0] >= 0x80 else TokenStatus.OK

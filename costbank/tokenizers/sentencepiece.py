@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
+from costbank.tokenizers.base import joined
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["SentencePieceTokenizer"]
@@ -38,15 +38,14 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
         except (RuntimeError, TypeError) as error:
             raise TokenizerError(
-                f"{path} is no SentencePiece model", "name a .model file; `costbank tokenizer train` makes one"
+                f"{path} is no SentencePiece model",
+                "name a .model, tokenizer.json or .tiktoken file; for a plain list, --set tokenizer_kind=list",
             ) from error
         self.vocab = self._read_vocab()
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         encoded = self._processor.encode(list(texts), num_threads=_ENCODE_THREADS)
-        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        total = int(ends[-1]) if len(ends) else 0
-        return np.fromiter(chain.from_iterable(encoded), np.int32, total), ends
+        return joined(encoded)
 
     def _read_vocab(self) -> Vocab:
         processor = self._processor

@@ -47,9 +47,16 @@ def test_the_public_names_are_these():
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("costbank.bank", ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "Store",
-                           "default_store", "open_bank", "shortest", "verify_bank"]),
-        ("costbank.tokenizers", ["SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]),
+        (
+            "costbank.bank",
+            ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "Store",
+             "default_store", "open_bank", "shortest", "verify_bank"],
+        ),
+        (
+            "costbank.tokenizers",
+            ["BytePieceTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SentencePieceTokenizer",
+             "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer", "load_tokenizer"],
+        ),
         ("costbank.sources", ["InputFile", "Source", "SourceVectors", "get_source"]),
     ],
 )  # fmt: skip

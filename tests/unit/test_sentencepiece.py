@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from costbank.errors import InputError, InputNotFoundError, TokenizerError
+from costbank.errors import InputNotFoundError, TokenizerError
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import train_sentencepiece
 from costbank.vocab import TokenStatus
@@ -68,7 +68,7 @@ def test_too_many_or_too_few_pieces_are_refused_with_a_number(tmp_path: Path):
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path, news: Path):
     with pytest.raises(InputNotFoundError):
         load_tokenizer(tmp_path / "missing.model")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputNotFoundError, match="no tokenizer in the folder"):
         load_tokenizer(tmp_path)
     with pytest.raises(TokenizerError, match="no SentencePiece model"):
         load_tokenizer(news)

@@ -1,0 +1,124 @@
+"""`tokenizer.json` files of the `tokenizers` library: byte-level BPE, Metaspace, WordPiece, word level."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.errors import TokenizerError, require
+from costbank.tensorfile import sha256_file
+from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["HuggingFaceTokenizer", "byte_level_bytes"]
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """How byte-level BPE (Radford et al. 2019) writes a byte: printable Latin-1 as itself, others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_level_alphabet()
+
+
+def byte_level_bytes(token: str) -> bytes:
+    """The bytes of a byte-level token; characters outside its alphabet stand for themselves."""
+    return b"".join(bytes([_ALPHABET[c]]) if c in _ALPHABET else c.encode("utf-8", "replace") for c in token)
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizer.json` behind the interface of `costbank.tokenizers.Tokenizer`.
+
+    Tokens that were added hold their literal text; those that are marked special, and the unknown token, are special.
+    Ids that no token has are unused.
+
+    Raises:
+        TokenizerError: the file is no tokenizer, or one that the installed `tokenizers` does not know.
+    """
+
+    kind = "huggingface"
+
+    def __init__(self, path: Path) -> None:
+        tokenizers = require("tokenizers", "build")
+        self.sha256 = sha256_file(path).sha256
+        try:
+            content = json.loads(path.read_bytes())
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing more precise
+            raise TokenizerError(
+                f"{path} is no tokenizer.json that can be read: {str(error)[:200]}",
+                "check the file, or upgrade tokenizers",
+            ) from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.vocab = self._read_vocab(content)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        return joined([e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)])
+
+    def _read_vocab(self, content: dict[str, Any]) -> Vocab:
+        by_text: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        size = max(by_text.values(), default=-1) + 1
+        tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
+        token_of = _token_reader(content)
+        for text, token_id in by_text.items():
+            tokens[token_id], status[token_id] = token_of(text)
+        for token_id, added in self._tokenizer.get_added_tokens_decoder().items():
+            tokens[token_id] = added.content.encode()
+            status[token_id] = TokenStatus.SPECIAL if added.special else TokenStatus.OK
+        unknown = content["model"].get("unk_token")
+        if isinstance(unknown, str) and unknown in by_text:
+            tokens[by_text[unknown]], status[by_text[unknown]] = unknown.encode(), TokenStatus.SPECIAL
+        unknown_id = content["model"].get("unk_id")
+        if isinstance(unknown_id, int):
+            tokens[unknown_id] = content["model"]["vocab"][unknown_id][0].encode()
+            status[unknown_id] = TokenStatus.SPECIAL
+        return Vocab.from_tokens(tokens, status)
+
+
+def _token_reader(content: dict[str, Any]) -> Callable[[str], tuple[bytes, TokenStatus]]:
+    """How this tokenizer's tokens are read as bytes."""
+    model = content["model"]
+    parts = [part for name in ("normalizer", "pre_tokenizer", "decoder") for part in _components(content.get(name))]
+    kinds = {part.get("type") for part in parts}
+    spaces = "Metaspace" in kinds or any(_replaces_space(part) for part in parts)
+    suffix = model.get("end_of_word_suffix") or ""
+    prefix = model.get("continuing_subword_prefix") or ""
+    words = model.get("type") == "WordPiece"
+
+    def read(text: str) -> tuple[bytes, TokenStatus]:
+        if (model.get("byte_fallback") or "ByteFallback" in kinds) and (byte := _BYTE_PIECE.fullmatch(text)):
+            return bytes([int(byte[1], 16)]), TokenStatus.BYTE
+        ends_word = bool(suffix) and text.endswith(suffix)
+        text = text.removesuffix(suffix) if ends_word else text
+        if prefix and text.startswith(prefix):
+            text = text.removeprefix(prefix)
+        elif words:
+            text = f" {text}"
+        if "ByteLevel" in kinds:
+            token = byte_level_bytes(text) + (b" " if ends_word else b"")
+            return token, status_of_bytes(token)
+        text = text.replace("▁", " ") if spaces else text
+        return (text + (" " if ends_word else "")).encode("utf-8", "replace"), TokenStatus.OK
+
+    return read
+
+
+def _components(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    if part:
+        yield part
+        for name in ("normalizers", "pretokenizers", "decoders"):
+            for inner in part.get(name, []):
+                yield from _components(inner)
+
+
+def _replaces_space(part: dict[str, Any]) -> bool:
+    return part.get("type") == "Replace" and "▁" in (part.get("content"), part.get("pattern", {}).get("String"))

@@ -1,0 +1,58 @@
+"""Plain lists: one token or class label a line, whose line number from 0 on is its id."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.errors import TokenizerError
+from costbank.files import text_blocks
+from costbank.tensorfile import sha256_file
+from costbank.tokenizers.base import joined
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["PlainTokenizer"]
+
+_SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
+_UNKNOWN = ("<unk>", "[UNK]", "<UNK>")
+
+
+class PlainTokenizer:
+    """A list behind the interface of `costbank.tokenizers.Tokenizer`: whitespace separates the tokens of a text.
+
+    Lines such as `<pad>` or `[UNK]` are special. Words that are not in the list become `<unk>` or `[UNK]` where the
+    list has that line.
+
+    Raises:
+        CorpusError: the file is not UTF-8 text.
+        TokenizerError: a line is blank or stands twice.
+    """
+
+    kind = "list"
+
+    def __init__(self, path: Path) -> None:
+        self.sha256 = sha256_file(path).sha256
+        self._path = path
+        lines = "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
+        self._ids: dict[str, int] = {}
+        for token_id, line in enumerate(lines):
+            if not line.strip() or line in self._ids:
+                why = "is blank" if not line.strip() else f"stands on line {self._ids[line] + 1} already: {line[:40]!r}"
+                raise TokenizerError(
+                    f"{path} line {token_id + 1} {why}", "a list of tokens has one on each line, each once"
+                )
+            self._ids[line] = token_id
+        status = [TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK for line in lines]
+        self.vocab = Vocab.from_tokens([line.encode() for line in lines], status)
+        self._unknown = next((self._ids[name] for name in _UNKNOWN if name in self._ids), None)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        return joined([[self._id_of(word) for word in text.split()] for text in texts])
+
+    def _id_of(self, word: str) -> int:
+        token_id = self._ids.get(word, self._unknown)
+        if token_id is None:
+            raise TokenizerError(f"{word!r} is not in {self._path}", "add it, or a line <unk> for all such words")
+        return token_id

@@ -1,0 +1,84 @@
+"""tiktoken files: one line a token, its bytes in base64 and its rank, which is its id."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.errors import TokenizerError, require
+from costbank.tensorfile import sha256_file
+from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["TiktokenTokenizer", "is_tiktoken"]
+
+_GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+_CL100K = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"""
+    r"""|\s*[\r\n]|\s+(?!\S)|\s"""
+)
+_PATTERNS = {50_256: _GPT2, 100_256: _CL100K}
+"""How text is split before merging, by the number of ranks: the file itself does not say it."""
+
+
+def is_tiktoken(head: bytes) -> bool:
+    """Whether a file's first line is base64, a space and a number."""
+    token, _, rank = head.split(b"\n", 1)[0].strip().partition(b" ")
+    try:
+        return bool(base64.b64decode(token, validate=True)) and rank.isdigit()
+    except binascii.Error:
+        return False
+
+
+class TiktokenTokenizer:
+    """A tiktoken file behind the interface of `costbank.tokenizers.Tokenizer`.
+
+    Its special tokens are not in the file, so their ids lie past the vocabulary. Text can be encoded where the number
+    of ranks is that of a known encoding (GPT-2's, cl100k).
+
+    Raises:
+        TokenizerError: a line is no token and rank.
+    """
+
+    kind = "tiktoken"
+
+    def __init__(self, path: Path) -> None:
+        self.sha256 = sha256_file(path).sha256
+        self._path = path
+        self._ranks: dict[bytes, int] = {}
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                token, rank = line.split()
+                self._ranks[base64.b64decode(token, validate=True)] = int(rank)
+            except (ValueError, binascii.Error):
+                raise TokenizerError(
+                    f"{path} line {number} is no token in base64 and rank", "name a .tiktoken file"
+                ) from None
+        if not self._ranks or min(self._ranks.values()) < 0:
+            raise TokenizerError(f"{path} has no ranks from 0 on", "name a .tiktoken file")
+        size = max(self._ranks.values()) + 1
+        tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
+        for token, rank in self._ranks.items():
+            tokens[rank], status[rank] = token, status_of_bytes(token)
+        self.vocab = Vocab.from_tokens(tokens, status)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        return joined(self._encoding.encode_ordinary_batch(list(texts)))
+
+    @cached_property
+    def _encoding(self) -> Any:
+        pattern = _PATTERNS.get(len(self._ranks))
+        if pattern is None:
+            raise TokenizerError(
+                f"{self._path} has {len(self._ranks):,} ranks, of which no splitting rule is known",
+                "use the model's tokenizer.json to encode text; a bank from its head needs no encoding",
+            )
+        tiktoken = require("tiktoken", "build")
+        return tiktoken.Encoding("costbank", pat_str=pattern, mergeable_ranks=self._ranks, special_tokens={})
