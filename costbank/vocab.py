@@ -152,7 +152,7 @@ class Vocab:
         kind, _, value = text.partition(":")
         if kind == "id" and value.lstrip("-").isdecimal():
             return self.check(int(value))
-        spellings = [text.encode("utf-8", "surrogateescape")]
+        spellings = [text.encode("utf-8", "surrogateescape")] if text else []
         if kind == "hex" and value:
             try:
                 spellings.append(bytes.fromhex(value))
@@ -161,7 +161,7 @@ class Vocab:
         if text.startswith(WORD_START_MARKS):
             word = text.lstrip("".join(WORD_START_MARKS))
             spellings.append(b" " * (len(text) - len(word)) + word.encode("utf-8", "surrogateescape"))
-        else:
+        elif text:
             spellings.append(b" " + spellings[0])
         for spelling in spellings:
             if ids := self.ids_of(spelling):

@@ -51,6 +51,13 @@ def test_what_is_no_token_is_refused_with_a_hint(vocab: Vocab, text: str):
     assert caught.value.hint
 
 
+def test_no_text_is_no_token_even_where_a_lone_space_is_one():
+    vocab = Vocab.from_tokens([b" ", b"a"], [TokenStatus.OK] * 2)
+    assert vocab.find(" ") == 0
+    with pytest.raises(TokenNotFoundError):
+        vocab.find("")
+
+
 def test_the_hint_names_tokens_that_begin_alike(vocab: Vocab):
     with pytest.raises(TokenNotFoundError) as caught:
         vocab.find("kings")

@@ -30,5 +30,7 @@ def command(as_json: bool, **given: Any) -> None:
             print_json({"url": url, "store": str(settings.store)})
         else:
             click.echo(f"serving {settings.store} on {url}  (routes: {url}/openapi.json; Ctrl-C stops)")
+            if not settings.store.is_dir():
+                click.echo(f"note: {settings.store} does not exist yet; its banks are served once it does", err=True)
 
     run(settings, announce)
