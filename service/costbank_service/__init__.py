@@ -11,11 +11,17 @@ from costbank.errors import require
 if TYPE_CHECKING:
     from costbank_service.app import create_app
     from costbank_service.server import run, serving
-    from costbank_service.settings import Settings
+    from costbank_service.settings import Settings, load_settings
 
-__all__ = ["Settings", "create_app", "run", "serving"]
+__all__ = ["Settings", "create_app", "load_settings", "run", "serving"]
 
-_HOMES = {"Settings": "settings", "create_app": "app", "run": "server", "serving": "server"}
+_HOMES = {
+    "Settings": "settings",
+    "create_app": "app",
+    "load_settings": "settings",
+    "run": "server",
+    "serving": "server",
+}
 
 
 def __getattr__(name: str) -> Any:

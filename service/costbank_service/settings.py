@@ -2,27 +2,45 @@
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from costbank.bank import default_store
 from costbank.errors import UsageError
 
-__all__ = ["Settings", "check_exposure"]
+__all__ = ["Settings", "check_exposure", "load_settings"]
 
 
 class Settings(BaseSettings):
     """Settings of the service; each also comes from the environment, as `COSTBANK_MAX_K` does."""
 
-    model_config = SettingsConfigDict(env_prefix="COSTBANK_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="COSTBANK_", env_ignore_empty=True, frozen=True)
 
     store: Path = Field(default_factory=default_store, description="directory of banks")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8137, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     max_k: int = Field(default=1_000, ge=1, description="most neighbors in one answer")
-    api_key: SecretStr | None = Field(default=None, description="key that /v1 asks for, as `Authorization: Bearer …`")
+    api_key: SecretStr | None = Field(
+        default=None, min_length=1, description="key that /v1 asks for, as `Authorization: Bearer …`"
+    )
     no_auth: bool = Field(default=False, description="listen beyond loopback without a key")
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from what is given, and from the environment for the rest.
+
+    Raises:
+        UsageError: a value does not fit; the message names its variable.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = [
+            f"$COSTBANK_{str(e['loc'][0]).upper()}: {e['msg'][:1].lower()}{e['msg'][1:]}" for e in error.errors()
+        ]
+        raise UsageError("; ".join(problems), "set another value, or leave it unset for the default") from None
 
 
 def check_exposure(settings: Settings) -> None:

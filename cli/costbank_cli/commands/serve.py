@@ -21,9 +21,9 @@ def command(as_json: bool, **given: Any) -> None:
     Ctrl-C or SIGTERM stops it once running requests are answered. Other settings come from the environment:
     COSTBANK_API_KEY, COSTBANK_MAX_K.
     """
-    from costbank_service import Settings, run
+    from costbank_service import load_settings, run
 
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(url: str) -> None:
         if as_json:
