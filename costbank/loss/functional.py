@@ -111,7 +111,9 @@ class _RowLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0][:, None].to(gradient.dtype), None, None, None, None
+        # In float32, rounded once: a gradient scaler's factor alone may be beyond what float16 holds.
+        scaled = torch.mul(gradient, gradients[0][:, None], out=torch.empty_like(gradient))
+        return scaled, None, None, None, None
 
 
 def _check(logits: Tensor, labels: Tensor, costs: DenseCosts, options: EMOOptions) -> None:

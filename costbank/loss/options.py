@@ -44,5 +44,5 @@ class EMOOptions:
             value = getattr(self, name)
             if value not in get_args(kind):
                 raise UsageError(f"{name} is {value!r}", f"give one of: {', '.join(get_args(kind))}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
+        if not (isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight >= 0):
             raise UsageError(f"weight is {self.weight!r}", "give a finite number of 0 or more")

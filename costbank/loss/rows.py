@@ -33,7 +33,7 @@ class EMOParts(NamedTuple):
         ce_weight: α, the weight of the cross-entropy's gradient.
         emd_weight: β, the weight of K's gradient.
         lse: log Σ_i exp z_i.
-        correct: 1 where the label has the largest logit.
+        correct: 1 where the label has the largest logit, the first of them where several are equal.
     """
 
     ce: Tensor
@@ -69,7 +69,7 @@ def block_loss(
     labels = torch.where(kept, labels, 0)
     lse = torch.logsumexp(scores, dim=1)
     target = scores.gather(1, labels[:, None])[:, 0]
-    correct = target >= scores.amax(dim=1)
+    correct = scores.argmax(dim=1) == labels
     wrong = torch.exp(scores - lse[:, None]).scatter_(1, labels[:, None], 0.0)
     miss = wrong.sum(dim=1)
     ce = torch.where(miss < 0.5, -torch.log1p(-miss), lse - target)
