@@ -61,12 +61,11 @@ def _write_bank(directory: Path) -> Path:
     vocab = Vocab.from_tokens([f" token{i}".encode() for i in range(_VOCAB)], [TokenStatus.OK] * _VOCAB)
     ids = random.integers(0, _VOCAB, (_VOCAB, _K)).astype(np.int32)
     costs = np.sort(random.random((_VOCAB, _K), np.float32), axis=1)
-    blocks = (normalize(random.standard_normal((16_000, _DIM), np.float32)) for _ in range(_VOCAB // 16_000))
+    blocks = (normalize(random.standard_normal((16_000, _DIM), np.float32))[0] for _ in range(_VOCAB // 16_000))
     with BankWriter(directory / "random") as writer:
         writer.write_vectors((_VOCAB, _DIM), "F32", blocks)
         writer.write_tokens(vocab)
         writer.write_neighbors(NeighborTable(ids, costs))
-        writer.write_index(np.zeros(1, np.uint8))
         return writer.publish(_facts(vocab), lambda manifest: f"random bank {manifest['id']}\n")
 
 

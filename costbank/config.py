@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -18,12 +18,14 @@ from pydantic.fields import FieldInfo
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import InputNotFoundError, UsageError
+from costbank.transforms import parse_transform
 
 __all__ = [
     "SOURCE_SECTIONS",
     "BuildConfig",
     "CorpusConfig",
     "Execution",
+    "LMHeadConfig",
     "NeighborsConfig",
     "VectorsConfig",
     "Word2VecConfig",
@@ -33,7 +35,7 @@ __all__ = [
     "settings",
 ]
 
-SOURCE_SECTIONS = {"word2vec": ("corpus", "word2vec")}
+SOURCE_SECTIONS = {"word2vec": ("corpus", "word2vec"), "lm-head": ("lm_head",)}
 """The sections of the config that belong to each source."""
 
 
@@ -81,6 +83,17 @@ class Word2VecConfig(_Settings):
     )
 
 
+class LMHeadConfig(_Settings):
+    """Which model's head."""
+
+    model: Annotated[Path | None, Execution] = Field(
+        default=None, description="model folder, or a file of weights: safetensors, PyTorch's, GGUF"
+    )
+    tensor: Annotated[str | None, Execution] = Field(
+        default=None, description="the tensor's name; not given: the LM head, else the embedding"
+    )
+
+
 class VectorsConfig(_Settings):
     """How the bank stores its rows."""
 
@@ -91,15 +104,26 @@ class NeighborsConfig(_Settings):
     """The neighbor table and the index."""
 
     k: int | None = Field(
-        default=None, ge=1, le=4_096, description="neighbors a token in the table; not given: 64, or all there are"
+        default=None, ge=0, le=4_096,
+        description="neighbors a token in the table; not given: 64, or all there are; 0: neither table nor index",
+    )  # fmt: skip
+    method: Literal["auto", "exact", "int8", "reduced"] = Field(
+        default="auto",
+        description="who proposes candidates: all rows (`exact`), 8 bits an element (`int8`, by torch), "
+        "fewer dimensions (`reduced`); `auto` is exact up to 3e13 products",
+    )
+    min_recall: float = Field(
+        default=0.99, ge=0, le=1, description="recall@10 that a method other than `exact` must reach on a sample"
     )
 
 
 class BuildConfig(_Settings):
     """What to build: the source and its settings, the tokenizer, and how the bank keeps the result."""
 
-    source: Literal["word2vec"] = Field(description="where vectors come from")
-    tokenizer: Annotated[Path, Execution] = Field(description="tokenizer file")
+    source: Literal["word2vec", "lm-head"] = Field(description="where vectors come from")
+    tokenizer: Annotated[Path | None, Execution] = Field(
+        default=None, description="tokenizer file or folder; not given: the one beside the model"
+    )
     tokenizer_kind: Annotated[_TokenizerKind, Execution] = Field(
         default="auto", description="the tokenizer file's format, where its content does not tell"
     )
@@ -110,6 +134,10 @@ class BuildConfig(_Settings):
     cache: Annotated[Path, Execution] = Field(default_factory=default_cache, description="directory of encoded text")
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
+    lm_head: LMHeadConfig = Field(default_factory=LMHeadConfig)
+    transforms: tuple[str, ...] = Field(
+        default=(), description="of the raw rows, in this order: `center`, `abtt:2`, `pca:128`, `whiten`"
+    )
     vectors: VectorsConfig = Field(default_factory=VectorsConfig)
     neighbors: NeighborsConfig = Field(default_factory=NeighborsConfig)
 
@@ -120,10 +148,22 @@ class BuildConfig(_Settings):
             raise ValueError("use lower-case letters, digits, '.', '_' and '-', at most 64, first a letter or digit")
         return name
 
+    @field_validator("transforms")
+    @classmethod
+    def _valid_transforms(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
+        for text in transforms:
+            try:
+                parse_transform(text)
+            except UsageError as error:
+                raise ValueError(f"{error}; {error.hint}") from None
+        return transforms
+
     @property
     def bank_name(self) -> str:
-        """The name given, else one made of the tokenizer file's name and the source."""
-        stem = re.sub(r"[^a-z0-9._-]+", "-", self.tokenizer.stem.lower()).strip("-._") or "bank"
+        """The name given, else one made of the tokenizer's or the model's name and the source."""
+        named = (self.tokenizer or self.lm_head.model or Path("bank")).resolve()
+        stem = named.name if named.is_dir() else named.stem
+        stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "bank"
         return self.name or f"{stem[:40]}-{self.source}"
 
 
@@ -165,7 +205,7 @@ def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
-        _assign(values, path.strip(), _toml_value(text.strip()))
+        _assign(values, path.strip(), _value(path.strip(), text.strip()))
     try:
         return BuildConfig.model_validate(values)
     except ValidationError as error:
@@ -191,20 +231,33 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise UsageError(f"{file} is no TOML file: {error}", "see the settings in the README") from None
-    for section, name in ((values, "tokenizer"), (values, "store"), (values, "cache")):
-        if isinstance(section.get(name), str):
-            section[name] = str(file.parent / section[name])
-    corpus = values.get("corpus")
-    if isinstance(corpus, dict) and isinstance(corpus.get("files"), list):
-        corpus["files"] = [str(file.parent / path) if isinstance(path, str) else path for path in corpus["files"]]
+    for path, field in settings().items():
+        *sections, name = path.split(".")
+        place: Any = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if "Path" in str(field.annotation) and isinstance(place, dict) and name in place:
+            place[name] = _beside(file, place[name])
     return values
 
 
-def _toml_value(text: str) -> Any:
+def _beside(file: Path, given: Any) -> Any:
+    """Paths in a config file are relative to it."""
+    if isinstance(given, list):
+        return [_beside(file, path) for path in given]
+    return str(file.parent / given) if isinstance(given, str) else given
+
+
+def _value(path: str, text: str) -> Any:
+    """The value of an assignment: TOML, but names and paths are taken as they stand, whatever they look like."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    field = settings().get(path)
+    kinds = (get_args(field.annotation) or (field.annotation,)) if field else ()
+    takes_text = (str in kinds or Path in kinds) and field is not None and get_origin(field.annotation) is not tuple
+    return text if takes_text and not isinstance(value, str) else value
 
 
 def _assign(values: dict[str, Any], path: str, value: Any) -> None:

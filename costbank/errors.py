@@ -11,6 +11,7 @@
     └── InputError              exit 5   what was given cannot be used
         ├── CorpusError                  text or token ids that cannot be read or trained on
         ├── TokenizerError               a file that is no tokenizer, or one of another vocabulary
+        ├── CheckpointError              a model whose weights cannot be read, or hold no row for each token
         ├── ShapeError                   arrays whose shapes do not fit each other
         └── StorageError                 a directory that cannot be written, a disk that is full
 
@@ -23,6 +24,7 @@ from types import ModuleType
 
 __all__ = [
     "BankNotFoundError",
+    "CheckpointError",
     "CorpusError",
     "CorruptBankError",
     "CostbankError",
@@ -106,6 +108,11 @@ class CorpusError(InputError):
 class TokenizerError(InputError):
     code = "tokenizer"
     title = "Unusable tokenizer"
+
+
+class CheckpointError(InputError):
+    code = "checkpoint"
+    title = "Unusable model"
 
 
 class ShapeError(InputError):

@@ -23,6 +23,7 @@ __all__ = [
 
 _STAGING_PREFIX = ".staging-"
 _BLOCK_BYTES = 4 << 20
+_MOST_ATTEMPTS = 1_000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -96,7 +97,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
                 f"no space left to write in {directory}; nothing was kept",
                 "free some space, or choose another place with --store, --cache or --out",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise StorageError(
                 f"cannot write in {directory}: {error.strerror}",
                 "choose a directory that you may write in with --store, --cache or --out",
@@ -142,20 +143,31 @@ def staging_directory(parent: Path) -> Iterator[Path]:
     It is locked while it is in use, and a lock ends with its process. So the next one to stage here knows what a
     killed process has left behind, and removes that.
     """
-    fresh = not parent.exists()
-    parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        if fresh:
-            held.callback(_remove_if_empty, parent)
-        with _locked(parent):
-            _remove_abandoned(parent)
-            directory = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
-            held.enter_context(_locked(directory))
+        for made in reversed([place for place in (parent, *parent.parents) if not place.exists()]):
+            held.callback(_remove_if_empty, made)
+        directory = _staged_in(parent, held)
         directory.chmod(0o755)
         try:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _staged_in(parent: Path, held: ExitStack) -> Path:
+    for attempt in range(_MOST_ATTEMPTS):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            with _locked(parent):
+                _remove_abandoned(parent)
+                directory = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+                held.enter_context(_locked(directory))
+            return directory
+        except (FileNotFoundError, FileExistsError):
+            # Another process that failed in this moment has just removed the directory that it had made.
+            if attempt == _MOST_ATTEMPTS - 1 or (parent.exists() and not parent.is_dir()):
+                raise
+    raise AssertionError
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""One config in, one bank out: source → unit rows → neighbors and index → bank."""
+"""One config in, one bank out: source → transforms → unit rows → neighbors and index → bank."""
 
 import time
 from collections.abc import Iterator
@@ -7,19 +7,23 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from shutil import disk_usage
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32
 
 import costbank
+from costbank.ahead import ahead
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import CardExample, write_card
 from costbank.config import BuildConfig, semantic_config
-from costbank.errors import StorageError, UsageError, require
-from costbank.neighbors import NeighborTable, build_index, exact_neighbors
+from costbank.errors import InputError, StorageError, UsageError, require
+from costbank.neighbors import FoundNeighbors, NeighborPlan, NeighborTable, build_index, find_neighbors, plan_neighbors
 from costbank.progress import Progress, QuietProgress
-from costbank.sources import get_source
-from costbank.tokenizers import Tokenizer, load_tokenizer
-from costbank.transforms import normalize
+from costbank.sources import SourcePlan, SourceVectors, plan_source
+from costbank.tensorfile import MappedTensor
+from costbank.tokenizers import Tokenizer
+from costbank.transforms import Affine, fit_transforms, normalize, output_dim
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["build"]
@@ -28,6 +32,7 @@ _DEFAULT_K = 64
 _CARD_TOKENS = 12
 _CARD_NEIGHBORS = 5
 _ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_TOLD_SECONDS = 20
 
 
 @dataclass
@@ -53,70 +58,126 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         CostbankError: an input, a setting or the store does not allow it; as far as can be known, before any work.
     """
     progress = progress or QuietProgress()
-    source = get_source(config.source)
-    require("faiss", "build")
-    source.check(config)
-    tokenizer = load_tokenizer(config.tokenizer, config.tokenizer_kind)
-    config = _with_k(config, tokenizer)
-    directory = config.store / config.bank_name
-    _check_space(config, tokenizer, source.dim(config))
+    source = plan_source(config)
+    vocab_size, raw_dim = source.shape
+    dim = output_dim(config.transforms, raw_dim)
+    config = _resolved(config, source)
+    if config.neighbors.k:
+        require("faiss", "build")
+    _check_space(config, vocab_size, dim)
+    near = plan_neighbors(vocab_size, dim, config.neighbors.k or 0, config.neighbors.method)
+    config = config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"method": near.method})})
+    if near.k and near.seconds > _TOLD_SECONDS:
+        progress.note(str(near))
     clock = _Clock()
-    with BankWriter(directory) as writer:
+    with BankWriter(config.store / config.bank_name) as writer:
         with clock.time("source"):
-            made = source.vectors(config, tokenizer, progress)
-        with clock.time("vectors"):
-            shape = (tokenizer.vocab.size, made.dim)
-            stored = writer.write_vectors(shape, config.vectors.dtype, map(normalize, made.blocks))
-            usable = np.concatenate([stored.data[i : i + 16_384].any(axis=1) for i in range(0, shape[0], 16_384)])
-        writer.write_tokens(made.vocab)
-        rows = stored.float32(slice(None))
-        with clock.time("neighbors"), progress.step("find neighbors", int(usable.sum()), "rows") as step:
-            table = exact_neighbors(rows, usable, config.neighbors.k or 1, step.advance)
-        writer.write_neighbors(table)
-        with clock.time("index"), progress.step("build index"):
-            writer.write_index(build_index(rows, usable))
+            made = source.make(progress)
+        transform, applied = Affine(), []
+        if config.transforms:
+            with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
+                transform, applied = fit_transforms(config.transforms, made.blocks, step.advance)
+        rows = _Rows(made, source, transform)
+        with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
+            stored = writer.write_vectors(
+                (vocab_size, dim), config.vectors.dtype, ahead(rows.unit_blocks(step.advance))
+            )
+        usable = rows.usable
+        vocab = made.vocab.with_evidence(usable)
+        writer.write_tokens(vocab)
+        writer.write_rows(rows.norms, rows.to_unused)
+        with clock.time("neighbors"):
+            found = _find(stored, usable, near, config, progress)
+        writer.write_neighbors(found.table)
+        index_kind = "none"
+        if near.k and usable.any():
+            with clock.time("index"), progress.step("build index"):
+                index_kind, index = build_index(stored.float32, usable)
+                writer.write_index(index)
+                del index
+        stored.release()
         facts = {
             "costbank": costbank.__version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "reproducible": made.reproducible,
+            "reproducible": made.reproducible and found.method != "reduced",
             "source": config.source,
             "config": semantic_config(config),
             "run": config.model_dump(mode="json"),
-            "facts": made.facts,
-            "inputs": [asdict(file) for file in made.inputs],
-            "libraries": _versions(("faiss-cpu", *source.libraries)),
+            "facts": made.facts | ({"transforms": applied} if applied else {}),
+            "inputs": [asdict(file) for file in made.inputs()],
+            "libraries": _versions(("faiss-cpu", *source.libraries, *source.tokenizer.libraries)),
             "seconds": clock.seconds,
-            "tokenizer": {
-                "kind": tokenizer.kind,
-                "file": config.tokenizer.name,
-                "sha256": tokenizer.sha256,
-                "fingerprint": tokenizer.vocab.fingerprint,
-            },
-            "vectors": {"vocab": shape[0], "dim": shape[1], "dtype": config.vectors.dtype},
-            "status": made.vocab.status_counts(),
-            "neighbors": {"k": table.k, "exact": True, "recall": 1.0},
-            "index": {"kind": "flat", "rows": int(usable.sum())},
+            "tokenizer": _tokenizer_facts(source.tokenizer),
+            "vectors": {"vocab": vocab_size, "dim": dim, "dtype": config.vectors.dtype},
+            "status": vocab.status_counts(),
+            "neighbors": _neighbor_facts(found),
+            "index": {"kind": index_kind, "rows": int(usable.sum())},
         }
-        examples = _examples(made.vocab, table)
-        place = writer.publish(facts, lambda manifest: write_card(manifest, examples))
+        examples = _examples(vocab, found.table)
+        place = writer.publish(facts, lambda manifest: write_card(manifest, examples, source.advice))
     return Bank(place)
 
 
-def _with_k(config: BuildConfig, tokenizer: Tokenizer) -> BuildConfig:
-    most = tokenizer.vocab.size - 1
+class _Rows:
+    """Raw rows on their way to unit rows, and what is measured of each in passing.
+
+    Attributes:
+        norms: Euclidean length of the raw row.
+        to_unused: cosine of the raw row to the mean of rows that no text uses; NaN where there are none.
+        usable: whether the row has a direction.
+    """
+
+    def __init__(self, made: SourceVectors, source: SourcePlan, transform: Affine) -> None:
+        self._made, self._source, self._transform = made, source, transform
+        vocab_size = source.shape[0]
+        self.norms = np.zeros(vocab_size, np.float32)
+        self.to_unused = np.full(vocab_size, np.nan, np.float32)
+        self.usable: Bool[np.ndarray, vocab] = np.zeros(vocab_size, bool)
+
+    def unit_blocks(self, advance: Any) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+        start = 0
+        for block in self._made.blocks:
+            part = slice(start, start + len(block))
+            unit, norms = normalize(block)
+            self._check(norms, start)
+            self.norms[part] = norms
+            self._compare(unit, part)
+            if self._transform.changes:
+                unit, norms = normalize(self._transform(block, norms > 0))
+            self.usable[part] = norms > 0
+            yield unit
+            advance(len(block))
+            start += len(block)
+
+    def _check(self, norms: np.ndarray, start: int) -> None:
+        if not np.isfinite(norms).all():
+            row = start + int(np.flatnonzero(~np.isfinite(norms))[0])
+            raise InputError(
+                f"row {row:,} of {self._made.origin} holds NaN or infinity",
+                "the weights are broken: take another checkpoint, or repair that row",
+            )
+
+    def _compare(self, unit: np.ndarray, part: slice) -> None:
+        mean = self._made.unused_mean
+        if mean is not None:
+            self.to_unused[part] = unit @ (mean / np.linalg.norm(mean))
+
+
+def _resolved(config: BuildConfig, source: SourcePlan) -> BuildConfig:
+    """The config with the number of neighbors that the vocabulary allows."""
+    most = source.tokenizer.vocab.size - 1
     k = config.neighbors.k
     if k is not None and k > most:
         raise UsageError(
             f"neighbors.k is {k:,}, and a token of this vocabulary has {most:,} others", f"give {most:,} at most"
         )
-    return config.model_copy(
-        update={"neighbors": config.neighbors.model_copy(update={"k": k or max(1, min(_DEFAULT_K, most))})}
-    )
+    k = max(1, min(_DEFAULT_K, most)) if k is None else k
+    return config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"k": k})})
 
 
-def _check_space(config: BuildConfig, tokenizer: Tokenizer, dim: int) -> None:
-    row_bytes = dim * (_ELEMENT_BYTES[config.vectors.dtype] + 4) + 8 * (config.neighbors.k or 1) + 64
-    needed = tokenizer.vocab.size * row_bytes
+def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
+    row_bytes = dim * (_ELEMENT_BYTES[config.vectors.dtype] + (4 if config.neighbors.k else 0))
+    needed = vocab_size * (row_bytes + 8 * (config.neighbors.k or 0) + 64)
     place = config.store.absolute()
     while not place.exists():
         place = place.parent
@@ -128,8 +189,35 @@ def _check_space(config: BuildConfig, tokenizer: Tokenizer, dim: int) -> None:
         )
 
 
+def _find(
+    stored: MappedTensor, usable: np.ndarray, plan: NeighborPlan, config: BuildConfig, progress: Progress
+) -> FoundNeighbors:
+    if not plan.k:
+        return FoundNeighbors(NeighborTable.empty(len(usable), 0), "none", 0)
+    with progress.step("find neighbors", int(usable.sum()), "rows") as step:
+        return find_neighbors(
+            stored.float32, usable, plan, config.neighbors.min_recall, step.advance, progress.note, stored.release
+        )
+
+
+def _neighbor_facts(found: FoundNeighbors) -> dict[str, Any]:
+    facts = {name: value for name, value in asdict(found).items() if name != "table"}
+    return {"k": found.table.k, "exact": found.method in ("exact", "none"), **facts}
+
+
+def _tokenizer_facts(tokenizer: Tokenizer) -> dict[str, str]:
+    return {
+        "kind": tokenizer.kind,
+        "file": tokenizer.file,
+        "sha256": tokenizer.sha256,
+        "fingerprint": tokenizer.vocab.fingerprint,
+    }
+
+
 def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
-    """Whole words of some length, from the most frequent down, that have neighbors."""
+    """Whole words of some length that have neighbors: the most frequent, or where counts are unknown, the first."""
+    if not table.k:
+        return []
     frequent = np.argsort(-vocab.counts, kind="stable")
     examples = []
     for token_id in frequent[: 50 * _CARD_TOKENS].tolist():
@@ -145,7 +233,7 @@ def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for name in distributions:
+    for name in dict.fromkeys(distributions):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

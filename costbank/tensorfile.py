@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,7 +20,18 @@ from jaxtyping import Float32
 
 from costbank.errors import CorruptBankError, CostbankError, ShapeError
 
-__all__ = ["FileDigest", "MappedTensor", "TensorSpec", "from_float32", "map_tensors", "sha256_file", "write_tensors"]
+__all__ = [
+    "FileDigest",
+    "MappedTensor",
+    "TensorEntry",
+    "TensorHeader",
+    "TensorSpec",
+    "from_float32",
+    "map_tensors",
+    "read_header",
+    "sha256_file",
+    "write_tensors",
+]
 
 _NUMPY_DTYPES = {
     "F32": np.dtype("<f4"),
@@ -29,8 +41,11 @@ _NUMPY_DTYPES = {
     "I32": np.dtype("<i4"),
     "U8": np.dtype("u1"),
 }
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+         "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
 _MOST_HEADER_BYTES = 100 << 20
 _HASH_CHUNK_BYTES = 8 << 20
+_WRITEBACK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,24 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         return prod(self.shape) * _NUMPY_DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What a header says of a tensor; `begin` and `end` count bytes from the start of the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """A file's header: where its data starts, in bytes, and its tensors by name."""
+
+    start: int
+    entries: dict[str, TensorEntry]
 
 
 @dataclass(frozen=True)
@@ -59,6 +92,7 @@ class MappedTensor:
 
     spec: TensorSpec
     data: np.ndarray
+    mapped: mmap.mmap
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
         """The chosen rows of a floating-point tensor as float32; the values are the stored ones, exactly."""
@@ -66,6 +100,10 @@ class MappedTensor:
         if self.spec.dtype == "BF16":
             return (chosen.astype(np.uint32) << 16).view(np.float32)
         return chosen.astype(np.float32, copy=False)
+
+    def release(self) -> None:
+        """Let go of the pages that were read, so that a pass over gigabytes does not count as memory in use."""
+        self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def from_float32(rows: Float32[np.ndarray, "..."], dtype: str) -> np.ndarray:
@@ -91,11 +129,20 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
-    with path.open("xb") as file:
+    with path.open("xb", buffering=0) as file, ThreadPoolExecutor(1, "costbank-hash") as hashing:
+        position = announced = 0
 
         def put(data: bytes | memoryview) -> None:
-            file.write(data)
-            digest.update(data)
+            nonlocal position, announced
+            hashed = hashing.submit(digest.update, data)
+            while data:
+                data = memoryview(data)[file.write(data) :]
+            hashed.result()
+            position = file.tell()
+            if position - announced >= _WRITEBACK_BYTES:
+                # Lets the disk begin while the next blocks are made, so that the fsync at the end finds little to do.
+                os.posix_fadvise(file.fileno(), announced, position - announced, os.POSIX_FADV_DONTNEED)
+                announced = position
 
         put(len(encoded).to_bytes(8, "little") + encoded)
         for name, (spec, blocks) in tensors.items():
@@ -110,49 +157,69 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
                     f"tensor {name!r} of shape {list(spec.shape)} takes {spec.nbytes} bytes, but {written} came",
                     "give every row once",
                 )
-        file.flush()
         os.fsync(file.fileno())
-        size = file.tell()
-    return FileDigest(size, digest.hexdigest())
+    return FileDigest(position, digest.hexdigest())
 
 
-def map_tensors(path: Path, error: type[CostbankError] = CorruptBankError) -> dict[str, MappedTensor]:
-    """Map a safetensors file; no tensor byte is read before it is used.
+def read_header(
+    path: Path, error: type[CostbankError] = CorruptBankError, hint: str = "the file is damaged; make it anew"
+) -> TensorHeader:
+    """Read a safetensors header and hold it against the file's size. Dtypes that are not known are passed over.
 
     Raises:
-        error: the header is broken, or claims bytes that the file does not have.
+        error: the header is broken, claims bytes that the file does not have, or lets tensors share bytes.
     """
 
     def broken(why: str) -> CostbankError:
-        return error(f"{path}: {why}", "the file is damaged or no safetensors file; make it anew")
+        return error(f"{path}: {why}", hint)
 
     size = path.stat().st_size
     if size < 8:
         raise broken("shorter than a safetensors header")
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    header_size = int.from_bytes(mapped[:8], "little")
-    if header_size > min(size - 8, _MOST_HEADER_BYTES):
-        raise broken(f"its header claims {header_size} bytes, the file has {size}")
+        header_size = int.from_bytes(file.read(8), "little")
+        if header_size > min(size - 8, _MOST_HEADER_BYTES):
+            raise broken(f"its header claims {header_size} bytes, and the file has {size}")
+        encoded = file.read(header_size)
     try:
-        header = json.loads(mapped[8 : 8 + header_size])
+        header = json.loads(encoded)
         header.pop("__metadata__", None)
-        tensors = {
-            name: (TensorSpec(str(entry["dtype"]), tuple(map(int, entry["shape"]))), *map(int, entry["data_offsets"]))
+        entries = {
+            name: TensorEntry(str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
             for name, entry in header.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise broken("its header is no safetensors header") from None
-    start = 8 + header_size
+    start, taken = 8 + header_size, 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        bits = _BITS.get(entry.dtype)
+        fits = bits is None or (entry.end - entry.begin) * 8 == prod(entry.shape) * bits
+        if min(entry.shape, default=0) < 0 or entry.begin < 0 or not fits or start + entry.end > size:
+            raise broken(
+                f"tensor {name!r} claims bytes {entry.begin} to {entry.end}, which do not fit its shape or the file"
+            )
+        if entry.begin < taken:
+            raise broken(f"tensor {name!r} shares bytes with another")
+        taken = entry.end
+    return TensorHeader(start, entries)
+
+
+def map_tensors(path: Path) -> dict[str, MappedTensor]:
+    """Map a safetensors file of a bank; no tensor byte is read before it is used.
+
+    Raises:
+        CorruptBankError: the header is broken, or claims bytes that the file does not have.
+    """
+    header = read_header(path)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     result = {}
-    for name, (spec, begin, end) in tensors.items():
-        dtype = _NUMPY_DTYPES.get(spec.dtype)
+    for name, entry in header.entries.items():
+        dtype = _NUMPY_DTYPES.get(entry.dtype)
         if dtype is None:
-            raise broken(f"tensor {name!r} has the unknown dtype {spec.dtype!r}")
-        if min(spec.shape, default=0) < 0 or begin < 0 or end - begin != spec.nbytes or start + end > size:
-            raise broken(f"tensor {name!r} claims bytes {begin} to {end}, which do not fit its shape or the file")
-        data = np.frombuffer(mapped, dtype, prod(spec.shape), start + begin).reshape(spec.shape)
-        result[name] = MappedTensor(spec, data)
+            raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
+        data = np.frombuffer(mapped, dtype, prod(entry.shape), header.start + entry.begin).reshape(entry.shape)
+        result[name] = MappedTensor(TensorSpec(entry.dtype, entry.shape), data, mapped)
     return result
 
 

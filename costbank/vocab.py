@@ -5,6 +5,7 @@ It does not encode text; that is a tokenizer's work.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -116,11 +117,24 @@ class Vocab:
         counts = np.bincount(self.status, minlength=len(TokenStatus))
         return {status.name.lower(): int(counts[status]) for status in TokenStatus}
 
-    def with_evidence(self, counts: Int64[np.ndarray, "vocab"], seen: Bool[np.ndarray, "vocab"]) -> "Vocab":
-        """The same tokens with a corpus's counts; ordinary tokens without evidence in it become `UNSEEN`."""
+    def with_counts(self, counts: Int64[np.ndarray, "vocab"]) -> "Vocab":
+        """The same tokens with a corpus's counts."""
+        return replace(self, counts=counts.astype(np.int64, copy=False))
+
+    def with_evidence(self, seen: Bool[np.ndarray, "vocab"]) -> "Vocab":
+        """The same tokens, of which the ordinary ones without evidence become `UNSEEN`."""
         ordinary = np.isin(self.status, (TokenStatus.OK, TokenStatus.BYTE))
-        status = np.where(ordinary & ~seen, np.uint8(TokenStatus.UNSEEN), self.status)
-        return replace(self, status=status, counts=counts.astype(np.int64, copy=False))
+        return replace(self, status=np.where(ordinary & ~seen, np.uint8(TokenStatus.UNSEEN), self.status))
+
+    def padded(self, size: int) -> "Vocab":
+        """The same tokens and, up to `size`, unused ids after them: rows that a model's head has to spare."""
+        more = size - self.size
+        return replace(
+            self,
+            offsets=np.concatenate([self.offsets, np.full(more, self.offsets[-1])]),
+            status=np.concatenate([self.status, np.full(more, TokenStatus.UNUSED, np.uint8)]),
+            counts=np.concatenate([self.counts, np.full(more, -1, np.int64)]),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -150,7 +164,7 @@ class Vocab:
             TokenNotFoundError: no token fits; the hint names some that come close.
         """
         kind, _, value = text.partition(":")
-        if kind == "id" and value.lstrip("-").isdecimal():
+        if kind == "id" and re.fullmatch(r"-?[0-9]{1,18}", value):
             return self.check(int(value))
         spellings = [text.encode("utf-8", "surrogateescape")] if text else []
         if kind == "hex" and value:

@@ -3,6 +3,7 @@
 A subcommand's module is imported when it is run, and no library of ours before it needs it.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -31,6 +32,10 @@ COMMANDS = {
 }
 
 _INTERRUPTED = 128 + signal.SIGINT
+_ENVIRONMENT = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM,
+                errno.EROFS, errno.ELOOP, errno.EMFILE, errno.EIO)  # fmt: skip
+"""What a path or a disk brings about rather than a mistake of ours."""
+
 _TERMINATED = 128 + signal.SIGTERM
 
 
@@ -78,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}", "check the path, its permissions and the disk", CostbankError.exit_status)
     sys.exit(0)
 
 

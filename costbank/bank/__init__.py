@@ -1,6 +1,6 @@
 """Banks: written once, verified, mapped. The format is in the README.md beside this file."""
 
-from costbank.bank.reader import Bank, Neighbor, open_bank, shortest
+from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest
 from costbank.bank.store import NAME_PATTERN, BankPlace, Store, default_store
 from costbank.bank.verify import FileCheck, verify_bank
 from costbank.bank.writer import STEPS, BankWriter
@@ -13,6 +13,7 @@ __all__ = [
     "BankWriter",
     "FileCheck",
     "Neighbor",
+    "RawRows",
     "Store",
     "default_store",
     "open_bank",

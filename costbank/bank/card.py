@@ -10,11 +10,11 @@ CardExample = tuple[bytes, list[bytes]]
 """A token and its nearest others."""
 
 
-def write_card(manifest: dict[str, Any], examples: list[CardExample]) -> str:
-    """Markdown made of a manifest and some tokens with their neighbors."""
+def write_card(manifest: dict[str, Any], examples: list[CardExample], advice: str = "") -> str:
+    """Markdown made of a manifest, what such vectors are good for, and some tokens with their neighbors."""
     vectors, tokenizer, neighbors = manifest["vectors"], manifest["tokenizer"], manifest["neighbors"]
     status = ", ".join(f"{count:,} {name}" for name, count in manifest["status"].items() if count)
-    quality = "exact" if neighbors["exact"] else f"recall {neighbors['recall']:.4f}"
+    quality = _table_quality(neighbors)
     lines = [
         f"# Cost bank {manifest['id']}",
         "",
@@ -26,12 +26,14 @@ def write_card(manifest: dict[str, Any], examples: list[CardExample]) -> str:
         "|---|---|",
         f"| vectors | {vectors['vocab']:,} × {vectors['dim']}, {vectors['dtype']}, unit or zero rows |",
         f"| tokens | {status} |",
-        f"| neighbors | {neighbors['k']} a token, {quality} |",
+        f"| neighbors | {quality} |",
         f"| tokenizer fingerprint | `{tokenizer['fingerprint']}` |",
         f"| built | {manifest['created']} by costbank {manifest['costbank']} |",
         f"| reproducible bit for bit | {'yes' if manifest['reproducible'] else 'no'} |",
     ]
     lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest["facts"].items()]
+    if advice:
+        lines += ["", advice]
     if examples:
         lines += ["", "## Nearest tokens", "", "| token | nearest, by ascending cost |", "|---|---|"]
         lines += [f"| {_code(token)} | {' '.join(map(_code, others))} |" for token, others in examples]
@@ -39,7 +41,20 @@ def write_card(manifest: dict[str, Any], examples: list[CardExample]) -> str:
     return "\n".join(lines)
 
 
+def _table_quality(neighbors: dict[str, Any]) -> str:
+    if not neighbors["k"]:
+        return "no table"
+    if neighbors["exact"]:
+        return f"{neighbors['k']} a token, exact"
+    measured = f"recall@{neighbors['recall_at']} {neighbors['recall']:.4f} on {neighbors['sampled']:,} rows"
+    return f"{neighbors['k']} a token, {measured}"
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,12 @@ __all__ = [
     "CARD",
     "FORMAT",
     "ID_DIGITS",
+    "ID_PATTERN",
     "INDEX",
     "MANIFEST",
     "NEIGHBORS",
     "REPAIR",
+    "ROWS",
     "TENSOR_FILES",
     "TOKENS",
     "VECTORS",
@@ -35,11 +38,13 @@ __all__ = [
 
 FORMAT = 1
 ID_DIGITS = 16
+ID_PATTERN = rf"[0-9a-f]{{{ID_DIGITS}}}"
 MANIFEST = "manifest.json"
 VECTORS = "vectors.safetensors"
 TOKENS = "tokens.safetensors"
 NEIGHBORS = "neighbors.safetensors"
 INDEX = "index.faiss"
+ROWS = "rows.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
 REPAIR = "remove this bank's directory and build or pull it again"
@@ -74,15 +79,22 @@ class VectorFacts(_Facts):
 
 
 class NeighborFacts(_Facts):
-    """The neighbor table: columns, and the share of true neighbors in it (1.0 where it is exact)."""
+    """The neighbor table: columns, and the share of true neighbors in it (1.0 where it is exact).
+
+    `recall` looks at the nearest `recall_at` of a token, `recall_of_all` at all columns, both on `sampled` rows.
+    """
 
     k: int = Field(ge=0)
     exact: bool
     recall: float
+    method: str = "exact"
+    recall_at: int = 10
+    recall_of_all: float = 1.0
+    sampled: int = 0
 
 
 class IndexFacts(_Facts):
-    """The FAISS index and how many rows are in it."""
+    """The FAISS index (`flat`, `sq8` or `none`) and how many rows are in it."""
 
     kind: str
     rows: int
@@ -144,9 +156,13 @@ def load_manifest(directory: Path) -> Manifest:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        if directory.is_dir() and re.fullmatch(ID_PATTERN, directory.name):
+            raise CorruptBankError(f"{path} is missing", REPAIR) from None
         raise BankNotFoundError(
             f"there is no bank at {directory}", "name a directory that holds manifest.json"
         ) from None
+    except OSError as error:
+        raise CorruptBankError(f"{path} cannot be read: {error.strerror}", REPAIR) from None
     return read_manifest(data, str(path))
 
 
@@ -160,7 +176,7 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         facts = json.loads(data)
         digest = facts.pop("digest")
         intact = digest == hashlib.sha256(canonical(facts)).hexdigest() and _text({**facts, "digest": digest}) == data
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CorruptBankError(f"{where} is no bank manifest", REPAIR) from None
     if not intact:
         raise CorruptBankError(f"{where} was changed after it was written", REPAIR)
@@ -174,7 +190,8 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         expected = bank_id(manifest.tokenizer.fingerprint, facts["config"], facts["files"])
     except (ValidationError, KeyError) as error:
         raise CorruptBankError(f"{where} lacks what format 1 asks for: {error}", REPAIR) from None
-    if missing := {*TENSOR_FILES, INDEX, CARD} - set(manifest.files):
+    needed = {*TENSOR_FILES, CARD} | ({INDEX} if manifest.index.kind != "none" else set())
+    if missing := needed - set(manifest.files):
         raise CorruptBankError(f"{where} does not name {', '.join(sorted(missing))}", REPAIR)
     if manifest.id != expected:
         raise CorruptBankError(f"{where} names the id {manifest.id}, but its content has {expected}", REPAIR)

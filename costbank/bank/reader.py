@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, TOKENS, VECTORS, Manifest, load_manifest
+from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTORS, Manifest, load_manifest
 from costbank.bank.store import Store
 from costbank.cost import pairwise_costs
 from costbank.errors import CorruptBankError, ShapeError, UsageError
-from costbank.neighbors import NeighborTable, load_index, nearest_rows, search_index
+from costbank.neighbors import NeighborTable, load_index, nearest_rows, nearest_to, search_index
 from costbank.tensorfile import MappedTensor, TensorSpec, map_tensors
 from costbank.transforms import normalize
 from costbank.vocab import Vocab
 
-__all__ = ["Bank", "Neighbor", "open_bank"]
+__all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,19 @@ class Neighbor:
     id: int
     text: str
     cost: float
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """The source's rows as they were before any transform.
+
+    Attributes:
+        norms: Euclidean lengths; 0 for a row without a direction.
+        to_unused: cosines to the mean of rows that no text uses; NaN where there are no such rows.
+    """
+
+    norms: Float32[np.ndarray, "vocab"]
+    to_unused: Float32[np.ndarray, "vocab"]
 
 
 class Bank:
@@ -133,7 +146,7 @@ class Bank:
             return []
         ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
         if k > self.neighbors.k and (ids >= 0).all():
-            ids, costs = nearest_rows(token, self.vectors(), self.usable, k)
+            ids, costs = nearest_rows(token, self.vectors, self.usable, k)
         return [
             Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
             for i, cost in zip(ids, costs, strict=True)
@@ -141,9 +154,13 @@ class Bank:
         ]
 
     def search(self, vectors: Float32[np.ndarray, "queries dim"], k: int = 10) -> list[list[Neighbor]]:
-        """The k tokens of least cost to each free vector, by the FAISS index; vectors need no unit length.
+        """The k tokens of least cost to each free vector; vectors need no unit length.
+
+        The FAISS index finds them, and where it keeps the rows in fewer bits, more than k are decided by their costs.
+        A bank without an index is searched row by row.
 
         Raises:
+            UsageError: k is below 1.
             ShapeError: the vectors are not of the bank's size.
             CorruptBankError: index.faiss is not what the manifest says; FAISS has seen none of it then.
             MissingExtraError: FAISS is not installed.
@@ -151,15 +168,36 @@ class Bank:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ShapeError(f"vectors of shape {list(vectors.shape)}, and the bank has dim {self.dim}",
                              f"give an array of shape [queries, {self.dim}]")  # fmt: skip
-        queries = normalize(vectors)
-        found = search_index(self._index, queries, min(k, self.manifest.index.rows))
+        if k < 1:
+            raise UsageError(f"k is {k}", f"ask for 1 to {self.manifest.index.rows:,}")
+        queries, _ = normalize(vectors)
+        k = min(k, self.manifest.index.rows)
+        if self.manifest.index.kind == "none":
+            found = nearest_to(queries, self.vectors, self.usable, k)
+        else:
+            coarse = self.manifest.index.kind != "flat"
+            found = search_index(self._index, queries, min(4 * k + 32, self.manifest.index.rows) if coarse else k)
         answers = []
         for query, ids in zip(queries, found, strict=True):
             ids = ids[ids >= 0]
             costs = pairwise_costs(np.array([-1]), ids, query[None], self.vectors(ids))[0]
-            order = np.lexsort((ids, costs))
+            order = np.lexsort((ids, costs))[:k]
             answers.append([Neighbor(int(ids[i]), self.vocab.display(int(ids[i])), shortest(costs[i])) for i in order])
         return answers
+
+    @cached_property
+    def raw(self) -> RawRows | None:
+        """What was measured of the rows before they became unit rows; None where the bank does not say."""
+        if ROWS not in self.manifest.files:
+            return None
+        shape = (self.size,)
+        tensors = self._mapped(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
+        return RawRows(tensors["norms"].data, tensors["to_unused"].data)
+
+    @property
+    def index_rows(self) -> int:
+        """How many rows the FAISS index holds."""
+        return int(self._index.ntotal)
 
     @cached_property
     def _index(self) -> Any:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-from costbank.bank.manifest import ID_DIGITS, MANIFEST
+from costbank.bank.manifest import ID_DIGITS, ID_PATTERN, MANIFEST
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
 
 __all__ = ["NAME_PATTERN", "BankPlace", "Store", "default_store"]
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
-_ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
+_ID = re.compile(ID_PATTERN)
 _REFERENCE = re.compile(rf"({NAME_PATTERN})(?:@([0-9a-f]{{4,{ID_DIGITS}}}))?")
 
 
@@ -58,7 +58,7 @@ class Store:
             BankNotFoundError: no bank goes by it; the hint names those there are.
             CorruptBankError: the file `latest` of that name is damaged.
         """
-        if "/" in reference or (Path(reference) / MANIFEST).is_file():
+        if "/" in reference or reference in (".", ".."):
             return self._by_path(Path(reference))
         return self.resolve_name(reference)
 
@@ -84,14 +84,10 @@ class Store:
         return directory / found[0]
 
     def _by_path(self, path: Path) -> Path:
-        if (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file() or (_ID.fullmatch(path.name) and path.is_dir()):
             return path
         if ids := _ids(path):
             return self._latest_of(path, ids)
-        if _ID.fullmatch(path.name) and path.is_dir():
-            raise CorruptBankError(
-                f"{path / MANIFEST} is missing", "remove this bank's directory and build or pull it again"
-            )
         raise BankNotFoundError(f"there is no bank at {path}", "name a directory that holds manifest.json")
 
     def _latest_of(self, directory: Path, ids: list[str]) -> Path:
@@ -123,3 +119,5 @@ def _latest(directory: Path) -> str | None:
         return (directory / "latest").read_bytes().decode("utf-8", "replace").removesuffix("\n")
     except FileNotFoundError:
         return None
+    except OSError:
+        return ""

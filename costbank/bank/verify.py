@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from costbank.bank.manifest import MANIFEST, NEIGHBORS, TOKENS, VECTORS, load_manifest
+from costbank.bank.manifest import INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS, load_manifest
 from costbank.bank.reader import Bank
+from costbank.cost import row_costs
 from costbank.errors import CorruptBankError
 from costbank.tensorfile import sha256_file
 from costbank.vocab import TokenStatus
@@ -15,6 +17,9 @@ from costbank.vocab import TokenStatus
 __all__ = ["FileCheck", "verify_bank"]
 
 _BLOCK_ROWS = 16_384
+_BLOCK_ELEMENTS = 1 << 24
+_MOST_RECOMPUTED = 1 << 33
+_COST_TOLERANCE = 1e-6
 _NORM_TOLERANCE = {"F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}
 
 
@@ -86,9 +91,38 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
         if wrong.any():
             row = start + int(wrong.argmax())
             yield VECTORS, f"row {row} has length {norms[row - start]:.6g}, neither 1 nor 0"
-        ids, costs = bank.neighbors.ids[block], bank.neighbors.costs[block]
-        own = np.arange(start, start + len(ids))[:, None]
-        if ((ids < -1) | (ids >= bank.size) | (ids == own)).any():
-            yield NEIGHBORS, f"an id between rows {start} and {start + len(ids)} is no other token"
-        if (costs[:, :-1] > costs[:, 1:]).any() or not ((ids < 0) == np.isinf(costs)).all():
-            yield NEIGHBORS, f"costs between rows {start} and {start + len(ids)} do not ascend"
+    yield from ((NEIGHBORS, problem) for problem in _broken_table(bank))
+    if bank.manifest.index.kind != "none" and find_spec("faiss"):
+        rows = bank.index_rows
+        if rows != bank.manifest.index.rows:
+            yield INDEX, f"holds {rows} rows, and the manifest says {bank.manifest.index.rows}"
+
+
+def _broken_table(bank: Bank) -> Iterator[str]:
+    """Rule 11, and that the costs are those of rule 10: for all rows, or in a large bank for some."""
+    if not bank.neighbors.k:
+        return
+    usable = bank.usable
+    work = bank.size * bank.neighbors.k * bank.dim
+    rows = np.arange(0, bank.size, max(1, work // _MOST_RECOMPUTED))
+    step = max(1, _BLOCK_ELEMENTS // (bank.neighbors.k * bank.dim))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        ids, costs = bank.neighbors.ids[part], bank.neighbors.costs[part]
+        there = ids >= 0
+        where = f"between rows {part[0]} and {part[-1]}"
+        if ((ids < -1) | (ids >= bank.size) | (ids == part[:, None])).any():
+            yield f"an id {where} is no other token"
+            return
+        if (~usable[ids] & there).any() or (there & ~usable[part][:, None]).any():
+            yield f"a token without a vector has a neighbor or is one, {where}"
+        if (there != np.isfinite(costs)).any() or (there[:, 1:] & ~there[:, :-1]).any():
+            yield f"padding {where} is not −1 and inf at the end"
+            return
+        falls = (costs[:, :-1] > costs[:, 1:]) | ((costs[:, :-1] == costs[:, 1:]) & (ids[:, :-1] >= ids[:, 1:]))
+        if (falls & there[:, 1:]).any():
+            yield f"neighbors {where} do not ascend by (cost, id)"
+        others = bank.vectors(np.maximum(ids, 0).reshape(-1)).reshape(*ids.shape, -1)
+        if (np.abs(row_costs(bank.vectors(part), others) - costs)[there] > _COST_TOLERANCE).any():
+            yield f"a cost {where} is not that of the rows"
+            return

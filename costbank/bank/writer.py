@@ -5,6 +5,7 @@ Until then nothing is listed, and whatever ends the process leaves only a stagin
 removes.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -12,9 +13,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
-from costbank.bank.manifest import CARD, FORMAT, INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS, bank_id, write_manifest
+from costbank.bank.manifest import (
+    CARD,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    NEIGHBORS,
+    ROWS,
+    TOKENS,
+    VECTORS,
+    bank_id,
+    write_manifest,
+)
+from costbank.bank.verify import verify_bank
+from costbank.errors import CorruptBankError, require
 from costbank.files import fsync_directory, staging_directory, storage_errors, write_atomically
 from costbank.neighbors import NeighborTable
 from costbank.tensorfile import (
@@ -34,6 +48,7 @@ STEPS = (
     "staged",
     "vectors written",
     "tokens written",
+    "rows written",
     "neighbors written",
     "index written",
     "card written",
@@ -97,6 +112,17 @@ class BankWriter:
         )
         self._on_step("tokens written")
 
+    def write_rows(self, norms: Float32[np.ndarray, "vocab"], to_unused: Float32[np.ndarray, "vocab"]) -> None:
+        """What was measured of the raw rows: their lengths, and their cosines to the mean of unused ones."""
+        self._write(
+            ROWS,
+            {
+                "norms": (TensorSpec("F32", norms.shape), [norms]),
+                "to_unused": (TensorSpec("F32", norms.shape), [to_unused]),
+            },
+        )
+        self._on_step("rows written")
+
     def write_neighbors(self, table: NeighborTable) -> None:
         self._write(
             NEIGHBORS,
@@ -107,8 +133,20 @@ class BankWriter:
         )
         self._on_step("neighbors written")
 
-    def write_index(self, index: UInt8[np.ndarray, "bytes"]) -> None:
-        self._write_bytes(INDEX, index.tobytes())
+    def write_index(self, index: Any) -> None:
+        """Write a FAISS index to its file, without a copy of it in memory."""
+        path = self._staged / INDEX
+        faiss = require("faiss", "build")
+        try:
+            faiss.write_index(index, str(path))
+        except RuntimeError as error:  # FAISS reports a failed write in words alone
+            raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from error
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._files[INDEX] = sha256_file(path)
         self._on_step("index written")
 
     def publish(self, facts: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> Path:
@@ -120,6 +158,9 @@ class BankWriter:
 
         Returns:
             The bank's directory. One with the same id that is there already is the same bank, and is kept.
+
+        Raises:
+            CorruptBankError: there is one with the same id already that does not verify.
         """
         files = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in self._files.items()}
         identity = bank_id(facts["tokenizer"]["fingerprint"], facts["config"], files)
@@ -138,6 +179,11 @@ class BankWriter:
             except OSError:
                 if not place.exists():  # another process may have published the same bank first
                     raise
+        elif damaged := [check for check in verify_bank(place) if not check.ok]:
+            raise CorruptBankError(
+                f"the bank is there already, and damaged: {damaged[0].name} {damaged[0].problem}",
+                f"remove {place} and build again",
+            )
         self._on_step("renamed")
         fsync_directory(self._directory)
         self._on_step("parent synced")

@@ -5,10 +5,13 @@ documents. It appears under its name only when complete, so an interrupted encod
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +115,35 @@ def encode_corpus(
 
 def _encoded_file(path: Path, tokenizer: Tokenizer, rule: DocumentRule, cache: Path, progress: Progress) -> EncodedFile:
     content = sha256_file(path)
-    key = sha256(json.dumps([_ENCODING, content.sha256, tokenizer.sha256, rule]).encode()).hexdigest()[:32]
-    entry = cache / key
-    if not entry.is_dir():
+    versions = [f"{name} {version(name)}" for name in tokenizer.libraries]
+    key = sha256(json.dumps([_ENCODING, content.sha256, tokenizer.sha256, versions, rule]).encode()).hexdigest()[:32]
+    entry, dtype = cache / key, _id_dtype(tokenizer.vocab.size)
+    arrays = _read_entry(entry, dtype)
+    if arrays is None:
+        shutil.rmtree(entry, ignore_errors=True)
         with staging_directory(cache) as staged:
             _encode_into(staged, path, tokenizer, rule, content.size, progress)
+            if sha256_file(path) != content:
+                raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
             try:
                 staged.rename(entry)
             except OSError:
                 if not entry.is_dir():  # another process may have finished the same file first
                     raise
-    ids = _mapped(entry / "ids", _id_dtype(tokenizer.vocab.size))
-    return EncodedFile(path, content.size, content.sha256, ids, _mapped(entry / "ends", np.dtype("<i8")))
+        arrays = _read_entry(entry, dtype)
+    if arrays is None:
+        raise CorpusError(f"the encoded text in {entry} cannot be read back", f"remove {cache} and build again")
+    return EncodedFile(path, content.size, content.sha256, *arrays)
+
+
+def _read_entry(entry: Path, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray] | None:
+    """The two arrays of an entry, mapped; None where there is none, or not all of it reached the disk."""
+    try:
+        ids, ends = _mapped(entry / "ids", dtype), _mapped(entry / "ends", np.dtype("<i8"))
+    except (OSError, ValueError):
+        return None
+    whole = len(ids) == (int(ends[-1]) if len(ends) else 0) and (np.diff(ends, prepend=0) >= 0).all()
+    return (ids, ends) if whole else None
 
 
 def _encode_into(
@@ -141,6 +161,9 @@ def _encode_into(
             ends_file.write((ends + tokens).astype("<i8").tobytes())
             tokens += len(ids)
             step.advance(consumed)
+        for file in (ids_file, ends_file):
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _id_dtype(vocab_size: int) -> np.dtype:

@@ -2,14 +2,21 @@
 
 from importlib import import_module
 
-from costbank.sources.base import InputFile, Source, SourceVectors
+from costbank.config import BuildConfig
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors
 
-__all__ = ["InputFile", "Source", "SourceVectors", "get_source"]
+__all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 
-_SOURCES = {"word2vec": "costbank.sources.word2vec:Word2VecSource"}
+_SOURCES = {
+    "word2vec": "costbank.sources.word2vec",
+    "lm-head": "costbank.sources.lm_head",
+}
 
 
-def get_source(name: str) -> Source:
-    """The source of this name, one of those that the config allows."""
-    module, _, attribute = _SOURCES[name].partition(":")
-    return getattr(import_module(module), attribute)()
+def plan_source(config: BuildConfig) -> SourcePlan:
+    """Check what the config asks of its source, and say what will be made.
+
+    Raises:
+        CostbankError: an input is missing or unusable, a setting does not fit, a library is not installed.
+    """
+    return import_module(_SOURCES[config.source]).plan(config)

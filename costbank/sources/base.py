@@ -1,23 +1,26 @@
-"""What every source of vectors gives to the pipeline."""
+"""What every source of vectors gives to the pipeline: first a plan, once all is checked, then the vectors."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from costbank.config import BuildConfig
+from costbank.errors import UsageError
 from costbank.progress import Progress
-from costbank.tokenizers import Tokenizer
+from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 
-__all__ = ["InputFile", "Source", "SourceVectors"]
+__all__ = ["InputFile", "RowBlocks", "SourcePlan", "SourceVectors", "given_tokenizer", "in_blocks", "row_ranges"]
+
+RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that vectors were made from, for the manifest: name, size in bytes, sha256."""
+    """A file, or a tensor in one, that vectors were made from: name, size in bytes, sha256."""
 
     name: str
     size: int
@@ -29,40 +32,62 @@ class SourceVectors:
     """Raw vectors, in the order of token ids, as they come.
 
     Attributes:
-        vocab: the tokenizer's vocabulary with what the source learnt of it: statuses and counts.
-        dim: vector size.
-        blocks: all rows in order, in blocks of any number of rows; read once.
+        vocab: the tokenizer's vocabulary with what the source learnt of it: counts, padding rows.
+        blocks: all rows in order, in blocks of any number of rows; may be gone through more than once.
         facts: counts and measurements for the manifest.
-        inputs: the files that the vectors depend on.
+        inputs: the files that the vectors depend on; asked for when all rows were read.
         reproducible: whether the same inputs and config give the same bytes again.
+        origin: where a row comes from, for an error about it.
+        unused_mean: the mean raw row of ids that no text ever uses, where there are such rows.
     """
 
     vocab: Vocab
-    dim: int
-    blocks: Iterable[Float32[np.ndarray, "rows dim"]]
+    blocks: RowBlocks
     facts: dict[str, Any] = field(default_factory=dict)
-    inputs: tuple[InputFile, ...] = ()
+    inputs: Callable[[], tuple[InputFile, ...]] = tuple
     reproducible: bool = True
+    origin: str = "the source's vectors"
+    unused_mean: Float32[np.ndarray, "dim"] | None = None
 
 
-class Source(Protocol):
-    """Makes vectors for a tokenizer by its section of the config."""
+@dataclass(frozen=True)
+class SourcePlan:
+    """What a source is about to make, when everything that can be checked beforehand has been.
 
-    libraries: tuple[str, ...]
-    """Distributions whose versions decide the result."""
+    Attributes:
+        tokenizer: whose ids the rows are for.
+        shape: number of rows (the tokenizer's ids, and padding rows if there are any), and their size.
+        make: does the work.
+        libraries: distributions whose versions decide the result, beside the tokenizer's.
+        advice: what a reader of the bank's card should know of such vectors.
+    """
 
-    def check(self, config: BuildConfig) -> None:
-        """Refuse what cannot work, before anything that takes long.
+    tokenizer: Tokenizer
+    shape: tuple[int, int]
+    make: Callable[[Progress], SourceVectors]
+    libraries: tuple[str, ...] = ("numpy",)
+    advice: str = ""
 
-        Raises:
-            CostbankError: an input is missing or unusable.
-        """
-        ...
 
-    def vectors(self, config: BuildConfig, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
-        """Do the work."""
-        ...
+def given_tokenizer(config: BuildConfig) -> Tokenizer:
+    """The tokenizer that the config names.
 
-    def dim(self, config: BuildConfig) -> int:
-        """The vector size that the work will give, for an estimate of the space it takes."""
-        ...
+    Raises:
+        UsageError: it names none.
+        InputNotFoundError, TokenizerError: as in `load_tokenizer`.
+    """
+    if config.tokenizer is None:
+        raise UsageError("the setting tokenizer is needed", "give --tokenizer FILE")
+    return load_tokenizer(config.tokenizer, config.tokenizer_kind)
+
+
+def in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_bytes: int = 8 << 20) -> list[np.ndarray]:
+    """An array that is in memory as blocks; views, not copies."""
+    return [rows[start:stop] for start, stop in row_ranges(len(rows), rows.shape[1] * rows.itemsize, block_bytes)]
+
+
+def row_ranges(rows: int, row_bytes: int, block_bytes: int = 8 << 20) -> Iterator[tuple[int, int]]:
+    """The rows in ranges of about so many bytes."""
+    step = max(1, block_bytes // row_bytes)
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)

@@ -12,61 +12,80 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Shaped
 
 from costbank.config import BuildConfig
 from costbank.corpus import EncodedCorpus, encode_corpus
 from costbank.errors import CorpusError, UsageError, require
 from costbank.files import check_readable
 from costbank.progress import Progress, Step
-from costbank.sources.base import InputFile, SourceVectors
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, in_blocks
 from costbank.tokenizers import Tokenizer
 
-__all__ = ["Word2VecSource"]
+__all__ = ["plan", "train_vectors"]
 
 _MOST_SENTENCE_TOKENS = 10_000
 _REPORT_TOKENS = 50_000
 
 
-class Word2VecSource:
-    """Trains on ids, so that the result lines up with the tokenizer; ids too rare to train on are `unseen`."""
+def plan(config: BuildConfig) -> SourcePlan:
+    """Train on ids, so that the result lines up with the tokenizer; ids too rare to train on get no vector.
 
-    libraries = ("gensim", "numpy", "scipy", "sentencepiece")
+    Raises:
+        UsageError: there is no text, or no tokenizer, or gensim is not installed.
+        InputError, InputNotFoundError: a file cannot be read.
+    """
+    require("gensim", "build")
+    if not config.corpus.files:
+        raise UsageError("a Word2Vec bank needs text", "give --corpus FILE")
+    for path in config.corpus.files:
+        check_readable(path, "corpus file")
+    tokenizer = given_tokenizer(config)
+    return SourcePlan(
+        tokenizer,
+        (tokenizer.vocab.size, config.word2vec.dim),
+        lambda progress: train_vectors(config, tokenizer, progress),
+        ("gensim", "numpy", "scipy"),
+        "Tokens are near each other that occur in the same contexts of the corpus: words that can stand for each "
+        "other, and words of one subject.",
+    )
 
-    def check(self, config: BuildConfig) -> None:
-        require("gensim", "build")
-        if not config.corpus.files:
-            raise UsageError("a Word2Vec bank needs text", "give --corpus FILE")
-        for path in config.corpus.files:
-            check_readable(path, "corpus file")
 
-    def dim(self, config: BuildConfig) -> int:
-        return config.word2vec.dim
+def train_vectors(config: BuildConfig, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
+    """Encode the corpus where that has not been done, and train.
 
-    def vectors(self, config: BuildConfig, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
-        corpus = encode_corpus(config.corpus.files, tokenizer, config.corpus.documents, config.cache, progress)
-        settings = config.word2vec
-        trainable = corpus.counts >= settings.min_count
-        if (count := int(trainable.sum())) < 2:
-            raise CorpusError(
-                f"of the corpus's {corpus.tokens:,} tokens, {count} "
-                f"{'id occurs' if count == 1 else 'ids occur'} {settings.min_count} times or more; "
-                "vectors need at least two ids to tell apart",
-                "give more text, or --set word2vec.min_count=1",
-            )
-        model, taken = _train(corpus, config, progress)
-        rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
-        rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
-        facts = {
-            "corpus_documents": corpus.documents,
-            "corpus_tokens": corpus.tokens,
-            "expected_tokens": corpus.tokens * settings.epochs,
-            "trained_tokens": taken,
-            "trained_ids": count,
-        }
-        inputs = tuple(InputFile(file.path.name, file.size, file.sha256) for file in corpus.files)
-        vocab = tokenizer.vocab.with_evidence(corpus.counts, trainable)
-        return SourceVectors(vocab, settings.dim, _in_blocks(rows), facts, inputs, settings.workers == 1)
+    Raises:
+        CorpusError: the text cannot be read, or holds fewer than two ids to train.
+    """
+    corpus = encode_corpus(config.corpus.files, tokenizer, config.corpus.documents, config.cache, progress)
+    settings = config.word2vec
+    count = int((corpus.counts >= settings.min_count).sum())
+    if count < 2:
+        raise CorpusError(
+            f"of the corpus's {corpus.tokens:,} tokens, {count} "
+            f"{'id occurs' if count == 1 else 'ids occur'} {settings.min_count} times or more; "
+            "vectors need at least two ids to tell apart",
+            "give more text, or --set word2vec.min_count=1",
+        )
+    model, taken = _train(corpus, config, progress)
+    rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
+    rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
+    facts = {
+        "corpus_documents": corpus.documents,
+        "corpus_tokens": corpus.tokens,
+        "expected_tokens": corpus.tokens * settings.epochs,
+        "trained_tokens": taken,
+        "trained_ids": count,
+    }
+    inputs = tuple(InputFile(file.path.name, file.size, file.sha256) for file in corpus.files)
+    return SourceVectors(
+        tokenizer.vocab.with_counts(corpus.counts),
+        in_blocks(rows),
+        facts,
+        lambda: inputs,
+        settings.workers == 1,
+        "the vectors that gensim trained",
+    )
 
 
 def _train(corpus: EncodedCorpus, config: BuildConfig, progress: Progress) -> tuple[Any, int]:
@@ -121,8 +140,3 @@ class _Feed:
             self._step.advance(unreported)
         except Exception as error:
             self.failure = error
-
-
-def _in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_rows: int = 16_384) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), block_rows):
-        yield rows[start : start + block_rows]

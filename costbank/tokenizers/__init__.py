@@ -8,6 +8,7 @@ from costbank.errors import InputNotFoundError
 from costbank.files import check_readable
 from costbank.tokenizers.base import Tokenizer
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
+from costbank.tokenizers.gguf import GGUFTokenizer
 from costbank.tokenizers.huggingface import HuggingFaceTokenizer
 from costbank.tokenizers.plain import PlainTokenizer
 from costbank.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -15,6 +16,7 @@ from costbank.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
 
 __all__ = [
     "BytePieceTokenizer",
+    "GGUFTokenizer",
     "HuggingFaceTokenizer",
     "PlainTokenizer",
     "SentencePieceTokenizer",

@@ -17,11 +17,15 @@ class Tokenizer(Protocol):
 
     Attributes:
         kind: the format's name, such as `sentencepiece`.
+        libraries: distributions whose versions decide how text is encoded.
+        file: the name of the file that was read.
         sha256: of the file. Two files of one vocabulary may encode differently, so encoded text is kept under this.
         vocab: what the ids stand for.
     """
 
     kind: str
+    libraries: tuple[str, ...]
+    file: str
     sha256: str
     vocab: Vocab
 

@@ -38,10 +38,11 @@ class BytePieceTokenizer:
     """
 
     kind = "bytepiece"
+    libraries: tuple[str, ...] = ("tokenizers",)
 
     def __init__(self, path: Path) -> None:
         tokenizers = require("tokenizers", "build")
-        self.sha256 = sha256_file(path).sha256
+        self.file, self.sha256 = path.name, sha256_file(path).sha256
         try:
             pieces, counts = _read(json.loads(path.read_bytes()))
         except (ValueError, TypeError, AttributeError, binascii.Error) as error:

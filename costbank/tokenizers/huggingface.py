@@ -45,10 +45,11 @@ class HuggingFaceTokenizer:
     """
 
     kind = "huggingface"
+    libraries: tuple[str, ...] = ("tokenizers",)
 
     def __init__(self, path: Path) -> None:
         tokenizers = require("tokenizers", "build")
-        self.sha256 = sha256_file(path).sha256
+        self.file, self.sha256 = path.name, sha256_file(path).sha256
         try:
             content = json.loads(path.read_bytes())
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))

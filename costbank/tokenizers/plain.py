@@ -31,9 +31,10 @@ class PlainTokenizer:
     """
 
     kind = "list"
+    libraries: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
-        self.sha256 = sha256_file(path).sha256
+        self.file, self.sha256 = path.name, sha256_file(path).sha256
         self._path = path
         lines = "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
         self._ids: dict[str, int] = {}

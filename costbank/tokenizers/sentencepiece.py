@@ -29,11 +29,12 @@ class SentencePieceTokenizer:
     """
 
     kind = "sentencepiece"
+    libraries: tuple[str, ...] = ("sentencepiece",)
 
     def __init__(self, path: Path) -> None:
         sentencepiece = require("sentencepiece", "build")
         sentencepiece.set_min_log_level(3)
-        self.sha256 = sha256_file(path).sha256
+        self.file, self.sha256 = path.name, sha256_file(path).sha256
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
         except (RuntimeError, TypeError) as error:

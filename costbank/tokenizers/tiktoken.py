@@ -22,6 +22,7 @@ _CL100K = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"""
     r"""|\s*[\r\n]|\s+(?!\S)|\s"""
 )
+_MOST_GAP = 16
 _PATTERNS = {50_256: _GPT2, 100_256: _CL100K}
 """How text is split before merging, by the number of ranks: the file itself does not say it."""
 
@@ -46,23 +47,30 @@ class TiktokenTokenizer:
     """
 
     kind = "tiktoken"
+    libraries: tuple[str, ...] = ("tiktoken",)
 
     def __init__(self, path: Path) -> None:
-        self.sha256 = sha256_file(path).sha256
+        self.file, self.sha256 = path.name, sha256_file(path).sha256
         self._path = path
         self._ranks: dict[bytes, int] = {}
+        lines = 0
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 token, rank = line.split()
                 self._ranks[base64.b64decode(token, validate=True)] = int(rank)
+                lines += 1
             except (ValueError, binascii.Error):
                 raise TokenizerError(
                     f"{path} line {number} is no token in base64 and rank", "name a .tiktoken file"
                 ) from None
-        if not self._ranks or min(self._ranks.values()) < 0:
-            raise TokenizerError(f"{path} has no ranks from 0 on", "name a .tiktoken file")
+        ranks = set(self._ranks.values())
+        if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MOST_GAP * lines:
+            raise TokenizerError(
+                f"{path} does not give each of its {lines:,} tokens a rank of its own from 0 on",
+                "name a .tiktoken file",
+            )
         size = max(self._ranks.values()) + 1
         tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
         for token, rank in self._ranks.items():

@@ -4,11 +4,11 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from costbank.errors import TokenizerError, require
+from costbank.errors import TokenizerError, UsageError, require
 from costbank.files import check_readable, text_blocks, write_atomically
 
 __all__ = ["ModelType", "train_sentencepiece"]
@@ -17,6 +17,7 @@ ModelType = Literal["unigram", "bpe"]
 
 _THREADS = os.cpu_count() or 1
 _MOST_SENTENCE_BYTES = 1 << 20  # SentencePiece passes over longer lines in silence, by default over those of 4 kB
+_PART_CHARACTERS = 4_096
 
 
 def train_sentencepiece(
@@ -38,10 +39,13 @@ def train_sentencepiece(
         most_lines: of longer inputs, train on so many lines drawn with a fixed seed.
 
     Raises:
+        UsageError: `out` is a directory.
         InputNotFoundError, InputError: an input is missing, or is no UTF-8 text.
         TokenizerError: the text cannot give such a vocabulary.
     """
     sentencepiece = require("sentencepiece", "build")
+    if out.is_dir():
+        raise UsageError(f"{out} is a directory", "name the file to write: --out my.model")
     for path in inputs:
         check_readable(path, "training text")
         for _ in text_blocks(path):
@@ -49,7 +53,7 @@ def train_sentencepiece(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            input=[str(path) for path in inputs],
+            sentence_iterator=_sentences(inputs),
             model_writer=model,
             vocab_size=vocab_size,
             model_type=model_type,
@@ -64,6 +68,19 @@ def train_sentencepiece(
         raise _explained(str(error), vocab_size) from error
     write_atomically(out, model.getvalue())
     return out
+
+
+def _sentences(inputs: Sequence[Path]) -> Iterator[str]:
+    """Every line, long ones in parts that end at a space."""
+    for path in inputs:
+        for text, _ in text_blocks(path):
+            for line in text.split("\n"):
+                while len(line) > _PART_CHARACTERS:
+                    cut = line.rfind(" ", 1, _PART_CHARACTERS) if " " in line[1:_PART_CHARACTERS] else _PART_CHARACTERS
+                    yield line[:cut]
+                    line = line[cut:]
+                if line:
+                    yield line
 
 
 def _explained(message: str, vocab_size: int) -> TokenizerError:

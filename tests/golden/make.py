@@ -31,16 +31,16 @@ DIM, K = 4, 5
 def make(directory: Path, dtype: str) -> Path:
     """Rows of small integers over a linear congruential sequence, so that nothing random is needed."""
     numbers = np.array([(1_103_515_245 * i + 12_345) % 2_147_483_648 for i in range(len(TOKENS) * DIM)])
-    rows = normalize(((numbers >> 16) % 17 - 8).reshape(-1, DIM).astype(np.float32))
+    rows = normalize(((numbers >> 16) % 17 - 8).reshape(-1, DIM).astype(np.float32))[0]
     rows[[0, 1, len(TOKENS) - 1]] = 0
     vocab = Vocab.from_tokens(TOKENS, STATUS, list(range(len(TOKENS))))
     with BankWriter(directory / dtype.lower()) as writer:
         stored = writer.write_vectors((len(TOKENS), DIM), dtype, [rows]).float32(slice(None))
         usable = stored.any(axis=1)
         writer.write_tokens(vocab)
-        table = exact_neighbors(stored, usable, K)
+        table = exact_neighbors(stored.__getitem__, usable, K)
         writer.write_neighbors(table)
-        writer.write_index(build_index(stored, usable))
+        writer.write_index(build_index(stored.__getitem__, usable)[1])
         facts = {
             "costbank": "0.1.0", "created": "2026-11-21T00:00:00+00:00", "reproducible": True, "source": "golden",
             "config": {"source": "golden"}, "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {},

@@ -15,6 +15,7 @@ import json, os, signal, sys
 from pathlib import Path
 import numpy as np
 from costbank.bank import Bank, BankWriter
+from costbank.neighbors import load_index
 
 source, directory, last_step, writer = Bank(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
@@ -38,8 +39,9 @@ for derived in ("digest", "format", "id", "files"):
 with {"BankWriter": BankWriter, "InPlace": InPlace}[writer](directory, on_step) as open_writer:
     open_writer.write_vectors((source.size, source.dim), "F32", [source.vectors()])
     open_writer.write_tokens(source.vocab)
+    open_writer.write_rows(source.raw.norms, source.raw.to_unused)
     open_writer.write_neighbors(source.neighbors)
-    open_writer.write_index(np.frombuffer((source.path / "index.faiss").read_bytes(), np.uint8))
+    open_writer.write_index(load_index(np.fromfile(source.path / "index.faiss", np.uint8)))
     open_writer.publish(facts, lambda manifest: (source.path / "README.md").read_text("utf-8"))
 """
 
@@ -81,7 +83,7 @@ def test_a_kill_leaves_an_older_bank_as_it_was(news_bank: Bank, tmp_path: Path, 
 
 def test_a_writer_that_is_not_atomic_would_be_found_out(news_bank: Bank, tmp_path: Path):
     found = []
-    for number, step in enumerate(STEPS[:5]):
+    for number, step in enumerate(STEPS[:6]):
         assert _write(news_bank, tmp_path / f"store{number}" / "news", step, "InPlace") == -signal.SIGKILL
         found.append(bool(_problems(tmp_path / f"store{number}")))
     assert any(found)

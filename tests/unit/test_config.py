@@ -32,7 +32,9 @@ def test_what_comes_later_wins(tmp_path: Path):
         ("vectors.dtype=F64", "vectors.dtype", "element type"),
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
-        ("neighbors.k=0", "neighbors.k", "neighbors a token"),
+        ("neighbors.k=-1", "neighbors.k", "neighbors a token"),
+        ('transforms=["centre"]', "'centre' is no transform", "of the raw rows"),
+        ('transforms=["pca"]', "'pca' is no transform", "of the raw rows"),
         ("name=Über/..", "lower-case letters", "bank's name"),
     ],
 )
@@ -44,9 +46,9 @@ def test_a_wrong_setting_is_named_with_a_hint(assignment: str, message: str, hin
 
 
 def test_what_is_needed_is_asked_for():
-    with pytest.raises(UsageError, match="setting tokenizer is needed") as caught:
-        load_config({"source": "word2vec"})
-    assert caught.value.hint == "give --tokenizer"
+    with pytest.raises(UsageError, match="setting source is needed") as caught:
+        load_config({"tokenizer": "a.model"})
+    assert caught.value.hint == "give --source"
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path):
@@ -67,7 +69,8 @@ def test_paths_and_threads_are_no_part_of_what_is_asked_for():
             "sg": True, "dim": 128, "window": 5, "negative": 5, "epochs": 5, "sample": 1e-3, "min_count": 5, "seed": 1,
         },
         "vectors": {"dtype": "F32"},
-        "neighbors": {"k": None},
+        "neighbors": {"k": None, "method": "auto", "min_recall": 0.99},
+        "transforms": (),
     }  # fmt: skip
 
 

@@ -49,15 +49,15 @@ def test_the_public_names_are_these():
     [
         (
             "costbank.bank",
-            ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "Store",
+            ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "RawRows", "Store",
              "default_store", "open_bank", "shortest", "verify_bank"],
         ),
         (
             "costbank.tokenizers",
-            ["BytePieceTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SentencePieceTokenizer",
+            ["BytePieceTokenizer", "GGUFTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SentencePieceTokenizer",
              "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer", "load_tokenizer"],
         ),
-        ("costbank.sources", ["InputFile", "Source", "SourceVectors", "get_source"]),
+        ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
     ],
 )  # fmt: skip
 def test_the_names_of_each_room_are_these(module: str, names: list[str]):

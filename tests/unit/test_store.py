@@ -40,7 +40,7 @@ def test_every_complete_bank_is_listed(store: Store, news_bank: Bank):
     assert [p.id for p in store.banks() if p.latest] == [news_bank.id] * 2
 
 
-@pytest.mark.parametrize("reference", ["", "News", "news@", "news@12", "news@xyzw", "a b", "..", "news@@1234", "né"])
+@pytest.mark.parametrize("reference", ["", "News", "news@", "news@12", "news@xyzw", "a b", "news@@1234", "né"])
 def test_a_malformed_reference_is_refused(store: Store, reference: str):
     with pytest.raises(UsageError, match="no reference"):
         store.resolve(reference)

@@ -79,14 +79,20 @@ def test_the_word_start_of_a_piece_is_another_token(vocab: Vocab):
 
 
 def test_ordinary_tokens_without_evidence_become_unseen(vocab: Vocab):
-    counts = np.arange(vocab.size)
     seen = np.zeros(vocab.size, bool)
     seen[[3, 7]] = True
-    learnt = vocab.with_evidence(counts, seen)
+    learnt = vocab.with_evidence(seen)
     names = [TokenStatus(s).name for s in learnt.status]
     assert names == ["SPECIAL", "UNSEEN", "UNSEEN", "OK", "UNSEEN", "UNSEEN", "UNSEEN", "BYTE", "UNUSED", "UNSEEN"]
     assert learnt.status_counts() == {"ok": 1, "byte": 1, "special": 1, "unused": 1, "unseen": 6}
-    assert learnt.counts.tolist() == counts.tolist()
+
+
+def test_padding_rows_follow_the_tokens(vocab: Vocab):
+    padded = vocab.padded(vocab.size + 3)
+    assert [padded.token(i) for i in range(vocab.size)] == [vocab.token(i) for i in range(vocab.size)]
+    assert padded.status_counts()["unused"] == vocab.status_counts()["unused"] + 3
+    assert padded.token(vocab.size + 2) == b""
+    assert padded.counts[-1] == -1
 
 
 def test_the_fingerprint_survives_a_copy_and_changes_with_any_id(vocab: Vocab):

@@ -10,7 +10,7 @@ from costbank.bank import Bank
 from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
 from costbank.errors import CorpusError
 from costbank.progress import QuietProgress
-from costbank.sources import get_source
+from costbank.sources import plan_source
 from costbank.sources.word2vec import _Feed
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
@@ -33,7 +33,7 @@ def test_every_token_is_trained_however_long_the_documents(
         source="word2vec", tokenizer=news_model, cache=tmp_path / "cache", corpus=CorpusConfig(files=(text,)),
         word2vec=Word2VecConfig(dim=8, epochs=2, window=2, negative=1, workers=workers),
     )  # fmt: skip
-    facts = get_source("word2vec").vectors(config, load_tokenizer(news_model), QuietProgress()).facts
+    facts = plan_source(config).make(QuietProgress()).facts
     assert facts["trained_tokens"] == facts["expected_tokens"] == 2 * facts["corpus_tokens"]
     assert facts["corpus_documents"] == len(lines)
 
@@ -66,7 +66,7 @@ def test_rare_ids_are_unseen_zero_rows_and_all_others_unit_rows(news_bank: Bank)
 def test_rows_are_gensims_vectors_under_their_ids(news: Path, news_config: BuildConfig, news_model: Path):
     """The same training by gensim on lists of strings: equal to the last bit, row for row."""
     tokenizer = load_tokenizer(news_model)
-    made = get_source("word2vec").vectors(news_config, tokenizer, QuietProgress())
+    made = plan_source(news_config).make(QuietProgress())
     rows = np.concatenate(list(made.blocks))
     lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
     sentences = [[str(i) for i in tokenizer.encode([line])[0]] for line in lines]

@@ -10,29 +10,33 @@ from costbank_cli.output import json_option, print_json, progress_for_people, st
 __all__ = ["command"]
 
 
+_SETTINGS = {"model": "lm_head.model", "tensor": "lm_head.tensor"}
+
+
 class _ManyFiles(click.Command):
     """Lets one `--corpus` take all the files that follow it, as a shell's glob gives them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread, within = [], False
-        for argument in args:
-            if within and not argument.startswith("-"):
+        spread, given = [], None
+        for argument in [*args, "-"]:
+            if given is not None and not argument.startswith("-"):
+                given += 1
                 spread += ["--corpus", argument]
-            elif argument == "--corpus":
-                within = True
-            else:
-                within = False
-                spread.append(argument)
-        if args and args[-1] == "--corpus":
-            spread.append("--corpus")
-        return super().parse_args(ctx, spread)
+                continue
+            if given == 0:
+                raise click.BadOptionUsage("--corpus", "--corpus names no file", ctx)
+            given = 0 if argument == "--corpus" else None
+            spread += [argument] if given is None else []
+        return super().parse_args(ctx, spread[:-1])
 
 
 @click.command("build", cls=_ManyFiles)
-@click.option("--source", help="Where vectors come from: word2vec.")
+@click.option("--source", help="Where vectors come from: word2vec, lm-head.")
 @click.option("--corpus", "files", multiple=True, metavar="FILE...", help="UTF-8 text files to learn from.")
-@click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for.")
-@click.option("--name", help="The bank's name. [default: the tokenizer file's name and the source]")
+@click.option("--model", metavar="PATH", help="Model folder or file of weights, for lm-head.")
+@click.option("--tensor", metavar="NAME", help="Its tensor, where the LM head is not the one that is meant.")
+@click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
+@click.option("--name", help="The bank's name. [default: the tokenizer's or the model's name, and the source]")
 @store_option
 @click.option("--cache", type=click.Path(), help="Directory of encoded text. [default: $COSTBANK_CACHE]")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as word2vec.epochs=10.")
@@ -45,6 +49,7 @@ def command(
 
     \b
     costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
+    costbank build --source lm-head --model path/to/model-folder --name my-model
     costbank build --config my.toml --set word2vec.epochs=10
 
     The settings and their defaults are in the README. The same settings may stand in a TOML file; what is given on
@@ -53,7 +58,7 @@ def command(
     from costbank.config import load_config
     from costbank.pipeline import build
 
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {_SETTINGS.get(name, name): value for name, value in given.items() if value is not None}
     if files:
         chosen["corpus.files"] = list(files)
     bank = build(load_config(chosen, assignments, config), progress_for_people())

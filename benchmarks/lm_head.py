@@ -1,0 +1,112 @@
+"""A bank from the head of a large model: time beside a bare NumPy loop, peak memory, and the recall of its table.
+
+The head is 151,936 × 4,096 in BF16, in four shards of 311 MB that hold its rows in parts. The bare loop reads the
+same bytes, widens, normalises and writes them in blocks, and does nothing else. The two take turns, each in a
+process of its own, and the file system is asked to let go of what each has written before the next begins.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import costbank
+from benchmarks.record import record
+from costbank.tensorfile import TensorSpec, from_float32, write_tensors
+
+__all__ = ["run"]
+
+_ROWS, _TOKENS, _DIM, _SHARDS, _RUNS = 151_936, 151_665, 4_096, 4, 5
+
+_BARE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+shards, out, rows, dim = sorted(Path(sys.argv[1]).glob("*.safetensors")), open(sys.argv[2], "wb"), 512, 4096
+for shard in shards:
+    start = 8 + int.from_bytes(shard.open("rb").read(8), "little")
+    stored = np.memmap(shard, np.uint16, "r", start).reshape(-1, dim)
+    for i in range(0, len(stored), rows):
+        block = (stored[i : i + rows].astype(np.uint32) << 16).view(np.float32)
+        out.write(block / np.linalg.norm(block, axis=1, keepdims=True))
+"""
+
+
+def run() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        make_head(place / "model")
+        ours, bare, ratios, peaks = [], [], [], []
+        for number in range(_RUNS):
+            seconds, peak = _build(place, f"plain{number}", "neighbors.k=0")
+            ours.append(seconds)
+            peaks.append(peak)
+            bare.append(_timed([sys.executable, "-c", _BARE, str(place / "model"), str(place / "bare")])[0])
+            ratios.append(ours[-1] / bare[-1])
+            (place / "bare").unlink()
+            subprocess.run(["rm", "-rf", str(place / "store" / f"plain{number}")], check=True)
+            os.sync()
+        workload = f"{_ROWS} x {_DIM} BF16 in {_SHARDS} shards, F32 bank, no neighbors"
+        record("lm_head", "build", "s", ours, "", ("numpy",), workload)
+        record("lm_head", "bare loop", "s", bare, "", ("numpy",), workload)
+        record("lm_head", "build / bare loop", "ratio", ratios, "<= 2", ("numpy",), workload)
+        record("lm_head", "peak memory", "MB", peaks, "< 1500", ("numpy",), workload)
+        seconds, peak = _build(place, "near")
+        bank = costbank.open_bank("near", place / "store")
+        facts, libraries = bank.manifest.neighbors, ("numpy", "torch", "faiss-cpu")
+        workload = f"the same with {facts.k} neighbors and an index; {facts.method}"
+        record("lm_head", "build with neighbors", "s", [seconds], "", libraries, workload)
+        record("lm_head", "of that, the table", "s", [bank.manifest.seconds["neighbors"]], "", libraries, workload)
+        record("lm_head", "peak memory with neighbors", "MB", [peak], "< 1500", libraries, workload)
+        note = f"{workload}; {facts.sampled} sampled rows against the exact table"
+        record("lm_head", f"recall@{facts.recall_at}", "share", [facts.recall], ">= 0.99", libraries, note)
+        record("lm_head", f"recall@{facts.k}", "share", [facts.recall_of_all], "", libraries, note)
+
+
+def make_head(folder: Path) -> None:
+    """Normal rows of different lengths with a common mean, as heads have them, and zeros after the last token."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    mean = 0.3 * random.standard_normal(_DIM, np.float32)
+    rows_each = _ROWS // _SHARDS
+    for shard in range(_SHARDS):
+
+        def blocks(first: int = shard * rows_each):
+            for start in range(first, first + rows_each, 1_024):
+                count = min(1_024, first + rows_each - start)
+                scale = np.exp(0.3 * random.standard_normal((count, 1), np.float32)) / 64
+                rows = (random.standard_normal((count, _DIM), np.float32) + mean) * scale
+                rows[np.arange(start, start + count) >= _TOKENS] *= 0.01
+                yield from_float32(rows, "BF16")
+
+        path = folder / f"model-{shard + 1:05d}-of-{_SHARDS:05d}.safetensors"
+        write_tensors(path, {"lm_head.weight": (TensorSpec("BF16", (rows_each, _DIM)), blocks())})
+    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": False, "vocab_size": _ROWS}))
+    (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_TOKENS)) + "\n")
+
+
+def _build(place: Path, name: str, *settings: str) -> tuple[float, float]:
+    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "lm-head", "--model", str(place / "model"),
+               "--name", name, "--store", str(place / "store")]  # fmt: skip
+    for setting in settings:
+        command += ["--set", setting]
+    return _timed(command)
+
+
+def _timed(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command[:6]} ended with {status}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    run()

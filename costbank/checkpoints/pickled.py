@@ -1,0 +1,81 @@
+"""Matrices in PyTorch's own files, of which nothing but tensors is unpickled."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costbank.checkpoints.base import Matrix
+from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.errors import CheckpointError, require
+
+__all__ = ["pickled_tensors", "torch_matrix"]
+
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+
+
+def pickled_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a file that `torch.save` wrote, mapped where its format allows.
+
+    Raises:
+        CheckpointError: the file is cut short, or holds more than weights.
+        MissingExtraError: torch is not installed.
+    """
+    torch = require("torch", "train")
+    try:
+        content = _load(torch, path)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        raise CheckpointError(
+            f"{path} is not a file of weights: {str(error).splitlines()[0][:160]}",
+            "give a checkpoint that torch.load(…, weights_only=True) can read; convert others to safetensors",
+        ) from None
+    for _ in range(2):  # training checkpoints keep the weights under a key
+        if isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):
+            content = next((content[key] for key in ("state_dict", "model", "module") if key in content), content)
+    tensors = (
+        {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
+    )
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors by name", "give a file with the state dict of a model")
+    return tensors
+
+
+def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
+    """One of these tensors.
+
+    Raises:
+        CheckpointError: it is no matrix, or not of floating point.
+    """
+    torch = require("torch", "train")
+    if tensor.ndim != 2:
+        raise CheckpointError(
+            f"tensor {name!r} in {path} has the shape {list(tensor.shape)}", "a row for each token is needed"
+        )
+    dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."), "")
+    if dtype not in DECODED:
+        raise CheckpointError(
+            f"tensor {name!r} in {path} is of dtype {tensor.dtype}, which is not floating point",
+            "dequantise the checkpoint first, or name another tensor with --tensor",
+        )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return tensor[start:stop].detach().contiguous().view(torch.uint8).flatten().numpy()
+
+    rows, dim = tensor.shape
+    return Matrix(name, path, dtype, (rows, dim), read, decoder(dtype, dim))
+
+
+def _load(torch: Any, path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,72 @@
+"""Matrices in safetensors files: the header is read, and then only the rows that are asked for."""
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from costbank.checkpoints.base import Matrix
+from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.errors import CheckpointError
+from costbank.tensorfile import read_header
+
+__all__ = ["safetensors_matrix", "safetensors_names"]
+
+_DAMAGED = "download or copy this file again"
+
+
+def safetensors_names(path: Path) -> list[str]:
+    """The names of a file's tensors.
+
+    Raises:
+        CheckpointError: the file is cut short, or its header does not describe it.
+    """
+    return list(read_header(path, CheckpointError, _DAMAGED).entries)
+
+
+def safetensors_matrix(path: Path, name: str) -> Matrix:
+    """One matrix of a file.
+
+    Raises:
+        CheckpointError: the file is broken, or the tensor is not there, no matrix, or not of floating point.
+    """
+    header = read_header(path, CheckpointError, _DAMAGED)
+    if name not in header.entries:
+        raise CheckpointError(f"{path} holds no tensor {name!r}", "the index and the file do not belong together")
+    entry = header.entries[name]
+    if len(entry.shape) != 2:
+        raise CheckpointError(
+            f"tensor {name!r} in {path} has the shape {list(entry.shape)}", "a row for each token is needed"
+        )
+    if entry.dtype not in DECODED:
+        raise CheckpointError(
+            f"tensor {name!r} in {path} is of dtype {entry.dtype}, which is not floating point",
+            "dequantise the checkpoint first, or name another tensor with --tensor",
+        )
+    _refuse_block_scales(path, name, entry.shape[0], {key: e.shape for key, e in header.entries.items()})
+    rows, dim = entry.shape
+    row_bytes = dim * DECODED[entry.dtype][0]
+
+    def read(start: int, stop: int) -> np.ndarray:
+        raw = np.empty((stop - start) * row_bytes, np.uint8)
+        with path.open("rb", buffering=0) as file:
+            file.seek(header.start + entry.begin + start * row_bytes)
+            view, taken = raw.data, 0
+            while taken < len(raw):
+                count = file.readinto(view[taken:])
+                if not count:
+                    raise CheckpointError(f"{path} ends inside of tensor {name!r}", _DAMAGED)
+                taken += count
+        return raw
+
+    return Matrix(name, path, entry.dtype, (rows, dim), read, decoder(entry.dtype, dim))
+
+
+def _refuse_block_scales(path: Path, name: str, rows: int, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A scale for the tensor or for each row changes no cosine; one for each block does."""
+    for suffix in ("_scale_inv", "_scale"):
+        if prod(shapes.get(name + suffix, ())) not in (1, rows):
+            raise CheckpointError(
+                f"tensor {name!r} in {path} is scaled in blocks by {name + suffix!r}",
+                "dequantise the checkpoint first",
+            )

@@ -1,0 +1,107 @@
+"""Coarser forms of the rows, which propose candidates much faster than the rows themselves."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Int64
+
+from costbank.errors import require
+from costbank.neighbors.table import Rows
+
+__all__ = ["Int8Candidates", "Proposer", "ReducedCandidates", "int8_products_a_second"]
+
+_BLOCK_BYTES = 64 << 20
+_REDUCED_DIM = 512
+_MULTIPLE = 32  # what CUDA's integer product asks of both widths
+_LEAST_QUERIES = 32
+
+
+class Proposer(Protocol):
+    """Proposes tokens that may be nearest."""
+
+    query_rows: int
+    """How many queries at a time are worth while."""
+
+    def propose(self, positions: Int64[np.ndarray, "queries"], count: int) -> Int64[np.ndarray, "queries count"]:
+        """Positions, among the usable rows, of `count` candidates for each of these, in any order."""
+        ...
+
+
+class Int8Candidates:
+    """All dimensions in 8 bits, each row with a scale of its own, multiplied as integers by torch.
+
+    Integer products are the same on every machine, and on CUDA where there is a device.
+    """
+
+    def __init__(self, rows: Rows, row_ids: Int64[np.ndarray, "usable"]) -> None:
+        torch = self._torch = require("torch", "train")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.query_rows = 128 if self._device == "cpu" else 4_096
+        dim = rows(row_ids[:1]).shape[1]
+        shape = (_rounded_up(len(row_ids)), _rounded_up(dim))
+        codes = np.zeros(shape, np.int8)
+        self._scales = torch.zeros(shape[0])
+        for start, stop in _ranges(len(row_ids), dim * 4):
+            block = rows(row_ids[start:stop])
+            largest = np.maximum(np.abs(block).max(axis=1, keepdims=True), np.float32(1e-30))
+            codes[start:stop, :dim] = np.rint(block * (np.float32(127) / largest))
+            self._scales[start:stop] = torch.from_numpy(largest[:, 0])
+        self._rows = len(row_ids)
+        self._codes = torch.from_numpy(codes).to(self._device)
+        self._scales = self._scales.to(self._device)
+
+    def propose(self, positions: Int64[np.ndarray, "queries"], count: int) -> Int64[np.ndarray, "queries count"]:
+        torch = self._torch
+        chosen = torch.from_numpy(positions).to(self._device)
+        queries = self._codes[chosen]
+        if len(queries) < _LEAST_QUERIES:
+            queries = torch.nn.functional.pad(queries, (0, 0, 0, _LEAST_QUERIES - len(queries)))
+        scores = torch._int_mm(queries, self._codes.T)[: len(positions), : self._rows].float()
+        scores *= self._scales[: self._rows]
+        return scores.topk(count, dim=1, sorted=False).indices.cpu().numpy()
+
+
+class ReducedCandidates:
+    """The rows on their leading principal directions, searched by FAISS."""
+
+    query_rows = 4_096
+
+    def __init__(self, rows: Rows, row_ids: Int64[np.ndarray, "usable"]) -> None:
+        dim = rows(row_ids[:1]).shape[1]
+        moment = np.zeros((dim, dim))
+        for start, stop in _ranges(len(row_ids), dim * 4):
+            block = rows(row_ids[start:stop])
+            moment += block.T @ block
+        directions = np.linalg.eigh(moment)[1][:, ::-1][:, :_REDUCED_DIM].astype(np.float32)
+        self._rows = np.concatenate(
+            [rows(row_ids[start:stop]) @ directions for start, stop in _ranges(len(row_ids), dim * 4)]
+        )
+
+    def propose(self, positions: Int64[np.ndarray, "queries"], count: int) -> Int64[np.ndarray, "queries count"]:
+        faiss = require("faiss", "build")
+        return faiss.knn(self._rows[positions], self._rows, count, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def int8_products_a_second(dim: int) -> float:
+    """How fast this machine multiplies in 8 bits; told by a product of a few milliseconds."""
+    torch: Any = require("torch", "train")
+    if torch.cuda.is_available():
+        return 1e14
+    codes = torch.ones((8_192, _rounded_up(min(dim, 4_096))), dtype=torch.int8)
+    torch._int_mm(codes[:128], codes.T)
+    began = time.perf_counter()
+    for _ in range(4):
+        torch._int_mm(codes[:128], codes.T)
+    return 4 * 128 * codes.shape[0] * codes.shape[1] / (time.perf_counter() - began)
+
+
+def _ranges(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def _rounded_up(size: int) -> int:
+    return -(-size // _MULTIPLE) * _MULTIPLE

@@ -1,0 +1,68 @@
+"""The tokens that a GGUF file carries: what ids stand for, without the means to encode text."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.checkpoints import GGUFFile
+from costbank.errors import TokenizerError
+from costbank.tokenizers.base import status_of_bytes
+from costbank.tokenizers.huggingface import byte_level_bytes
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["GGUFTokenizer"]
+
+_TOKENS = "tokenizer.ggml.tokens"
+_UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 2, 3, 4, 5, 6
+_WORD_START = "▁"
+
+
+class GGUFTokenizer:
+    """The vocabulary in a GGUF file's metadata, behind the interface of `costbank.tokenizers.Tokenizer`.
+
+    Raises:
+        TokenizerError: the file carries no tokens.
+    """
+
+    kind = "gguf"
+    libraries: tuple[str, ...] = ("gguf",)
+
+    def __init__(self, path: Path) -> None:
+        file = GGUFFile.open(path)
+        if _TOKENS not in file.fields:
+            raise TokenizerError(f"{path} carries no tokens", "give --tokenizer FILE")
+        entry = file.fields[_TOKENS]
+        tokens = [entry.parts[part].tobytes() for part in entry.data]
+        types = file.value("tokenizer.ggml.token_type") or [1] * len(tokens)
+        model = str(file.value("tokenizer.ggml.model") or "llama")
+        digest = hashlib.sha256(f"{model}\n".encode())
+        for token, kind in zip(tokens, types, strict=True):
+            digest.update(len(token).to_bytes(4, "little") + token + bytes([kind]))
+        self.file, self.sha256 = path.name, digest.hexdigest()
+        read = [_read(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
+        self.vocab = Vocab.from_tokens([token for token, _ in read], [status for _, status in read])
+
+    def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        raise TokenizerError(
+            f"a GGUF file's tokens alone cannot encode text ({len(texts)} given)", "give --tokenizer FILE"
+        )
+
+
+def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
+    text: Any = stored.decode("utf-8", "surrogateescape")
+    if kind in (_UNKNOWN, _CONTROL):
+        return stored, TokenStatus.SPECIAL
+    if kind == _UNUSED:
+        return b"", TokenStatus.UNUSED
+    if kind == _BYTE:
+        return bytes([int(text[3:5], 16)]), TokenStatus.BYTE
+    if kind == _USER:
+        return stored, TokenStatus.OK
+    if model == "gpt2":
+        token = byte_level_bytes(text)
+        return token, status_of_bytes(token)
+    return text.replace(_WORD_START, " ").encode("utf-8", "surrogateescape"), TokenStatus.OK
