@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import InputNotFoundError, UsageError
+from costbank.tokenizers.base import TokenizerKind
 from costbank.transforms import parse_transform
 
 __all__ = [
@@ -27,7 +28,10 @@ __all__ = [
     "Execution",
     "LMHeadConfig",
     "NeighborsConfig",
+    "TransferConfig",
+    "VectorFileConfig",
     "VectorsConfig",
+    "VocabularyConfig",
     "Word2VecConfig",
     "default_cache",
     "load_config",
@@ -35,11 +39,14 @@ __all__ = [
     "settings",
 ]
 
-SOURCE_SECTIONS = {"word2vec": ("corpus", "word2vec"), "lm-head": ("lm_head",)}
+SOURCE_SECTIONS = {
+    "word2vec": ("corpus", "word2vec"),
+    "lm-head": ("lm_head",),
+    "vocabulary": ("vocabulary",),
+    "vectors": ("vector_file",),
+    "transfer": ("transfer",),
+}
 """The sections of the config that belong to each source."""
-
-
-_TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "list"]
 
 
 class Execution:
@@ -94,6 +101,45 @@ class LMHeadConfig(_Settings):
     )
 
 
+class VocabularyConfig(_Settings):
+    """Spelling: n-grams of the tokens' bytes."""
+
+    dim: int = Field(default=256, ge=1, le=4_096, description="vector size; less where there are fewer tokens")
+    min_ngram: int = Field(default=2, ge=1, le=7, description="bytes of the shortest n-gram, boundary marks included")
+    max_ngram: int = Field(default=5, ge=1, le=7, description="bytes of the longest")
+
+
+class VectorFileConfig(_Settings):
+    """Vectors that exist already."""
+
+    path: Annotated[Path | None, Execution] = Field(
+        default=None, description="word2vec text or binary, GloVe, .npy or .safetensors"
+    )
+    vocabulary: Annotated[Path | None, Execution] = Field(
+        default=None, description="what the rows of an array stand for: a word a line, or a tokenizer; else ids"
+    )
+    tensor: Annotated[str | None, Execution] = Field(default=None, description="which tensor of a .safetensors file")
+    match: Literal["exact", "word-start", "folded"] = Field(
+        default="folded",
+        description="a token is the word of its bytes, or also with or without a space before, or also in lower case",
+    )
+
+
+class TransferConfig(_Settings):
+    """A bank of one tokenizer for another."""
+
+    donor: Annotated[str | None, Execution] = Field(default=None, description="the bank to take vectors from")
+    method: Literal["segmentation", "omp"] = Field(
+        default="segmentation",
+        description="a new token's vector: the mean over its pieces in the donor's vocabulary, or orthogonal matching "
+        "pursuit: the sparse sum of shared tokens that it is in a space that knows all tokens",
+    )
+    guide: Annotated[str | None, Execution] = Field(
+        default=None, description="for `omp`, a bank of the new tokenizer; not given: its spelling vectors"
+    )
+    atoms: int = Field(default=8, ge=1, le=256, description="for `omp`, shared tokens in a sum, at most")
+
+
 class VectorsConfig(_Settings):
     """How the bank stores its rows."""
 
@@ -120,11 +166,13 @@ class NeighborsConfig(_Settings):
 class BuildConfig(_Settings):
     """What to build: the source and its settings, the tokenizer, and how the bank keeps the result."""
 
-    source: Literal["word2vec", "lm-head"] = Field(description="where vectors come from")
+    source: Literal["word2vec", "lm-head", "vocabulary", "vectors", "transfer"] = Field(
+        description="where vectors come from"
+    )
     tokenizer: Annotated[Path | None, Execution] = Field(
         default=None, description="tokenizer file or folder; not given: the one beside the model"
     )
-    tokenizer_kind: Annotated[_TokenizerKind, Execution] = Field(
+    tokenizer_kind: Annotated[TokenizerKind, Execution] = Field(
         default="auto", description="the tokenizer file's format, where its content does not tell"
     )
     name: Annotated[str | None, Execution] = Field(
@@ -135,6 +183,9 @@ class BuildConfig(_Settings):
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
     lm_head: LMHeadConfig = Field(default_factory=LMHeadConfig)
+    vocabulary: VocabularyConfig = Field(default_factory=VocabularyConfig)
+    vector_file: VectorFileConfig = Field(default_factory=VectorFileConfig)
+    transfer: TransferConfig = Field(default_factory=TransferConfig)
     transforms: tuple[str, ...] = Field(
         default=(), description="of the raw rows, in this order: `center`, `abtt:2`, `pca:128`, `whiten`"
     )

@@ -1,8 +1,7 @@
 """Coarser forms of the rows, which propose candidates much faster than the rows themselves."""
 
-import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,7 +9,7 @@ from jaxtyping import Int64
 from costbank.errors import require
 from costbank.neighbors.table import Rows
 
-__all__ = ["Int8Candidates", "Proposer", "ReducedCandidates", "int8_products_a_second"]
+__all__ = ["Int8Candidates", "Proposer", "ReducedCandidates"]
 
 _BLOCK_BYTES = 64 << 20
 _REDUCED_DIM = 512
@@ -82,19 +81,6 @@ class ReducedCandidates:
     def propose(self, positions: Int64[np.ndarray, "queries"], count: int) -> Int64[np.ndarray, "queries count"]:
         faiss = require("faiss", "build")
         return faiss.knn(self._rows[positions], self._rows, count, metric=faiss.METRIC_INNER_PRODUCT)[1]
-
-
-def int8_products_a_second(dim: int) -> float:
-    """How fast this machine multiplies in 8 bits; told by a product of a few milliseconds."""
-    torch: Any = require("torch", "train")
-    if torch.cuda.is_available():
-        return 1e14
-    codes = torch.ones((8_192, _rounded_up(min(dim, 4_096))), dtype=torch.int8)
-    torch._int_mm(codes[:128], codes.T)
-    began = time.perf_counter()
-    for _ in range(4):
-        torch._int_mm(codes[:128], codes.T)
-    return 4 * 128 * codes.shape[0] * codes.shape[1] / (time.perf_counter() - began)
 
 
 def _ranges(rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:

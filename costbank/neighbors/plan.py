@@ -1,10 +1,9 @@
 """Which way to a neighbor table: exact where it is affordable, else with candidates of a coarser form."""
 
-import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-import numpy as np
+from costbank.neighbors.speed import float32_products_a_second, int8_products_a_second
 
 __all__ = ["METHODS", "NeighborPlan", "plan_neighbors"]
 
@@ -59,22 +58,12 @@ def plan_neighbors(rows: int, dim: int, k: int, method: str = "auto") -> Neighbo
     if not k:
         return NeighborPlan(0, method, 0.0, 0.0)
     selecting = float(rows) ** 2 * _SECONDS_A_COST
-    exact_seconds = work / _float32_products_a_second(dim) + selecting
+    exact_seconds = work / float32_products_a_second(dim) + selecting
     plan = NeighborPlan(k, method, exact_seconds, exact_seconds)
     if method == "int8":
-        from costbank.neighbors.candidates import int8_products_a_second
-
         reranked = float(rows) * 2 * k * dim * _SECONDS_A_RERANKED_ELEMENT
         return replace(plan, seconds=work / int8_products_a_second(dim) + selecting + reranked)
     return replace(plan, seconds=exact_seconds / 4) if method == "reduced" else plan
-
-
-def _float32_products_a_second(dim: int) -> float:
-    sample = np.ones((2_048, min(dim, 1_024)), np.float32)
-    _ = sample[:64] @ sample.T
-    began = time.perf_counter()
-    _ = sample @ sample.T
-    return len(sample) ** 2 * sample.shape[1] / (time.perf_counter() - began)
 
 
 def _spoken(seconds: float) -> str:

@@ -10,6 +10,9 @@ __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 _SOURCES = {
     "word2vec": "costbank.sources.word2vec",
     "lm-head": "costbank.sources.lm_head",
+    "vocabulary": "costbank.sources.vocabulary",
+    "vectors": "costbank.sources.vectors",
+    "transfer": "costbank.sources.transfer",
 }
 
 

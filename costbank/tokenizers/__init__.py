@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+from costbank.checkpoints import is_gguf
 from costbank.errors import InputNotFoundError
 from costbank.files import check_readable
-from costbank.tokenizers.base import Tokenizer
+from costbank.tokenizers.base import Tokenizer, TokenizerKind
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
 from costbank.tokenizers.gguf import GGUFTokenizer
 from costbank.tokenizers.huggingface import HuggingFaceTokenizer
@@ -27,13 +27,12 @@ __all__ = [
     "load_tokenizer",
 ]
 
-TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "list"]
-
 _KINDS: dict[str, Callable[[Path], Tokenizer]] = {
     "sentencepiece": SentencePieceTokenizer,
     "huggingface": HuggingFaceTokenizer,
     "bytepiece": BytePieceTokenizer,
     "tiktoken": TiktokenTokenizer,
+    "gguf": GGUFTokenizer,
     "list": PlainTokenizer,
 }
 _LIST_NAMES = ("vocab.txt", "labels.txt", "classes.txt")
@@ -78,6 +77,8 @@ def _kind_of(path: Path) -> str:
     if head.lstrip().startswith(b"{"):
         whole = path.read_bytes()
         return "huggingface" if b'"added_tokens"' in whole and b'"model"' in whole else "bytepiece"
+    if is_gguf(path):
+        return "gguf"
     if path.name in _LIST_NAMES:
         return "list"
     return "tiktoken" if is_tiktoken(head) else "sentencepiece"

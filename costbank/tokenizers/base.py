@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["Tokenizer", "joined", "status_of_bytes"]
+__all__ = ["Tokenizer", "TokenizerKind", "joined", "status_of_bytes"]
+
+TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "gguf", "list"]
 
 
 class Tokenizer(Protocol):

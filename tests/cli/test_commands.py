@@ -157,3 +157,21 @@ def test_the_help_of_build_is_of_the_sources_there_are():
 
     help_text = next(p.help for p in build_module.command.params if p.name == "source")
     assert all(source in help_text for source in SOURCE_SECTIONS)
+
+
+def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_model: Path, tmp_path: Path):
+    store = ("--store", tmp_path / "store")
+    spelled = run("build", "--source", "vocabulary", "--tokenizer", news_model, "--set", "vocabulary.dim=16", *store)
+    assert spelled.out.startswith("news-vocabulary@")
+    assert "factorise" in spelled.err
+    (tmp_path / "v.txt").write_text("the 1 0 0\nof 0 1 0\nin 0.5 0.5 0\nzebra 1 1 1\n")
+    given = run("build", "--source", "vectors", "--vectors", tmp_path / "v.txt", "--tokenizer", news_model, *store)
+    assert given.status == 0
+    assert "tokens have a vector" in given.err
+    moved = run(
+        "build", "--source", "transfer", "--donor", "news-vocabulary", "--tokenizer", news_model, "--json", *store
+    )
+    facts = json.loads(moved.out)["facts"]
+    assert facts["combined"] == 0
+    assert facts["held_out"] > 50
+    assert "exact bytes in the donor" in moved.err

@@ -10,7 +10,12 @@ from costbank_cli.output import json_option, print_json, progress_for_people, st
 __all__ = ["command"]
 
 
-_SETTINGS = {"model": "lm_head.model", "tensor": "lm_head.tensor"}
+_SETTINGS = {
+    "model": "lm_head.model",
+    "tensor": "lm_head.tensor",
+    "vectors": "vector_file.path",
+    "donor": "transfer.donor",
+}
 
 
 class _ManyFiles(click.Command):
@@ -31,10 +36,12 @@ class _ManyFiles(click.Command):
 
 
 @click.command("build", cls=_ManyFiles)
-@click.option("--source", help="Where vectors come from: word2vec, lm-head.")
+@click.option("--source", help="Where vectors come from: word2vec, lm-head, vocabulary, vectors, transfer.")
 @click.option("--corpus", "files", multiple=True, metavar="FILE...", help="UTF-8 text files to learn from.")
 @click.option("--model", metavar="PATH", help="Model folder or file of weights, for lm-head.")
 @click.option("--tensor", metavar="NAME", help="Its tensor, where the LM head is not the one that is meant.")
+@click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
+@click.option("--donor", metavar="BANK", help="Bank of another tokenizer, for transfer.")
 @click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
 @click.option("--name", help="The bank's name. [default: the tokenizer's or the model's name, and the source]")
 @store_option
@@ -50,6 +57,9 @@ def command(
     \b
     costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
     costbank build --source lm-head --model path/to/model-folder --name my-model
+    costbank build --source vocabulary --tokenizer tokenizer.json
+    costbank build --source vectors --vectors glove.txt --tokenizer tokenizer.json
+    costbank build --source transfer --donor my-bank --tokenizer other.json
     costbank build --config my.toml --set word2vec.epochs=10
 
     The settings and their defaults are in the README. The same settings may stand in a TOML file; what is given on

@@ -1,0 +1,233 @@
+"""A bank for another tokenizer: vectors of a donor bank, carried over token by token.
+
+A token takes the donor's row of its exact bytes, else that of the same with or without a space before. What is left
+becomes a sum of donor rows: the mean over its pieces in the donor's vocabulary, or the sum that orthogonal matching
+pursuit (Pati et al. 1993) finds in a second space that knows all tokens of the new tokenizer, as Goddard and Fernandes
+Neto (2025) transplant tokenizers. How good such sums are is measured on tokens that are known but held out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from costbank.bank import Bank, open_bank
+from costbank.bank.manifest import REPAIR, TOKENS, VECTORS
+from costbank.config import BuildConfig, VocabularyConfig
+from costbank.errors import CorruptBankError, InputError, UsageError, require
+from costbank.neighbors import nearest_to
+from costbank.progress import Progress
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
+from costbank.sources.combining import Sums, matching_pursuit, segmented_sums
+from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab
+from costbank.tensorfile import sha256_file
+from costbank.tokenizers import Tokenizer
+from costbank.transforms import normalize
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["plan"]
+
+sparse = require("scipy.sparse", "build")
+
+_HELD_OUT = 1_000
+_HELD_OUT_SHARE = 10
+_OVERLAP_AT = 10
+_SEED = 0
+_ADVICE = (
+    "Vectors are those of the donor bank, whose card says what is near what. Tokens that the donor lacks are sums of "
+    "its rows; the held-out figures above say how near such sums come to the rows of tokens that it has."
+)
+
+
+def plan(config: BuildConfig) -> SourcePlan:
+    """Open the donor, and the guide where one is named, and match the vocabularies.
+
+    Raises:
+        UsageError: no donor or no tokenizer is named, or a guide for a method that takes none.
+        BankNotFoundError, CorruptBankError: as in `open_bank`.
+        InputError: the guide is a bank of another tokenizer, or the vocabularies have next to nothing in common.
+    """
+    settings = config.transfer
+    if settings.donor is None:
+        raise UsageError("a transfer needs a bank to take vectors from", "give --donor BANK")
+    if settings.guide is not None and settings.method != "omp":
+        raise UsageError("transfer.guide is for the method omp", "--set transfer.method=omp, or leave the guide out")
+    donor = open_bank(settings.donor, config.store)
+    tokenizer = given_tokenizer(config)
+    guide = open_bank(settings.guide, config.store) if settings.guide else None
+    if guide and guide.manifest.tokenizer.fingerprint != tokenizer.vocab.fingerprint:
+        raise InputError(
+            f"the guide {guide.name}@{guide.id} is of another tokenizer than {tokenizer.file}",
+            "build a bank for this tokenizer to guide the transfer",
+        )
+    rows = rows_of_vocab(donor.vocab, donor.usable)
+    matches = match_tokens(tokenizer.vocab, rows, Match.WORD_START)
+    if (matches.rows >= 0).sum() < 2:
+        raise InputError(
+            f"{donor.name} and {tokenizer.file} have {int((matches.rows >= 0).sum())} tokens in common",
+            "take a donor of the same languages",
+        )
+    transfer = _Transfer(config, donor, guide, tokenizer, matches, rows)
+    return SourcePlan(tokenizer, (tokenizer.vocab.size, donor.dim), transfer.make, ("numpy", "scipy"), _ADVICE)
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    config: BuildConfig
+    donor: Bank
+    guide: Bank | None
+    tokenizer: Tokenizer
+    matches: Matches
+    donor_rows: dict[bytes, int]
+
+    def make(self, progress: Progress) -> SourceVectors:
+        inputs = [_checked(bank) for bank in (self.donor, self.guide) if bank]
+        vocab, matches = self.tokenizer.vocab, self.matches
+        new = np.flatnonzero(_can_have_vector(vocab) & (matches.how == Match.NONE))
+        space = self._space(progress)
+        sums = self._sums(new, np.zeros(vocab.size, bool), space, progress)
+        quality = self._quality(space, progress)
+        weights = _weights(vocab.size, self.donor.size, matches, new, sums)
+        combined = int(sums.found.sum())
+        facts = {
+            "donor": f"{self.donor.name}@{self.donor.id}",
+            "exact": matches.count(Match.EXACT),
+            "with_or_without_space": matches.count(Match.WORD_START),
+            "combined": combined,
+            "without_vector": len(new) - combined,
+            **quality,
+        }
+        progress.note(_breakdown(facts, vocab.size))
+        return SourceVectors(vocab, _Weighted(self.donor, weights), facts, lambda: tuple(inputs), origin="the donor")
+
+    def _space(self, progress: Progress) -> Float32[np.ndarray, "vocab dim"] | None:
+        """For matching pursuit, unit vectors of all tokens of the new tokenizer."""
+        if self.config.transfer.method != "omp":
+            return None
+        if self.guide:
+            return self.guide.vectors(slice(0, self.tokenizer.vocab.size))
+        from costbank.sources.vocabulary import spelling_vectors
+
+        vocab, settings = self.tokenizer.vocab, VocabularyConfig()
+        rows, _ = spelling_vectors(vocab, settings, min(settings.dim, vocab.size - 1), progress)
+        return normalize(rows)[0]
+
+    def _sums(
+        self,
+        tokens: Int64[np.ndarray, "tokens"],
+        held_out: Bool[np.ndarray, "vocab"],
+        space: Float32[np.ndarray, "vocab dim"] | None,
+        progress: Progress,
+    ) -> Sums:
+        """Sums of donor rows for some tokens, in which no row of a held-out token takes part."""
+        vocab, matches = self.tokenizer.vocab, self.matches
+        taken = set(matches.rows[held_out].tolist())
+        if space is None:
+            rows = {word: row for word, row in self.donor_rows.items() if row not in taken}
+            with progress.step("segment", len(tokens), "tokens") as step:
+                texts = [vocab.token(token_id) for token_id in tokens.tolist()]
+                return segmented_sums(texts, rows, self.donor.vocab.counts, step.advance)
+        shared = np.flatnonzero((matches.rows >= 0) & space.any(axis=1))
+        shared = shared[~np.isin(matches.rows[shared], list(taken))]
+        with progress.step("matching pursuit", len(tokens), "tokens") as step:
+            sums = matching_pursuit(space[tokens], space[shared], self.config.transfer.atoms, step.advance)
+        return Sums(np.where(sums.rows >= 0, matches.rows[shared][sums.rows], -1), sums.weights)
+
+    def _quality(self, space: Float32[np.ndarray, "vocab dim"] | None, progress: Progress) -> dict[str, Any]:
+        """Make known tokens as if they were new, and hold them against their rows in the donor."""
+        vocab, matches = self.tokenizer.vocab, self.matches
+        lengths = np.diff(vocab.offsets)
+        known = np.flatnonzero((matches.how == Match.EXACT) & (vocab.status == TokenStatus.OK) & (lengths > 2))
+        sample = np.random.default_rng(_SEED).permutation(known)[: min(_HELD_OUT, len(known) // _HELD_OUT_SHARE)]
+        held_out = np.zeros(vocab.size, bool)
+        held_out[sample] = True
+        held_out[[i for token in sample.tolist() for i in _variants(vocab, token)]] = True
+        sums = self._sums(sample, held_out, space, progress)
+        sample, sums = sample[sums.found], sums.only(sums.found)
+        if not len(sample):
+            return {"held_out": 0}
+        true = self.donor.vectors(matches.rows[sample])
+        made = normalize(_weighted(self.donor, _as_matrix(sums, self.donor.size)))[0]
+        others = self.donor.usable.copy()
+        others[matches.rows[held_out & (matches.rows >= 0)]] = False
+        nearest = [nearest_to(rows, self.donor.vectors, others, _OVERLAP_AT).tolist() for rows in (true, made)]
+        overlap = [len(set(a) & set(b)) / len(a) for a, b in zip(*nearest, strict=True)]
+        shuffled = np.einsum("rd,rd->r", true, np.roll(made, 1, axis=0))
+        return {
+            "held_out": len(sample),
+            "held_out_cosine": round(float(np.einsum("rd,rd->r", true, made).mean()), 4),
+            "held_out_chance_cosine": round(float(shuffled.mean()), 4),
+            "held_out_overlap": round(float(np.mean(overlap)), 4),
+        }
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Sums of donor rows in the order of the new ids."""
+
+    donor: Bank
+    weights: Any
+
+    def __iter__(self) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+        for start, stop in row_ranges(self.weights.shape[0], 4 * self.donor.dim):
+            yield _weighted(self.donor, self.weights[start:stop])
+
+
+def _weighted(donor: Bank, weights: Any) -> Float32[np.ndarray, "rows dim"]:
+    """A sparse matrix times the donor's rows, of which only those that have a weight are read."""
+    used = np.unique(weights.indices)
+    if not len(used):
+        return np.zeros((weights.shape[0], donor.dim), np.float32)
+    return np.asarray(weights[:, used] @ donor.vectors(used.astype(np.int64)), np.float32)
+
+
+def _weights(vocab_size: int, donor_size: int, matches: Matches, new: np.ndarray, sums: Sums) -> Any:
+    """Which donor rows each new row is the sum of: `scipy.sparse.csr_matrix` of float32 [new, donor]."""
+    matched = np.flatnonzero(matches.rows >= 0)
+    token, place = np.nonzero(sums.rows >= 0)
+    rows = np.concatenate([matched, new[token]])
+    columns = np.concatenate([matches.rows[matched], sums.rows[token, place]])
+    values = np.concatenate([np.ones(len(matched), np.float32), sums.weights[token, place]])
+    return sparse.csr_matrix((values, (rows, columns)), (vocab_size, donor_size))
+
+
+def _as_matrix(sums: Sums, donor_size: int) -> Any:
+    none = Matches(np.full(len(sums.rows), -1), np.zeros(len(sums.rows), np.uint8))
+    return _weights(len(sums.rows), donor_size, none, np.arange(len(sums.rows)), sums)
+
+
+def _can_have_vector(vocab: Vocab) -> Bool[np.ndarray, "vocab"]:
+    return np.isin(vocab.status, (TokenStatus.OK, TokenStatus.BYTE)) & (np.diff(vocab.offsets) > 0)
+
+
+def _variants(vocab: Vocab, token_id: int) -> list[int]:
+    """Ids of the same bytes, with or without a space before."""
+    word = vocab.token(token_id).removeprefix(b" ")
+    return [*vocab.ids_of(word), *vocab.ids_of(b" " + word)]
+
+
+def _checked(bank: Bank) -> InputFile:
+    """The bank's vectors as an input, once what is about to be read is what the manifest says."""
+    for name in (TOKENS, VECTORS):
+        if sha256_file(bank.path / name).sha256 != bank.manifest.files[name].sha256:
+            raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
+    facts = bank.manifest.files[VECTORS]
+    return InputFile(f"{bank.name}@{bank.id}", facts.size, facts.sha256)
+
+
+def _breakdown(facts: dict[str, Any], size: int) -> str:
+    parts = (
+        f"of {size:,} tokens {facts['exact']:,} have their exact bytes in the donor, "
+        f"{facts['with_or_without_space']:,} the same with or without a space, {facts['combined']:,} are sums of its "
+        f"rows, {facts['without_vector']:,} remain without a vector"
+    )
+    if not facts["held_out"]:
+        return f"{parts}; too few tokens are shared to hold some out and measure the sums"
+    return (
+        f"{parts}; {facts['held_out']:,} known tokens made as such sums have a mean cosine of "
+        f"{facts['held_out_cosine']} to their true rows ({facts['held_out_chance_cosine']} by chance) and "
+        f"{facts['held_out_overlap']:.0%} of the "
+        f"{_OVERLAP_AT} nearest tokens in common"
+    )

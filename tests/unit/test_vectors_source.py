@@ -1,0 +1,214 @@
+"""Banks from vectors that exist already."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from safetensors.numpy import save_file
+
+import costbank
+from costbank.bank import Bank
+from costbank.config import BuildConfig, VectorFileConfig
+from costbank.errors import InputError, InputNotFoundError, UsageError
+from costbank.progress import QuietProgress
+from costbank.sources.wordfiles import open_word_file, read_word_file
+from costbank.tokenizers import load_tokenizer
+
+DIM = 6
+WORDS = ["the", "King", "▁queen", "Ġtown", "naïve", "日本", "of"]
+
+
+@pytest.fixture
+def kv(random: np.random.Generator) -> KeyedVectors:
+    vectors = KeyedVectors(DIM)
+    vectors.add_vectors(WORDS, random.standard_normal((len(WORDS), DIM)).astype(np.float32))
+    return vectors
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A byte-level tokenizer.json with word starts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = ["Ġthe", "the", "Ġking", "Ġqueen", "queen", "Ġtown", "naÃ¯ve", "xyz", "Ġof", "OF", "æ"]
+    made = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def _build(tokenizer: Path, store: Path, **settings) -> Bank:
+    notes: list[str] = []
+    progress = QuietProgress()
+    progress.note = notes.append  # type: ignore[method-assign]
+    config = BuildConfig(
+        source="vectors", tokenizer=tokenizer, store=store, name="v", vector_file=VectorFileConfig(**settings)
+    )
+    bank = costbank.build(config, progress)
+    bank.notes = notes  # type: ignore[attr-defined]
+    return bank
+
+
+def _written(kv: KeyedVectors, path: Path, layout: str) -> Path:
+    if layout == "glove":
+        kv.save_word2vec_format(str(path))
+        path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    else:
+        kv.save_word2vec_format(str(path), binary=layout == "word2vec-binary")
+    return path
+
+
+LAYOUTS = ["word2vec-text", "word2vec-binary", "glove"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_word_file_is_read_as_gensim_reads_it(kv: KeyedVectors, tmp_path: Path, layout: str, compressed: bool):
+    path = _written(kv, tmp_path / "v", layout)
+    if compressed:
+        path = tmp_path / "v.gz"
+        path.write_bytes(gzip.compress((tmp_path / "v").read_bytes()))
+    file = open_word_file(path)
+    assert (file.layout, file.dim, file.words) == (layout, DIM, None if layout == "glove" else len(WORDS))
+    found = read_word_file(file, lambda _: True)
+    assert found.words == len(WORDS)
+    form = "word2vec-text" if layout == "glove" else layout
+    expected = KeyedVectors.load_word2vec_format(
+        str(_written(kv, tmp_path / "expected", form)), binary=form == "word2vec-binary"
+    )
+    words = [word.encode() for word in WORDS]
+    words[2:4] = [b" queen", b" town"]
+    assert list(found.rows) == words
+    assert np.array_equal(found.vectors, expected.vectors)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tokens_meet_words_by_bytes_then_word_start_then_case(
+    kv: KeyedVectors, tokenizer: Path, tmp_path: Path, layout: str
+):
+    bank = _build(tokenizer, tmp_path / "store", path=_written(kv, tmp_path / "v", layout))
+    # Ġthe the Ġking Ġqueen queen Ġtown naïve xyz Ġof OF and a lone byte of a character
+    words = [0, 0, 1, 2, 2, 3, 4, -1, 6, 6, -1]
+    expected = np.array([kv.vectors[w] / np.linalg.norm(kv.vectors[w]) if w >= 0 else np.zeros(DIM) for w in words])
+    assert np.allclose(bank.vectors(), expected, atol=1e-6)
+    assert bank.manifest.status["unseen"] == 2
+    facts = bank.manifest.facts
+    counted = [facts[f"matched{how}"] for how in ("", "_exactly", "_by_word_start", "_in_lower_case")]
+    assert counted == [9, 4, 3, 2]
+    assert any("9 of 11 tokens have a vector: 4 by their exact bytes, 3" in note for note in bank.notes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("match", "matched"), [("exact", 4), ("word-start", 7), ("folded", 9)])
+def test_how_loosely_is_a_setting(kv: KeyedVectors, tokenizer: Path, tmp_path: Path, match: str, matched: int):
+    path = _written(kv, tmp_path / "v", "word2vec-text")
+    assert _build(tokenizer, tmp_path / "store", path=path, match=match).manifest.facts["matched"] == matched
+
+
+def test_words_with_spaces_and_words_that_come_twice(tmp_path: Path):
+    (tmp_path / "glove.txt").write_text("the 1 2\n. . . 3 4\nthe 9 9\nqueen\t5\t6 \n")
+    found = read_word_file(open_word_file(tmp_path / "glove.txt"), lambda _: True)
+    assert found.rows == {b"the": 0, b". . .": 1, b"queen": 2}
+    assert found.vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def _array(folder: Path, kind: str, rows: np.ndarray) -> Path:
+    path = folder / f"rows.{kind}"
+    if kind == "npy":
+        np.save(path, rows)
+    else:
+        save_file({"words": rows}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_an_array_and_the_list_of_its_words(kv: KeyedVectors, tokenizer: Path, tmp_path: Path, kind: str, dtype: str):
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
+    rows = kv.vectors.astype(dtype)
+    path = _array(tmp_path, kind, rows)
+    tensor = "words" if kind == "safetensors" else None
+    bank = _build(tokenizer, tmp_path / "store", path=path, vocabulary=tmp_path / "words.txt", tensor=tensor)
+    assert bank.manifest.facts["matched"] == 9
+    wide = rows.astype(np.float32)
+    assert np.allclose(bank.vectors()[3], wide[2] / np.linalg.norm(wide[2]), atol=1e-6)
+    assert [file["name"] for file in bank.manifest.inputs] == [path.name, "words.txt"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors"])
+def test_an_array_without_a_list_is_by_id(random: np.random.Generator, tokenizer: Path, tmp_path: Path, kind: str):
+    rows = random.standard_normal((14, DIM)).astype(np.float32)
+    bank = _build(tokenizer, tmp_path / "store", path=_array(tmp_path, kind, rows), tensor="words")
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    size = load_tokenizer(tokenizer).vocab.size
+    assert np.allclose(bank.vectors()[:size], expected[:size], atol=1e-6)
+    assert bank.size == 14
+    assert bank.manifest.status["unused"] == 14 - size
+    assert any("row i of rows" in note for note in bank.notes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("cut", [1, 30])
+def test_a_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokenizer: Path, tmp_path: Path, layout: str, cut: int):
+    path = _written(kv, tmp_path / "v", layout)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(InputError, match=r"says that it holds 7 words|ends within line 8"):
+        _build(tokenizer, tmp_path / "store", path=path)
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_a_compressed_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokenizer: Path, tmp_path: Path):
+    path = tmp_path / "v.gz"
+    path.write_bytes(gzip.compress(_written(kv, tmp_path / "v", "glove").read_bytes())[:-40])
+    with pytest.raises(InputError, match=r"v\.gz"):
+        _build(tokenizer, tmp_path / "store", path=path)
+
+
+BROKEN = {
+    "a line short of a number": (b"the 1 2 3\nking 1 2\n", "line 2 does not hold a word and 3 numbers"),
+    "a number that is none": (b"the 1 2 3\nof 1 x 3\n", "line 2 does not hold a word and 3 numbers"),
+    "no vectors": (b"It was the best of times.\nIt was the worst.\n", "neither word2vec's"),
+    "nothing": (b"", "is empty"),
+    "no word in common": (b"uno 1 2 3\ndos 1 2 3\n", "0 of the tokenizer's 11 tokens"),
+    "an infinite vector": (b"the 1 2 3\nof 1 inf 3\n", "holds NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_be_used_is_refused(tokenizer: Path, tmp_path: Path, case: str):
+    content, message = BROKEN[case]
+    (tmp_path / "v").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v")
+
+
+ARRAYS = {
+    "of one axis": (np.ones(5), r"of shape \[5\]"),
+    "of integers": (np.ones((20, 3), np.int64), "holds int64"),
+    "of objects": (np.array([{}]), "no .npy array of numbers"),
+    "with too few rows": (np.ones((4, 3)), "has 4 rows, and the tokenizer has 11 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_arrays_that_do_not_fit_are_refused(tokenizer: Path, tmp_path: Path, case: str):
+    array, message = ARRAYS[case]
+    np.save(tmp_path / "v.npy", array, allow_pickle=True)
+    with pytest.raises(InputError, match=message):
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
+
+
+def test_a_list_of_another_length_is_refused(tokenizer: Path, tmp_path: Path):
+    np.save(tmp_path / "v.npy", np.ones((20, 3)))
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="lists 2 words for 20 rows"):
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy", vocabulary=tmp_path / "words.txt")
+
+
+def test_what_is_missing_is_named(tokenizer: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="needs their file"):
+        _build(tokenizer, tmp_path)
+    with pytest.raises(InputNotFoundError, match=r"nothing\.txt"):
+        _build(tokenizer, tmp_path, path=tmp_path / "nothing.txt")
