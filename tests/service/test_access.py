@@ -1,5 +1,5 @@
 import pytest
-from costbank_service import Settings, create_app
+from costbank_service import Settings, create_app, load_settings
 from costbank_service.settings import check_exposure
 from fastapi.testclient import TestClient
 
@@ -43,3 +43,25 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert (settings.store, settings.max_k, settings.port) == (tmp_path, 7, 99)
     assert settings.api_key is not None
     assert "k" not in repr(settings.api_key)
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
+    for name in ("API_KEY", "STORE", "PORT"):
+        monkeypatch.setenv(f"COSTBANK_{name}", "")
+    settings = load_settings()
+    assert settings.api_key is None
+    assert settings.port == 8137
+    with pytest.raises(UsageError, match="no key"):
+        check_exposure(load_settings(host="0.0.0.0"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "none"), ("MAX_K", "0"), ("NO_AUTH", "perhaps")])
+def test_a_variable_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(f"COSTBANK_{name}", value)
+    with pytest.raises(UsageError, match=rf"\$COSTBANK_{name}: "):
+        load_settings()
+
+
+def test_a_key_is_never_empty():
+    with pytest.raises(UsageError, match="COSTBANK_API_KEY"):
+        load_settings(api_key="")

@@ -1,3 +1,4 @@
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -72,3 +73,41 @@ def test_a_corpus_without_words_is_refused(news_model: Path, tmp_path: Path):
     path.write_text("\n \n\n")
     with pytest.raises(CorpusError, match="holds no text"):
         encode_corpus([path], load_tokenizer(news_model), "line", tmp_path / "cache", QUIET)
+
+
+@pytest.mark.parametrize(("name", "bytes_kept"), [("ids", 1_001), ("ids", 1_000), ("ends", 80), ("ends", 0)])
+def test_an_entry_that_is_not_whole_is_encoded_anew(
+    news: Path, news_model: Path, tmp_path: Path, name: str, bytes_kept: int
+):
+    tokenizer = load_tokenizer(news_model)
+    whole = encode_corpus([news], tokenizer, "line", tmp_path, QUIET).counts
+    (entry,) = tmp_path.iterdir()
+    os.truncate(entry / name, bytes_kept)
+    assert np.array_equal(encode_corpus([news], tokenizer, "line", tmp_path, QUIET).counts, whole)
+
+
+def test_another_version_of_the_tokenizers_library_encodes_anew(
+    news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tokenizer = load_tokenizer(news_model)
+    encode_corpus([news], tokenizer, "line", tmp_path, QUIET)
+    monkeypatch.setattr(cache_module, "version", lambda name: f"{name} 99")
+    encode_corpus([news], tokenizer, "line", tmp_path, QUIET)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, encode = tmp_path / "text", cache_module._encode_into
+    path.write_text("one two\n")
+
+    def append_meanwhile(directory, text, *rest):
+        encode(directory, text, *rest)
+        with text.open("a") as file:
+            file.write("three\n")
+
+    monkeypatch.setattr(cache_module, "_encode_into", append_meanwhile)
+    with pytest.raises(CorpusError, match="was changed while it was read"):
+        encode_corpus([path], load_tokenizer(news_model), "line", tmp_path / "cache", QUIET)
+    assert list((tmp_path / "cache").iterdir()) == []

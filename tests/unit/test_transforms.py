@@ -1,0 +1,111 @@
+"""Transforms against their definitions, computed densely in float64."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from costbank.errors import InputError, UsageError
+from costbank.transforms import fit_transforms, normalize, output_dim, parse_transform
+
+DIM = 12
+
+
+@pytest.fixture
+def rows(random: np.random.Generator) -> np.ndarray:
+    """Rows with a mean and unequal variances; every tenth is zero, as rows without a vector are."""
+    made = random.standard_normal((300, DIM)) * np.linspace(0.5, 3, DIM) @ random.standard_normal((DIM, DIM)) + 2
+    made[::10] = 0
+    return made.astype(np.float32)
+
+
+def _apply(rows: np.ndarray, transforms: tuple[str, ...], blocks: int = 7) -> np.ndarray:
+    affine, applied = fit_transforms(transforms, np.array_split(rows, blocks))
+    assert [record["name"] for record in applied] == list(transforms)
+    return affine(rows, rows.any(axis=1))
+
+
+def _center(x: np.ndarray) -> np.ndarray:
+    return x - x.mean(axis=0)
+
+
+def _abtt(x: np.ndarray, count: int) -> np.ndarray:
+    """Algorithm 1 of Mu and Viswanath (2018)."""
+    x = _center(x)
+    top = PCA(count).fit(x).components_
+    return x - x @ top.T @ top
+
+
+def _whiten(x: np.ndarray) -> np.ndarray:
+    x = _center(x)
+    values, directions = np.linalg.eigh(x.T @ x / len(x))
+    return x @ directions / np.sqrt(values)
+
+
+DENSE = {
+    ("center",): _center,
+    ("abtt:3",): lambda x: _abtt(x, 3),
+    ("abtt",): lambda x: _abtt(x, 2),
+    ("pca:5",): lambda x: PCA(5).fit_transform(x),
+    ("whiten",): _whiten,
+    ("center", "center"): _center,
+    ("abtt:1", "pca:4"): lambda x: PCA(4).fit_transform(_abtt(x, 1)),
+    ("pca:6", "whiten"): lambda x: _whiten(PCA(6).fit_transform(x)),
+}
+
+
+@pytest.mark.parametrize("transforms", DENSE, ids=" ".join)
+def test_a_transform_is_what_its_definition_says(rows: np.ndarray, transforms: tuple[str, ...]):
+    """Directions are unique up to their sign and whitening up to a turn, so inner products are compared."""
+    found = _apply(rows, transforms)
+    usable = rows.any(axis=1)
+    expected = DENSE[transforms](rows[usable].astype(np.float64))
+    assert found.shape[1] == expected.shape[1] == output_dim(transforms, DIM)
+    scale = np.abs(expected @ expected.T).max()
+    assert np.allclose(found[usable] @ found[usable].T, expected @ expected.T, atol=2e-4 * scale)
+    assert not found[~usable].any()
+
+
+def test_directions_without_variance_are_not_blown_up(rows: np.ndarray):
+    flat = np.concatenate([rows, np.where(rows.any(axis=1, keepdims=True), 0.25, 0)], axis=1).astype(np.float32)
+    found = _apply(flat, ("whiten",))
+    assert np.abs(found).max() < 10
+    assert np.linalg.matrix_rank(found) == DIM
+
+
+@pytest.mark.parametrize("transforms", [("center",), ("pca:4",), ("whiten",)])
+def test_how_rows_come_in_blocks_changes_next_to_nothing(rows: np.ndarray, transforms: tuple[str, ...]):
+    assert np.allclose(_apply(rows, transforms, 1), _apply(rows, transforms, 60), atol=1e-3)
+
+
+def test_a_large_mean_costs_no_digits(random: np.random.Generator):
+    rows = (random.standard_normal((500, 4)) + 1e4).astype(np.float32)
+    found = _apply(rows, ("whiten",))
+    assert np.allclose(np.cov(found.T, bias=True), np.eye(4), atol=1e-3)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(InputError, match="fewer than two rows"):
+        fit_transforms(("center",), [np.eye(1, 3, dtype=np.float32), np.zeros((5, 3), np.float32)])
+
+
+@pytest.mark.parametrize("text", ["twist", "center:2", "pca", "pca:0", "abtt:x", "whiten:1", ""])
+def test_what_is_no_transform_is_refused(text: str):
+    with pytest.raises(UsageError, match="no transform"):
+        parse_transform(text)
+
+
+@pytest.mark.parametrize("transforms", [("pca:13",), ("abtt:12",), ("pca:4", "abtt:4"), ("pca:4", "pca:5")])
+def test_more_directions_than_there_are_are_refused(transforms: tuple[str, ...]):
+    with pytest.raises(UsageError, match="more directions"):
+        output_dim(transforms, DIM)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_are_divided_by_their_exact_length(random: np.random.Generator, dtype: type):
+    rows = (random.standard_normal((50, 300)) * 10.0 ** random.integers(-3, 3, (50, 1))).astype(dtype)
+    rows[7] = 0
+    unit, norms = normalize(rows)
+    exact = np.linalg.norm(rows.astype(np.float64), axis=1)
+    assert np.allclose(norms, exact, rtol=1e-7)
+    divided = rows.astype(np.float64) / np.where(exact > 0, exact, 1)[:, None]
+    assert np.array_equal(unit, divided.astype(np.float32))
