@@ -98,6 +98,10 @@ class Bank:
         """The rows of some ids, or of all, as float32; F32 slices are read-only views of the file."""
         return self._vectors.float32(ids)
 
+    def release(self) -> None:
+        """Let go of the pages of rows that were read, so that a pass over gigabytes does not count as memory in use."""
+        self._vectors.release()
+
     @cached_property
     def usable(self) -> Bool[np.ndarray, "vocab"]:
         """Which tokens have a vector."""

@@ -58,6 +58,11 @@ def test_the_public_names_are_these():
              "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer", "load_tokenizer"],
         ),
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
+        (
+            "costbank.analysis.health",
+            ["Duplicates", "Finding", "Health", "Hubness", "Isotropy", "NamedGroup", "NamedToken", "Norms",
+             "Saturation", "Severity", "UnderTraining", "health"],
+        ),
     ],
 )  # fmt: skip
 def test_the_names_of_each_room_are_these(module: str, names: list[str]):

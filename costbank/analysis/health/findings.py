@@ -1,0 +1,281 @@
+"""What is worth saying of the measures: a code that does not change, how much it weighs, whom it is about, what to do.
+
+Of tokens one by one, a share below 0.1 % of those with a vector is information, below 5 % a warning, and from there on
+serious: a few bad rows in a vocabulary of a hundred thousand hardly move a loss. The bounds on numbers of the whole
+bank are the project's own; they stand at the top of this module.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from costbank.analysis.health.hubness import HUB_FACTOR
+from costbank.analysis.health.likeness import NEAR_COST, Groups
+from costbank.analysis.health.measures import Measures
+from costbank.analysis.health.result import Finding, NamedGroup, NamedToken, Severity
+from costbank.analysis.health.rows import LEAST_DIM
+from costbank.bank import Bank
+from costbank.vocab import TokenStatus
+
+__all__ = ["findings"]
+
+_WARNING_SHARE, _SERIOUS_SHARE = 0.001, 0.05
+_WARNING_COSINE, _SERIOUS_COSINE = 0.25, 0.5
+_LEAST_ISOTROPY = 0.05
+_WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE = 0.05, 0.2
+_WARNING_UNSEEN_SHARE = 0.5
+
+_WEIGHT = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
+_NOTHING_TO_DO = "Nothing needs to be done."
+
+
+def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
+    """All findings, the weightiest first, each naming `named` tokens at most."""
+    look = _Look(bank, measures, named)
+    if not measures.rows.usable.any():
+        return tuple(look.emptiness())
+    parts = (look.evidence, look.lengths, look.directions, look.hubs, look.likeness, look.saturation, look.training)
+    found = [finding for part in parts for finding in part()]
+    return tuple(sorted(found, key=lambda finding: _WEIGHT[finding.severity]))
+
+
+class _Look:
+    """Findings of one bank, a method for each thing that is looked at."""
+
+    def __init__(self, bank: Bank, measures: Measures, named: int) -> None:
+        self._bank, self._measures, self._named = bank, measures, named
+        self._usable = int(measures.rows.usable.sum())
+        self._transformed = bool(bank.manifest.config.get("transforms"))
+        self._word2vec = bank.manifest.source == "word2vec"
+
+    def emptiness(self) -> Iterator[Finding]:
+        meaning = "No token has a vector: all mistakes cost 1, and EMO cannot tell them apart."
+        advice = "Check what the bank was built from, and build it anew."
+        yield Finding("no-vectors", Severity.SERIOUS, self._bank.size, 1.0, (), (), meaning, advice)
+
+    def evidence(self) -> Iterator[Finding]:
+        """Tokens that have no vector, and those that should have one."""
+        status = self._bank.vocab.status
+        ordinary = np.isin(status, (TokenStatus.OK, TokenStatus.BYTE))
+        unseen = np.flatnonzero(status == TokenStatus.UNSEEN)
+        if len(unseen):
+            share = len(unseen) / (len(unseen) + int(ordinary.sum()))
+            yield self._about(
+                "unseen-tokens",
+                unseen,
+                f"{share:.1%} of the tokens that a text can hold are unseen and have no vector: they cost 1 to all.",
+                "Give more text to --corpus, or lower the bar with --set word2vec.min_count=N."
+                if self._word2vec
+                else "The source has no row for them, or a zero one: take another if your text holds these tokens.",
+                share=share,
+                severity=Severity.WARNING if share > _WARNING_UNSEEN_SHARE else Severity.INFO,
+            )
+        zero = np.flatnonzero(ordinary & ~self._measures.rows.usable)
+        if len(zero):
+            yield self._about(
+                "zero-rows",
+                zero,
+                "These tokens count as usable (status ok or byte), but their rows are zero: they cost 1 to all.",
+                "Build the bank anew with this version, which marks such tokens unseen.",
+            )
+
+    def lengths(self) -> Iterator[Finding]:
+        norms, raw = self._measures.norms, self._bank.raw
+        if norms is None or raw is None:
+            yield self._unknown(
+                "no-raw-norms",
+                "The bank does not say how long its rows were before they became unit rows.",
+                "Build it anew with this version to know.",
+            )
+            return
+        usable = self._measures.rows.usable
+        short = np.flatnonzero(usable & (raw.norms < norms.small_below))
+        if len(short):
+            yield self._about(
+                "small-norms",
+                short[np.argsort(raw.norms[short], kind="stable")],
+                f"Raw rows far shorter than the median of {norms.median:.3g} (below {norms.small_below:.3g}), as rows "
+                "are that were hardly trained: their directions may be noise. Lengths in parentheses.",
+                self._more_evidence(),
+                values=raw.norms,
+            )
+        long = np.flatnonzero(usable & (raw.norms > norms.large_above))
+        if len(long):
+            also = "; the transforms were fitted with them" if self._transformed else ""
+            yield self._about(
+                "large-norms",
+                long[np.argsort(-raw.norms[long], kind="stable")],
+                f"Raw rows far longer than the median of {norms.median:.3g} (above {norms.large_above:.3g}). Costs "
+                "look at directions alone, so they weigh no more than others. Lengths in parentheses.",
+                f"See with `costbank nearest` whether their neighbors make sense{also}.",
+                values=raw.norms,
+                severity=Severity.INFO,
+            )
+
+    def directions(self) -> Iterator[Finding]:
+        mean, isotropy = self._measures.rows.mean_cosine, self._measures.rows.isotropy
+        if mean is not None and mean >= _WARNING_COSINE:
+            yield self._about_all(
+                "high-mean-cosine",
+                Severity.SERIOUS if mean >= _SERIOUS_COSINE else Severity.WARNING,
+                f"Two tokens taken at random have a cosine of {mean:.2f}, so a cost of {1 - mean:.2f} instead of about "
+                "1: rows share a direction, and costs tell unrelated tokens from related ones less well.",
+                self._transform("the mean and the strongest directions"),
+            )
+        if isotropy is not None and isotropy.score < _LEAST_ISOTROPY:
+            yield self._about_all(
+                "low-isotropy",
+                Severity.WARNING,
+                f"The rows vary in few directions, as {isotropy.effective_dimension:.1f} of {self._bank.dim:,} "
+                "dimensions would if used alike. These few decide most costs.",
+                self._transform("the mean and the strongest directions"),
+            )
+
+    def hubs(self) -> Iterator[Finding]:
+        hubness, counts = self._measures.hubness, self._measures.occurrences
+        if hubness is None or counts is None:
+            yield self._unknown(
+                "no-neighbor-table",
+                "The bank has no neighbor table (k = 0): hubs and near-duplicates were not looked for.",
+                "Build it with --set neighbors.k=10 or more to know.",
+            )
+            return
+        least, share = HUB_FACTOR * hubness.k, hubness.hub_share
+        hubs = np.flatnonzero(counts >= least)
+        if len(hubs):
+            yield self._about(
+                "hubs",
+                hubs[np.argsort(-counts[hubs], kind="stable")],
+                f"Each is among the {hubness.k} nearest of {least:,} tokens or more (how many, in parentheses), and "
+                f"together they take {share:.1%} of all places there: a mistake that predicts one of them is cheap for "
+                "many right tokens, whatever they mean.",
+                self._transform("what all rows share and hubs are near to (Suzuki et al. 2013)"),
+                values=counts,
+                severity=_severity(share, _WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE),
+            )
+
+    def likeness(self) -> Iterator[Finding]:
+        if self._measures.equal:
+            yield self._about_groups(
+                "duplicates",
+                self._measures.equal,
+                "The rows of these tokens are the same bit for bit: to take one for the other costs next to nothing.",
+            )
+        if self._measures.near:
+            yield self._about_groups(
+                "near-duplicates",
+                self._measures.near,
+                f"The rows of these tokens differ, but a chain of costs below {NEAR_COST:.0e} joins them: no loss "
+                "can tell them apart.",
+            )
+
+    def saturation(self) -> Iterator[Finding]:
+        if self._measures.saturation is None:
+            turned, short = "a transform has turned the rows", f"rows of fewer than {LEAST_DIM} elements do not show it"
+            yield self._unknown(
+                "saturation-unknown",
+                f"Saturated rows were not looked for: {turned if self._transformed else short}.",
+                "Build once without transforms to know." if self._transformed else _NOTHING_TO_DO,
+            )
+            return
+        variation, share = self._measures.rows.variation, self._measures.rows.at_top / self._bank.dim
+        whole, partly = self._measures.whole, self._measures.partly
+        why = "Sign-based optimisers such as Lion leave rows of tokens so that hardly occur; such rows mean nothing."
+        if len(whole):
+            yield self._about(
+                "saturated-rows",
+                whole[np.argsort(variation[whole], kind="stable")],
+                "All elements of these rows have nearly the same magnitude (its standard deviation over its mean in "
+                f"parentheses; 0.76 for normal elements). {why}",
+                self._more_evidence(),
+                values=variation,
+            )
+        if len(partly):
+            yield self._about(
+                "partly-saturated-rows",
+                partly[np.argsort(-share[partly], kind="stable")],
+                "Many elements of these rows are at the row's largest magnitude (the share of them in parentheses). "
+                f"{why}",
+                self._more_evidence(),
+                values=share,
+            )
+
+    def training(self) -> Iterator[Finding]:
+        training, raw = self._measures.under_training, self._bank.raw
+        if training is None or raw is None:
+            if self._word2vec:
+                instead = "ids below word2vec.min_count are unseen"
+            else:
+                instead = "small norms are the only sign" if raw is not None else "nor are norms known"
+            yield self._unknown(
+                "no-unused-rows",
+                "There are no rows that no text uses, so nearness to such rows cannot tell which tokens were hardly "
+                f"trained; {instead}.",
+                _NOTHING_TO_DO,
+            )
+        elif training.candidates:
+            yield self._about(
+                "under-trained",
+                self._measures.candidates,
+                "The raw rows of these tokens are nearer to the mean of rows that no text uses (cosine above "
+                f"{training.threshold:.2f}, in parentheses) than is usual ({training.median:.2f}): the model has "
+                "hardly learnt them (Land & Bartolo 2024).",
+                self._more_evidence(),
+                values=raw.to_unused,
+            )
+
+    def _more_evidence(self) -> str:
+        if self._word2vec:
+            return "Give more text, or raise --set word2vec.min_count=N, so that tokens of little evidence are unseen."
+        return (
+            "Use another checkpoint, or build with --source word2vec from your text, where rare tokens are unseen. "
+            "Where text hardly holds these tokens, they do little harm."
+        )
+
+    def _transform(self, what: str) -> str:
+        if self._bank.dim < 3:
+            return "Build with more dimensions."
+        if self._transformed:
+            return "Transforms were applied already: remove more directions with abtt:N, or use another source."
+        count = max(1, round(self._bank.dim / 100))
+        return (
+            f"Build with --set 'transforms=[\"abtt:{count}\"]', which removes {what}; dim / 100 directions are what "
+            "Mu & Viswanath (2018) advise."
+        )
+
+    def _about(
+        self,
+        code: str,
+        ids: np.ndarray,
+        meaning: str,
+        advice: str,
+        values: np.ndarray | None = None,
+        share: float | None = None,
+        severity: Severity | None = None,
+    ) -> Finding:
+        share = len(ids) / self._usable if share is None else share
+        named = self._names(ids, values)
+        return Finding(code, severity or _severity(share), len(ids), share, named, (), meaning, advice)
+
+    def _about_groups(self, code: str, groups: Groups, meaning: str) -> Finding:
+        count = sum(map(len, groups))
+        named = tuple(NamedGroup(len(group), self._names(group)) for group in groups[: self._named])
+        share = count / self._usable
+        return Finding(code, _severity(share), count, share, (), named, meaning, self._more_evidence())
+
+    def _about_all(self, code: str, severity: Severity, meaning: str, advice: str) -> Finding:
+        return Finding(code, severity, self._usable, 1.0, (), (), meaning, advice)
+
+    def _unknown(self, code: str, meaning: str, advice: str) -> Finding:
+        return Finding(code, Severity.INFO, 0, 0.0, (), (), meaning, advice)
+
+    def _names(self, ids: np.ndarray, values: np.ndarray | None = None) -> tuple[NamedToken, ...]:
+        show = self._bank.vocab.display
+        chosen = ids[: self._named].tolist()
+        return tuple(NamedToken(i, show(i), None if values is None else float(values[i])) for i in chosen)
+
+
+def _severity(share: float, warning: float = _WARNING_SHARE, serious: float = _SERIOUS_SHARE) -> Severity:
+    if share >= serious:
+        return Severity.SERIOUS
+    return Severity.WARNING if share >= warning else Severity.INFO

@@ -1,0 +1,57 @@
+"""Rows that stand apart in what was measured of them before they became unit rows."""
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from costbank.analysis.health.result import Norms, UnderTraining
+
+__all__ = ["near_unused", "norm_outliers"]
+
+_DEVIATIONS = 6.0
+_LEAST_FACTOR = 2.0
+_MAD_TO_DEVIATION = 1.4826
+_QUANTILES = (0, 0.01, 0.25, 0.5, 0.75, 0.99, 1)
+_MOST_COSINE = 1 - 1e-7
+
+
+def norm_outliers(norms: Float32[np.ndarray, "tokens"]) -> Norms:
+    """Lengths of raw rows, and where they are out of the ordinary.
+
+    Length is compared by ratio: a row is an outlier whose logarithm is 6 standard deviations from the median, estimated
+    as 1.4826 × the median absolute deviation (Rousseeuw & Croux 1993), and whose length is twice or half the median at
+    least.
+
+    Args:
+        norms: Euclidean lengths, all above 0; one at least.
+    """
+    logs = np.log(norms.astype(np.float64))
+    middle = float(np.median(logs))
+    reach = max(_DEVIATIONS * _spread(logs, middle), float(np.log(_LEAST_FACTOR)))
+    low, high = float(np.exp(middle - reach)), float(np.exp(middle + reach))
+    least, p1, p25, median, p75, p99, largest = np.quantile(norms.astype(np.float64), _QUANTILES).tolist()
+    small, large = int((norms < low).sum()), int((norms > high).sum())
+    return Norms(least, p1, p25, median, p75, p99, largest, low, high, small, large)
+
+
+def near_unused(cosines: Float32[np.ndarray, "tokens"]) -> tuple[UnderTraining, Int64[np.ndarray, "candidates"]]:
+    """Tokens whose raw rows are near the mean of rows that nothing trained, and their positions, the nearest first.
+
+    The indicator is that of Land & Bartolo 2024 ("Fishing for Magikarp"), who look at the nearest 2 %. Here the
+    distribution gives the threshold: 6 standard deviations above the median on Fisher's z scale, artanh(cosine),
+    estimated by the median absolute deviation, and nearer to 1 than to the median at least.
+
+    Args:
+        cosines: one at least, none NaN.
+    """
+    scale = np.arctanh(np.clip(cosines.astype(np.float64), -_MOST_COSINE, _MOST_COSINE))
+    middle = float(np.median(scale))
+    median = float(np.tanh(middle))
+    least = max(middle + _DEVIATIONS * _spread(scale, middle), float(np.arctanh((1 + median) / 2)))
+    order = np.argsort(-cosines, kind="stable")
+    found = order[scale[order] > least]
+    return UnderTraining(median, float(cosines.max()), float(np.tanh(least)), len(found)), found
+
+
+def _spread(values: np.ndarray, middle: float) -> float:
+    """The standard deviation of normal values, whatever a minority of them is."""
+    return _MAD_TO_DEVIATION * float(np.median(np.abs(values - middle)))

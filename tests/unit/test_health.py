@@ -1,0 +1,498 @@
+"""Whether health sees what was planted in a bank, and nothing where nothing was; numbers against other ways to them."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+import costbank
+from costbank.analysis.health import Finding, Health, Severity, health
+from costbank.analysis.health.hubness import hubness, occurrences
+from costbank.analysis.health.likeness import NEAR_COST, equal_groups, near_groups
+from costbank.analysis.health.outliers import near_unused, norm_outliers
+from costbank.analysis.health.rows import iso_score, measure_rows, saturated_rows
+from costbank.bank import Bank, BankWriter, Store
+from costbank.bank.card import write_card
+from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.neighbors import NeighborTable, exact_neighbors
+from costbank.progress import QuietProgress
+from costbank.tensorfile import TensorSpec, write_tensors
+from costbank.transforms import normalize
+from costbank.vocab import TokenStatus, Vocab
+
+GOLDEN = Store(Path(__file__).parents[2] / "data" / "golden" / "format1")
+
+
+def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source: str = "test", **given) -> Bank:
+    """A bank of these rows, normalised, of tokens `t0`, `t1`, …"""
+    vocab_size, dim = rows.shape
+    unit, lengths = normalize(rows.astype(np.float32))
+    status = given.get("status", [TokenStatus.OK] * vocab_size)
+    vocab = Vocab.from_tokens([f"t{i}".encode() for i in range(vocab_size)], status)
+    with BankWriter(place / "planted") as writer:
+        stored = writer.write_vectors((vocab_size, dim), dtype, [unit])
+        usable = stored.data.any(axis=1)
+        writer.write_tokens(vocab)
+        writer.write_rows(lengths, given.get("to_unused", np.full(vocab_size, np.nan, np.float32)))
+        writer.write_neighbors(exact_neighbors(stored.float32, usable, k) if k else NeighborTable.empty(vocab_size, 0))
+        facts = {
+            "costbank": "0.1.0", "created": "2026-11-21T00:00:00+00:00", "reproducible": True, "source": source,
+            "config": {"source": source, "transforms": given.get("transforms", [])},
+            "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {},
+            "tokenizer": {"kind": "list", "file": "none", "sha256": "0" * 64, "fingerprint": vocab.fingerprint},
+            "vectors": {"vocab": vocab_size, "dim": dim, "dtype": dtype}, "status": vocab.status_counts(),
+            "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": "none", "rows": 0},
+        }  # fmt: skip
+        return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
+
+
+def _found(bank_health: Health) -> dict[str, Finding]:
+    return {finding.code: finding for finding in bank_health.findings}
+
+
+def _ids(finding: Finding) -> list[int]:
+    return [token.id for token in finding.tokens]
+
+
+def test_orthogonal_rows_have_no_mean_cosine_and_use_all_dimensions(tmp_path: Path):
+    bank = _bank(tmp_path, np.vstack([np.eye(32), -np.eye(32)]))
+    found = health(bank)
+    assert found.mean_cosine == pytest.approx(-1 / 63, abs=1e-9)  # 32 of 64 · 63 / 2 pairs have −1, the others 0
+    assert found.isotropy is not None
+    assert found.isotropy.score == pytest.approx(1, abs=1e-6)
+    assert found.isotropy.effective_dimension == pytest.approx(32, abs=1e-4)
+    assert health(_bank(tmp_path, np.eye(32))).mean_cosine == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_that_are_all_the_same_have_a_mean_cosine_of_one_and_no_isotropy(tmp_path: Path):
+    found = health(_bank(tmp_path, np.tile(np.arange(1.0, 31.0), (50, 1))))
+    assert found.mean_cosine == pytest.approx(1, abs=1e-6)
+    assert found.isotropy is None
+    assert _found(found)["high-mean-cosine"].severity is Severity.SERIOUS
+    assert (found.duplicates.groups, found.duplicates.tokens, found.duplicates.largest) == (1, 50, 50)
+    assert not found.trustworthy
+
+
+def test_rows_on_a_line_have_an_isotropy_of_zero(tmp_path: Path):
+    line = np.zeros((40, 8))
+    line[:, 0] = np.where(np.arange(40) % 2, 1, -1)
+    found = health(_bank(tmp_path, line))
+    assert found.isotropy is not None
+    assert found.isotropy.score == pytest.approx(0, abs=1e-6)
+    assert "low-isotropy" in _found(found)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_the_mean_cosine_is_that_of_all_pairs(tmp_path: Path, random: np.random.Generator, dtype: str):
+    bank = _bank(tmp_path, random.normal(size=(300, 40)) + 0.4, dtype=dtype)
+    rows = bank.vectors().astype(np.float64)
+    pairs = (rows @ rows.T)[~np.eye(300, dtype=bool)]
+    assert health(bank).mean_cosine == pytest.approx(pairs.mean(), abs=1e-6)
+
+
+def _iso_score_step_by_step(rows: np.ndarray) -> float:
+    """The seven steps of the paper, with the eigenvalues that PCA gives."""
+    dim = rows.shape[1]
+    moved = rows - rows.mean(axis=0)
+    turned = moved @ np.linalg.svd(moved, full_matrices=False)[2].T
+    variances = turned.var(axis=0)
+    scaled = np.sqrt(dim) * variances / np.linalg.norm(variances)
+    defect = np.linalg.norm(scaled - 1) / np.sqrt(2 * (dim - np.sqrt(dim)))
+    in_use = (dim - defect**2 * (dim - np.sqrt(dim))) ** 2 / dim
+    return (in_use - 1) / (dim - 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 1_000), st.floats(0, 3), st.floats(0, 2))
+def test_isotropy_is_the_papers(dim: int, seed: int, skew: float, offset: float):
+    generator = np.random.default_rng(seed)
+    scales = np.exp(-skew * np.arange(dim) / dim)
+    rows = normalize((scales * generator.normal(size=(3 * dim + 5, dim)) + offset).astype(np.float32))[0]
+    covariance = np.cov(rows.astype(np.float64), rowvar=False)
+    effective = np.trace(covariance) ** 2 / (covariance**2).sum()
+    assert iso_score(effective, dim) == pytest.approx(_iso_score_step_by_step(rows.astype(np.float64)), abs=1e-9)
+
+
+def test_isotropy_over_blocks_and_from_a_sample_agree_with_it(
+    tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("costbank.analysis.health.rows._BLOCK_BYTES", 4 * 48 * 100)
+    bank = _bank(tmp_path, random.normal(size=(2_000, 48)) * np.linspace(0.2, 2, 48) + 0.3, k=0)
+    expected = _iso_score_step_by_step(bank.vectors().astype(np.float64))
+    whole = measure_rows(bank, QuietProgress()).isotropy
+    assert whole is not None
+    assert whole.score == pytest.approx(expected, abs=1e-5)
+    assert whole.sampled == 0
+    same = measure_rows(bank, QuietProgress(), most_products=0).isotropy
+    assert same is not None
+    assert same.score == pytest.approx(expected, abs=1e-5)  # a sample of all rows is all rows
+    assert same.sampled == 2_000
+    monkeypatch.setattr("costbank.analysis.health.rows._SAMPLED_ROWS", 700)
+    estimate = measure_rows(bank, QuietProgress(), most_products=0).isotropy
+    assert estimate is not None
+    assert estimate.sampled == 700
+    assert estimate.score == pytest.approx(expected, rel=0.05)
+
+
+def test_skewness_is_scipys(random: np.random.Generator):
+    table = exact_neighbors(_unit(random, 400, 6).__getitem__, np.ones(400, bool), 12)
+    found, counts = hubness(table, np.ones(400, bool), exact=True)
+    expected = np.array([(table.ids[:, :10] == i).sum() for i in range(400)])
+    assert np.array_equal(counts, expected)
+    assert found.skewness == pytest.approx(stats.skew(expected), abs=1e-12)
+    assert found.antihubs == (expected == 0).sum()
+    assert found.k == 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 12))
+def test_occurrences_are_counted_over_tokens_with_a_vector(seed: int, size: int, k: int):
+    generator = np.random.default_rng(seed)
+    usable = generator.random(size) < 0.8
+    rows = np.where(usable[:, None], _unit(generator, size, 3), np.float32(0))
+    table = exact_neighbors(rows.__getitem__, usable, k)
+    found, counts = hubness(table, usable, exact=True)
+    assert found.k == min(10, k)
+    by_hand = [sum(i in table.ids[j, : found.k] for j in range(size)) for i in range(size)]
+    assert counts.tolist() == by_hand
+    assert (counts[~usable] == 0).all()
+    of_usable = counts[usable]
+    if len(of_usable) and of_usable.std() > 0:
+        assert found.skewness == pytest.approx(stats.skew(of_usable.astype(float)), abs=1e-9)
+    else:
+        assert found.skewness == 0
+
+
+def test_a_planted_hub_is_named(tmp_path: Path):
+    """Every token shares something with token 7, and nothing with another."""
+    rows = np.hstack([np.full((200, 1), 0.5), np.eye(200)])
+    rows[7] = 0
+    rows[7, 0] = 1
+    found = health(_bank(tmp_path, rows, k=1))
+    assert found.hubness is not None
+    assert (found.hubness.largest, found.hubness.hubs) == (199, 1)
+    assert found.hubness.hub_share == pytest.approx(199 / 200)
+    assert found.hubness.antihubs == 198
+    hubs = _found(found)["hubs"]
+    assert (hubs.severity, hubs.count) == (Severity.SERIOUS, 1)
+    assert (hubs.tokens[0].id, hubs.tokens[0].text, hubs.tokens[0].value) == (7, "t7", 199)
+
+
+def test_a_bank_without_a_table_says_so(tmp_path: Path, random: np.random.Generator):
+    found = health(_bank(tmp_path, random.normal(size=(60, 32)), k=0))
+    assert found.hubness is None
+    assert found.near_duplicates is None
+    assert _found(found)["no-neighbor-table"].severity is Severity.INFO
+    assert found.verdict == "deserves trust"
+
+
+def _unit(generator: np.random.Generator, size: int, dim: int) -> np.ndarray:
+    return normalize(generator.normal(size=(size, dim)).astype(np.float32))[0]
+
+
+def test_planted_duplicates_are_grouped_exactly_beyond_the_table(tmp_path: Path, random: np.random.Generator):
+    rows = random.normal(size=(500, 32)).astype(np.float32)
+    rows[100:160] = rows[3]
+    rows[[20, 400]] = rows[19]
+    rows[30] = 0
+    rows[31] = 0
+    rows[201] = rows[200]
+    rows[201, 0] *= 1 + 1e-4
+    found = health(_bank(tmp_path, rows, k=4), named=2)
+    assert (found.duplicates.groups, found.duplicates.tokens, found.duplicates.largest) == (2, 64, 61)
+    finding = _found(found)["duplicates"]
+    assert finding.severity is Severity.SERIOUS
+    assert finding.count == 64
+    assert [(group.size, [token.id for token in group.tokens]) for group in finding.groups] == [
+        (61, [3, 100]), (3, [19, 20])
+    ]  # fmt: skip
+    assert found.near_duplicates is not None
+    (near,) = _found(found)["near-duplicates"].groups
+    assert [token.id for token in near.tokens] == [200, 201]
+    assert found.near_duplicates.groups == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 8)))
+def test_equal_groups_are_those_of_a_dictionary(rows: np.ndarray):
+    first = np.array([int(np.flatnonzero(rows == row)[0]) for row in rows])
+    groups: dict[int, list[int]] = {}
+    for i, row in enumerate(rows.tolist()):
+        groups.setdefault(row, []).append(i)
+    expected = sorted((g for g in groups.values() if len(g) > 1), key=lambda group: (-len(group), group[0]))
+    assert [group.tolist() for group in equal_groups(first)] == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 25), st.data())
+def test_near_groups_are_connected_components(size: int, data: st.DataObject):
+    """Against a walk from each token; tokens with one row count as one place in the walk."""
+    first = np.arange(size)
+    for i in range(1, size):
+        if data.draw(st.booleans()):
+            first[i] = first[data.draw(st.integers(0, i - 1))]
+    ids = np.array([[data.draw(st.integers(0, size - 2))] for _ in range(size)], np.int32)
+    ids += ids >= np.arange(size)[:, None]
+    near = np.array([[data.draw(st.booleans())] for _ in range(size)])
+    table = NeighborTable(ids, np.where(near, 0, 1).astype(np.float32))
+
+    reached = np.equal.outer(first, first)
+    for i in range(size):
+        if near[i, 0]:
+            reached[i, ids[i, 0]] = reached[ids[i, 0], i] = True
+    for middle in range(size):
+        reached |= np.outer(reached[:, middle], reached[middle])
+    parts = {tuple(np.flatnonzero(row).tolist()) for row in reached}
+    wanted = [part for part in parts if len({int(first[i]) for i in part}) > 1]
+    expected = sorted(map(list, wanted), key=lambda part: (-len(part), min(first[i] for i in part)))
+    assert [group.tolist() for group in near_groups(table, np.ones(size, bool), first)] == expected
+
+
+def test_a_chain_of_near_rows_is_one_group():
+    size = 5_000
+    ids = np.roll(np.arange(size, dtype=np.int32), -1)[:, None]
+    costs = np.full((size, 1), NEAR_COST / 2, np.float32)
+    costs[-1] = 1
+    (group,) = near_groups(NeighborTable(ids, costs), np.ones(size, bool), np.arange(size))
+    assert len(group) == size
+
+
+def test_zero_rows_of_usable_tokens_are_named(tmp_path: Path, random: np.random.Generator):
+    rows = random.normal(size=(40, 32))
+    rows[[4, 9, 11]] = 0
+    status = [TokenStatus.OK] * 40
+    status[9], status[11] = TokenStatus.BYTE, TokenStatus.SPECIAL
+    found = health(_bank(tmp_path, rows, status=status))
+    assert found.vectors == 37
+    assert _ids(_found(found)["zero-rows"]) == [4, 9]
+    assert found.status == {"ok": 38, "byte": 1, "special": 1, "unused": 0, "unseen": 0}
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_saturated_rows_are_told_from_normal_ones(tmp_path: Path, random: np.random.Generator, dtype: str):
+    rows = random.normal(size=(2_000, 64))
+    rows[[5, 77]] = 0.3 * random.choice([-1, 1], size=(2, 64))
+    rows[78] = 0.3 * random.choice([-1, 1], size=64) * random.normal(1, 0.1, size=64)
+    rows[500, :20] = 4 * np.sign(rows[500, :20])
+    found = health(_bank(tmp_path, rows, k=0, dtype=dtype))
+    assert found.saturation is not None
+    assert (found.saturation.whole, found.saturation.partly) == (3, 1)
+    assert found.saturation.median_variation == pytest.approx(np.sqrt(np.pi / 2 - 1), abs=0.02)
+    whole = _found(found)["saturated-rows"]
+    assert sorted(_ids(whole)) == [5, 77, 78]
+    assert _ids(whole)[-1] == 78
+    partly = _found(found)["partly-saturated-rows"]
+    assert _ids(partly) == [500]
+    assert partly.tokens[0].value == pytest.approx(20 / 64)
+
+
+@pytest.mark.parametrize("dim", [32, 64, 512])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "laplace"])
+def test_no_ordinary_row_is_taken_for_saturated(random: np.random.Generator, dim: int, kind: str):
+    rows = getattr(random, kind)(size=(20_000, dim)) - (0.5 if kind == "uniform" else 0)
+    magnitudes = np.abs(rows)
+    variation = (magnitudes.std(axis=1) / magnitudes.mean(axis=1)).astype(np.float32)
+    at_top = (magnitudes >= 0.99 * magnitudes.max(axis=1, keepdims=True)).sum(axis=1)
+    whole, partly = saturated_rows(variation, at_top, dim)
+    assert not whole.any()
+    assert not partly.any()
+
+
+def test_variation_is_that_of_the_magnitudes(tmp_path: Path, random: np.random.Generator):
+    bank = _bank(tmp_path, random.normal(size=(50, 32)), k=0)
+    magnitudes = np.abs(bank.vectors().astype(np.float64))
+    measured = measure_rows(bank, QuietProgress())
+    assert np.allclose(measured.variation, magnitudes.std(axis=1) / magnitudes.mean(axis=1), atol=1e-6)
+    assert measured.at_top.tolist() == (magnitudes >= 0.99 * magnitudes.max(axis=1, keepdims=True)).sum(axis=1).tolist()
+
+
+def test_saturation_is_not_claimed_of_turned_or_short_rows(tmp_path: Path, random: np.random.Generator):
+    turned = health(_bank(tmp_path / "a", np.sign(random.normal(size=(50, 64))), transforms=["center"]))
+    short = health(_bank(tmp_path / "b", np.sign(random.normal(size=(50, 8)))))
+    assert turned.saturation is None
+    assert short.saturation is None
+    assert "a transform" in _found(turned)["saturation-unknown"].meaning
+    assert "fewer than 32" in _found(short)["saturation-unknown"].meaning
+
+
+def test_lengths_out_of_the_ordinary(random: np.random.Generator):
+    lengths = random.lognormal(1, 0.1, size=5_000).astype(np.float32)
+    lengths[[3, 4]], lengths[9] = 0.01, 100
+    found = norm_outliers(lengths)
+    assert (found.small, found.large) == (2, 1)
+    assert found.median == pytest.approx(np.median(lengths))
+    assert (found.least, found.largest) == (pytest.approx(0.01), 100)
+    assert found.small_below == pytest.approx(np.e / 2, rel=0.02)  # the spread is narrow, so twice or half decides
+    wide = norm_outliers(random.lognormal(1, 0.5, size=5_000).astype(np.float32))
+    assert np.log(wide.large_above / wide.median) == pytest.approx(3, rel=0.1)
+    assert (wide.small, wide.large) == (0, 0)
+    assert norm_outliers(np.ones(3, np.float32)).small == 0
+
+
+def test_nearness_to_unused_rows_is_judged_by_the_distribution(random: np.random.Generator):
+    cosines = random.normal(0.1, 0.05, size=20_000).astype(np.float32)
+    assert near_unused(cosines)[0].candidates == 0
+    cosines[[7, 70, 700]] = 0.9, 0.99, 0.95
+    found, ids = near_unused(cosines)
+    assert ids.tolist() == [70, 700, 7]
+    assert found.threshold == pytest.approx(0.55, abs=0.01)
+    spread, _ = near_unused(random.normal(0, 0.2, size=20_000).clip(-0.99, 0.99).astype(np.float32))
+    assert spread.threshold == pytest.approx(np.tanh(6 * 0.2), abs=0.03)
+    assert near_unused(np.ones(5, np.float32))[0].candidates == 0
+
+
+def _head(random: np.random.Generator) -> np.ndarray:
+    """2,000 words, and 30 padding rows that share a direction as decay and the softmax leave them."""
+    rows = random.normal(size=(2_030, 64))
+    shared = random.normal(size=64)
+    rows[2_000:] = 0.05 * (shared + 0.2 * random.normal(size=(30, 64)))
+    return rows
+
+
+def _build(place: Path, head: np.ndarray, **settings) -> Bank:
+    model = place / "model"
+    model.mkdir(parents=True)
+    (model / "vocab.txt").write_text("".join(f"word{i}\n" for i in range(2_000)))
+    rows = head.astype(np.float32)
+    write_tensors(model / "model.safetensors", {"lm_head.weight": (TensorSpec("F32", rows.shape), [rows])})
+    settings.setdefault("neighbors", NeighborsConfig(k=10))
+    return costbank.build(
+        BuildConfig(source="lm-head", name="m", store=place / "store", lm_head=LMHeadConfig(model=model), **settings)
+    )
+
+
+def test_a_sound_head_deserves_trust(tmp_path: Path, random: np.random.Generator):
+    found = health(_build(tmp_path, _head(random)))
+    assert (found.verdict, found.trustworthy) == ("deserves trust", True)
+    assert {finding.code for finding in found.findings} <= {"hubs"}
+    assert found.under_training is not None
+    assert found.under_training.candidates == 0
+    assert found.status["unused"] == 30
+    assert found.vectors == 2_000
+    assert abs(found.mean_cosine or 1) < 0.01
+
+
+@pytest.mark.parametrize("transforms", [(), ("center",)])
+def test_a_head_with_everything_wrong_has_it_all_named(
+    tmp_path: Path, random: np.random.Generator, transforms: tuple[str, ...]
+):
+    head = _head(random)
+    head[[40, 41, 42, 43]] = head[2_000:].mean(axis=0) + 0.01 * random.normal(size=(4, 64))
+    head[[100, 101, 102]] = random.choice([-0.1, 0.1], size=(3, 64))
+    head[[200, 300]] = head[199]
+    head[400] *= 50
+    head[500] *= 0.001
+    head[600] = 0
+    found = health(_build(tmp_path, head, transforms=transforms))
+    codes = _found(found)
+    assert sorted(_ids(codes["under-trained"])) == [40, 41, 42, 43]
+    assert {40, 41, 42, 43, 100, 101, 102, 500} == set(_ids(codes["small-norms"]))
+    assert _ids(codes["small-norms"])[0] == 500
+    assert _ids(codes["large-norms"]) == [400]
+    assert _ids(codes["unseen-tokens"]) == [600]
+    (group,) = codes["duplicates"].groups
+    assert [token.id for token in group.tokens] == [199, 200, 300]
+    if transforms:
+        assert found.saturation is None
+    else:
+        assert sorted(_ids(codes["saturated-rows"])) == [100, 101, 102]
+        assert codes["saturated-rows"].severity is Severity.WARNING
+    assert found.verdict.startswith("use with care: ")
+    assert "under-trained" in found.verdict
+    assert "large-norms" not in found.verdict
+
+
+def test_a_head_without_unused_rows_says_what_cannot_be_told(tmp_path: Path, random: np.random.Generator):
+    head = _head(random)[:2_000]
+    head[7] *= 0.01
+    found = health(_build(tmp_path, head))
+    assert found.under_training is None
+    assert "small norms" in _found(found)["no-unused-rows"].meaning
+    assert _ids(_found(found)["small-norms"]) == [7]
+
+
+def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random: np.random.Generator):
+    head = _head(random) + 1.2
+    before = health(_build(tmp_path / "before", head))
+    finding = _found(before)["high-mean-cosine"]
+    assert finding.severity is Severity.SERIOUS
+    assert "--set 'transforms=[\"abtt:1\"]'" in finding.advice
+    after = health(_build(tmp_path / "after", head, transforms=("abtt:1",)))
+    assert abs(after.mean_cosine or 1) < 0.01
+    assert after.trustworthy
+
+
+def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random.Generator):
+    import re
+
+    from costbank.config import load_config
+
+    head = _head(random) + 1.2
+    head[:200] = head[200]
+    given = {"source": "word2vec"}
+    for source in ("word2vec", "lm-head"):
+        bank = _bank(
+            tmp_path / source, head, k=0, source=source, status=[TokenStatus.UNSEEN, *[TokenStatus.OK] * 2_029]
+        )
+        for finding in health(bank).findings:
+            for text in re.findall(r"--set ('[^']+'|[^ ,.]+\.?[^ ,.]*)", finding.advice):
+                load_config(given, [text.strip("'").replace("=N", "=3")])
+            for name in re.findall(r"--source (\S+)", finding.advice):
+                load_config({"source": name})
+
+
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
+def test_banks_of_format_1_without_raw_rows(name: str):
+    found = health(Bank(GOLDEN.resolve(name)))
+    assert found.norms is None
+    assert found.under_training is None
+    assert {"no-raw-norms", "no-unused-rows", "saturation-unknown"} <= set(_found(found))
+    assert found.vectors == 260
+
+
+def test_a_word2vec_bank(news_bank: Bank):
+    found = health(news_bank)
+    rows = news_bank.vectors().astype(np.float64)
+    rows = rows[rows.any(axis=1)]
+    pairs = (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
+    assert found.mean_cosine == pytest.approx(pairs.mean(), abs=1e-6)
+    assert found.isotropy is not None
+    assert found.isotropy.score == pytest.approx(_iso_score_step_by_step(rows), abs=1e-5)
+    assert found.hubness is not None
+    counts = occurrences(news_bank.neighbors, 10)[news_bank.usable].astype(float)
+    assert found.hubness.skewness == pytest.approx(stats.skew(counts), abs=1e-9)
+    assert "min_count" in _found(found)["no-unused-rows"].meaning
+
+
+@pytest.mark.parametrize("rows", [np.zeros((5, 30)), np.eye(5, 30)[:1], np.vstack([np.eye(1, 30), np.zeros((3, 30))])])
+@pytest.mark.parametrize("k", [0, 3])
+def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
+    found = health(_bank(tmp_path, rows, k=k))
+    assert found.vectors == int(rows.any())
+    assert found.mean_cosine is None
+    assert found.isotropy is None
+    assert ("no-vectors" in _found(found)) == (not rows.any())
+    json.dumps(asdict(found), allow_nan=False)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_rows_of_next_to_no_elements(tmp_path: Path, random: np.random.Generator, dim: int):
+    json.dumps(asdict(health(_bank(tmp_path, random.normal(size=(30, dim))))), allow_nan=False)
+
+
+def test_findings_are_ordered_and_named_as_far_as_asked(tmp_path: Path, random: np.random.Generator):
+    rows = random.normal(size=(3_000, 32)) * random.lognormal(0, 0.1, size=(3_000, 1))
+    rows[::20] = rows[0]
+    rows[1:40:2] *= 0.01
+    found = health(_bank(tmp_path, rows, k=0), named=3)
+    weights = [list(Severity).index(finding.severity) for finding in found.findings]
+    assert weights == sorted(weights, reverse=True)
+    assert all(len(finding.tokens) <= 3 and len(finding.groups) <= 3 for finding in found.findings)
+    assert _found(found)["small-norms"].count == 20
+    assert all(finding.meaning.endswith(".") and finding.advice.endswith(".") for finding in found.findings)
