@@ -20,9 +20,10 @@ from costbank.analysis.health.rows import iso_score, measure_rows, saturated_row
 from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import write_card
 from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.errors import CorruptBankError
 from costbank.neighbors import NeighborTable, exact_neighbors
 from costbank.progress import QuietProgress
-from costbank.tensorfile import TensorSpec, write_tensors
+from costbank.tensorfile import TensorSpec, read_header, write_tensors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
 
@@ -479,6 +480,34 @@ def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
     assert found.isotropy is None
     assert ("no-vectors" in _found(found)) == (not rows.any())
     json.dumps(asdict(found), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "value", "message"),
+    [
+        ("vectors.safetensors", "vectors", np.float32("nan"), "row 2 holds NaN"),
+        ("vectors.safetensors", "vectors", np.float32("inf"), "row 2 holds NaN or infinity"),
+        ("vectors.safetensors", "vectors", np.float32("3e38"), "row 2 holds"),
+        ("rows.safetensors", "norms", np.float32("nan"), "no lengths"),
+        ("rows.safetensors", "norms", np.float32(-1), "no lengths"),
+        ("rows.safetensors", "to_unused", np.float32("inf"), "no lengths"),
+        ("neighbors.safetensors", "ids", np.int32(30), "outside the vocabulary"),
+        ("neighbors.safetensors", "ids", np.int32(-2), "outside the vocabulary"),
+    ],
+)
+def test_content_that_no_bank_has_is_named(
+    tmp_path: Path, random: np.random.Generator, file: str, tensor: str, value: np.generic, message: str
+):
+    """Sizes are as they were, so that opening the bank does not see it."""
+    place = _bank(tmp_path, random.normal(size=(30, 8))).path
+    begin = read_header(place / file).start + read_header(place / file).entries[tensor].begin
+    data = np.fromfile(place / file, np.uint8)
+    row = begin + 2 * 4 * (8 if tensor == "vectors" else 10 if tensor == "ids" else 1)
+    data[row : row + 4] = np.frombuffer(value.tobytes(), np.uint8)
+    (place / file).write_bytes(data.tobytes())
+    with pytest.raises(CorruptBankError, match=message) as caught:
+        health(Bank(place))
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("dim", [1, 2])

@@ -1,6 +1,7 @@
 """The look at a bank itself: every measure in turn, then what follows from them."""
 
 import numpy as np
+from jaxtyping import Bool
 
 from costbank.analysis.health.findings import findings
 from costbank.analysis.health.hubness import hubness
@@ -10,6 +11,8 @@ from costbank.analysis.health.outliers import near_unused, norm_outliers
 from costbank.analysis.health.result import Health, Saturation
 from costbank.analysis.health.rows import LEAST_DIM, measure_rows, saturated_rows
 from costbank.bank import Bank
+from costbank.bank.manifest import NEIGHBORS, REPAIR, ROWS
+from costbank.errors import CorruptBankError
 from costbank.progress import Progress, QuietProgress
 from costbank.vocab import TokenStatus
 
@@ -25,9 +28,13 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         bank: the bank; of format 1, with or without a neighbor table and what was measured of its raw rows.
         named: how many tokens, or groups of them, a finding names at most.
         progress: told the rows that were read.
+
+    Raises:
+        CorruptBankError: a file holds what no bank holds, such as NaN; `costbank verify` says which file was changed.
     """
     rows = measure_rows(bank, progress or QuietProgress())
     usable, table, raw = rows.usable, bank.neighbors, bank.raw
+    _check(bank, usable)
     norms = norm_outliers(raw.norms[usable]) if raw is not None and usable.any() else None
 
     found_hubs = counts = near = None
@@ -76,3 +83,15 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         under_training=under_training,
         findings=findings(bank, measures, named),
     )
+
+
+def _check(bank: Bank, usable: Bool[np.ndarray, "vocab"]) -> None:
+    """What rows are measured with must be what it says; the rows themselves are checked as they are read."""
+    ids, raw = bank.neighbors.ids, bank.raw
+    if ids.size and not -1 <= ids.min() <= ids.max() < bank.size:
+        raise CorruptBankError(f"{bank.path / NEIGHBORS} names ids outside the vocabulary", REPAIR)
+    if raw is None:
+        return
+    lengths, cosines = raw.norms[usable], raw.to_unused[~np.isnan(raw.to_unused)]
+    if not ((lengths > 0) & np.isfinite(lengths)).all() or not (np.abs(cosines) < 1.01).all():
+        raise CorruptBankError(f"{bank.path / ROWS} holds no lengths and cosines", REPAIR)

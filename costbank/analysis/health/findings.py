@@ -180,7 +180,7 @@ class _Look:
             return
         variation, share = self._measures.rows.variation, self._measures.rows.at_top / self._bank.dim
         whole, partly = self._measures.whole, self._measures.partly
-        why = "Sign-based optimisers such as Lion leave rows of tokens so that hardly occur; such rows mean nothing."
+        why = "Sign-based optimisers such as Lion leave such rows to tokens that hardly occur; they mean nothing."
         if len(whole):
             yield self._about(
                 "saturated-rows",

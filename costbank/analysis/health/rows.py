@@ -4,7 +4,7 @@ Rows are read in blocks, so that gigabytes of them need memory for one block and
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from costbank.analysis.health.result import Isotropy
 from costbank.bank import Bank
+from costbank.bank.manifest import REPAIR
+from costbank.errors import CorruptBankError
 from costbank.progress import Progress
 
 __all__ = ["LEAST_DIM", "RowMeasures", "iso_score", "measure_rows", "saturated_rows"]
@@ -61,6 +63,9 @@ def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PR
 
     Σ is made of all rows up to rows · dim² = `most_products` (and dimensions of 4,096). Beyond, ‖Σ‖² is estimated from
     8,192 rows, drawn with a fixed seed.
+
+    Raises:
+        CorruptBankError: a row holds NaN or infinity.
     """
     size, dim = bank.size, bank.dim
     squares = np.zeros(size)
@@ -73,7 +78,9 @@ def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PR
     with progress.step("measure rows", size, "rows") as step:
         for start, block in _blocks(bank):
             part = slice(start, start + len(block))
-            squares[part], variation[part], at_top[part] = _measure(block)
+            with np.errstate(over="ignore", invalid="ignore"):  # damaged rows are named by the check
+                squares[part], variation[part], at_top[part] = _measure(block)
+            _check(bank, squares[part], start)
             usable = squares[part] > 0
             for row in np.flatnonzero(usable).tolist():
                 digest = hashlib.blake2b(block[row].data, digest_size=_DIGEST_BYTES).digest()
@@ -170,6 +177,12 @@ def _blocks(bank: Bank) -> Iterator[tuple[int, Float32[np.ndarray, "rows dim"]]]
         yield start, np.ascontiguousarray(bank.vectors(slice(start, start + step)))
 
 
+def _check(bank: Bank, squares: np.ndarray, start: int) -> None:
+    broken = np.flatnonzero(~np.isfinite(squares))
+    if len(broken):
+        raise CorruptBankError(f"{bank.path}: row {start + int(broken[0]):,} holds NaN or infinity", REPAIR)
+
+
 def _measure(
     block: Float32[np.ndarray, "rows dim"],
 ) -> tuple[Float64[np.ndarray, "rows"], Float32[np.ndarray, "rows"], Int64[np.ndarray, "rows"]]:
@@ -197,8 +210,7 @@ def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments) -> Isotropy | N
     if covariance is not None:
         trace, squared_norm = float(np.trace(covariance)), float(np.einsum("ij,ij->", covariance, covariance))
     else:
-        trace, squared_norm, sampled = _sampled(bank.vectors, np.flatnonzero(usable), moments.mean)
-        bank.release()
+        trace, squared_norm, sampled = _sampled(bank, np.flatnonzero(usable), moments.mean)
     if trace <= _LEAST_VARIANCE:
         return None
     # A sample's estimate may leave the range that the quantity has.
@@ -207,9 +219,7 @@ def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments) -> Isotropy | N
 
 
 def _sampled(
-    rows: Callable[[np.ndarray], Float32[np.ndarray, "rows dim"]],
-    row_ids: Int64[np.ndarray, "usable"],
-    mean: Float64[np.ndarray, "dim"],
+    bank: Bank, row_ids: Int64[np.ndarray, "usable"], mean: Float64[np.ndarray, "dim"]
 ) -> tuple[float, float, int]:
     """tr(Σ) and ‖Σ‖² from a sample of rows, and its size.
 
@@ -218,7 +228,11 @@ def _sampled(
     """
     count = len(row_ids)
     chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(row_ids)[:_SAMPLED_ROWS])
-    moved = rows(chosen) - mean.astype(np.float32)
+    moved = np.empty((len(chosen), bank.dim), np.float32)
+    for start in range(0, len(chosen), _GRAM_ROWS):
+        part = slice(start, start + _GRAM_ROWS)
+        np.subtract(bank.vectors(chosen[part]), mean.astype(np.float32), out=moved[part])
+        bank.release()
     lengths = np.einsum("rd,rd->r", moved, moved, dtype=np.float64)
     total = 0.0
     for start in range(0, len(moved), _GRAM_ROWS):
