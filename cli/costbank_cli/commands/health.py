@@ -85,7 +85,8 @@ def _groups(found: "Duplicates | None") -> str:
         return _NOT_KNOWN
     if not found.groups:
         return "none"
-    return f"{found.tokens:,} tokens in {found.groups:,} groups, {found.largest:,} in the largest"
+    plural = "s" if found.groups > 1 else ""
+    return f"{found.tokens:,} tokens in {found.groups:,} group{plural}, {found.largest:,} in the largest"
 
 
 def _tokens(finding: "Finding") -> str:
