@@ -29,6 +29,13 @@ def test_a_real_model_gives_real_text_back(shared_data: Path, name: str):
     assert b"".join(tokenizer.vocab.token(i) for i in ids.tolist()).decode() == " " + text
 
 
+@pytest.mark.parametrize("text", ["a\r\n\tb = {1: '🙂👩‍👩‍👧'}\n\n", "日本語\u3000です。", "e\u0301 ﬁ  two", "\x00\x07"])
+def test_a_real_model_gives_odd_text_back(shared_data: Path, text: str):
+    tokenizer = load_tokenizer(shared_data / "llama2.model")
+    ids, _ = tokenizer.encode([text])
+    assert b"".join(tokenizer.vocab.token(i) for i in ids.tolist()).decode() == " " + text
+
+
 def test_statuses_come_from_the_model(shared_data: Path):
     vocab = load_tokenizer(shared_data / "llama2.model").vocab
     assert vocab.size == 32_000

@@ -141,6 +141,15 @@ def test_bytepiece_ids_are_those_of_an_independent_implementation(shared_data: P
     ]
 
 
+def test_a_line_of_four_megabytes_is_encoded_whole(shared_data: Path):
+    ours = load_tokenizer(shared_data / "bytepiece_80k.model")
+    text = (shared_data / "english.txt").read_text("utf-8")[:4_000_000].replace("\n", " ")
+    ids, ends = ours.encode([text])
+    assert ends.tolist() == [len(ids)]
+    tokens = [ours.vocab.token(i) for i in range(ours.vocab.size)]
+    assert b"".join(tokens[i] for i in ids.tolist()).decode() == unicodedata.normalize("NFC", text)
+
+
 def test_bytepiece_vocabularies_keep_their_counts(shared_data: Path):
     vocab = load_tokenizer(shared_data / "bytepiece_80k.model").vocab
     assert vocab.size == 79_896
