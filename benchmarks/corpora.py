@@ -5,13 +5,14 @@ from pathlib import Path
 
 from costbank.tokenizers.train import train_sentencepiece
 
-__all__ = ["english", "english_model"]
+__all__ = ["bytepiece_model", "english", "english_model"]
+
+_SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def english() -> Path:
     """4.2 million words of English, one paragraph a line: `$COSTBANK_BENCH_TEXT`, else the shared data."""
-    shared = Path(__file__).parents[2] / "shared" / "data" / "english.txt"
-    path = Path(os.environ.get("COSTBANK_BENCH_TEXT", shared))
+    path = Path(os.environ.get("COSTBANK_BENCH_TEXT", _SHARED / "english.txt"))
     if not path.is_file():
         raise SystemExit(f"{path} is missing; name a large English text, one paragraph a line, in $COSTBANK_BENCH_TEXT")
     return path
@@ -20,3 +21,11 @@ def english() -> Path:
 def english_model(directory: Path) -> Path:
     """A SentencePiece unigram model of 16,000 pieces, trained on that text."""
     return train_sentencepiece([english()], directory / "english16k.model", 16_000)
+
+
+def bytepiece_model() -> Path:
+    """A BytePiece model of 80,000 pieces: `$COSTBANK_BENCH_BYTEPIECE`, else the shared data."""
+    path = Path(os.environ.get("COSTBANK_BENCH_BYTEPIECE", _SHARED / "bytepiece_80k.model"))
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing; name a BytePiece model in $COSTBANK_BENCH_BYTEPIECE")
+    return path
