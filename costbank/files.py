@@ -137,16 +137,16 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextmanager
-def staging_directory(parent: Path) -> Iterator[Path]:
+def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[Path]:
     """A directory beside the final ones, to be filled and renamed; whatever is not renamed by the end is removed.
 
     It is locked while it is in use, and a lock ends with its process. So the next one to stage here knows what a
-    killed process has left behind, and removes that.
+    killed process has left behind, and removes that: all that begins with `prefix` in `parent` must be of this kind.
     """
     with ExitStack() as held:
         for made in reversed([place for place in (parent, *parent.parents) if not place.exists()]):
             held.callback(_remove_if_empty, made)
-        directory = _staged_in(parent, held)
+        directory = _staged_in(parent, prefix, held)
         directory.chmod(0o755)
         try:
             yield directory
@@ -154,13 +154,13 @@ def staging_directory(parent: Path) -> Iterator[Path]:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _staged_in(parent: Path, held: ExitStack) -> Path:
+def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
     for attempt in range(_MOST_ATTEMPTS):
         try:
             parent.mkdir(parents=True, exist_ok=True)
             with _locked(parent):
-                _remove_abandoned(parent)
-                directory = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+                _remove_abandoned(parent, prefix)
+                directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
                 held.enter_context(_locked(directory))
             return directory
         except (FileNotFoundError, FileExistsError):
@@ -175,8 +175,8 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _remove_abandoned(parent: Path) -> None:
-    for left in parent.glob(f"{_STAGING_PREFIX}*"):
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    for left in parent.glob(f"{prefix}*"):
         with suppress(OSError), _locked(left, wait=False):
             shutil.rmtree(left, ignore_errors=True)
 

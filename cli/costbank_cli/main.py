@@ -27,6 +27,7 @@ COMMANDS = {
     "list": "List the banks of a store.",
     "verify": "Check every byte of a bank.",
     "health": "Say whether a bank's vectors deserve trust.",
+    "export": "Write a bank as files that other tools open.",
     "serve": "Answer over HTTP for the banks of a store.",
     "demo": "Run the whole journey on text that every installation has.",
     "tokenizer": "Make a tokenizer.",

@@ -57,6 +57,7 @@ def test_the_public_names_are_these():
             ["BytePieceTokenizer", "GGUFTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SentencePieceTokenizer",
              "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer", "load_tokenizer"],
         ),
+        ("costbank.export", ["FORMATS", "ExportedFiles", "bytes_of_word", "export_bank", "words"]),
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
         (
             "costbank.analysis.health",

@@ -1,0 +1,186 @@
+"""Exporting a bank: everything is checked first, written beside its place, synced, and renamed as a whole."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+
+from costbank.bank import Bank
+from costbank.bank.manifest import REPAIR
+from costbank.errors import CorruptBankError, InputError, StorageError, UsageError, require
+from costbank.export.base import CellType, ExportFormat, ExportJob
+from costbank.export.formats import FORMATS
+from costbank.files import fsync_directory, staging_directory, storage_errors
+from costbank.progress import Progress, QuietProgress
+from costbank.tensorfile import sha256_file
+
+__all__ = ["ExportedFiles", "export_bank"]
+
+_STAGING_PREFIX = ".costbank-export-"
+_TOLD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """What an export has made.
+
+    Attributes:
+        format: its name.
+        path: the file or folder that was asked for.
+        files: every file that was made.
+        size: bytes of all of them.
+        rows: token ids that are in it.
+        left_out: token ids that are not, because they have no vector.
+    """
+
+    format: str
+    path: Path
+    files: tuple[Path, ...]
+    size: int
+    rows: int
+    left_out: int
+
+
+def export_bank(
+    bank: Bank,
+    format_name: str,
+    out: Path,
+    tokenizer: Path | None = None,
+    dtype: CellType = "F32",
+    progress: Progress | None = None,
+) -> ExportedFiles:
+    """Write a bank as a file or folder that another tool opens.
+
+    Args:
+        bank: the bank.
+        format_name: one of `FORMATS`.
+        out: the file or folder to make; nothing may be there.
+        tokenizer: the tokenizer that the bank was made with, for formats that hold one.
+        dtype: element type of a cost matrix.
+        progress: where the writing reports.
+
+    Raises:
+        UsageError: there is no such format, it needs or takes no such option, or something is at `out`.
+        InputNotFoundError, TokenizerError: the tokenizer is not there, is another than the bank's, or cannot be
+            expressed as a tokenizer.json with the same ids.
+        InputError: no token has a vector, and the format holds only those that have one.
+        CorruptBankError: a file of the bank is not what its manifest says.
+        StorageError: there is too little space, or `out` cannot be written. Nothing is left of it then.
+        MissingExtraError: a library that the format needs is not installed.
+    """
+    progress = progress or QuietProgress()
+    chosen = _format(format_name)
+    _check_options(chosen, tokenizer, dtype)
+    places = [out, out.with_name(out.name + chosen.companion)] if chosen.companion else [out]
+    for place in places:
+        _check_place(bank, place)
+    if chosen.library:
+        require(chosen.library, "export")
+    _check_space(chosen.size(bank, dtype), out, progress)
+    _check_bytes(bank, chosen, progress)
+    kept = bank.size if chosen.whole else int(bank.usable.sum())
+    if not kept:
+        raise InputError("no token of this bank has a vector", "build the bank from more text, or export it as npy")
+    if kept < bank.size:
+        progress.note(f"{bank.size - kept:,} of {bank.size:,} tokens have no vector and are left out")
+    content, tokens = b"", 0
+    with (
+        storage_errors(out.absolute().parent),
+        staging_directory(out.absolute().parent, _STAGING_PREFIX) as staging,
+    ):
+        staged = [staging / place.name for place in places]
+        if chosen.folder:
+            staged[0].mkdir()
+        chosen.write(ExportJob(bank, staged[0], staged[-1], content, tokens, dtype, progress))
+        made = _synced(staged)
+        _publish(staged, places)
+    files = tuple(out.parent / path.relative_to(staging) for path in made)
+    return ExportedFiles(chosen.name, out, files, sum(map(_size, files)), kept, bank.size - kept)
+
+
+def _format(name: str) -> ExportFormat:
+    if name not in FORMATS:
+        raise UsageError(f"there is no format {name!r}", f"the formats are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _check_options(chosen: ExportFormat, tokenizer: Path | None, dtype: CellType) -> None:
+    if chosen.with_tokenizer and tokenizer is None:
+        raise UsageError(
+            f"{chosen.name} holds a tokenizer, and a bank has only its vocabulary",
+            "give --tokenizer FILE, the one that the bank was made with",
+        )
+    if tokenizer is not None and not chosen.with_tokenizer:
+        raise UsageError(f"{chosen.name} holds no tokenizer", "leave --tokenizer out")
+    if dtype != "F32" and chosen.name != "costs-npy":
+        raise UsageError(f"{chosen.name} is always in F32", "leave --dtype out; it is for costs-npy")
+
+
+def _check_place(bank: Bank, place: Path) -> None:
+    if os.path.lexists(place):
+        raise UsageError(f"{place} is there already", "name another --out, or remove it first")
+    if bank.path.resolve() in place.absolute().resolve().parents:
+        raise UsageError(f"{place} is inside the bank, which nothing may change", "name another --out")
+
+
+def _check_space(needed: int, out: Path, progress: Progress) -> None:
+    place = out.absolute().parent
+    while not place.exists():
+        place = place.parent
+    free = disk_usage(place).free
+    if needed > _TOLD_BYTES:
+        progress.note(f"{out} takes about {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free")
+    if needed > free:
+        raise StorageError(
+            f"{out} takes about {needed / 1e9:,.3f} GB, and {place} has {free / 1e9:,.3f} GB free",
+            "free some space, or choose another --out",
+        )
+
+
+def _check_bytes(bank: Bank, chosen: ExportFormat, progress: Progress) -> None:
+    with progress.step("check the bank", sum(bank.manifest.files[name].size for name in chosen.reads), "bytes") as told:
+        for name in chosen.reads:
+            found = sha256_file(bank.path / name)
+            if found.sha256 != bank.manifest.files[name].sha256:
+                raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
+            told.advance(found.size)
+
+
+def _synced(staged: Sequence[Path]) -> list[Path]:
+    """Every file under the staged ones, each made durable."""
+    made = []
+    for top in staged:
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_dir():
+                fsync_directory(path)
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            made.append(path)
+        if top.is_dir():
+            fsync_directory(top)
+    return made
+
+
+def _publish(staged: Sequence[Path], places: Sequence[Path]) -> None:
+    """What was asked for comes last, so that it is never there without the file beside it."""
+    done: list[Path] = []
+    try:
+        for source, place in reversed(list(zip(staged, places, strict=True))):
+            if os.path.lexists(place):  # another process may have made it in the meantime
+                raise UsageError(f"{place} is there already", "name another --out, or remove it first")
+            source.rename(place)
+            done.append(place)
+    except BaseException:
+        for place in done:
+            place.unlink()
+        raise
+    fsync_directory(places[0].absolute().parent)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
