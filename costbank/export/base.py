@@ -62,7 +62,7 @@ class ExportFormat:
         name: what a person calls it.
         opens: what reads the result, for people.
         write: fills the target.
-        size: about how many bytes that takes.
+        size: about how many bytes that takes, without the tokenizer.json.
         folder: whether the target is a folder rather than a file.
         companion: what is appended to the target's name for the file beside it; empty where there is none.
         whole: whether rows without a vector are in it, as zeros.

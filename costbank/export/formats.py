@@ -6,11 +6,24 @@ from costbank.export.base import ExportFormat
 from costbank.export.listing import LISTING_SUFFIX
 from costbank.export.parquet import parquet_size, write_parquet
 from costbank.export.projector import projector_size, write_projector
+from costbank.export.static_models import model_size, write_model2vec, write_sentence_transformers
 from costbank.export.word2vec import binary_size, text_size, write_binary, write_text
 
 __all__ = ["FORMATS"]
 
 _ALL = (
+    ExportFormat(
+        "sentence-transformers",
+        "sentence-transformers",
+        write_sentence_transformers,
+        model_size,
+        folder=True,
+        with_tokenizer=True,
+        library="tokenizers",
+    ),
+    ExportFormat(
+        "model2vec", "model2vec", write_model2vec, model_size, folder=True, with_tokenizer=True, library="tokenizers"
+    ),
     ExportFormat(
         "word2vec-text", "gensim and most tools", write_text, text_size, companion=LISTING_SUFFIX, whole=False
     ),

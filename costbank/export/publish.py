@@ -11,6 +11,7 @@ from costbank.bank.manifest import REPAIR
 from costbank.errors import CorruptBankError, InputError, StorageError, UsageError, require
 from costbank.export.base import CellType, ExportFormat, ExportJob
 from costbank.export.formats import FORMATS
+from costbank.export.tokenizer_json import TokenizerJson, tokenizer_json
 from costbank.files import fsync_directory, staging_directory, storage_errors
 from costbank.progress import Progress, QuietProgress
 from costbank.tensorfile import sha256_file
@@ -77,14 +78,17 @@ def export_bank(
         _check_place(bank, place)
     if chosen.library:
         require(chosen.library, "export")
-    _check_space(chosen.size(bank, dtype), out, progress)
+    own = TokenizerJson(b"", 0)
+    if tokenizer is not None:
+        with progress.step("prove the tokenizer"):
+            own = tokenizer_json(tokenizer, bank)
+    _check_space(chosen.size(bank, dtype) + len(own.content), out, progress)
     _check_bytes(bank, chosen, progress)
     kept = bank.size if chosen.whole else int(bank.usable.sum())
     if not kept:
         raise InputError("no token of this bank has a vector", "build the bank from more text, or export it as npy")
     if kept < bank.size:
         progress.note(f"{bank.size - kept:,} of {bank.size:,} tokens have no vector and are left out")
-    content, tokens = b"", 0
     with (
         storage_errors(out.absolute().parent),
         staging_directory(out.absolute().parent, _STAGING_PREFIX) as staging,
@@ -92,7 +96,7 @@ def export_bank(
         staged = [staging / place.name for place in places]
         if chosen.folder:
             staged[0].mkdir()
-        chosen.write(ExportJob(bank, staged[0], staged[-1], content, tokens, dtype, progress))
+        chosen.write(ExportJob(bank, staged[0], staged[-1], own.content, own.tokens, dtype, progress))
         made = _synced(staged)
         _publish(staged, places)
     files = tuple(out.parent / path.relative_to(staging) for path in made)

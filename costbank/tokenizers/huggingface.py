@@ -14,7 +14,7 @@ from costbank.tensorfile import sha256_file
 from costbank.tokenizers.base import joined, status_of_bytes
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["HuggingFaceTokenizer", "byte_level_bytes"]
+__all__ = ["HuggingFaceTokenizer", "byte_level_bytes", "byte_level_text"]
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -27,11 +27,17 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 _ALPHABET = _byte_level_alphabet()
+_LETTERS = {byte: letter for letter, byte in _ALPHABET.items()}
 
 
 def byte_level_bytes(token: str) -> bytes:
     """The bytes of a byte-level token; characters outside its alphabet stand for themselves."""
     return b"".join(bytes([_ALPHABET[c]]) if c in _ALPHABET else c.encode("utf-8", "replace") for c in token)
+
+
+def byte_level_text(token: bytes) -> str:
+    """The byte-level token of some bytes."""
+    return "".join(_LETTERS[byte] for byte in token)
 
 
 class HuggingFaceTokenizer:

@@ -22,8 +22,8 @@ _UNKNOWN = ("<unk>", "[UNK]", "<UNK>")
 class PlainTokenizer:
     """A list behind the interface of `costbank.tokenizers.Tokenizer`: whitespace separates the tokens of a text.
 
-    Lines such as `<pad>` or `[UNK]` are special. Words that are not in the list become `<unk>` or `[UNK]` where the
-    list has that line.
+    Lines such as `<pad>` or `[UNK]` are special. Words that are not in the list become `unknown`, which is `<unk>` or
+    `[UNK]` where the list has that line, else None.
 
     Raises:
         CorpusError: the file is not UTF-8 text.
@@ -47,13 +47,13 @@ class PlainTokenizer:
             self._ids[line] = token_id
         status = [TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK for line in lines]
         self.vocab = Vocab.from_tokens([line.encode() for line in lines], status)
-        self._unknown = next((self._ids[name] for name in _UNKNOWN if name in self._ids), None)
+        self.unknown = next((name for name in _UNKNOWN if name in self._ids), None)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined([[self._id_of(word) for word in text.split()] for text in texts])
 
     def _id_of(self, word: str) -> int:
-        token_id = self._ids.get(word, self._unknown)
+        token_id = self._ids.get(word, self._ids.get(self.unknown or ""))
         if token_id is None:
             raise TokenizerError(f"{word!r} is not in {self._path}", "add it, or a line <unk> for all such words")
         return token_id

@@ -80,13 +80,23 @@ class TiktokenTokenizer:
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined(self._encoding.encode_ordinary_batch(list(texts)))
 
-    @cached_property
-    def _encoding(self) -> Any:
+    @property
+    def pattern(self) -> str:
+        """How text is split before merging, in the syntax of tiktoken.
+
+        Raises:
+            TokenizerError: the number of ranks is that of no known encoding.
+        """
         pattern = _PATTERNS.get(len(self._ranks))
         if pattern is None:
             raise TokenizerError(
                 f"{self._path} has {len(self._ranks):,} ranks, of which no splitting rule is known",
                 "use the model's tokenizer.json to encode text; a bank from its head needs no encoding",
             )
+        return pattern
+
+    @cached_property
+    def _encoding(self) -> Any:
+        pattern = self.pattern
         tiktoken = require("tiktoken", "build")
         return tiktoken.Encoding("costbank", pat_str=pattern, mergeable_ranks=self._ranks, special_tokens={})

@@ -6,6 +6,8 @@ import pytest
 
 BUILD = ["build", "--source", "word2vec", "--name", "x", "--corpus", "{corpus}", "--tokenizer", "{model}"]
 
+EXPORT = ["export", "news", "--out", "{directory}/o", "--format"]
+
 CASES = {
     "no such command": (["frobnicate"], 2, "no command"),
     "no such option": (["list", "--frob"], 2, "--frob"),
@@ -47,6 +49,22 @@ CASES = {
     "training on a missing file": (["tokenizer", "train", "missing.txt", "--out", "{directory}/o.model"], 3, "missing"),
     "training on a binary file": (["tokenizer", "train", "{model}", "--out", "{directory}/o.model"], 5, "not text"),
     "training on too little": (["tokenizer", "train", "{one}", "--out", "{directory}/o.model"], 5, "too small"),
+    "exporting to no format": (["export", "news", "--out", "{directory}/o"], 2, "--format"),
+    "exporting to an unknown format": ([*EXPORT, "hdf5"], 2, "no format 'hdf5'"),
+    "exporting no bank": (["export", "missing", *EXPORT[2:], "npy"], 3, "no bank is missing"),
+    "exporting over a file": (["export", "news", "--format", "npy", "--out", "{empty}"], 2, "there already"),
+    "exporting without the tokenizer": ([*EXPORT, "model2vec"], 2, "a bank has only its vocabulary"),
+    "exporting with a missing tokenizer": ([*EXPORT, "model2vec", "--tokenizer", "missing.model"], 3, "missing.model"),
+    "exporting with another tokenizer": (
+        [*EXPORT, "sentence-transformers", "--tokenizer", "{labels}"],
+        5,
+        "not the tokenizer of this bank",
+    ),
+    "exporting with what is no tokenizer": ([*EXPORT, "model2vec", "--tokenizer", "{corpus}"], 5, "no SentencePiece"),
+    "exporting with a tokenizer for nothing": ([*EXPORT, "npy", "--tokenizer", "{model}"], 2, "holds no tokenizer"),
+    "exporting rows as F16": ([*EXPORT, "npy", "--dtype", "F16"], 2, "always in F32"),
+    "exporting costs as text": ([*EXPORT, "costs-npy", "--dtype", "text"], 2, "--dtype"),
+    "exporting under a file": (["export", "news", "--format", "npy", "--out", "{empty}/o.npy"], 5, "cannot write"),
     "verifying nothing": (["verify", "{directory}/"], 3, "no bank at"),
     "serving a port that is none": (["serve", "--port", "70000"], 2, "70000"),
 }
@@ -58,7 +76,7 @@ def test_a_mistake_is_explained(
     arguments: list[str], status: int, message: str,
 ):  # fmt: skip
     places = {"corpus": news, "model": news_model, "directory": tmp_path / "directory"}
-    for name, content in {"empty": "", "blank": "\n\n", "one": "the\n"}.items():
+    for name, content in {"empty": "", "blank": "\n\n", "one": "the\n", "labels": "cat\n"}.items():
         places[name] = tmp_path / f"{name}.txt"
         places[name].write_text(content)
     places["directory"].mkdir()

@@ -175,3 +175,31 @@ def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_mo
     assert facts["combined"] == 0
     assert facts["held_out"] > 50
     assert "exact bytes in the donor" in moved.err
+
+
+def test_export_prints_what_it_made(run, news_bank: Bank, news_model: Path, tmp_path: Path):
+    result = run("export", "news", "--format", "npy", "--out", tmp_path / "a.npy")
+    assert result.out == f"{tmp_path / 'a.npy'}  npy, 2,000 tokens × 24, 0.4 MB\n"
+    assert f"note: {tmp_path / 'a.npy.vocab.jsonl'} says" in result.err
+    result = run(
+        "export", "news", "--format", "model2vec", "--out", tmp_path / "m", "--tokenizer", news_model, "--json"
+    )
+    document = json.loads(result.out)
+    assert (document["bank"], document["id"], document["format"]) == ("news", news_bank.id, "model2vec")
+    assert document["files"] == sorted(str(path) for path in (tmp_path / "m").iterdir())
+    assert (document["rows"], document["left_out"]) == (2_000, 0)
+    assert document["size"] == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
+    result = run("export", "news", "--format", "tensorboard", "--out", tmp_path / "t", "--json")
+    assert json.loads(result.out)["left_out"] == 2_000 - int(news_bank.usable.sum())
+    assert "have no vector and are left out" in result.err
+
+
+def test_the_help_and_the_readme_name_every_export_format():
+    from costbank_cli.commands import export as export_module
+
+    from costbank.export import FORMATS
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    help_text = next(p.help for p in export_module.command.params if p.name == "format_name")
+    assert help_text.removesuffix(".").split(", ") == list(FORMATS)
+    assert all(f"`{name}`" in readme for name in FORMATS)

@@ -5,7 +5,7 @@ import pytest
 
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import write_card
-from costbank.neighbors import build_index, exact_neighbors
+from costbank.neighbors import NeighborTable, build_index, exact_neighbors
 from costbank.tokenizers import load_tokenizer
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -59,8 +59,10 @@ def write_bank(directory: Path, vocab: Vocab, rows: np.ndarray, dtype: str = "F3
         stored = writer.write_vectors(rows.shape, dtype, [rows]).float32(slice(None))
         usable = stored.any(axis=1)
         writer.write_tokens(vocab)
-        writer.write_neighbors(exact_neighbors(stored.__getitem__, usable, k))
-        if usable.any():
+        table = exact_neighbors(stored.__getitem__, usable, k) if k else NeighborTable.empty(len(usable), 0)
+        writer.write_neighbors(table)
+        indexed = k and usable.any()
+        if indexed:
             writer.write_index(build_index(stored.__getitem__, usable)[1])
         facts = {
             "costbank": "0.1.0", "created": "2026-11-21T00:00:00+00:00", "reproducible": True, "source": "test",
@@ -69,7 +71,7 @@ def write_bank(directory: Path, vocab: Vocab, rows: np.ndarray, dtype: str = "F3
                           "fingerprint": fingerprint or vocab.fingerprint},
             "vectors": {"vocab": len(rows), "dim": rows.shape[1], "dtype": dtype}, "status": vocab.status_counts(),
             "neighbors": {"k": k, "exact": True, "recall": 1.0},
-            "index": {"kind": "flat" if usable.any() else "none", "rows": int(usable.sum())},
+            "index": {"kind": "flat" if indexed else "none", "rows": int(usable.sum())},
         }  # fmt: skip
         return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
 
@@ -92,6 +94,6 @@ def bank_of(tmp_path_factory: pytest.TempPathFactory):
         vocab = own.padded(own.size + spare)
         rows = normalize(np.random.default_rng(4).normal(size=(vocab.size, 8)).astype(np.float32))[0]
         rows[own.size :] = 0
-        return write_bank(tmp_path_factory.mktemp("made") / "made", vocab, rows, fingerprint=own.fingerprint)
+        return write_bank(tmp_path_factory.mktemp("made") / "made", vocab, rows, k=0, fingerprint=own.fingerprint)
 
     return make

@@ -17,7 +17,7 @@ __all__ = ["command"]
     "format_name",
     required=True,
     metavar="FORMAT",
-    help="word2vec-text, word2vec-binary, npy, tensorboard, parquet, costs-npy.",
+    help="sentence-transformers, model2vec, word2vec-text, word2vec-binary, npy, tensorboard, parquet, costs-npy.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file or folder to make.")
 @click.option(

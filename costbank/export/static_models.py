@@ -1,0 +1,78 @@
+"""Folders that model2vec and sentence-transformers open: the rows, a tokenizer.json, and plain configuration files.
+
+Both take the mean of the rows of a text's ids, not normalised. model2vec leaves the unknown token out of it, and
+sentence-transformers does not.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from costbank.bank import Bank
+from costbank.export.base import CellType, ExportJob
+from costbank.tensorfile import TensorSpec, write_tensors
+
+__all__ = ["model_size", "write_model2vec", "write_sentence_transformers"]
+
+_STATIC_EMBEDDING = "sentence_transformers.models.StaticEmbedding"
+_SMALL_FILES_BYTES = 4_000
+
+
+def write_model2vec(job: ExportJob) -> None:
+    """`config.json`, `modules.json`, `model.safetensors`, `tokenizer.json`, `README.md`.
+
+    Where the tokenizer names fewer ids than there are rows, a `mapping` of each id to its own row comes with them,
+    because model2vec otherwise asks for as many rows as names.
+    """
+    size, dim = job.bank.size, job.bank.dim
+    mapping = {"mapping": (TensorSpec("I64", (size,)), [np.arange(size)])} if job.tokens != size else {}
+    config = {
+        "model_type": "model2vec",
+        "architectures": ["StaticModel"],
+        "hidden_dim": dim,
+        "max_length": None,  # without this it reads 512 tokens of a text at most
+        "normalize": False,
+        "embedding_dtype": "float32",
+    } | ({"vocabulary_quantization": size} if mapping else {})
+    _write(job, "embeddings", mapping, {"config.json": config}, "model2vec", "StaticModel.from_pretrained(folder)")
+
+
+def write_sentence_transformers(job: ExportJob) -> None:
+    """`config_sentence_transformers.json`, `modules.json`, `model.safetensors`, `tokenizer.json`, `README.md`."""
+    config = {
+        "model_type": "SentenceTransformer",
+        "__version__": {},
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    files = {"config_sentence_transformers.json": config}
+    _write(job, "embedding.weight", {}, files, "sentence-transformers", "SentenceTransformer(folder)")
+
+
+def model_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+    """Without the tokenizer.json, whose size is known by then."""
+    return bank.size * (bank.dim * 4 + 8) + _SMALL_FILES_BYTES
+
+
+def _write(
+    job: ExportJob, tensor: str, before: dict[str, Any], files: dict[str, Any], library: str, opened_by: str
+) -> None:
+    rows = TensorSpec("F32", (job.bank.size, job.bank.dim))
+    write_tensors(job.target / "model.safetensors", before | {tensor: (rows, (block for _, block in job.row_blocks()))})
+    modules = [{"idx": 0, "name": "0", "path": "", "type": _STATIC_EMBEDDING}]
+    for name, content in (files | {"modules.json": modules}).items():
+        (job.target / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    (job.target / "tokenizer.json").write_bytes(job.tokenizer)
+    (job.target / "README.md").write_text(_card(job.bank, library, opened_by), "utf-8")
+
+
+def _card(bank: Bank, library: str, opened_by: str) -> str:
+    tokenizer = bank.manifest.tokenizer
+    return (
+        f"---\nlibrary_name: {library}\n---\n\n# {bank.name}\n\n"
+        f"The frozen token embeddings of the costbank bank `{bank.name}@{bank.id}`: {bank.size:,} rows of {bank.dim}, "
+        f"each a unit vector or zero, for the ids of `{tokenizer.file}`.\n\n"
+        f"`{opened_by}` opens it. The embedding of a text is the mean of the rows of its ids.\n"
+    )

@@ -1,0 +1,119 @@
+"""A bank's tokenizer as a tokenizer.json: taken as it is, or expressed anew and proven to give the same ids."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costbank.bank import Bank
+from costbank.errors import TokenizerError, require
+from costbank.export.express import byte_level_bpe, byte_level_unigram, word_list
+from costbank.export.express_sentencepiece import from_sentencepiece
+from costbank.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
+from costbank.vocab import Vocab
+
+__all__ = ["TokenizerJson", "proof_texts", "tokenizer_json"]
+
+_SAMPLES = (
+    "Hello world, the king!",
+    " a space before, one after ",
+    "two  spaces,   three and a tab\tand\r\nlines\n\n\n  of text\n",
+    "def f(x):\n    return {'a': [1, 2.5, 0xFF]}  # it's naïve\n",
+    "日本語のテキスト。全角（１２３）ｱｲｳ 한국어 中文。",
+    "e\u0301 ﬁ ½ № Ünïcödé ЖЁ עברית العربية ไทย हिन्दी",
+    "🙂👩‍👩‍👧🇯🇵 a\u2028b\x0bc\u00a0d\u3000e\u200bf\x00\x1f",
+    "▁ literal ▁▁marks Ġ and Ċ",
+    "<s> </s> <unk> <pad> <bos><eos> [UNK] <0x0A><0xE4> <|endoftext|>",
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx 1234567890123 I'll WE'VE DON'T",
+    "a",
+    " ",
+    "",
+)
+_MOST_TOKEN_TEXTS = 20_000
+_MIXED_TEXTS = 1_000
+_TOKENS_IN_MIXED = 24
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class TokenizerJson:
+    """The bytes of a tokenizer.json, and how many ids it names."""
+
+    content: bytes
+    tokens: int
+
+
+def tokenizer_json(path: Path, bank: Bank) -> TokenizerJson:
+    """The tokenizer of a bank as a tokenizer.json that gives the same ids.
+
+    Args:
+        path: the tokenizer's file, or a model folder that holds one.
+        bank: the bank; its fingerprint decides whether this is its tokenizer.
+
+    Raises:
+        InputNotFoundError: there is no such file, or none in the folder.
+        TokenizerError: it is another tokenizer than the bank's, or it cannot be expressed; where ids differ, the
+            message holds a text of which they do.
+    """
+    facts = bank.manifest.tokenizer
+    path = find_tokenizer(path) if path.is_dir() else path
+    original = load_tokenizer(path, "list" if facts.kind == "list" else "auto")
+    if original.vocab.fingerprint != facts.fingerprint:
+        raise TokenizerError(
+            f"{path} is not the tokenizer of this bank: its fingerprint is {original.vocab.fingerprint[:16]}…, "
+            f"and the bank's is {facts.fingerprint[:16]}…",
+            f"give the one that the bank was made with: {facts.file} ({facts.kind})",
+        )
+    content = _EXPRESSIONS[original.kind](original, path)
+    _prove(content, original, path)
+    return TokenizerJson(content, require("tokenizers", "export").Tokenizer.from_buffer(content).get_vocab_size())
+
+
+def proof_texts(vocab: Vocab) -> list[str]:
+    """Texts in which ids could differ: odd ones of every kind, tokens by themselves, and tokens in any order."""
+    step = max(1, vocab.size // _MOST_TOKEN_TEXTS)
+    tokens = [vocab.token(i).decode("utf-8", "replace") for i in range(0, vocab.size, step)]
+    random = np.random.default_rng(_SEED)
+    mixed = ["".join(tokens[i] for i in random.integers(0, len(tokens), _TOKENS_IN_MIXED)) for _ in range(_MIXED_TEXTS)]
+    return [*_SAMPLES, *tokens, *mixed]
+
+
+def _prove(content: bytes, original: Tokenizer, path: Path) -> None:
+    texts = _words(original.vocab) if original.kind == "list" else proof_texts(original.vocab)
+    ids, ends = original.encode(texts)
+    expressed = require("tokenizers", "export").Tokenizer.from_buffer(content)
+    found = expressed.encode_batch_fast(texts, add_special_tokens=False)
+    for text, wanted, encoding in zip(texts, np.split(ids, ends[:-1]), found, strict=True):
+        if wanted.tolist() != encoding.ids:
+            raise TokenizerError(
+                f"{path} cannot be expressed as a tokenizer.json: the ids of {text[:80]!r} would be "
+                f"{encoding.ids[:8]} instead of {wanted[:8].tolist()}",
+                "give a tokenizer.json of the same vocabulary, or export to a format without a tokenizer",
+            )
+
+
+def _words(vocab: Vocab) -> list[str]:
+    """Texts of a list's own lines: a list may have no token for any other word."""
+    lines = [line for line in (vocab.token(i).decode() for i in range(vocab.size)) if len(line.split()) == 1]
+    return [*lines, "  ".join(lines[:1_000]), "\n\u3000".join(reversed(lines[-1_000:])), ""]
+
+
+def _as_it_is(original: Tokenizer, path: Path) -> bytes:  # noqa: ARG001
+    """Without truncation and padding, which would make the mean that of other ids than the text's."""
+    content = path.read_bytes()
+    settings: dict[str, Any] = json.loads(content)
+    if settings.get("truncation") is None and settings.get("padding") is None:
+        return content
+    return json.dumps(settings | {"truncation": None, "padding": None}, ensure_ascii=False).encode()
+
+
+_EXPRESSIONS: dict[str, Callable[[Any, Path], bytes]] = {
+    "huggingface": _as_it_is,
+    "sentencepiece": from_sentencepiece,
+    "bytepiece": byte_level_unigram,
+    "tiktoken": byte_level_bpe,
+    "list": word_list,
+}
