@@ -40,6 +40,11 @@ class ExportJob:
     dtype: CellType
     progress: Progress
 
+    @property
+    def title(self) -> str:
+        """The bank's name and id; a directory's name that is no text is made one."""
+        return f"{self.bank.name}@{self.bank.id}".encode("utf-8", "replace").decode()
+
     def row_blocks(
         self, ids: Int64[np.ndarray, "rows"] | None = None
     ) -> Iterator[tuple[Int64[np.ndarray, "block"], Float32[np.ndarray, "block dim"]]]:
@@ -69,6 +74,7 @@ class ExportFormat:
         with_tokenizer: whether it holds a tokenizer.json.
         reads: tensor files of the bank that go into it.
         library: what must be installed to write it.
+        of_pairs: whether it has a value for each pair of tokens: its size is told in any case, and its dtype chosen.
     """
 
     name: str
@@ -81,3 +87,4 @@ class ExportFormat:
     with_tokenizer: bool = False
     reads: tuple[str, ...] = ("vectors.safetensors", "tokens.safetensors")
     library: str = ""
+    of_pairs: bool = False

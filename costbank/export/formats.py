@@ -38,7 +38,7 @@ _ALL = (
         reads=(VECTORS, TOKENS, NEIGHBORS),
         library="pyarrow",
     ),
-    ExportFormat("costs-npy", "NumPy", write_costs, costs_size, reads=(VECTORS,)),
+    ExportFormat("costs-npy", "NumPy", write_costs, costs_size, reads=(VECTORS,), of_pairs=True),
 )
 FORMATS: dict[str, ExportFormat] = {each.name: each for each in _ALL}
 """By name, in the order in which they are listed to people."""

@@ -34,7 +34,7 @@ def write_parquet(job: ExportJob) -> None:
             arrow.field("vector", arrow.list_(arrow.float32(), job.bank.dim), nullable=False),
             arrow.field("neighbors", near, nullable=False),
         ],
-        metadata={"costbank.bank": f"{job.bank.name}@{job.bank.id}"},
+        metadata={"costbank.bank": job.title},
     )
     vocab = job.bank.vocab
     with job.target.open("xb") as file, parquet.ParquetWriter(file, schema) as writer:

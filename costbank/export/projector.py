@@ -4,6 +4,8 @@ Rows without a vector are left out, because the projector's distances are cosine
 opens the folder.
 """
 
+import json
+
 import numpy as np
 
 from costbank.bank import Bank
@@ -32,7 +34,7 @@ def write_projector(job: ExportJob) -> None:
             file.write("\t".join(map(str, cells)) + "\n")
     config = (
         "embeddings {\n"
-        f'  tensor_name: "{job.bank.name}@{job.bank.id}"\n'
+        f"  tensor_name: {json.dumps(job.title)}\n"
         f"  tensor_shape: {len(ids)}\n  tensor_shape: {job.bank.dim}\n"
         f'  tensor_path: "{_VECTORS}"\n  metadata_path: "{_METADATA}"\n'
         "}\n"

@@ -73,16 +73,21 @@ def export_bank(
     progress = progress or QuietProgress()
     chosen = _format(format_name)
     _check_options(chosen, tokenizer, dtype)
-    places = [out, out.with_name(out.name + chosen.companion)] if chosen.companion else [out]
-    for place in places:
-        _check_place(bank, place)
+    _check_place(bank, out)
+    places = [out]
+    if chosen.companion:
+        places.append(out.with_name(out.name + chosen.companion))
+        _check_place(bank, places[-1])
     if chosen.library:
         require(chosen.library, "export")
     own = TokenizerJson(b"", 0)
     if tokenizer is not None:
         with progress.step("prove the tokenizer"):
             own = tokenizer_json(tokenizer, bank)
-    _check_space(chosen.size(bank, dtype) + len(own.content), out, progress)
+        if own.caution:
+            progress.note(own.caution)
+    needed = chosen.size(bank, dtype) + len(own.content)
+    _check_space(needed, out, progress if chosen.of_pairs or needed > _TOLD_BYTES else QuietProgress())
     _check_bytes(bank, chosen, progress)
     kept = bank.size if chosen.whole else int(bank.usable.sum())
     if not kept:
@@ -117,13 +122,17 @@ def _check_options(chosen: ExportFormat, tokenizer: Path | None, dtype: CellType
         )
     if tokenizer is not None and not chosen.with_tokenizer:
         raise UsageError(f"{chosen.name} holds no tokenizer", "leave --tokenizer out")
-    if dtype != "F32" and chosen.name != "costs-npy":
+    if dtype != "F32" and not chosen.of_pairs:
         raise UsageError(f"{chosen.name} is always in F32", "leave --dtype out; it is for costs-npy")
 
 
-def _check_place(bank: Bank, place: Path) -> None:
+def _check_free(place: Path) -> None:
     if os.path.lexists(place):
         raise UsageError(f"{place} is there already", "name another --out, or remove it first")
+
+
+def _check_place(bank: Bank, place: Path) -> None:
+    _check_free(place)
     if bank.path.resolve() in place.absolute().resolve().parents:
         raise UsageError(f"{place} is inside the bank, which nothing may change", "name another --out")
 
@@ -133,11 +142,10 @@ def _check_space(needed: int, out: Path, progress: Progress) -> None:
     while not place.exists():
         place = place.parent
     free = disk_usage(place).free
-    if needed > _TOLD_BYTES:
-        progress.note(f"{out} takes about {needed / 1e9:,.1f} GB; {free / 1e9:,.1f} GB are free")
+    progress.note(f"{out} takes about {_amount(needed)}, and {_amount(free)} are free")
     if needed > free:
         raise StorageError(
-            f"{out} takes about {needed / 1e9:,.3f} GB, and {place} has {free / 1e9:,.3f} GB free",
+            f"{out} takes about {_amount(needed)}, and {place} has {_amount(free)} free",
             "free some space, or choose another --out",
         )
 
@@ -172,18 +180,22 @@ def _synced(staged: Sequence[Path]) -> list[Path]:
 
 def _publish(staged: Sequence[Path], places: Sequence[Path]) -> None:
     """What was asked for comes last, so that it is never there without the file beside it."""
-    done: list[Path] = []
+    pairs = list(zip(staged, places, strict=True))
     try:
-        for source, place in reversed(list(zip(staged, places, strict=True))):
-            if os.path.lexists(place):  # another process may have made it in the meantime
-                raise UsageError(f"{place} is there already", "name another --out, or remove it first")
+        for source, place in [*pairs[1:], pairs[0]]:
+            _check_free(place)  # another process may have made it in the meantime
             source.rename(place)
-            done.append(place)
     except BaseException:
-        for place in done:
-            place.unlink()
+        if os.path.lexists(staged[0]):
+            for source, place in pairs[1:]:
+                if not os.path.lexists(source):
+                    place.unlink(missing_ok=True)
         raise
     fsync_directory(places[0].absolute().parent)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _size(path: Path) -> int:

@@ -65,14 +65,14 @@ def _write(
     for name, content in (files | {"modules.json": modules}).items():
         (job.target / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     (job.target / "tokenizer.json").write_bytes(job.tokenizer)
-    (job.target / "README.md").write_text(_card(job.bank, library, opened_by), "utf-8")
+    (job.target / "README.md").write_text(_card(job, library, opened_by), "utf-8")
 
 
-def _card(bank: Bank, library: str, opened_by: str) -> str:
-    tokenizer = bank.manifest.tokenizer
+def _card(job: ExportJob, library: str, opened_by: str) -> str:
+    bank, tokenizer = job.bank, job.bank.manifest.tokenizer
     return (
-        f"---\nlibrary_name: {library}\n---\n\n# {bank.name}\n\n"
-        f"The frozen token embeddings of the costbank bank `{bank.name}@{bank.id}`: {bank.size:,} rows of {bank.dim}, "
+        f"---\nlibrary_name: {library}\n---\n\n# {job.title}\n\n"
+        f"The frozen token embeddings of this costbank bank: {bank.size:,} rows of {bank.dim}, "
         f"each a unit vector or zero, for the ids of `{tokenizer.file}`.\n\n"
         f"`{opened_by}` opens it. The embedding of a text is the mean of the rows of its ids.\n"
     )

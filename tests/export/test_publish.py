@@ -47,6 +47,9 @@ def test_nor_is_a_dangling_link_or_the_file_beside(odd_bank: Bank, tmp_path: Pat
     (tmp_path / "a.npy.vocab.jsonl").write_text("mine")
     with pytest.raises(UsageError, match=r"vocab\.jsonl is there already"):
         export_bank(odd_bank, "npy", tmp_path / "a.npy")
+    for place in (Path(), Path("/")):
+        with pytest.raises(UsageError, match="is there already"):
+            export_bank(odd_bank, "npy", place)
 
 
 def test_what_another_process_makes_meanwhile_is_kept(odd_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -101,12 +104,17 @@ def test_too_little_space_is_seen_before_and_large_sizes_are_told(
 ):
     from costbank.export import publish
 
-    monkeypatch.setattr(publish, "_TOLD_BYTES", 1_000)
     notes = Notes()
     export_bank(odd_bank, "costs-npy", tmp_path / "costs.npy", progress=notes)
-    assert any("takes about 0.0 GB" in note and "are free" in note for note in notes.notes)
+    export_bank(odd_bank, "npy", tmp_path / "rows.npy", progress=notes)
+    monkeypatch.setattr(publish, "_TOLD_BYTES", 1_000)
+    export_bank(odd_bank, "npy", tmp_path / "again.npy", progress=notes)
+    assert [note.split(" takes about 0.0 MB, and ")[0] for note in notes.notes] == [
+        str(tmp_path / "costs.npy"),
+        str(tmp_path / "again.npy"),
+    ]
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 4_000))
-    with pytest.raises(StorageError, match="GB free") as caught:
+    with pytest.raises(StorageError, match="MB free") as caught:
         export_bank(odd_bank, "costs-npy", tmp_path / "other" / "costs.npy")
     assert caught.value.hint
     assert not (tmp_path / "other").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 from model2vec import StaticModel
 from sentence_transformers import SentenceTransformer
 
@@ -56,6 +57,16 @@ def test_rows_past_the_tokenizer_are_kept(news_model: Path, bank_of, tmp_path: P
     np.testing.assert_allclose(_encoded(tmp_path / "model", library), _means(bank, news_model), atol=TOLERANCE)
 
 
+def test_ids_that_no_token_has_keep_their_rows(bank_of, tmp_path: Path):
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "b": 3}, "[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    bank = bank_of(tmp_path)
+    export_bank(bank, "model2vec", tmp_path / "model", tmp_path)
+    found = StaticModel.from_pretrained(tmp_path / "model").encode(["b", "a b"])
+    np.testing.assert_allclose(found, [bank.vectors()[3], bank.vectors()[[1, 3]].mean(axis=0)], atol=TOLERANCE)
+
+
 def test_model2vec_leaves_the_unknown_token_out(news: Path, bank_of, tmp_path: Path):
     from costbank.tokenizers.train import train_sentencepiece
 
@@ -95,7 +106,7 @@ def test_the_size_that_is_told_is_enough(news_bank: Bank, news_model: Path, tmp_
     made = export_bank(news_bank, library, tmp_path / "model", news_model)
     assert made.size <= FORMATS[library].size(news_bank, "F32") + (tmp_path / "model" / "tokenizer.json").stat().st_size
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1_000))
-    with pytest.raises(StorageError, match="GB free"):
+    with pytest.raises(StorageError, match="MB free"):
         export_bank(news_bank, library, tmp_path / "other", news_model)
 
 

@@ -58,6 +58,14 @@ def test_sentencepiece_models_keep_their_ids(news: Path, bank_of, tmp_path: Path
     assert made.tokens == load_tokenizer(path).vocab.size
 
 
+def test_what_the_library_normalises_otherwise_is_told(
+    news: Path, news_model: Path, news_bank, bank_of, tmp_path: Path
+):
+    assert "form NFD" in tokenizer_json(news_model, news_bank).caution
+    path = _train(news, tmp_path, **IDENTITY, byte_fallback=True)
+    assert tokenizer_json(path, bank_of(path)).caution == ""
+
+
 @pytest.mark.parametrize("options", [{"model_type": "word"}, {"treat_whitespace_as_suffix": True}])
 def test_sentencepiece_models_that_cannot_be_expressed_say_so(news: Path, bank_of, tmp_path: Path, options: dict):
     path = _train(news, tmp_path, **options)
