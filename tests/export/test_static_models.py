@@ -1,5 +1,6 @@
 """Folders that model2vec and sentence-transformers open, and in which a text is the mean of the bank's rows."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_the_size_that_is_told_is_enough(news_bank: Bank, news_model: Path, tmp_
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1_000))
     with pytest.raises(StorageError, match="MB free"):
         export_bank(news_bank, library, tmp_path / "other", news_model)
+
+
+@pytest.mark.parametrize("library", BOTH)
+def test_a_disk_that_fills_up_leaves_nothing(news_bank: Bank, news_model: Path, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch, library: str):  # fmt: skip
+    from costbank.export import static_models
+
+    def full(path: Path, tensors: dict) -> None:
+        path.write_bytes(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(static_models, "write_tensors", full)
+    with pytest.raises(StorageError, match="no space left"):
+        export_bank(news_bank, library, tmp_path / "new" / "model", news_model)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_configurations_are_plain_json(news_bank: Bank, news_model: Path, tmp_path: Path):

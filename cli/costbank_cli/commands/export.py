@@ -68,7 +68,7 @@ def command(
             }
         )
         return
-    click.echo(f"{made.path}  {made.format}, {made.rows:,} tokens × {opened.dim}, {made.size / 1e6:,.1f} MB")
+    click.echo(f"{made.path}  {made.format}, {made.rows:,} tokens, {made.size / 1e6:,.1f} MB")
     for path in made.files:
         if path != made.path and made.path not in path.parents:
             note(f"{path} says what its rows stand for")
