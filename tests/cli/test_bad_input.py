@@ -37,6 +37,8 @@ CASES = {
     "no such config": ([*BUILD, "--config", "missing.toml"], 3, "missing.toml"),
     "no such setting": ([*BUILD, "--set", "word2vec.epoch=3"], 2, "no setting word2vec.epoch"),
     "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 others"),
+    "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
+    "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
     "a corpus that is a directory": ([*BUILD, "--corpus", "{directory}"], 5, "is a directory"),
     "an empty corpus": ([*BUILD, "--corpus", "{empty}"], 5, "is empty"),

@@ -237,3 +237,22 @@ def test_any_shape_follows_the_oracle(n: int, vocab: int, dim: int, mixing: str,
     expected, expected_gradient = _oracle(logits, labels, DenseCosts(rows), mixing)
     assert torch.allclose(loss, expected, rtol=1e-6, atol=1e-7)
     assert torch.allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_scaled_loss_in_half_precision_keeps_its_gradient(logits, labels, costs):
+    """A GradScaler multiplies the loss by 2^16; the gradient must not overflow on its way into float16."""
+    half = logits.detach().half().requires_grad_()
+    emo_loss(half, labels, costs).backward()
+    assert half.grad is not None
+    scaled = logits.detach().half().requires_grad_()
+    (emo_loss(scaled, labels, costs) * 2.0**16).backward()
+    assert scaled.grad is not None
+    assert torch.isfinite(scaled.grad).all()
+    assert torch.allclose(scaled.grad.float() / 2.0**16, half.grad.float(), atol=2e-4, rtol=2e-3)
+
+
+def test_a_label_is_correct_where_it_is_the_first_of_the_largest(costs):
+    logits = torch.zeros(2, costs.vocab_size)
+    logits[:, [3, 7]] = 1.0
+    _, parts = emo_loss(logits, torch.tensor([3, 7]), costs, parts=True)
+    assert parts.correct.tolist() == [1.0, 0.0]

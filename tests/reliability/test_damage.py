@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import costbank as library
 from costbank.bank import Bank, verify_bank
+from costbank.config import BuildConfig
+from costbank.errors import CorruptBankError
 
 FILES = [
     "manifest.json",
@@ -53,3 +56,15 @@ def test_a_flip_anywhere_is_found(news_bank: Bank, tmp_path: Path, random: np.ra
         assert [check.name for check in verify_bank(path) if not check.ok] == [name]
         _flip(path / name, offset)
     assert all(check.ok for check in verify_bank(path))
+
+
+def test_a_build_finds_that_the_same_bank_is_there_and_damaged(
+    news_config: BuildConfig, news_bank: Bank, tmp_path: Path
+):
+    shutil.copytree(news_bank.path.parent, tmp_path / "news")
+    config = news_config.model_copy(update={"store": tmp_path})
+    assert library.build(config).id == news_bank.id
+    _flip(tmp_path / "news" / news_bank.id / "index.faiss", 400)
+    with pytest.raises(CorruptBankError, match=r"there already, and damaged: index\.faiss"):
+        library.build(config)
+    assert [path.name for path in (tmp_path / "news").iterdir() if path.name.startswith(".staging")] == []

@@ -93,6 +93,19 @@ def test_a_bank_without_a_name_gets_a_valid_one(tokenizer: str, name: str):
     assert load_config(GIVEN | {"name": config.bank_name}).name == name
 
 
+def test_a_folder_gives_a_bank_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "Qwen2.5-0.5B"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for model in (".", f"{folder}/", "../Qwen2.5-0.5B"):
+        assert load_config({"source": "lm-head", "lm_head.model": model}).bank_name == "qwen2.5-0.5b-lm-head"
+
+
+@pytest.mark.parametrize("text", ["123", "true", "2024-01-01"])
+def test_a_name_is_text_whatever_it_looks_like(text: str):
+    assert load_config(GIVEN, [f"name={text}"]).name == text
+
+
 def test_every_setting_is_described_and_in_the_readme():
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     for path, field in settings(BuildConfig).items():

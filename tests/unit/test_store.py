@@ -92,3 +92,12 @@ def test_reading_writes_nothing(store: Store):
     bank.search(bank.vectors()[5:7], 2)
     list(store.banks())
     assert contents() == before
+
+
+def test_a_directory_of_the_same_name_is_no_bank_of_the_store(
+    store: Store, news_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A path has a slash in it, so that what lies in the working directory does not change what a name means."""
+    (tmp_path / "elsewhere" / "news").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.resolve("news").name == news_bank.id
