@@ -6,6 +6,7 @@ with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
     import costbank
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
 from costbank.tokenizers.train import train_sentencepiece
 
 ROOT = Path(__file__).parents[1]
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

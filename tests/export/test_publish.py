@@ -165,7 +165,10 @@ def test_an_export_that_is_stopped_leaves_nothing_half_made(tmp_path: Path, with
     while time.monotonic() < until and not [path for path in place.rglob("costs.npy") if path.stat().st_size > 1_000]:
         time.sleep(0.01)
     process.send_signal(with_signal)
-    _, stderr = process.communicate(timeout=30)
+    try:
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == status, stderr
     assert not (place / "costs.npy").exists()
     if with_signal is not signal.SIGKILL:

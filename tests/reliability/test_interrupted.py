@@ -25,7 +25,10 @@ def _stop_while_training(command: list[str], place: Path, with_signal: signal.Si
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(with_signal)
-    _, stderr = process.communicate(timeout=30)
+    try:
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
     return process.returncode, stderr
 
 
