@@ -2,7 +2,7 @@
 
 from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest
 from costbank.bank.store import NAME_PATTERN, BankPlace, Store, default_store
-from costbank.bank.verify import FileCheck, verify_bank
+from costbank.bank.verify import FileCheck, check_digests, verify_bank
 from costbank.bank.writer import STEPS, BankWriter
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Neighbor",
     "RawRows",
     "Store",
+    "check_digests",
     "default_store",
     "open_bank",
     "shortest",

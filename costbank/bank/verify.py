@@ -1,20 +1,20 @@
 """Checking a bank to the last byte, and that its content keeps the rules of the format."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from costbank.bank.manifest import INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS, load_manifest
+from costbank.bank.manifest import INDEX, MANIFEST, NEIGHBORS, REPAIR, TOKENS, VECTORS, load_manifest
 from costbank.bank.reader import Bank
 from costbank.cost import row_costs
 from costbank.errors import CorruptBankError
 from costbank.tensorfile import sha256_file
 from costbank.vocab import TokenStatus
 
-__all__ = ["FileCheck", "verify_bank"]
+__all__ = ["FileCheck", "check_digests", "verify_bank"]
 
 _BLOCK_ROWS = 16_384
 _BLOCK_ELEMENTS = 1 << 24
@@ -33,6 +33,25 @@ class FileCheck:
     @property
     def ok(self) -> bool:
         return not self.problem
+
+
+def check_digests(bank: Bank, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
+    """Make sure that files are what the manifest says before anything is made of them.
+
+    Args:
+        bank: the bank.
+        names: which of its files.
+        advance: told the bytes that were checked after each file.
+
+    Raises:
+        CorruptBankError: the first file that is not.
+    """
+    for name in names:
+        found = sha256_file(bank.path / name)
+        if found.sha256 != bank.manifest.files[name].sha256:
+            raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
+        if advance:
+            advance(found.size)
 
 
 def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> list[FileCheck]:

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 
-from costbank.bank import Bank
-from costbank.bank.manifest import REPAIR
-from costbank.errors import CorruptBankError, InputError, StorageError, UsageError, require
+from costbank.bank import Bank, check_digests
+from costbank.errors import InputError, StorageError, UsageError, require
 from costbank.export.base import CellType, ExportFormat, ExportJob
 from costbank.export.formats import FORMATS
 from costbank.export.tokenizer_json import TokenizerJson, tokenizer_json
 from costbank.files import fsync_directory, staging_directory, storage_errors
 from costbank.progress import Progress, QuietProgress
-from costbank.tensorfile import sha256_file
 
 __all__ = ["ExportedFiles", "export_bank"]
 
@@ -152,11 +150,7 @@ def _check_space(needed: int, out: Path, progress: Progress) -> None:
 
 def _check_bytes(bank: Bank, chosen: ExportFormat, progress: Progress) -> None:
     with progress.step("check the bank", sum(bank.manifest.files[name].size for name in chosen.reads), "bytes") as told:
-        for name in chosen.reads:
-            found = sha256_file(bank.path / name)
-            if found.sha256 != bank.manifest.files[name].sha256:
-                raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
-            told.advance(found.size)
+        check_digests(bank, chosen.reads, told.advance)
 
 
 def _synced(staged: Sequence[Path]) -> list[Path]:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank import Bank, open_bank
-from costbank.bank.manifest import REPAIR, TOKENS, VECTORS
+from costbank.bank import Bank, check_digests, open_bank
+from costbank.bank.manifest import TOKENS, VECTORS
 from costbank.config import BuildConfig, VocabularyConfig
-from costbank.errors import CorruptBankError, InputError, UsageError, require
+from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
 from costbank.sources.combining import Sums, matching_pursuit, segmented_sums
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab
-from costbank.tensorfile import sha256_file
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -210,9 +209,7 @@ def _variants(vocab: Vocab, token_id: int) -> list[int]:
 
 def _checked(bank: Bank) -> InputFile:
     """The bank's vectors as an input, once what is about to be read is what the manifest says."""
-    for name in (TOKENS, VECTORS):
-        if sha256_file(bank.path / name).sha256 != bank.manifest.files[name].sha256:
-            raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
+    check_digests(bank, (TOKENS, VECTORS))
     facts = bank.manifest.files[VECTORS]
     return InputFile(f"{bank.name}@{bank.id}", facts.size, facts.sha256)
 

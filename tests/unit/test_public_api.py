@@ -50,7 +50,7 @@ def test_the_public_names_are_these():
         (
             "costbank.bank",
             ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "Neighbor", "RawRows", "Store",
-             "default_store", "open_bank", "shortest", "verify_bank"],
+             "check_digests", "default_store", "open_bank", "shortest", "verify_bank"],
         ),
         (
             "costbank.tokenizers",
