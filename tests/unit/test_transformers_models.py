@@ -1,0 +1,46 @@
+"""Heads of models as transformers saves them: the rows are those that its own output layer multiplies with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import costbank
+from costbank.config import BuildConfig, LMHeadConfig
+
+VOCAB = 300
+SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 48, "max_position_embeddings": 16}  # fmt: skip
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16}
+
+MODELS = {
+    "Llama": ("LlamaForCausalLM", SMALL | {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+    "Llama, tied": ("LlamaForCausalLM", SMALL | {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "Qwen 2": ("Qwen2ForCausalLM", SMALL | {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+    "GPT-2": ("GPT2LMHeadModel", GPT2),
+    "GPT-NeoX": ("GPTNeoXForCausalLM", SMALL),
+    "OPT": ("OPTForCausalLM", SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "BERT": ("BertForMaskedLM", SMALL),
+    "a sentence encoder": ("BertModel", SMALL),
+    "Gemma 2": ("Gemma2ForCausalLM", SMALL | {"num_key_value_heads": 1, "head_dim": 16}),
+    "T5, untied": ("T5ForConditionalGeneration", {"vocab_size": VOCAB, "d_model": 32, "d_kv": 8, "d_ff": 48,
+                                                  "num_layers": 1, "num_heads": 2, "tie_word_embeddings": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
+def test_the_rows_are_those_of_the_output_layer(tmp_path: Path, name: str, shard_size: str):
+    class_name, settings = MODELS[name]
+    model_class = getattr(transformers, class_name)
+    torch.manual_seed(0)
+    model = model_class(model_class.config_class(**settings)).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "model", max_shard_size=shard_size)
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(VOCAB)) + "\n")
+    bank = costbank.build(
+        BuildConfig(source="lm-head", store=tmp_path, name="m", lm_head=LMHeadConfig(model=tmp_path / "model"))
+    )
+    layer = model.get_output_embeddings() or model.get_input_embeddings()
+    expected = torch.nn.functional.normalize(layer.weight.detach().double(), dim=1).float()
+    assert torch.equal(torch.from_numpy(bank.vectors().copy()), expected)
