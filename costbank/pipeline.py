@@ -92,7 +92,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         index_kind = "none"
         if near.k and usable.any():
             with clock.time("index"), progress.step("build index"):
-                index_kind, index = build_index(stored.float32, usable)
+                index_kind, index = build_index(stored.streamed(), usable)
                 writer.write_index(index)
                 del index
         stored.release()
@@ -195,9 +195,7 @@ def _find(
     if not plan.k:
         return FoundNeighbors(NeighborTable.empty(len(usable), 0), "none", 0)
     with progress.step("find neighbors", int(usable.sum()), "rows") as step:
-        return find_neighbors(
-            stored.float32, usable, plan, config.neighbors.min_recall, step.advance, progress.note, stored.release
-        )
+        return find_neighbors(stored.streamed(), usable, plan, config.neighbors.min_recall, step.advance, progress.note)
 
 
 def _neighbor_facts(found: FoundNeighbors) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -100,6 +100,24 @@ class MappedTensor:
         if self.spec.dtype == "BF16":
             return (chosen.astype(np.uint32) << 16).view(np.float32)
         return chosen.astype(np.float32, copy=False)
+
+    def streamed(self, most_bytes: int = 256 << 20) -> Callable[[np.ndarray | slice], Float32[np.ndarray, "..."]]:
+        """`float32` for passes over gigabytes: when so many bytes were handed out, the pages that were read are let go.
+
+        Views of them stay good: what is looked at again is mapped again.
+        """
+        handed_out = 0
+
+        def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
+            nonlocal handed_out
+            if handed_out > most_bytes:
+                self.release()
+                handed_out = 0
+            found = self.float32(chosen)
+            handed_out += found.nbytes
+            return found
+
+        return rows
 
     def release(self) -> None:
         """Let go of the pages that were read, so that a pass over gigabytes does not count as memory in use."""

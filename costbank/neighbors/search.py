@@ -49,7 +49,6 @@ def find_neighbors(
     least_recall: float,
     advance: Callable[[int], None] | None = None,
     note: Callable[[str], None] | None = None,
-    release: Callable[[], None] | None = None,
 ) -> FoundNeighbors:
     """The k nearest usable tokens of each usable token.
 
@@ -63,7 +62,6 @@ def find_neighbors(
         least_recall: recall@10 that a method other than `exact` must reach on the sample.
         advance: told the number of rows finished, now and then.
         note: told what the sample showed.
-        release: called now and then, when no row is being read.
     """
     row_ids = np.flatnonzero(usable)
     wanted = min(plan.k, len(row_ids) - 1)
@@ -93,8 +91,6 @@ def find_neighbors(
         part = row_ids[positions]
         near = row_ids[proposer.propose(positions, count)]
         table.ids[part, :wanted], table.costs[part, :wanted] = rerank(rows, part, near, wanted)
-        if release:
-            release()
         if advance:
             advance(len(part))
     return FoundNeighbors(table, plan.method, at, recall, recall_of_all, count, len(sample))
