@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import InputNotFoundError, UsageError
 from costbank.tokenizers.base import TokenizerKind
-from costbank.transforms import parse_transform
+from costbank.transforms import canonical_transform
 
 __all__ = [
     "SOURCE_SECTIONS",
@@ -51,6 +51,10 @@ SOURCE_SECTIONS = {
 
 class Execution:
     """Marks a setting that says where or how fast, not what."""
+
+
+class Reference:
+    """Marks a setting that names a bank: by a name, or by a path, which then has a slash in it."""
 
 
 def default_cache() -> Path:
@@ -128,13 +132,15 @@ class VectorFileConfig(_Settings):
 class TransferConfig(_Settings):
     """A bank of one tokenizer for another."""
 
-    donor: Annotated[str | None, Execution] = Field(default=None, description="the bank to take vectors from")
+    donor: Annotated[str | None, Execution, Reference] = Field(
+        default=None, description="the bank to take vectors from"
+    )
     method: Literal["segmentation", "omp"] = Field(
         default="segmentation",
         description="a new token's vector: the mean over its pieces in the donor's vocabulary, or orthogonal matching "
         "pursuit: the sparse sum of shared tokens that it is in a space that knows all tokens",
     )
-    guide: Annotated[str | None, Execution] = Field(
+    guide: Annotated[str | None, Execution, Reference] = Field(
         default=None, description="for `omp`, a bank of the new tokenizer; not given: its spelling vectors"
     )
     atoms: int = Field(default=8, ge=1, le=256, description="for `omp`, shared tokens in a sum, at most")
@@ -176,7 +182,7 @@ class BuildConfig(_Settings):
         default="auto", description="the tokenizer file's format, where its content does not tell"
     )
     name: Annotated[str | None, Execution] = Field(
-        default=None, description="the bank's name; not given: the tokenizer file's name and the source"
+        default=None, description="the bank's name; not given: the tokenizer's or the model's name, and the source"
     )
     store: Annotated[Path, Execution] = Field(default_factory=default_store, description="directory of banks")
     cache: Annotated[Path, Execution] = Field(default_factory=default_cache, description="directory of encoded text")
@@ -202,12 +208,10 @@ class BuildConfig(_Settings):
     @field_validator("transforms")
     @classmethod
     def _valid_transforms(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
-        for text in transforms:
-            try:
-                parse_transform(text)
-            except UsageError as error:
-                raise ValueError(f"{error}; {error.hint}") from None
-        return transforms
+        try:
+            return tuple(map(canonical_transform, transforms))
+        except UsageError as error:
+            raise ValueError(f"{error}; {error.hint}") from None
 
     @property
     def bank_name(self) -> str:
@@ -221,11 +225,17 @@ class BuildConfig(_Settings):
 def semantic_config(config: BuildConfig) -> dict[str, Any]:
     """What was asked for, without paths and machine settings: the part of a config that a bank's id covers.
 
-    Sections of other sources are left out, so that a source that is added later changes no id.
+    Sections of other sources are left out, so that a source that is added later changes no id, and so are settings that
+    the rest of the config leaves without an effect.
     """
     foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
     foreign -= set(SOURCE_SECTIONS[config.source])
-    return {name: value for name, value in _without_execution(config).items() if name not in foreign}
+    asked = {name: value for name, value in _without_execution(config).items() if name not in foreign}
+    if config.neighbors.method == "exact":
+        del asked["neighbors"]["min_recall"]
+    if config.source == "transfer" and config.transfer.method != "omp":
+        del asked["transfer"]["atoms"]
+    return asked
 
 
 def settings(model: type[BaseModel] = BuildConfig, prefix: str = "") -> dict[str, FieldInfo]:
@@ -287,7 +297,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if "Path" in str(field.annotation) and isinstance(place, dict) and name in place:
+        if not isinstance(place, dict) or name not in place:
+            continue
+        is_reference = Reference in field.metadata and "/" in str(place[name])
+        if "Path" in str(field.annotation) or is_reference:
             place[name] = _beside(file, place[name])
     return values
 

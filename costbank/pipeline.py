@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +33,7 @@ _CARD_TOKENS = 12
 _CARD_NEIGHBORS = 5
 _ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _TOLD_SECONDS = 20
+_LEAST_VECTORS = 2
 
 
 @dataclass
@@ -64,6 +65,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     config = _resolved(config, source)
     if config.neighbors.k:
         require("faiss", "build")
+    with _same_on_any_number_of_cores(config):
+        pass  # its library is there
     _check_space(config, vocab_size, dim)
     near = plan_neighbors(vocab_size, dim, config.neighbors.k or 0, config.neighbors.method)
     config = config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"method": near.method})})
@@ -74,15 +77,21 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         with clock.time("source"):
             made = source.make(progress)
         transform, applied = Affine(), []
-        if config.transforms:
-            with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
-                transform, applied = fit_transforms(config.transforms, made.blocks, step.advance)
-        rows = _Rows(made, source, transform)
-        with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
-            stored = writer.write_vectors(
-                (vocab_size, dim), config.vectors.dtype, ahead(rows.unit_blocks(step.advance))
-            )
+        with _same_on_any_number_of_cores(config):
+            if config.transforms:
+                with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
+                    transform, applied = fit_transforms(config.transforms, made.blocks, step.advance)
+            rows = _Rows(made, source, transform)
+            with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
+                stored = writer.write_vectors(
+                    (vocab_size, dim), config.vectors.dtype, ahead(rows.unit_blocks(step.advance))
+                )
         usable = rows.usable
+        if usable.sum() < _LEAST_VECTORS:
+            raise InputError(
+                f"{int(usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs {_LEAST_VECTORS}",
+                "see that the source has rows for this tokenizer's tokens, and that transforms leave something of them",
+            )
         vocab = made.vocab.with_evidence(usable)
         writer.write_tokens(vocab)
         writer.write_rows(rows.norms, rows.to_unused)
@@ -116,6 +125,13 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         examples = _examples(vocab, found.table)
         place = writer.publish(facts, lambda manifest: write_card(manifest, examples, source.advice))
     return Bank(place)
+
+
+def _same_on_any_number_of_cores(config: BuildConfig) -> AbstractContextManager[object]:
+    """Sums over rows come out differently by how many threads a BLAS divides them among."""
+    if all(transform == "center" for transform in config.transforms):
+        return nullcontext()
+    return require("threadpoolctl", "build").threadpool_limits(1)
 
 
 class _Rows:
@@ -152,15 +168,18 @@ class _Rows:
     def _check(self, norms: np.ndarray, start: int) -> None:
         if not np.isfinite(norms).all():
             row = start + int(np.flatnonzero(~np.isfinite(norms))[0])
+            token = self._made.vocab.display(row)
             raise InputError(
-                f"row {row:,} of {self._made.origin} holds NaN or infinity",
-                "the weights are broken: take another checkpoint, or repair that row",
+                f"the vector of token {row:,} {token!r}, from {self._made.origin}, holds NaN, infinity or numbers too "
+                "large for float32",
+                "the file is broken: take another, or repair that vector",
             )
 
     def _compare(self, unit: np.ndarray, part: slice) -> None:
         mean = self._made.unused_mean
         if mean is not None:
-            self.to_unused[part] = unit @ (mean / np.linalg.norm(mean))
+            # Not by a BLAS, whose threads would wait for the next block by spinning, and take the cores from the rest.
+            self.to_unused[part] = np.einsum("rd,d->r", unit, mean / np.linalg.norm(mean))
 
 
 def _resolved(config: BuildConfig, source: SourcePlan) -> BuildConfig:

@@ -45,7 +45,6 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16
          "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
 _MOST_HEADER_BYTES = 100 << 20
 _HASH_CHUNK_BYTES = 8 << 20
-_WRITEBACK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -148,19 +147,15 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
     with path.open("xb", buffering=0) as file, ThreadPoolExecutor(1, "costbank-hash") as hashing:
-        position = announced = 0
+        position = 0
 
         def put(data: bytes | memoryview) -> None:
-            nonlocal position, announced
+            nonlocal position
             hashed = hashing.submit(digest.update, data)
             while data:
                 data = memoryview(data)[file.write(data) :]
             hashed.result()
             position = file.tell()
-            if position - announced >= _WRITEBACK_BYTES:
-                # Lets the disk begin while the next blocks are made, so that the fsync at the end finds little to do.
-                os.posix_fadvise(file.fileno(), announced, position - announced, os.POSIX_FADV_DONTNEED)
-                announced = position
 
         put(len(encoded).to_bytes(8, "little") + encoded)
         for name, (spec, blocks) in tensors.items():

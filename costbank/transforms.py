@@ -18,11 +18,12 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from costbank.errors import InputError, UsageError
 
-__all__ = ["Affine", "fit_transforms", "normalize", "output_dim", "parse_transform"]
+__all__ = ["Affine", "canonical_transform", "fit_transforms", "normalize", "output_dim", "parse_transform"]
 
 _WITH_COUNT = {"abtt": 2, "pca": None}
 _WITHOUT = ("center", "whiten")
 _LEAST_VARIANCE = 1e-6
+_ROUNDING = 1e-5
 _CACHED_ELEMENTS = 1 << 16
 
 
@@ -45,10 +46,14 @@ def normalize(
 
 @dataclass(frozen=True)
 class Affine:
-    """x ↦ (x − `offset`) @ `matrix`; a matrix of None is the identity."""
+    """x ↦ (x − `offset`) @ `matrix`; a matrix of None is the identity.
+
+    `gain` is how many times longer the matrix can make a vector, which tells a short result from a rounded zero.
+    """
 
     offset: Float64[np.ndarray, "dim"] | None = None
     matrix: Float64[np.ndarray, "dim out"] | None = None
+    gain: float = 1.0
 
     @property
     def changes(self) -> bool:
@@ -57,11 +62,14 @@ class Affine:
     def __call__(
         self, rows: Float32[np.ndarray, "rows dim"], usable: Bool[np.ndarray, "rows"]
     ) -> Float32[np.ndarray, "rows out"]:
-        """The mapped rows; those that are not usable become zero."""
-        moved = rows - self.offset if self.offset is not None else rows
-        mapped = (moved @ self.matrix if self.matrix is not None else moved).astype(np.float32)
-        mapped[~usable] = 0
-        return mapped
+        """The mapped rows; those that are not usable, or of which only rounding is left, become zero."""
+        if self.offset is None:
+            return np.where(usable[:, None], rows, np.float32(0))
+        moved = rows - self.offset
+        mapped = moved @ self.matrix if self.matrix is not None else moved
+        lengths = _lengths(moved)
+        left = (lengths > _ROUNDING * _lengths(rows)) & (_lengths(mapped) > _ROUNDING * self.gain * lengths)
+        return np.where((usable & left)[:, None], mapped, 0).astype(np.float32)
 
 
 def parse_transform(text: str) -> tuple[str, int | None]:
@@ -79,6 +87,16 @@ def parse_transform(text: str) -> tuple[str, int | None]:
         f"{text!r} is no transform",
         "write center, abtt:2 (directions to remove), pca:128 (directions to keep), or whiten",
     )
+
+
+def canonical_transform(text: str) -> str:
+    """The one way to write a transform: `abtt` as `abtt:2`, `pca:064` as `pca:64`.
+
+    Raises:
+        UsageError: as in `parse_transform`.
+    """
+    name, count = parse_transform(text)
+    return name if count is None else f"{name}:{count}"
 
 
 def output_dim(transforms: Sequence[str], dim: int) -> int:
@@ -106,7 +124,7 @@ def fit_transforms(
         InputError: there are not two rows with a direction.
     """
     mean, covariance = _moments(blocks, any(text != "center" for text in transforms), advance)
-    offset, matrix, applied = mean, None, []
+    offset, matrix, gain, applied = mean, None, 1.0, []
     for text in transforms:
         name, count = parse_transform(text)
         record: dict[str, object] = {"name": text, "mean_norm": float(np.linalg.norm(mean))}
@@ -119,9 +137,10 @@ def fit_transforms(
             record["kept"] = kept
             matrix = step if matrix is None else matrix @ step
             covariance = step.T @ covariance @ step
+            gain *= float(np.linalg.norm(step, axis=0).max()) if name == "whiten" else 1.0
         mean = np.zeros(covariance.shape[0])
         applied.append(record)
-    return Affine(offset, matrix), applied
+    return Affine(offset, matrix, gain), applied
 
 
 def _step(name: str, count: int | None, values: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, int]:
@@ -134,6 +153,10 @@ def _step(name: str, count: int | None, values: np.ndarray, directions: np.ndarr
     strong = values > _LEAST_VARIANCE * values[0]
     scales = np.where(strong, 1 / np.sqrt(np.where(strong, values, 1)), 0)
     return directions * scales, int(strong.sum())
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("rd,rd->r", rows, rows, dtype=np.float64))
 
 
 def _signed(directions: np.ndarray) -> np.ndarray:

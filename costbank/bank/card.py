@@ -55,7 +55,9 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(str(item["name"]) if isinstance(item, dict) else str(item) for item in value)
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _code(token: bytes) -> str:

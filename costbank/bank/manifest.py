@@ -47,6 +47,7 @@ INDEX = "index.faiss"
 ROWS = "rows.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
+_LONE = "backslashreplace"  # what a path holds that is no UTF-8 is written as JSON escapes a lone surrogate
 REPAIR = "remove this bank's directory and build or pull it again"
 
 
@@ -125,7 +126,9 @@ class Manifest(_Facts):
 
 def canonical(value: Any) -> bytes:
     """The one JSON text of a value that digests are taken of: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        errors=_LONE
+    )
 
 
 def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> str:
@@ -134,7 +137,7 @@ def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> 
         "format": FORMAT,
         "tokenizer": fingerprint,
         "config": config,
-        "files": {name: files[name]["sha256"] for name in TENSOR_FILES},
+        "files": {name: files[name]["sha256"] for name in (*TENSOR_FILES, ROWS) if name in files or name != ROWS},
     }
     return hashlib.sha256(canonical(content)).hexdigest()[:ID_DIGITS]
 
@@ -199,4 +202,4 @@ def read_manifest(data: bytes, where: str) -> Manifest:
 
 
 def _text(facts: dict[str, Any]) -> bytes:
-    return (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors=_LONE)

@@ -106,7 +106,7 @@ class Bank:
     def usable(self) -> Bool[np.ndarray, "vocab"]:
         """Which tokens have a vector."""
         return np.concatenate(
-            [self._vectors.data[start : start + 16_384].any(axis=1) for start in range(0, self.size, 16_384)]
+            [self._vectors.data[start : start + 4_096].any(axis=1) for start in range(0, self.size, 4_096)]
         )
 
     def has_vector(self, token_id: int) -> bool:

@@ -16,8 +16,7 @@ from costbank.vocab import TokenStatus
 
 __all__ = ["FileCheck", "check_digests", "verify_bank"]
 
-_BLOCK_ROWS = 16_384
-_BLOCK_ELEMENTS = 1 << 24
+_BLOCK_ELEMENTS = 1 << 22
 _MOST_RECOMPUTED = 1 << 33
 _COST_TOLERANCE = 1e-6
 _NORM_TOLERANCE = {"F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}
@@ -103,13 +102,15 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
     elif vocab.status_counts() != bank.manifest.status:
         yield TOKENS, "statuses are not as many of each as the manifest says"
     tolerance = _NORM_TOLERANCE[bank.manifest.vectors.dtype]
-    for start in range(0, bank.size, _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    step = max(1, _BLOCK_ELEMENTS // bank.dim)
+    for start in range(0, bank.size, step):
+        block = slice(start, start + step)
         norms = np.linalg.norm(bank.vectors(block).astype(np.float64), axis=1)
         wrong = ~((norms == 0) | (np.abs(norms - 1) <= tolerance))
         if wrong.any():
             row = start + int(wrong.argmax())
             yield VECTORS, f"row {row} has length {norms[row - start]:.6g}, neither 1 nor 0"
+        bank.release()
     yield from ((NEIGHBORS, problem) for problem in _broken_table(bank))
     if bank.manifest.index.kind != "none" and find_spec("faiss"):
         rows = bank.index_rows
@@ -145,3 +146,4 @@ def _broken_table(bank: Bank) -> Iterator[str]:
         if (np.abs(row_costs(bank.vectors(part), others) - costs)[there] > _COST_TOLERANCE).any():
             yield f"a cost {where} is not that of the rows"
             return
+        bank.release()

@@ -165,7 +165,7 @@ class BankWriter:
         files = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in self._files.items()}
         identity = bank_id(facts["tokenizer"]["fingerprint"], facts["config"], files)
         facts = {"format": FORMAT, "id": identity, **facts, "files": files}
-        self._write_bytes(CARD, card(facts).encode())
+        self._write_bytes(CARD, card(facts).encode(errors="backslashreplace"))
         facts["files"] = files | {CARD: {"size": self._files[CARD].size, "sha256": self._files[CARD].sha256}}
         self._on_step("card written")
         self._write_bytes(MANIFEST, write_manifest(facts))

@@ -32,7 +32,7 @@ __all__ = [
     "same_bytes",
 ]
 
-_SERIES = re.compile(r"(.*)-\d+-of-\d+\.(safetensors|bin)")
+_SERIES = re.compile(r"(.*)-\d+-of-(\d{1,6})\.(safetensors|bin)")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -69,7 +69,8 @@ def find_gguf(path: Path) -> Path | None:
 
 def _open_folder(folder: Path) -> Checkpoint:
     for ending in ("safetensors", "bin"):
-        if index := min(folder.glob(f"*.{ending}.index.json"), default=None):
+        # Other precisions have an index of their own, as model.fp16.safetensors.index.json.
+        if index := min(folder.glob(f"*.{ending}.index.json"), key=lambda file: (len(file.name), file), default=None):
             return _open_index(index)
         # Training states, adapters and other precisions lie beside the weights under names of their own.
         found = sorted(folder.glob(f"*.{ending}"))
@@ -123,12 +124,24 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
         return joined_rows(parts)
 
     folder = path if path.is_dir() else path.parent
-    return Checkpoint(path, {name: found[0] for name, found in places.items()}, matrix, _config(folder))
+    names = {name: found[0] for name, found in places.items()}
+    return Checkpoint(path, names, matrix, _config(folder), _missing(files))
 
 
 def _open_gguf(path: Path) -> Checkpoint:
     model = GGUFFile.open(path)
     return Checkpoint(path, {name: file for name, (file, _) in model.tensors.items()}, model.matrix)
+
+
+def _missing(files: list[Path]) -> tuple[str, ...]:
+    """What is not there of the series `…-00001-of-00004` that files belong to."""
+    wanted = {
+        f"{match[1]}-{number:0{len(match[2])}d}-of-{match[2]}.{match[3]}"
+        for match in (_SERIES.fullmatch(file.name) for file in files)
+        if match
+        for number in range(1, int(match[2]) + 1)
+    }
+    return tuple(sorted(wanted - {file.name for file in files}))
 
 
 def _one_series(holding: list[Path], files: list[Path]) -> bool:

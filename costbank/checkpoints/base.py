@@ -47,12 +47,14 @@ class Checkpoint:
         names: every tensor name and the file that should hold it; these may be missing until one is asked for.
         config: `config.json`, or the metadata that stands for it; empty where there is none.
         matrix: a two-dimensional tensor by its name. Raises `CheckpointError` where it cannot be read.
+        missing: files that should be there by the names of those that are.
     """
 
     path: Path
     names: Mapping[str, Path]
     matrix: Callable[[str], Matrix]
     config: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def joined_rows(parts: list[Matrix]) -> Matrix:

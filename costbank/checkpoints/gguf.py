@@ -58,7 +58,7 @@ class GGUFFile:
         """
         gguf = require("gguf", "build")
         file, tensor = self.tensors[name]
-        if len(tensor.shape) != 2:
+        if len(tensor.shape) != 2 or not tensor.n_elements:
             raise CheckpointError(
                 f"tensor {name!r} in {file} has the shape {tensor.shape.tolist()}", "a row for each token is needed"
             )

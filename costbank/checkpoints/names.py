@@ -37,6 +37,7 @@ EMBEDDINGS = (
     "shared.weight",  # T5
     "token_embd.weight",  # GGUF
 )
+_TOO_COMMON = ("output.weight",)  # what many modules call a layer of theirs: a head only by its whole name
 _LISTED = 8
 
 
@@ -46,15 +47,19 @@ class Head:
 
     Attributes:
         matrix: the rows.
-        role: `head`, `embedding` (there is no head of its own), or `named` (asked for by name).
-        tied: whether head and embedding are the same; None where only one of them can be read or was asked for.
+        role: `head`, `embedding` (there is no head of its own), `named` (asked for by name) or `only` (there is no
+            other tensor).
+        tied: whether head and embedding are the same, which they are also where there is no head of its own; None
+            where only one of them can be read or was asked for.
         config_tied: what `config.json` says of it; None where it says nothing.
+        guessed: whether only the end of its name is known.
     """
 
     matrix: Matrix
     role: str
     tied: bool | None
     config_tied: bool | None
+    guessed: bool = False
 
     @property
     def disagreement(self) -> str:
@@ -69,7 +74,7 @@ class Head:
 
 
 def choose_head(checkpoint: Checkpoint, name: str | None = None) -> Head:
-    """The LM head, else the token embedding, else an error that lists what there is.
+    """The LM head, else the token embedding, else the only tensor, else an error that lists what there is.
 
     Args:
         checkpoint: the model.
@@ -85,6 +90,13 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None) -> Head:
             raise CheckpointError(f"{checkpoint.path} holds no tensor {name!r}", f"there are: {', '.join(close)}")
         return Head(checkpoint.matrix(name), "named", None, config_tied)
     head, embedding = (_find(checkpoint.names, known) for known in (HEADS, EMBEDDINGS))
+    if not head and checkpoint.missing:
+        raise CheckpointError(
+            f"no head is among the parts of {checkpoint.path}, and {checkpoint.missing[0]} is missing",
+            "put all parts there, or name a tensor with --tensor",
+        )
+    if not head and not embedding and len(checkpoint.names) == 1:
+        return Head(checkpoint.matrix(next(iter(checkpoint.names))), "only", None, config_tied)
     if not head and not embedding:
         shown = ", ".join(list(checkpoint.names)[:_LISTED])
         raise CheckpointError(
@@ -92,12 +104,12 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None) -> Head:
             f"name it with --tensor; there are: {shown}{' …' if len(checkpoint.names) > _LISTED else ''}",
         )
     if not head:
-        return Head(checkpoint.matrix(embedding), "embedding", True, config_tied)
+        return Head(checkpoint.matrix(embedding), "embedding", True, config_tied, embedding not in EMBEDDINGS)
     matrix = checkpoint.matrix(head)
     tied = None
     if embedding and checkpoint.names[embedding].is_file():
         tied = same_bytes(matrix, checkpoint.matrix(embedding))
-    return Head(matrix, "head", tied, config_tied)
+    return Head(matrix, "head", tied, config_tied, head not in HEADS)
 
 
 def _find(names: Iterable[str], known: Sequence[str]) -> str:
@@ -108,6 +120,8 @@ def _find(names: Iterable[str], known: Sequence[str]) -> str:
             return name
     outside = [name for name in names if not any(part.isdecimal() for part in name.split("."))]
     for ending in known:
+        if ending in _TOO_COMMON:
+            continue
         found = [name for name in outside if name.endswith(f".{ending}")]
         if len(found) > 1:
             raise CheckpointError(

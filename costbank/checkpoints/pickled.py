@@ -33,7 +33,7 @@ def pickled_tensors(path: Path) -> dict[str, Any]:
         content = _load(torch, path)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise CheckpointError(
-            f"{path} is not a file of weights: {str(error).splitlines()[0][:160]}",
+            f"{path} is not a file of weights: {(str(error) or type(error).__name__).splitlines()[0][:160]}",
             "give a checkpoint that torch.load(…, weights_only=True) can read; convert others to safetensors",
         ) from None
     for _ in range(2):  # training checkpoints keep the weights under a key
@@ -54,7 +54,11 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
         CheckpointError: it is no matrix, or not of floating point.
     """
     torch = require("torch", "train")
-    if tensor.ndim != 2:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise CheckpointError(
+            f"tensor {name!r} in {path} is sparse or quantised", "save it as a dense tensor of floats"
+        )
+    if tensor.ndim != 2 or not tensor.numel():
         raise CheckpointError(
             f"tensor {name!r} in {path} has the shape {list(tensor.shape)}", "a row for each token is needed"
         )

@@ -34,7 +34,7 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
     if name not in header.entries:
         raise CheckpointError(f"{path} holds no tensor {name!r}", "the index and the file do not belong together")
     entry = header.entries[name]
-    if len(entry.shape) != 2:
+    if len(entry.shape) != 2 or not prod(entry.shape):
         raise CheckpointError(
             f"tensor {name!r} in {path} has the shape {list(entry.shape)}", "a row for each token is needed"
         )

@@ -13,7 +13,16 @@ from costbank.progress import Progress
 from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 
-__all__ = ["InputFile", "RowBlocks", "SourcePlan", "SourceVectors", "given_tokenizer", "in_blocks", "row_ranges"]
+__all__ = [
+    "InputFile",
+    "RowBlocks",
+    "SourcePlan",
+    "SourceVectors",
+    "given_tokenizer",
+    "in_blocks",
+    "mean_row",
+    "row_ranges",
+]
 
 RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
 
@@ -84,6 +93,17 @@ def given_tokenizer(config: BuildConfig) -> Tokenizer:
 def in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_bytes: int = 8 << 20) -> list[np.ndarray]:
     """An array that is in memory as blocks; views, not copies."""
     return [rows[start:stop] for start, stop in row_ranges(len(rows), rows.shape[1] * rows.itemsize, block_bytes)]
+
+
+def mean_row(blocks: RowBlocks) -> Float32[np.ndarray, "dim"] | None:
+    """The mean of all finite rows, for rows of ids that nothing ever trained to be predicted; None where it has no
+    direction, or there are no rows."""
+    total, count = np.zeros(1), 0
+    for block in blocks:
+        finite = block[np.isfinite(block).all(axis=1)]
+        total = total + finite.sum(axis=0, dtype=np.float64)
+        count += len(finite)
+    return (total / count).astype(np.float32) if count and total.any() else None
 
 
 def row_ranges(rows: int, row_bytes: int, block_bytes: int = 8 << 20) -> Iterator[tuple[int, int]]:

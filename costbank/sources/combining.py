@@ -104,7 +104,7 @@ def matching_pursuit(
     most = min(most, len(atoms))
     rows = np.full((len(targets), most), -1, np.int64)
     weights = np.zeros((len(targets), most), np.float32)
-    step = max(1, _BLOCK_BYTES // (4 * max(1, len(atoms))))
+    step = max(1, _BLOCK_BYTES // (8 * len(atoms) + 16 * most * targets.shape[1] + 1))
     for start in range(0, len(targets), step):
         part = slice(start, min(start + step, len(targets)))
         _pursue(targets[part], atoms, rows[part], weights[part])

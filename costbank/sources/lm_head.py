@@ -16,9 +16,9 @@ from costbank.checkpoints import Head, Matrix, choose_head, find_gguf, open_chec
 from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, UsageError
 from costbank.progress import Progress
-from costbank.sources.base import InputFile, SourcePlan, SourceVectors, row_ranges
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
 from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer
-from costbank.vocab import TokenStatus, Vocab
+from costbank.vocab import TokenStatus
 
 __all__ = ["plan"]
 
@@ -69,6 +69,8 @@ def _tokenizer(config: BuildConfig, model: Path) -> Tokenizer:
 
 def _read(head: Head, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
     matrix = head.matrix
+    if head.guessed:
+        progress.note(f"the {head.role} is taken to be {matrix.name!r}; name another tensor with --tensor")
     if head.disagreement:
         progress.note(head.disagreement)
     vocab = tokenizer.vocab.padded(matrix.shape[0])
@@ -86,9 +88,9 @@ def _read(head: Head, tokenizer: Tokenizer, progress: Progress) -> SourceVectors
     if head.config_tied is not None:
         facts["config_says_tied"] = head.config_tied
     origin = f"tensor {matrix.name!r} in {matrix.file.name}"
-    return SourceVectors(
-        vocab, rows, facts, rows.inputs, origin=origin, unused_mean=_unused_mean(matrix, vocab, unused)
-    )
+    ranges = row_ranges(vocab.size, 4 * matrix.shape[1])
+    unused_rows = (matrix.rows(*span)[unused[slice(*span)]] for span in ranges if unused[slice(*span)].any())
+    return SourceVectors(vocab, rows, facts, rows.inputs, origin=origin, unused_mean=mean_row(unused_rows))
 
 
 @dataclass
@@ -116,18 +118,3 @@ class _HeadRows:
 
     def inputs(self) -> tuple[InputFile, ...]:
         return (self._taken,) if self._taken else ()
-
-
-def _unused_mean(matrix: Matrix, vocab: Vocab, unused: np.ndarray) -> Float32[np.ndarray, "dim"] | None:
-    """The mean row of unused ids: what a row looks like that nothing ever trained to be predicted."""
-    total, count = np.zeros(matrix.shape[1]), 0
-    for start, stop in row_ranges(vocab.size, 4 * matrix.shape[1]):
-        chosen = unused[start:stop]
-        if chosen.any():
-            rows = matrix.rows(start, stop)[chosen].astype(np.float64)
-            rows = rows[np.isfinite(rows).all(axis=1)]
-            total += rows.sum(axis=0)
-            count += len(rows)
-    if not count or not total.any():
-        return None
-    return (total / count).astype(np.float32)

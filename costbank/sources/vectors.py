@@ -16,12 +16,12 @@ from costbank.config import BuildConfig
 from costbank.errors import InputError, UsageError
 from costbank.files import check_readable
 from costbank.progress import Progress
-from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, mean_row, row_ranges
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
 from costbank.sources.wordfiles import open_word_file, read_word_file
 from costbank.tensorfile import sha256_file
 from costbank.tokenizers import load_tokenizer
-from costbank.vocab import Vocab
+from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["plan"]
 
@@ -116,11 +116,13 @@ def _by_id(array: _Array, path: Path, vocab: Vocab) -> tuple[Vocab, _Make]:
             "where rows are words and not ids, name their list with --set vector_file.vocabulary=FILE",
         )
     vocab = vocab.padded(array.rows)
-    every = np.arange(vocab.size)
+    unused = vocab.status == TokenStatus.UNUSED
+    rows = np.where(unused, -1, np.arange(vocab.size))
 
     def make(progress: Progress) -> SourceVectors:
         progress.note(f"no list of words is given: row i of {path.name} is taken for token id i")
-        return SourceVectors(vocab, _Gathered(array, every), {"matched": "by id"})
+        mean = mean_row(_Gathered(array, np.flatnonzero(unused)))
+        return SourceVectors(vocab, _Gathered(array, rows), {"matched": "by id"}, unused_mean=mean)
 
     return vocab, make
 
@@ -167,14 +169,22 @@ def _open_array(path: Path, tensor: str | None) -> _Array:
         return _Array(rows, dim, lambda ids: _rows_of(matrix, ids))
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # the header is read as Python, and runs into whatever the bytes lead it to
         raise InputError(f"{path} is no .npy array of numbers: {error}", "write it with numpy.save") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an archive of arrays", "write the one that is meant with numpy.save")
     if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
         raise InputError(
             f"{path} holds {array.dtype} of shape {list(array.shape)}", "give floats of shape [words or tokens, dim]"
         )
     rows, dim = array.shape
-    return _Array(rows, dim, lambda ids: array[ids].astype(np.float32))
+    return _Array(rows, dim, lambda ids: _narrowed(array[ids]))
+
+
+def _narrowed(rows: np.ndarray) -> Float32[np.ndarray, "some dim"]:
+    """As float32; what is too large for it becomes infinite, and is reported with the token that it is of."""
+    with np.errstate(over="ignore"):
+        return rows.astype(np.float32)
 
 
 def _rows_of(matrix: Matrix, ids: Int64[np.ndarray, "some"]) -> Float32[np.ndarray, "some dim"]:

@@ -5,6 +5,7 @@ may hold spaces (GloVe's 840B has such): a line's vector is its last fields.
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _MOST_DIM = 65_536
 _LONGEST_WORD = 4_096
 _READ_BYTES = 1 << 20
 _REPORT_BYTES = 1 << 22
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def open_word_file(path: Path) -> WordFile:
     try:
         with _opened(path) as file:
             head = file.read(_SNIFFED_BYTES)
-    except (OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}", "download it again") from None
     first, _, rest = head.partition(b"\n")
     fields = first.split()
@@ -97,12 +99,15 @@ def read_word_file(
     kept: list[np.ndarray] = []
     words = 0
     read = _binary_words if file.layout == "word2vec-binary" else _text_words
-    for stored, vector in read(file, advance):
-        words += 1
-        word = unmarked(stored)
-        if word not in rows and wanted(word):
-            rows[word] = len(kept)
-            kept.append(vector())
+    try:
+        for stored, vector in read(file, advance):
+            words += 1
+            word = unmarked(stored)
+            if word not in rows and wanted(word):
+                rows[word] = len(kept)
+                kept.append(vector())
+    except _UNREADABLE as error:
+        raise InputError(f"{file.path} cannot be read after word {words:,}: {error}", "download it again") from None
     if file.words is not None and words != file.words:
         raise InputError(
             f"{file.path} says that it holds {file.words:,} words, and holds {words:,}", "download it again"
@@ -114,29 +119,26 @@ _Words = Iterator[tuple[bytes, Callable[[], np.ndarray]]]
 
 
 def _text_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
+    unreported = 0
     with _opened(file.path) as opened:
-        number = unreported = 0
-        try:
-            for number, line in enumerate(opened, 1):
-                unreported += len(line)
-                if unreported >= _REPORT_BYTES:
-                    advance(unreported)
-                    unreported = 0
-                if number == 1 and file.words is not None:
-                    continue
-                fields = line.rsplit(maxsplit=file.dim)
-                if len(fields) == file.dim and line[:1].isspace():
-                    fields.insert(0, b"")
-                if not line.endswith(b"\n"):
-                    raise InputError(
-                        f"{file.path} ends within line {number:,}", "download it again, or end that line if it is whole"
-                    )
-                if len(fields) != file.dim + 1:
-                    raise _broken(file, number)
-                yield fields[0], lambda fields=fields, number=number: _parsed(file, fields[1:], number)
-        except EOFError as error:
-            raise InputError(f"{file.path} after line {number:,}: {error}", "download it again") from None
-        advance(unreported)
+        for number, line in enumerate(opened, 1):
+            unreported += len(line)
+            if unreported >= _REPORT_BYTES:
+                advance(unreported)
+                unreported = 0
+            if number == 1 and file.words is not None:
+                continue
+            fields = line.rsplit(maxsplit=file.dim)
+            if len(fields) == file.dim and line[:1].isspace():
+                fields.insert(0, b"")
+            if not line.endswith(b"\n"):
+                raise InputError(
+                    f"{file.path} ends within line {number:,}", "download it again, or end that line if it is whole"
+                )
+            if len(fields) != file.dim + 1:
+                raise _broken(file, number)
+            yield fields[0], lambda fields=fields, number=number: _parsed(file, fields[1:], number)
+    advance(unreported)
 
 
 def _binary_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
@@ -145,7 +147,7 @@ def _binary_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
     with _opened(file.path) as opened:
         opened.readline()
         buffer, at = b"", 0
-        for _ in range(file.words or 0):
+        while True:
             while (space := buffer.find(b" ", at)) < 0 or len(buffer) < space + 1 + size:
                 more = opened.read(_READ_BYTES + size)
                 if not more or (space < 0 and len(buffer) - at > _LONGEST_WORD):

@@ -1,6 +1,7 @@
 """The tokens that a GGUF file carries: what ids stand for, without the means to encode text."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["GGUFTokenizer"]
 _TOKENS = "tokenizer.ggml.tokens"
 _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 2, 3, 4, 5, 6
 _WORD_START = "▁"
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class GGUFTokenizer:
@@ -39,16 +41,24 @@ class GGUFTokenizer:
         tokens = [entry.parts[part].tobytes() for part in entry.data]
         types = file.value("tokenizer.ggml.token_type") or [1] * len(tokens)
         model = str(file.value("tokenizer.ggml.model") or "llama")
+        if len(types) != len(tokens):
+            raise TokenizerError(
+                f"{path} has {len(tokens):,} tokens and {len(types):,} token types", "download or convert it again"
+            )
         digest = hashlib.sha256(f"{model}\n".encode())
         for token, kind in zip(tokens, types, strict=True):
-            digest.update(len(token).to_bytes(4, "little") + token + bytes([kind]))
+            digest.update(len(token).to_bytes(4, "little") + token + f"{kind}\n".encode())
         self.file, self.sha256 = path.name, digest.hexdigest()
-        read = [_read(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
+        try:
+            read = [_read(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
+        except ValueError as error:
+            raise TokenizerError(f"{path}: {error}", "download or convert it again") from None
         self.vocab = Vocab.from_tokens([token for token, _ in read], [status for _, status in read])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         raise TokenizerError(
-            f"a GGUF file's tokens alone cannot encode text ({len(texts)} given)", "give --tokenizer FILE"
+            f"a GGUF file's tokens alone cannot encode text ({len(texts)} given)",
+            "give a tokenizer file that can: tokenizer.json, a SentencePiece model",
         )
 
 
@@ -59,7 +69,9 @@ def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
     if kind == _UNUSED:
         return b"", TokenStatus.UNUSED
     if kind == _BYTE:
-        return bytes([int(text[3:5], 16)]), TokenStatus.BYTE
+        if not (written := _BYTE_PIECE.fullmatch(text)):
+            raise ValueError(f"the byte piece {text!r} is not written as <0x41>")
+        return bytes([int(written[1], 16)]), TokenStatus.BYTE
     if kind == _USER:
         return stored, TokenStatus.OK
     if model == "gpt2":

@@ -37,6 +37,11 @@ CASES = {
     "no such config": ([*BUILD, "--config", "missing.toml"], 3, "missing.toml"),
     "no such setting": ([*BUILD, "--set", "word2vec.epoch=3"], 2, "no setting word2vec.epoch"),
     "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 others"),
+    "an option of another source": (
+        ["build", "--source", "vocabulary", "--tokenizer", "{model}", "--donor", "news"],
+        2,
+        "--donor is for the source transfer",
+    ),
     "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),

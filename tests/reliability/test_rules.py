@@ -89,6 +89,7 @@ def _write(bank: Bank, directory: Path, change: Callable[[Parts], None]) -> Path
     with BankWriter(directory) as writer:
         writer.write_vectors((bank.size, bank.dim), "F32", [parts["vectors"]])
         writer.write_tokens(replace(bank.vocab, status=parts["status"], offsets=parts["offsets"]))
+        writer.write_rows(bank.raw.norms, bank.raw.to_unused)
         writer.write_neighbors(NeighborTable(parts["ids"], parts["costs"]))
         writer.write_index(build_index(bank.vectors, parts["indexed"])[1])
         return writer.publish(facts, lambda _: "a card\n")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from costbank.checkpoints import choose_head, open_checkpoint
 from costbank.checkpoints.dtypes import DECODED
-from costbank.errors import CheckpointError, CostbankError, InputNotFoundError
+from costbank.errors import CheckpointError, CostbankError, InputError, InputNotFoundError
 
 ROWS, DIM = 37, 64
 DTYPES = {
@@ -107,7 +107,7 @@ def test_the_names_that_heads_and_embeddings_go_by(tmp_path: Path, rows: torch.T
 
 
 def test_an_unknown_name_can_be_given(tmp_path: Path, rows: torch.Tensor):
-    save_file({"codebook.table": rows}, tmp_path / "model.safetensors")
+    save_file({"codebook.table": rows, "other": rows.clone()}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
         _head(tmp_path)
     assert "codebook.table" in caught.value.hint
@@ -276,3 +276,55 @@ def test_no_weights_at_all(tmp_path: Path):
     (tmp_path / "empty.safetensors").touch()
     with pytest.raises(CostbankError, match="is empty"):
         open_checkpoint(tmp_path / "empty.safetensors")
+
+
+def test_the_only_tensor_is_taken(tmp_path: Path, rows: torch.Tensor):
+    save_file({"codebook.table": rows}, tmp_path / "model.safetensors")
+    assert _head(tmp_path).role == "only"
+
+
+def test_a_layer_of_another_module_is_no_head(tmp_path: Path, rows: torch.Tensor):
+    save_file(
+        {"model.embed_tokens.weight": rows, "pooler.output.weight": rows[:3].clone()}, tmp_path / "model.safetensors"
+    )
+    head = _head(tmp_path)
+    assert head.matrix.name == "model.embed_tokens.weight"
+    assert not head.guessed
+
+
+def test_a_head_of_which_only_the_end_is_known_is_a_guess(tmp_path: Path, rows: torch.Tensor):
+    save_file({"thinker.lm_head.weight": rows}, tmp_path / "model.safetensors")
+    assert _head(tmp_path).guessed
+
+
+def test_an_embedding_is_no_head_while_parts_are_missing(tmp_path: Path, rows: torch.Tensor):
+    save_file({"model.embed_tokens.weight": rows}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
+        _head(tmp_path)
+    assert _head(tmp_path, "model.embed_tokens.weight").role == "named"
+    save_file({"lm_head.weight": rows}, tmp_path / "model-00002-of-00002.safetensors")
+    assert _head(tmp_path).role == "head"
+
+
+def test_the_plain_index_goes_before_that_of_another_precision(tmp_path: Path, rows: torch.Tensor):
+    for name in ("model", "model.fp16"):
+        save_file({"lm_head.weight": rows + len(name)}, tmp_path / f"{name}.safetensors")
+        index = {"weight_map": {"lm_head.weight": f"{name}.safetensors"}}
+        (tmp_path / f"{name}.safetensors.index.json").write_text(json.dumps(index))
+    assert _head(tmp_path).matrix.file.name == "model.safetensors"
+
+
+def test_odd_tensors_are_refused(tmp_path: Path, rows: torch.Tensor):
+    for number, (tensor, message) in enumerate(
+        [(rows.to_sparse(), "sparse"), (rows[:, :0].clone(), "has the shape"), (rows[0], "has the shape")]
+    ):
+        torch.save({"lm_head.weight": tensor}, tmp_path / f"{number}.bin")
+        with pytest.raises(CheckpointError, match=message):
+            _head(tmp_path / f"{number}.bin")
+    (tmp_path / "empty.bin").touch()
+    with pytest.raises(InputError, match="empty"):
+        open_checkpoint(tmp_path / "empty.bin")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pytorch_model.bin").touch()
+    with pytest.raises(CheckpointError, match="is not a file of weights"):
+        open_checkpoint(tmp_path / "folder")

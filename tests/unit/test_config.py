@@ -111,3 +111,11 @@ def test_every_setting_is_described_and_in_the_readme():
     for path, field in settings(BuildConfig).items():
         assert field.description
         assert f"`{path}`" in readme
+
+
+def test_a_donor_by_path_is_beside_the_config_file(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    for donor, read in {"store/a/0123": str(tmp_path / "store/a/0123"), "name@0123": "name@0123"}.items():
+        file.write_text(f'source = "transfer"\n[transfer]\ndonor = "{donor}"\nguide = "{donor}"\n')
+        config = load_config({}, (), file)
+        assert (config.transfer.donor, config.transfer.guide) == (read, read)

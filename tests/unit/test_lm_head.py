@@ -1,6 +1,7 @@
 """Banks from pretrained heads, from the file to the bank."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,7 +177,7 @@ def test_a_row_that_is_no_number_is_named(model: Path, tmp_path: Path, head: tor
     broken = head.clone()
     broken[77, 5] = value
     save_file({"lm_head.weight": broken}, model / "model.safetensors")
-    with pytest.raises(InputError, match=r"row 77 of tensor 'lm_head\.weight' in model\.safetensors") as caught:
+    with pytest.raises(InputError, match=r"token 77 'word77', from tensor 'lm_head\.weight' in model\.saf") as caught:
         _build(model, tmp_path / "store")
     assert caught.value.hint
     assert not list((tmp_path / "store").rglob("*.safetensors"))
@@ -216,3 +217,46 @@ def test_safetensors_and_gguf_are_read_without_torch(model: Path, tmp_path: Path
     command = [sys.executable, "-c", code, tmp_path / "store", model, tmp_path / "m.gguf"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["128", "128"]
+
+
+@pytest.mark.parametrize("transforms", [("abtt:3",), ("whiten",), ("pca:8", "whiten")])
+def test_transformed_banks_are_the_same_on_any_number_of_threads(
+    model: Path, tmp_path: Path, transforms: tuple[str, ...]
+):
+    from threadpoolctl import threadpool_limits
+
+    ids = set()
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            ids.add(_build(model, tmp_path / str(threads), transforms=transforms).id)
+    assert len(ids) == 1
+
+
+def test_settings_without_effect_change_no_id(model: Path, tmp_path: Path):
+    plain = _build(model, tmp_path / "a", transforms=("abtt",))
+    same = _build(model, tmp_path / "b", transforms=("abtt:02",), neighbors=NeighborsConfig(min_recall=0.5))
+    assert plain.id == same.id
+    assert _build(model, tmp_path / "c", transforms=("abtt:3",)).id != plain.id
+
+
+def test_what_is_measured_of_raw_rows_is_part_of_the_id(model: Path, tmp_path: Path, head: torch.Tensor):
+    """Rows scaled by powers of two have the same directions, and another bank, as its health differs."""
+    one = _build(model, tmp_path / "store")
+    save_file({"lm_head.weight": head * 2.0 ** (torch.arange(len(head)) % 5)[:, None]}, model / "model.safetensors")
+    other = _build(model, tmp_path / "store")
+    assert np.array_equal(one.vectors()[:120], other.vectors()[:120])
+    assert one.id != other.id
+
+
+def test_a_bank_without_vectors_is_refused(model: Path, tmp_path: Path, head: torch.Tensor):
+    save_file({"lm_head.weight": torch.zeros_like(head)}, model / "model.safetensors")
+    with pytest.raises(InputError, match="0 of 128 tokens have a vector"):
+        _build(model, tmp_path / "store")
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_a_path_that_is_no_utf8_is_recorded(model: Path, tmp_path: Path):
+    odd = model.rename(tmp_path / os.fsdecode(b"mod\xffel"))
+    bank = _build(odd, tmp_path / "store")
+    assert bank.manifest.run["lm_head"]["model"].endswith("mod\udcffel")
+    assert all(check.ok for check in verify_bank(bank.path))

@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from costbank.errors import InputError, UsageError
-from costbank.transforms import fit_transforms, normalize, output_dim, parse_transform
+from costbank.transforms import canonical_transform, fit_transforms, normalize, output_dim, parse_transform
 
 DIM = 12
 
@@ -109,3 +109,25 @@ def test_rows_are_divided_by_their_exact_length(random: np.random.Generator, dty
     assert np.allclose(norms, exact, rtol=1e-7)
     divided = rows.astype(np.float64) / np.where(exact > 0, exact, 1)[:, None]
     assert np.array_equal(unit, divided.astype(np.float32))
+
+
+@pytest.mark.parametrize("transform", ["abtt:1", "pca:1", "center", "whiten"])
+def test_rows_of_which_only_rounding_is_left_are_zero(random: np.random.Generator, transform: str):
+    """All rows on one line: what is removed is all there was, and its rounding has no direction."""
+    line = random.standard_normal(64)
+    rows = (random.standard_normal((110, 1)) * line).astype(np.float32)
+    rows[:2] = rows[2:].mean(axis=0) if transform == "center" else rows[:2]
+    found = _apply(rows, (transform,))
+    if transform == "abtt:1":
+        assert not found.any()
+    elif transform == "center":
+        assert np.linalg.norm(found[:2]) < 1e-2
+        assert found[2:].any(axis=1).all()
+    else:
+        assert found.any(axis=1).all()
+
+
+def test_a_transform_has_one_spelling():
+    assert [canonical_transform(text) for text in ("abtt", "abtt:02", "pca:7", "center")] == [
+        "abtt:2", "abtt:2", "pca:7", "center",
+    ]  # fmt: skip

@@ -140,12 +140,17 @@ def test_an_array_and_the_list_of_its_words(kv: KeyedVectors, tokenizer: Path, t
 @pytest.mark.parametrize("kind", ["npy", "safetensors"])
 def test_an_array_without_a_list_is_by_id(random: np.random.Generator, tokenizer: Path, tmp_path: Path, kind: str):
     rows = random.standard_normal((14, DIM)).astype(np.float32)
+    rows[13] = np.nan
     bank = _build(tokenizer, tmp_path / "store", path=_array(tmp_path, kind, rows), tensor="words")
     expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     size = load_tokenizer(tokenizer).vocab.size
     assert np.allclose(bank.vectors()[:size], expected[:size], atol=1e-6)
     assert bank.size == 14
     assert bank.manifest.status["unused"] == 14 - size
+    assert not bank.vectors()[size:].any(), "no text has these ids, so they are nobody's neighbors"
+    assert bank.raw is not None
+    unused = rows[size:13].mean(axis=0)
+    assert np.allclose(bank.raw.to_unused[:size], expected[:size] @ unused / np.linalg.norm(unused), atol=1e-5)
     assert any("row i of rows" in note for note in bank.notes)  # type: ignore[attr-defined]
 
 
@@ -157,6 +162,44 @@ def test_a_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokenizer: Path, 
     with pytest.raises(InputError, match=r"says that it holds 7 words|ends within line 8"):
         _build(tokenizer, tmp_path / "store", path=path)
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "checksum"])
+def test_a_large_compressed_file_that_is_damaged_is_refused(
+    random: np.random.Generator, tokenizer: Path, tmp_path: Path, layout: str, damage: str
+):
+    large = KeyedVectors(64)
+    large.add_vectors([f"w{i}" for i in range(9_000)], random.standard_normal((9_000, 64)).astype(np.float32))
+    packed = bytearray(gzip.compress(_written(large, tmp_path / "v", layout).read_bytes(), 1))
+    if damage == "cut":
+        packed = packed[: len(packed) * 4 // 5]
+    elif damage == "flipped":
+        packed[len(packed) * 4 // 5] ^= 0xFF
+        packed[len(packed) * 4 // 5 + 1] ^= 0xFF
+    else:
+        packed[-6] ^= 1
+    (tmp_path / "v.gz").write_bytes(packed)
+    with pytest.raises(InputError, match=r"v\.gz"):
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v.gz")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("said", [b"3", b"9"])
+def test_a_header_that_miscounts_is_refused(
+    kv: KeyedVectors, tokenizer: Path, tmp_path: Path, layout: str, said: bytes
+):
+    path = _written(kv, tmp_path / "v", layout)
+    path.write_bytes(said + path.read_bytes()[1:])
+    with pytest.raises(InputError, match=f"says that it holds {said.decode()} words, and holds 7"):
+        _build(tokenizer, tmp_path / "store", path=path)
+
+
+def test_an_archive_of_arrays_is_no_array(tokenizer: Path, tmp_path: Path):
+    np.savez(tmp_path / "v.npz", a=np.ones((20, 3)))
+    (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    with pytest.raises(InputError, match="archive of arrays"):
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
 
 
 def test_a_compressed_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokenizer: Path, tmp_path: Path):
@@ -172,7 +215,7 @@ BROKEN = {
     "no vectors": (b"It was the best of times.\nIt was the worst.\n", "neither word2vec's"),
     "nothing": (b"", "is empty"),
     "no word in common": (b"uno 1 2 3\ndos 1 2 3\n", "0 of the tokenizer's 11 tokens"),
-    "an infinite vector": (b"the 1 2 3\nof 1 inf 3\n", "holds NaN or infinity"),
+    "an infinite vector": (b"the 1 2 3\nof 1 inf 3\n", "token 8 '▁of', from v, holds NaN"),
 }
 
 

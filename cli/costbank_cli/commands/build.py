@@ -1,5 +1,6 @@
 """`costbank build`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ __all__ = ["command"]
 
 
 _SETTINGS = {
-    "model": "lm_head.model",
-    "tensor": "lm_head.tensor",
-    "vectors": "vector_file.path",
-    "donor": "transfer.donor",
+    "corpus": ("corpus.files",),
+    "model": ("lm_head.model",),
+    "tensor": ("lm_head.tensor", "vector_file.tensor"),
+    "vectors": ("vector_file.path",),
+    "donor": ("transfer.donor",),
 }
+"""Which settings an option stands for, where it is not called as its setting."""
 
 
 class _ManyFiles(click.Command):
@@ -33,6 +36,18 @@ class _ManyFiles(click.Command):
             given = 0 if argument == "--corpus" else None
             spread += [argument] if given is None else []
         return super().parse_args(ctx, spread[:-1])
+
+
+def _refuse_foreign(options: Iterable[str], source: str) -> None:
+    """Refuse an option that the source would pass over in silence."""
+    from costbank.config import SOURCE_SECTIONS
+    from costbank.errors import UsageError
+
+    for option in options:
+        sections = {path.partition(".")[0] for path in _SETTINGS.get(option, ())}
+        if sections and not sections & set(SOURCE_SECTIONS[source]):
+            takers = [name for name, own in SOURCE_SECTIONS.items() if sections & set(own)]
+            raise UsageError(f"--{option} is for the source {' and '.join(takers)}, not {source}", "leave it out")
 
 
 @click.command("build", cls=_ManyFiles)
@@ -68,10 +83,13 @@ def command(
     from costbank.config import load_config
     from costbank.pipeline import build
 
-    chosen = {_SETTINGS.get(name, name): value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
     if files:
-        chosen["corpus.files"] = list(files)
-    bank = build(load_config(chosen, assignments, config), progress_for_people())
+        options["corpus"] = list(files)
+    chosen = {path: value for name, value in options.items() for path in _SETTINGS.get(name, (name,))}
+    asked = load_config(chosen, assignments, config)
+    _refuse_foreign(options, asked.source)
+    bank = build(asked, progress_for_people())
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "facts": bank.manifest.facts})
         return

@@ -27,6 +27,20 @@ _WARNING_UNSEEN_SHARE = 0.5
 
 _WEIGHT = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _NOTHING_TO_DO = "Nothing needs to be done."
+_EVIDENCE = {
+    "word2vec": "Give more text, or raise --set word2vec.min_count=N, so that tokens of little evidence are unseen.",
+    "lm-head": "Use another checkpoint, or build with --source word2vec from your text, where rare tokens are unseen. "
+    "Where text hardly holds these tokens, they do little harm.",
+    "vocabulary": "More of the spelling is told apart with more --set vocabulary.dim=N.",
+    "vectors": "Where tokens should not share a word's vector, build with --set vector_file.match=exact or word-start.",
+    "transfer": "Sums of the donor's rows are shorter than its rows, and tokens of equal pieces have equal sums: see "
+    "how near sums come to true rows in `costbank show`, or take a donor or a method that shares more tokens.",
+}
+_OTHER_EVIDENCE = "Use another source. Where text hardly holds these tokens, they do little harm."
+_SHARING = ("vectors", "transfer")
+"""Sources in which tokens share a word's row by intent: `king` and ` king`, or `King`."""
+_COMPUTED = ("vocabulary", "transfer")
+"""Sources whose rows are as long as much is known of a token, not as it was trained."""
 
 
 def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
@@ -46,7 +60,8 @@ class _Look:
         self._bank, self._measures, self._named = bank, measures, named
         self._usable = int(measures.rows.usable.sum())
         self._transformed = bool(bank.manifest.config.get("transforms"))
-        self._word2vec = bank.manifest.source == "word2vec"
+        self._source = bank.manifest.source
+        self._word2vec = self._source == "word2vec"
 
     def emptiness(self) -> Iterator[Finding]:
         meaning = "No token has a vector: all mistakes cost 1, and EMO cannot tell them apart."
@@ -89,15 +104,18 @@ class _Look:
             )
             return
         usable = self._measures.rows.usable
+        trained = self._source not in _COMPUTED
         short = np.flatnonzero(usable & (raw.norms < norms.small_below))
         if len(short):
             yield self._about(
                 "small-norms",
                 short[np.argsort(raw.norms[short], kind="stable")],
                 f"Raw rows far shorter than the median of {norms.median:.3g} (below {norms.small_below:.3g}), as rows "
-                "are that were hardly trained: their directions may be noise. Lengths in parentheses.",
+                f"are {'that were hardly trained' if trained else 'of which little is known'}: their directions may be "
+                "noise. Lengths in parentheses.",
                 self._more_evidence(),
                 values=raw.norms,
+                severity=None if trained else Severity.INFO,
             )
         long = np.flatnonzero(usable & (raw.norms > norms.large_above))
         if len(long):
@@ -225,12 +243,7 @@ class _Look:
             )
 
     def _more_evidence(self) -> str:
-        if self._word2vec:
-            return "Give more text, or raise --set word2vec.min_count=N, so that tokens of little evidence are unseen."
-        return (
-            "Use another checkpoint, or build with --source word2vec from your text, where rare tokens are unseen. "
-            "Where text hardly holds these tokens, they do little harm."
-        )
+        return _EVIDENCE.get(self._source, _OTHER_EVIDENCE)
 
     def _transform(self, what: str) -> str:
         if self._bank.dim < 3:
@@ -261,7 +274,8 @@ class _Look:
         count = sum(map(len, groups))
         named = tuple(NamedGroup(len(group), self._names(group)) for group in groups[: self._named])
         share = count / self._usable
-        return Finding(code, _severity(share), count, share, (), named, meaning, self._more_evidence())
+        severity = Severity.INFO if self._source in _SHARING else _severity(share)
+        return Finding(code, severity, count, share, (), named, meaning, self._more_evidence())
 
     def _about_all(self, code: str, severity: Severity, meaning: str, advice: str) -> Finding:
         return Finding(code, severity, self._usable, 1.0, (), (), meaning, advice)
