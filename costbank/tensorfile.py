@@ -9,8 +9,9 @@ import hashlib
 import json
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -45,6 +46,7 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16
          "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
 _MOST_HEADER_BYTES = 100 << 20
 _HASH_CHUNK_BYTES = 8 << 20
+_HASHED_LATER = 2
 
 
 @dataclass(frozen=True)
@@ -147,15 +149,16 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
     with path.open("xb", buffering=0) as file, ThreadPoolExecutor(1, "costbank-hash") as hashing:
-        position = 0
+        position, hashed = 0, deque[Future[None]]()
 
         def put(data: bytes | memoryview) -> None:
             nonlocal position
-            hashed = hashing.submit(digest.update, data)
+            hashed.append(hashing.submit(digest.update, data))
             while data:
                 data = memoryview(data)[file.write(data) :]
-            hashed.result()
             position = file.tell()
+            if len(hashed) > _HASHED_LATER:
+                hashed.popleft().result()
 
         put(len(encoded).to_bytes(8, "little") + encoded)
         for name, (spec, blocks) in tensors.items():

@@ -432,12 +432,12 @@ def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random
 def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random.Generator):
     import re
 
-    from costbank.config import load_config
+    from costbank.config import SOURCE_SECTIONS, load_config
 
     head = _head(random) + 1.2
     head[:200] = head[200]
     given = {"source": "word2vec"}
-    for source in ("word2vec", "lm-head"):
+    for source in SOURCE_SECTIONS:
         bank = _bank(
             tmp_path / source, head, k=0, source=source, status=[TokenStatus.UNSEEN, *[TokenStatus.OK] * 2_029]
         )
@@ -446,6 +446,18 @@ def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random
                 load_config(given, [text.strip("'").replace("=N", "=3")])
             for name in re.findall(r"--source (\S+)", finding.advice):
                 load_config({"source": name})
+
+
+@pytest.mark.parametrize(("source", "severity"), [("lm-head", "serious"), ("vectors", "info"), ("transfer", "info")])
+def test_rows_that_are_shared_by_intent_are_no_warning(
+    tmp_path: Path, random: np.random.Generator, source: str, severity: str
+):
+    """`king` and ` king` met the same word; in a pretrained head equal rows are a defect."""
+    head = _head(random)
+    head[:400] = head[400]
+    (found,) = [one for one in health(_bank(tmp_path, head, source=source)).findings if one.code == "duplicates"]
+    assert found.severity.value == severity
+    assert ("checkpoint" in found.advice) == (source == "lm-head")
 
 
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16"])

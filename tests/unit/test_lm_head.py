@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import costbank
 from costbank.bank import Bank, verify_bank
 from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
-from costbank.errors import CheckpointError, InputError, InputNotFoundError, UsageError
+from costbank.errors import CheckpointError, InputError, InputNotFoundError, TokenizerError, UsageError
 from costbank.progress import QuietProgress
 from costbank.vocab import TokenStatus
 
@@ -131,6 +131,28 @@ def test_a_gguf_file_brings_its_own_tokens(model: Path, tmp_path: Path, head: to
     assert bank.manifest.status == {"ok": 117, "byte": 1, "special": 2, "unused": PADDING, "unseen": 0}
     shared = [len(set(a) & set(b)) for a, b in zip(bank.neighbors.ids[:120], exact.neighbors.ids[:120], strict=True)]
     assert np.sum(shared) / (11 * 120) >= overlap
+
+
+@pytest.mark.parametrize(
+    ("tokens", "types", "message"),
+    [
+        (["a", "b", "c"], [1, 1], "3 tokens and 2 token types"),
+        (["a", "hello"], [1, 6], "byte piece 'hello'"),
+    ],
+)
+def test_tokens_of_a_gguf_file_that_are_broken(
+    tmp_path: Path, head: torch.Tensor, tokens: list[str], types: list[int], message: str
+):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_tensor("token_embd.weight", head[:4].numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(TokenizerError, match=message):
+        _build(tmp_path / "m.gguf", tmp_path / "store")
 
 
 def test_byte_level_tokens_of_a_gguf_file_are_bytes(tmp_path: Path, head: torch.Tensor):
