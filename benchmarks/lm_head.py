@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.record import record
 from costbank.tensorfile import TensorSpec, from_float32, write_tensors
 
-__all__ = ["build", "make_head", "run"]
+__all__ = ["build_command", "make_head", "run"]
 
 _ROWS, _TOKENS, _DIM, _SHARDS, _RUNS = 151_936, 151_665, 4_096, 4, 6
 
@@ -48,7 +48,7 @@ def run() -> None:
         make_head(place / "model")
         loop = [sys.executable, "-c", _BARE, str(place / "model"), str(place / "out")]
         ways: list[tuple[list[float], Callable[[], tuple[float, float]]]] = [
-            (ours := [], lambda: build(place, "out", "neighbors.k=0", store=place)),
+            (ours := [], lambda: _build(place, "out", "neighbors.k=0", store=place)),
             (bare := [], lambda: _timed(loop)),
             (synced := [], lambda: _timed([*loop, "sync"])),
         ]
@@ -102,13 +102,18 @@ def make_head(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_TOKENS)) + "\n")
 
 
-def build(place: Path, name: str, *settings: str, store: Path | None = None) -> tuple[float, float]:
+def _build(place: Path, name: str, *settings: str, store: Path | None = None) -> tuple[float, float]:
     """Seconds and peak memory in MB of a build from the model in `place`."""
+    return _timed(build_command(place, name, *settings, store=store))
+
+
+def build_command(place: Path, name: str, *settings: str, store: Path | None = None) -> list[str]:
+    """How to build a bank from the model in `place`."""
     command = [sys.executable, "-m", "costbank_cli", "build", "--source", "lm-head", "--model", str(place / "model"),
                "--name", name, "--store", str(store or place / "store")]  # fmt: skip
     for setting in settings:
         command += ["--set", setting]
-    return _timed(command)
+    return command
 
 
 def _timed(command: list[str]) -> tuple[float, float]:
