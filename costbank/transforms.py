@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from costbank.errors import InputError, UsageError
 
-__all__ = ["Affine", "canonical_transform", "fit_transforms", "normalize", "output_dim", "parse_transform"]
+__all__ = ["Affine", "canonical_transform", "fit_transforms", "normalize", "output_dim", "parse_transform", "signed"]
 
 _WITH_COUNT = {"abtt": 2, "pca": None}
 _WITHOUT = ("center", "whiten")
@@ -130,7 +130,7 @@ def fit_transforms(
         record: dict[str, object] = {"name": text, "mean_norm": float(np.linalg.norm(mean))}
         if name != "center":
             values, directions = np.linalg.eigh(covariance)
-            values, directions = np.maximum(values[::-1], 0), _signed(directions[:, ::-1])
+            values, directions = np.maximum(values[::-1], 0), signed(directions[:, ::-1])
             share = values / max(values.sum(), np.finfo(np.float64).tiny)
             step, kept = _step(name, count, values, directions)
             record["variance_share"] = float(share[: count or len(share)].sum())
@@ -159,7 +159,7 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("rd,rd->r", rows, rows, dtype=np.float64))
 
 
-def _signed(directions: np.ndarray) -> np.ndarray:
+def signed(directions: Float64[np.ndarray, "dim directions"]) -> Float64[np.ndarray, "dim directions"]:
     """Each direction with its largest element positive, so that the result does not hang on the solver's choice."""
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
     return directions * np.where(largest < 0, -1.0, 1.0)

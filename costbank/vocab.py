@@ -117,6 +117,12 @@ class Vocab:
         counts = np.bincount(self.status, minlength=len(TokenStatus))
         return {status.name.lower(): int(counts[status]) for status in TokenStatus}
 
+    @cached_property
+    def ordinary(self) -> Bool[np.ndarray, "vocab"]:
+        """Which ids a text can hold: neither special nor unused, and of at least a byte."""
+        can_occur = np.isin(self.status, (TokenStatus.OK, TokenStatus.BYTE, TokenStatus.UNSEEN))
+        return can_occur & (np.diff(self.offsets) > 0)
+
     def with_counts(self, counts: Int64[np.ndarray, "vocab"]) -> "Vocab":
         """The same tokens with a corpus's counts."""
         return replace(self, counts=counts.astype(np.int64, copy=False))

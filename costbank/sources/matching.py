@@ -53,7 +53,7 @@ def match_tokens(vocab: Vocab, rows: Mapping[bytes, int], loosest: Match) -> Mat
             folded.setdefault(_fold(word), row)
     found = np.full(vocab.size, -1, np.int64)
     how = np.zeros(vocab.size, np.uint8)
-    for token_id in _ordinary(vocab):
+    for token_id in np.flatnonzero(vocab.ordinary).tolist():
         for match, spelling in _spellings(vocab, token_id, loosest):
             row = (folded if match == Match.FOLDED else rows).get(spelling)
             if row is not None:
@@ -64,7 +64,11 @@ def match_tokens(vocab: Vocab, rows: Mapping[bytes, int], loosest: Match) -> Mat
 
 def wanted_words(vocab: Vocab, loosest: Match) -> Callable[[bytes], bool]:
     """Whether some token could be this word, by `match_tokens` with the same `loosest`."""
-    wanted = {spelling for token_id in _ordinary(vocab) for _, spelling in _spellings(vocab, token_id, loosest)}
+    wanted = {
+        spelling
+        for token_id in np.flatnonzero(vocab.ordinary).tolist()
+        for _, spelling in _spellings(vocab, token_id, loosest)
+    }
     if loosest == Match.FOLDED:
         return lambda word: word in wanted or _fold(word) in wanted
     return wanted.__contains__
@@ -87,14 +91,8 @@ def unmarked(word: bytes) -> bytes:
     return b" " * spaces + word
 
 
-def _ordinary(vocab: Vocab) -> list[int]:
-    return np.flatnonzero(np.isin(vocab.status, (TokenStatus.OK, TokenStatus.BYTE))).tolist()
-
-
 def _spellings(vocab: Vocab, token_id: int, loosest: Match) -> Iterator[tuple[Match, bytes]]:
     token = vocab.token(token_id)
-    if not token:
-        return
     yield Match.EXACT, token
     if vocab.status[token_id] == TokenStatus.BYTE or not token.strip():
         return

@@ -84,7 +84,7 @@ class _Transfer:
     def make(self, progress: Progress) -> SourceVectors:
         inputs = [_checked(bank) for bank in (self.donor, self.guide) if bank]
         vocab, matches = self.tokenizer.vocab, self.matches
-        new = np.flatnonzero(_can_have_vector(vocab) & (matches.how == Match.NONE))
+        new = np.flatnonzero(vocab.ordinary & (matches.how == Match.NONE))
         space = self._space(progress)
         sums = self._sums(new, np.zeros(vocab.size, bool), space, progress)
         quality = self._quality(space, progress)
@@ -195,10 +195,6 @@ def _weights(vocab_size: int, donor_size: int, matches: Matches, new: np.ndarray
 def _as_matrix(sums: Sums, donor_size: int) -> Any:
     none = Matches(np.full(len(sums.rows), -1), np.zeros(len(sums.rows), np.uint8))
     return _weights(len(sums.rows), donor_size, none, np.arange(len(sums.rows)), sums)
-
-
-def _can_have_vector(vocab: Vocab) -> Bool[np.ndarray, "vocab"]:
-    return np.isin(vocab.status, (TokenStatus.OK, TokenStatus.BYTE)) & (np.diff(vocab.offsets) > 0)
 
 
 def _variants(vocab: Vocab, token_id: int) -> list[int]:

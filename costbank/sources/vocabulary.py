@@ -8,13 +8,14 @@ without case and as if it began a word, so that "King", " king" and "king" are n
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from costbank.config import BuildConfig, VocabularyConfig
 from costbank.errors import TokenizerError, UsageError, require
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, given_tokenizer, in_blocks
-from costbank.vocab import TokenStatus, Vocab
+from costbank.transforms import signed
+from costbank.vocab import Vocab
 
 __all__ = ["ngram_matrix", "plan", "spelling_vectors"]
 
@@ -48,7 +49,7 @@ def plan(config: BuildConfig) -> SourcePlan:
             "set the one at most as large as the other",
         )
     tokenizer = given_tokenizer(config)
-    spelled = int(_spelled(tokenizer.vocab).sum())
+    spelled = int(tokenizer.vocab.ordinary.sum())
     if spelled < _LEAST_TOKENS:
         raise TokenizerError(
             f"{tokenizer.file} has {spelled} ordinary tokens; spelling vectors need {_LEAST_TOKENS}",
@@ -72,7 +73,7 @@ def spelling_vectors(
     empty tokens have zero rows, as do tokens that share no n-gram with another. Singular vectors are unique up to their
     sign; the largest element of each is made positive.
     """
-    spelled = np.flatnonzero(_spelled(vocab))
+    spelled = np.flatnonzero(vocab.ordinary)
     tokens = [vocab.token(token_id) for token_id in spelled.tolist()]
     with progress.step("count n-grams"):
         weighted = ngram_matrix(tokens, settings.min_ngram, settings.max_ngram)
@@ -116,10 +117,6 @@ def ngram_matrix(tokens: list[bytes], min_ngram: int, max_ngram: int) -> Any:
     matrix = sparse.hstack(parts, format="csr")
     lengths = np.sqrt(np.asarray(matrix.power(2).sum(axis=1)).ravel())
     return sparse.diags(1 / np.where(lengths > 0, lengths, 1)) @ matrix
-
-
-def _spelled(vocab: Vocab) -> Bool[np.ndarray, "vocab"]:
-    return np.isin(vocab.status, (TokenStatus.OK, TokenStatus.BYTE)) & (np.diff(vocab.offsets) > 0)
 
 
 def _fold(token: bytes) -> bytes:
@@ -168,6 +165,4 @@ def _truncated_svd(matrix: Any, dim: int) -> tuple[Float64[np.ndarray, "rows kep
         else:
             left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-values, kind="stable")[:dim]
-    left, values = left[:, order], values[order]
-    largest = left[np.abs(left).argmax(axis=0), np.arange(len(values))]
-    return left * np.where(largest < 0, -1, 1), values
+    return signed(left[:, order]), values[order]
