@@ -32,6 +32,8 @@ def build_index(rows: Rows, usable: Bool[np.ndarray, "vocab"]) -> tuple[str, Any
     if not flat:
         every = max(1, len(row_ids) // _TRAINING_ROWS)
         inner.train(rows(row_ids[::every]))
+    inner.codes.resize(len(row_ids) * inner.code_size)  # all the room at once: growing would hold it twice for a while
+    inner.codes.resize(0)
     index = faiss.IndexIDMap2(inner)
     step = max(1, _BLOCK_BYTES // (4 * dim))
     for start in range(0, len(row_ids), step):
