@@ -101,7 +101,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         index_kind = "none"
         if near.k and usable.any():
             with clock.time("index"), progress.step("build index"):
-                index_kind, index = build_index(stored.streamed(), usable)
+                with stored.streamed() as streamed_rows:
+                    index_kind, index = build_index(streamed_rows, usable)
                 writer.write_index(index)
                 del index
         stored.release()
@@ -213,8 +214,8 @@ def _find(
 ) -> FoundNeighbors:
     if not plan.k:
         return FoundNeighbors(NeighborTable.empty(len(usable), 0), "none", 0)
-    with progress.step("find neighbors", int(usable.sum()), "rows") as step:
-        return find_neighbors(stored.streamed(), usable, plan, config.neighbors.min_recall, step.advance, progress.note)
+    with progress.step("find neighbors", int(usable.sum()), "rows") as step, stored.streamed() as rows:
+        return find_neighbors(rows, usable, plan, config.neighbors.min_recall, step.advance, progress.note)
 
 
 def _neighbor_facts(found: FoundNeighbors) -> dict[str, Any]:

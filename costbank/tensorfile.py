@@ -10,14 +10,15 @@ import json
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer
 
 from costbank.errors import CorruptBankError, CostbankError, ShapeError
 
@@ -89,36 +90,51 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """A tensor inside a mapped file. `data` is read-only; BF16 shows as the raw 16 bits."""
+    """A tensor inside a mapped file, from byte `begin` on. `data` is read-only; BF16 shows as the raw 16 bits."""
 
     spec: TensorSpec
     data: np.ndarray
     mapped: mmap.mmap
+    path: Path
+    begin: int
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
         """The chosen rows of a floating-point tensor as float32; the values are the stored ones, exactly."""
-        chosen = self.data[rows]
-        if self.spec.dtype == "BF16":
-            return (chosen.astype(np.uint32) << 16).view(np.float32)
-        return chosen.astype(np.float32, copy=False)
+        return _widened(self.data[rows], self.spec.dtype)
 
-    def streamed(self, most_bytes: int = 256 << 20) -> Callable[[np.ndarray | slice], Float32[np.ndarray, "..."]]:
-        """`float32` for passes over gigabytes: when so many bytes were handed out, the pages that were read are let go.
+    @contextmanager
+    def streamed(self, most_bytes: int = 256 << 20) -> Iterator[Callable[[np.ndarray | slice], np.ndarray]]:
+        """`float32` for passes over gigabytes, in bounded memory.
 
-        Views of them stay good: what is looked at again is mapped again.
+        A slice is mapped, and when so many bytes were, the pages that were read are let go; views of them stay good.
+        Rows by number are read instead: Linux maps up to two megabytes around each row that is looked at.
         """
-        handed_out = 0
+        mapped_bytes = 0
+        with self.path.open("rb", buffering=0) as file:
 
-        def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
-            nonlocal handed_out
-            if handed_out > most_bytes:
-                self.release()
-                handed_out = 0
-            found = self.float32(chosen)
-            handed_out += found.nbytes
+            def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
+                nonlocal mapped_bytes
+                if not isinstance(chosen, slice):
+                    return _widened(self._read(file.fileno(), chosen), self.spec.dtype)
+                if mapped_bytes > most_bytes:
+                    self.release()
+                    mapped_bytes = 0
+                found = self.float32(chosen)
+                mapped_bytes += found.nbytes
+                return found
+
+            yield rows
+
+    def _read(self, descriptor: int, ids: Integer[np.ndarray, "rows"]) -> np.ndarray:
+        found = np.empty((len(ids), *self.data.shape[1:]), self.data.dtype)
+        if not found.size:
             return found
-
-        return rows
+        room, row_bytes, at = found.data.cast("B"), found[0].nbytes, 0
+        for row in ids.tolist():
+            if os.preadv(descriptor, [room[at : at + row_bytes]], self.begin + row * row_bytes) != row_bytes:
+                raise CorruptBankError(f"{self.path} ends within row {row:,}", "the file is damaged; make it anew")
+            at += row_bytes
+        return found
 
     def release(self) -> None:
         """Let go of the pages that were read, so that a pass over gigabytes does not count as memory in use."""
@@ -131,6 +147,12 @@ def from_float32(rows: Float32[np.ndarray, "..."], dtype: str) -> np.ndarray:
         bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return rows.astype(_NUMPY_DTYPES[dtype], copy=False)
+
+
+def _widened(stored: np.ndarray, dtype: str) -> Float32[np.ndarray, "..."]:
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> FileDigest:
@@ -234,8 +256,9 @@ def map_tensors(path: Path) -> dict[str, MappedTensor]:
         dtype = _NUMPY_DTYPES.get(entry.dtype)
         if dtype is None:
             raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
-        data = np.frombuffer(mapped, dtype, prod(entry.shape), header.start + entry.begin).reshape(entry.shape)
-        result[name] = MappedTensor(TensorSpec(entry.dtype, entry.shape), data, mapped)
+        begin = header.start + entry.begin
+        data = np.frombuffer(mapped, dtype, prod(entry.shape), begin).reshape(entry.shape)
+        result[name] = MappedTensor(TensorSpec(entry.dtype, entry.shape), data, mapped, path, begin)
     return result
 
 

@@ -89,3 +89,15 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     with pytest.raises(CorruptBankError, match=r"broken\.safetensors"):
         map_tensors(path)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_streamed_rows_are_the_mapped_ones(tmp_path: Path, random: np.random.Generator, dtype: str):
+    rows = random.standard_normal((50, 7)).astype(np.float32)
+    other = ("other", (TensorSpec("U8", (3,)), [np.arange(3, dtype=np.uint8)]))
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"rows": (TensorSpec(dtype, rows.shape), [from_float32(rows, dtype)]), other[0]: other[1]})
+    tensor = map_tensors(path)["rows"]
+    with tensor.streamed(most_bytes=100) as streamed:
+        for chosen in (slice(3, 9), np.array([49, 0, 7, 7]), np.array([], np.int64), slice(0, 50), np.arange(50)):
+            assert np.array_equal(streamed(chosen), tensor.float32(chosen))
