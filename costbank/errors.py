@@ -13,6 +13,7 @@
         ├── TokenizerError               a file that is no tokenizer, or one of another vocabulary
         ├── CheckpointError              a model whose weights cannot be read, or hold no row for each token
         ├── ShapeError                   arrays whose shapes do not fit each other
+        ├── EngineError                  workers that died again and again
         └── StorageError                 a directory that cannot be written, a disk that is full
 
 Each class has a stable `code` (used in HTTP problems), a `title`, and the exit status of the command line. Each
@@ -28,6 +29,7 @@ __all__ = [
     "CorpusError",
     "CorruptBankError",
     "CostbankError",
+    "EngineError",
     "InputError",
     "InputNotFoundError",
     "MissingExtraError",
@@ -118,6 +120,12 @@ class CheckpointError(InputError):
 class ShapeError(InputError):
     code = "shape"
     title = "Shapes do not fit"
+
+
+class EngineError(InputError):
+    code = "engine"
+    title = "Workers were lost"
+    http_status = 500
 
 
 class StorageError(InputError):

@@ -1,0 +1,163 @@
+"""Shards worked on by processes of this machine."""
+
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from costbank.engines.base import MOST_ATTEMPTS, ONE_THREAD_EACH, Report, Result, Shard, Work
+from costbank.errors import EngineError, require
+
+__all__ = ["LocalEngine"]
+
+_AMOUNT = struct.Struct("<q")
+_READ_BYTES = 4096
+_QUEUED_PER_WORKER = 2
+
+
+class LocalEngine:
+    """Processes that are started when there is work for several, and end with this one, however it ends.
+
+    A single shard, or all of them where there is one worker, is worked on in this process.
+    """
+
+    def __init__(self, processes: int, memory: int) -> None:
+        self.workers = processes
+        self.memory = memory // processes
+        self._pool: _Pool | None = None
+
+    def __enter__(self) -> "LocalEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def run(self, work: Work[Shard, Result], shards: Sequence[Shard], report: Report) -> Iterator[tuple[int, Result]]:
+        if self.workers == 1 or len(shards) <= 1:
+            for number, shard in enumerate(shards):
+                yield number, work(shard, report)
+            return
+        attempts = dict.fromkeys(range(len(shards)), 0)
+        try:
+            while attempts:
+                try:
+                    for number, result in self._pass(work, shards, list(attempts), report):
+                        del attempts[number]
+                        yield number, result
+                except _WorkersDiedError as death:
+                    self._close()
+                    for number in death.started:
+                        attempts[number] += 1
+                    if max(attempts.values()) >= MOST_ATTEMPTS:
+                        raise EngineError(
+                            f"a worker process was killed {MOST_ATTEMPTS} times over, most likely for want of memory",
+                            "give fewer --processes, or --memory that the machine has; what is done is kept",
+                        ) from death
+        except BaseException:
+            self._close()
+            raise
+
+    def _pass(
+        self, work: Work[Shard, Result], shards: Sequence[Shard], numbers: list[int], report: Report
+    ) -> Iterator[tuple[int, Result]]:
+        pool = self._pool = self._pool or _Pool(self.workers)
+        died = require("concurrent.futures.process", "build").BrokenProcessPool
+        waiting, running = iter(numbers), dict[Future[Any], int]()
+        with pool.reporting(report):
+            while True:
+                while len(running) < _QUEUED_PER_WORKER * self.workers and (number := next(waiting, None)) is not None:
+                    running[pool.submit(work, shards[number])] = number
+                if not running:
+                    return
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    if isinstance(done.exception(), died):
+                        raise _WorkersDiedError(list(running.values())) from done.exception()
+                    yield running.pop(done), done.result()
+
+    def _close(self) -> None:
+        if self._pool:
+            self._pool.close()
+        self._pool = None
+
+
+class _WorkersDiedError(Exception):
+    def __init__(self, started: list[int]) -> None:
+        super().__init__()
+        self.started = started
+
+
+class _Pool:
+    """loky's processes, which need no guarded main module, and two pipes: what they have done, and whether we live."""
+
+    def __init__(self, workers: int) -> None:
+        loky = require("loky", "build")
+        self._reports, self._report_end = Pipe(duplex=False)
+        ours, self._alive = Pipe(duplex=False)
+        self._executor = loky.ProcessPoolExecutor(
+            workers, initializer=_begin, initargs=(ours, self._report_end), env=ONE_THREAD_EACH
+        )
+        self._ours = ours
+
+    def submit(self, work: Work[Any, Any], shard: Any) -> Future[Any]:
+        return self._executor.submit(_work_on, work, shard)
+
+    def reporting(self, report: Report) -> "_Reporting":
+        return _Reporting(self._reports, self._report_end, report)
+
+    def close(self) -> None:
+        self._executor.shutdown(kill_workers=True)
+        for end in (self._reports, self._report_end, self._ours, self._alive):
+            end.close()
+
+
+class _Reporting:
+    """Passes on what the workers report, all of it by the end."""
+
+    def __init__(self, reports: Connection, report_end: Connection, report: Report) -> None:
+        self._reports, self._end, self._report = reports, report_end, report
+        self._thread = threading.Thread(target=self._pass_on, name="costbank-reports", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._end.fileno(), _AMOUNT.pack(-1))
+        self._thread.join()
+
+    def _pass_on(self) -> None:
+        while True:
+            amounts = [amount for (amount,) in _AMOUNT.iter_unpack(os.read(self._reports.fileno(), _READ_BYTES))]
+            self._report(sum(amount for amount in amounts if amount > 0))
+            if -1 in amounts:
+                return
+
+
+_report_end: Connection | None = None
+
+
+def _begin(alive: Connection, report_end: Connection) -> None:
+    """In a worker: end at once when the process that started it is gone, by whatever."""
+    global _report_end
+    _report_end = report_end
+
+    def watch() -> None:
+        try:
+            alive.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=watch, name="costbank-watch", daemon=True).start()
+
+
+def _work_on(work: Work[Any, Any], shard: Any) -> Any:
+    return work(shard, _send)
+
+
+def _send(amount: int) -> None:
+    # So few bytes go into a pipe as one, whoever else writes; a lock would stay held by a worker that is killed.
+    if _report_end is not None and amount > 0:
+        os.write(_report_end.fileno(), _AMOUNT.pack(amount))
