@@ -1,0 +1,114 @@
+"""What a file holds: its format by its name, its compression by its first bytes, its content where names are vague."""
+
+import json
+from pathlib import Path, PurePosixPath
+
+from costbank.corpus.readers.formats import (
+    TOKEN_FORMATS,
+    CorpusFile,
+    FileFormat,
+    FormatName,
+    compression_of,
+    foreign_archive,
+    index_of,
+    known_suffixes,
+    suffix_of,
+)
+from costbank.corpus.readers.places import Place, file_name
+from costbank.corpus.readers.remote import is_url
+from costbank.corpus.readers.streams import open_stored, open_stream
+from costbank.corpus.readers.token_layouts import LLMC_VERSIONS
+from costbank.errors import InputError
+from costbank.files import check_readable
+
+__all__ = ["check_json_lines", "format_of_content", "identify", "json_objects"]
+
+_HEAD_BYTES = 16
+_SNIFFED_BYTES = 1 << 20
+
+
+def identify(place: Place, location: str, wanted: FormatName) -> CorpusFile:
+    """A file as one of the format that is wanted, or, with `auto`, as one of the format that its name says.
+
+    Raises:
+        InputError: it is an archive that is not read, token ids that cannot be mapped, or it cannot be opened.
+        InputNotFoundError: the index that token ids need does not lie beside them.
+    """
+    size = place.size(location) or 0
+    with open_stored(CorpusFile(location, "text", "none", size)) as handle:
+        head = handle.read(_HEAD_BYTES)
+    if archive := foreign_archive(head):
+        name, command = archive
+        raise InputError(f"{location} is a {name} archive, which is not read", f"unpack it first: {command}")
+    kind = _kind_by_name(location, head) if wanted == "auto" else wanted
+    if kind in TOKEN_FORMATS:
+        _check_token_file(location, kind, head)
+        return CorpusFile(location, kind, "none", size)
+    compression = compression_of(head)
+    if kind == "parquet" and compression != "none":
+        raise InputError(
+            f"{location} is a compressed Parquet file", "decompress it first; Parquet is compact by itself"
+        )
+    return CorpusFile(location, kind, compression, size)
+
+
+def _kind_by_name(location: str, head: bytes) -> FileFormat:
+    suffix = suffix_of(file_name(location))
+    if suffix != ".bin":
+        return known_suffixes("auto").get(suffix, "text")
+    if not is_url(location) and Path(location).with_suffix(".idx").exists():
+        return "megatron"
+    return "llmc" if int.from_bytes(head[:4], "little") in LLMC_VERSIONS else "nanogpt"
+
+
+def _check_token_file(location: str, kind: FileFormat, head: bytes) -> None:
+    if is_url(location):
+        raise InputError(f"{location} holds token ids, which are mapped from disk", "copy it to this machine first")
+    name = file_name(location).lower()
+    if suffix_of(name) != PurePosixPath(name).suffix and compression_of(head) != "none":
+        raise InputError(f"{location} holds compressed token ids, which cannot be mapped", "decompress it first")
+    if index := index_of(CorpusFile(location, kind, "none", 0)):
+        check_readable(index, f"index of {location},")
+
+
+def format_of_content(file: CorpusFile) -> FileFormat:
+    """What a file without a name holds, told by its beginning."""
+    if file.compression == "none":
+        with file.path.open("rb") as handle:
+            if handle.read(4) == b"PAR1":
+                return "parquet"
+    return "jsonl" if json_objects(file) else "text"
+
+
+def check_json_lines(file: CorpusFile) -> None:
+    """Make sure that a `.json` holds an object a line.
+
+    Raises:
+        InputError: it holds something else, as most `.json` files do.
+    """
+    if json_objects(file):
+        return
+    with open_stream(file) as stream:
+        is_array = stream.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    kind = "a JSON array" if is_array else "JSON over several lines, or none"
+    raise InputError(
+        f"{file.location} holds {kind}, and not one object a line",
+        f"jq -c '{'.[]' if is_array else '.'}' {file.name} writes it so",
+    )
+
+
+def json_objects(file: CorpusFile) -> int:
+    """How many of the first two lines that are not blank hold a JSON object; one too long to be read here counts."""
+    with open_stream(file) as stream:
+        head = stream.read(_SNIFFED_BYTES)
+    lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True) if not line.isspace()]
+    return sum(_is_object(line, len(head)) for line in lines[:2])
+
+
+def _is_object(line: bytes, sniffed: int) -> bool:
+    if sniffed == _SNIFFED_BYTES and not line.endswith(b"\n"):
+        return line.lstrip().startswith(b'{"')
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,219 @@
+"""The bytes of a corpus file as a stream, decompressed on the way.
+
+An archive that ends too early, or that is damaged, is always an error; nothing is passed over in silence.
+"""
+
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from costbank.corpus.readers.formats import CorpusFile
+from costbank.corpus.readers.reading import WHOLE, Part
+from costbank.corpus.readers.remote import remote_errors, remote_filesystem
+from costbank.errors import CorpusError, InputError, require
+
+__all__ = ["ByteStream", "open_stored", "open_stream"]
+
+_PLAIN_BYTES = 1 << 20
+_ARCHIVE_BYTES = 1 << 15
+_MOST_OUTPUT_BYTES = 1 << 20
+# Frames of `zstd --long=31` are common among published corpora; the library refuses them unless it is told.
+_MOST_WINDOW_BYTES = 1 << 31
+
+
+class ByteStream:
+    """The text of a file as bytes, and how many of the stored bytes have been used up for it."""
+
+    def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
+        self._stored = _Stored(file, handle, part)
+        self._compressed = file.compression != "none"
+        chunks = _DECOMPRESSED[file.compression](self._stored)
+        self._reader = io.BufferedReader(_ChunkReader(chunks), _PLAIN_BYTES)
+        self._given = 0
+
+    @property
+    def consumed(self) -> int:
+        """Stored bytes so far: those given out, or, of an archive, those that have been decompressed."""
+        return self._stored.used if self._compressed else self._given
+
+    def read(self, size: int) -> bytes:
+        data = self._reader.read(size)
+        self._given += len(data)
+        return data
+
+    def readline(self) -> bytes:
+        data = self._reader.readline()
+        self._given += len(data)
+        return data
+
+
+@contextmanager
+def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
+    """Open a text file or a range of its bytes; an archive is always read as a whole.
+
+    Raises:
+        CorpusError: later, as it is read: an archive is cut short or damaged, or bytes follow it that are none of its.
+        InputError: it cannot be opened or read.
+        InputNotFoundError: it does not exist any more.
+        MissingExtraError: a library that it needs is not installed.
+    """
+    with open_stored(file) as handle:
+        yield ByteStream(file, handle, part)
+
+
+@contextmanager
+def open_stored(file: CorpusFile) -> Iterator[Any]:
+    """Open a file as it is stored, on this machine or another.
+
+    Raises:
+        InputError: it cannot be opened.
+        InputNotFoundError: it does not exist any more.
+        MissingExtraError: a library that it needs is not installed.
+    """
+    with _read_errors(file):
+        if file.is_remote:
+            filesystem, path = remote_filesystem(file.location)
+            handle = filesystem.open(path, "rb")
+        else:
+            handle = file.path.open("rb", buffering=0)
+    with handle:
+        yield handle
+
+
+@contextmanager
+def _read_errors(file: CorpusFile) -> Iterator[None]:
+    if file.is_remote:
+        with remote_errors(file.location):
+            yield
+        return
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{file.shown} cannot be read: {error.strerror}", "check the file and its disk") from error
+
+
+class _Stored:
+    """The stored bytes of a part of a file in chunks, and how many of them are used up."""
+
+    def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
+        self.file = file
+        self._handle, self._part = handle, part
+        self.position = part.start
+        self.unused = 0
+
+    @property
+    def used(self) -> int:
+        return self.position - self.unused - self._part.start
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        with _read_errors(self.file):
+            if self._part.start:
+                self._handle.seek(self._part.start)
+            while chunk := self._handle.read(self._allowed(size)):
+                self.position += len(chunk)
+                yield chunk
+
+    def _allowed(self, size: int) -> int:
+        return size if self._part.stop is None else max(0, min(size, self._part.stop - self.position))
+
+
+class _ChunkReader(io.RawIOBase):
+    """Chunks of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._left = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def _plain(stored: _Stored) -> Iterator[bytes]:
+    return stored.chunks(_PLAIN_BYTES)
+
+
+def _gunzipped(stored: _Stored) -> Iterator[bytes]:
+    member, members, text = None, 0, 0
+    for data in stored.chunks(_ARCHIVE_BYTES):
+        while True:
+            if member is None:
+                data = data.lstrip(b"\0") if members else data  # tapes and some object stores pad with zeros
+                if not data:
+                    break
+                member, members = zlib.decompressobj(wbits=31), members + 1
+            stored.unused = len(data)
+            try:
+                output = member.decompress(data, _MOST_OUTPUT_BYTES)
+            except zlib.error as error:
+                raise _damaged(stored, text, str(error).rpartition(": ")[2]) from None
+            data = member.unused_data if member.eof else member.unconsumed_tail
+            stored.unused = len(data)
+            text += len(output)
+            if output:
+                yield output
+            if member.eof:
+                member = None
+            elif not data and len(output) < _MOST_OUTPUT_BYTES:
+                break
+        stored.unused = 0
+    if member is not None:
+        raise _cut_short(stored, text, "member")
+
+
+def _unzstd(stored: _Stored) -> Iterator[bytes]:
+    zstandard = require("zstandard", "corpus")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES)
+    frame, text = None, 0
+    for data in stored.chunks(_ARCHIVE_BYTES):
+        while data:
+            frame = frame or decompressor.decompressobj()
+            stored.unused = len(data)
+            try:
+                output = frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise _damaged(stored, text, str(error).rpartition(": ")[2]) from None
+            except MemoryError:
+                raise _damaged(stored, text, "a frame needs more memory than there is") from None
+            data = frame.unused_data if frame.eof else b""
+            stored.unused = len(data)
+            text += len(output)
+            if frame.eof:
+                frame = None
+            if output:
+                yield output
+    if frame is not None:
+        raise _cut_short(stored, text, "frame")
+
+
+_DECOMPRESSED = {"none": _plain, "gz": _gunzipped, "zst": _unzstd}
+_TESTERS = {"gz": "gzip -t", "zst": "zstd -t"}
+
+
+def _cut_short(stored: _Stored, text: int, unit: str) -> CorpusError:
+    file = stored.file
+    return CorpusError(
+        f"{file.shown} is cut short: it ends at offset {stored.position} inside a {unit} of its "
+        f"{file.compression} data, after {text} bytes of text",
+        f"copy or download it again; `{_TESTERS[file.compression]}` tests such files",
+    )
+
+
+def _damaged(stored: _Stored, text: int, reason: str) -> CorpusError:
+    file = stored.file
+    return CorpusError(
+        f"{file.shown} is damaged: its {file.compression} data cannot be read from offset {stored.used} on ({reason}), "
+        f"after {text} bytes of text",
+        f"copy or download it again; `{_TESTERS[file.compression]}` tests such files",
+    )
