@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from costbank.bank.store import NAME_PATTERN, default_store
+from costbank.corpus.readers.formats import FormatName
+from costbank.corpus.readers.inputs import STANDARD_INPUT
+from costbank.corpus.readers.reading import DocumentRule
+from costbank.corpus.readers.records import OnError
+from costbank.engines.base import EngineKind
 from costbank.errors import InputNotFoundError, UsageError
 from costbank.tokenizers.base import TokenizerKind
 from costbank.transforms import canonical_transform
@@ -24,7 +29,9 @@ from costbank.transforms import canonical_transform
 __all__ = [
     "SOURCE_SECTIONS",
     "BuildConfig",
+    "CooccurrenceConfig",
     "CorpusConfig",
+    "EngineConfig",
     "Execution",
     "LMHeadConfig",
     "NeighborsConfig",
@@ -40,7 +47,8 @@ __all__ = [
 ]
 
 SOURCE_SECTIONS = {
-    "word2vec": ("corpus", "word2vec"),
+    "word2vec": ("corpus", "word2vec", "engine"),
+    "cooccurrence": ("corpus", "cooccurrence", "engine"),
     "lm-head": ("lm_head",),
     "vocabulary": ("vocabulary",),
     "vectors": ("vector_file",),
@@ -51,6 +59,10 @@ SOURCE_SECTIONS = {
 
 class Execution:
     """Marks a setting that says where or how fast, not what."""
+
+
+class Location:
+    """Marks a setting that names files, by paths or otherwise."""
 
 
 class Reference:
@@ -69,10 +81,34 @@ class _Settings(BaseModel):
 class CorpusConfig(_Settings):
     """Which text, and what a document is."""
 
-    files: Annotated[tuple[Path, ...], Execution] = Field(default=(), description="UTF-8 text files")
-    documents: Literal["line", "paragraph"] = Field(
-        default="line", description="a document is a line, or a paragraph between blank lines"
+    files: Annotated[tuple[str, ...], Execution, Location] = Field(
+        default=(), description="files, folders, patterns such as `data/**/*.jsonl`, URLs, or `-` for standard input"
     )
+    format: Annotated[FormatName, Execution] = Field(
+        default="auto", description="of the files, where their names and contents do not tell"
+    )
+    documents: DocumentRule = Field(
+        default="line", description="in text, a document is a line, or a paragraph between blank lines"
+    )
+    text_field: str = Field(default="text", description="the key or column of the text, in JSON lines and Parquet")
+    separator: int | None = Field(
+        default=None, ge=0, description="the id that ends a document, in files of token ids that have no index"
+    )
+    on_error: Annotated[OnError, Execution] = Field(
+        default="refuse", description="a record that cannot be read ends the build, or is left out (`skip`)"
+    )
+    sampling: float | None = Field(
+        default=None, gt=0, le=100,
+        description="draw each text's segmentation: a unigram or BytePiece model's by its probability to this power, "
+        "a BPE model's by leaving out merges with this probability",
+    )  # fmt: skip
+    sampling_seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the segmentations that are drawn")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _as_text(cls, files: Any) -> Any:
+        given = [files] if isinstance(files, str | Path) else files
+        return tuple(map(str, given)) if isinstance(given, list | tuple) else given
 
 
 class Word2VecConfig(_Settings):
@@ -81,7 +117,8 @@ class Word2VecConfig(_Settings):
     sg: bool = Field(default=True, description="skip-gram; false trains CBOW")
     dim: int = Field(default=128, ge=1, le=65_536, description="vector size")
     window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
-    negative: int = Field(default=5, ge=1, le=100, description="noise tokens per positive pair")
+    negative: int = Field(default=5, ge=0, le=100, description="noise tokens per positive pair")
+    hs: bool = Field(default=False, description="hierarchical softmax, instead of noise or beside it")
     epochs: int = Field(default=5, ge=1, le=10_000, description="passes over the corpus")
     sample: float = Field(default=1e-3, ge=0, le=1, description="subsampling threshold of frequent tokens; 0 keeps all")
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
@@ -91,6 +128,43 @@ class Word2VecConfig(_Settings):
         ge=1,
         le=256,
         description="training threads; only one of them is reproducible bit for bit",
+    )
+
+
+class CooccurrenceConfig(_Settings):
+    """Exact window counts, PPMI, truncated SVD (Levy, Goldberg & Dagan 2015)."""
+
+    dim: int = Field(default=128, ge=1, le=8_192, description="vector size")
+    window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
+    weighting: Literal["linear", "flat"] = Field(
+        default="linear", description="a pair at distance d counts window − d + 1, or 1"
+    )
+    min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
+    min_pair: int = Field(default=1, ge=1, description="pairs of less weight than this are left out")
+    contexts: int | None = Field(
+        default=None, ge=1, description="only the so many most frequent ids are contexts; not given: all"
+    )
+    smoothing: float = Field(default=0.75, gt=0, le=1, description="the power of context counts")
+    shift: float = Field(default=1.0, gt=0, description="PMI is lessened by the logarithm of this")
+    cap: float | None = Field(default=None, gt=0, description="the most that PMI may be; not given: no limit")
+    power: float = Field(default=0.0, ge=0, le=1, description="of the singular values that scale the dimensions")
+    seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the start of the factorization")
+
+
+class EngineConfig(_Settings):
+    """Who reads and counts a corpus."""
+
+    kind: Annotated[EngineKind, Execution] = Field(
+        default="local", description="processes of this machine, or a Ray cluster (`ray`)"
+    )
+    processes: Annotated[int | None, Execution] = Field(
+        default=None, ge=1, le=65_536, description="pieces of work at a time; not given: one for each core"
+    )
+    memory: Annotated[ByteSize | None, Execution] = Field(
+        default=None, ge=64 << 20, description="for counting on one machine, such as `4GB`; not given: half of it"
+    )
+    ray_address: Annotated[str | None, Execution] = Field(
+        default=None, description="of a running Ray cluster; not given: one is started on this machine"
     )
 
 
@@ -172,7 +246,7 @@ class NeighborsConfig(_Settings):
 class BuildConfig(_Settings):
     """What to build: the source and its settings, the tokenizer, and how the bank keeps the result."""
 
-    source: Literal["word2vec", "lm-head", "vocabulary", "vectors", "transfer"] = Field(
+    source: Literal["word2vec", "cooccurrence", "lm-head", "vocabulary", "vectors", "transfer"] = Field(
         description="where vectors come from"
     )
     tokenizer: Annotated[Path | None, Execution] = Field(
@@ -188,6 +262,8 @@ class BuildConfig(_Settings):
     cache: Annotated[Path, Execution] = Field(default_factory=default_cache, description="directory of encoded text")
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
+    cooccurrence: CooccurrenceConfig = Field(default_factory=CooccurrenceConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
     lm_head: LMHeadConfig = Field(default_factory=LMHeadConfig)
     vocabulary: VocabularyConfig = Field(default_factory=VocabularyConfig)
     vector_file: VectorFileConfig = Field(default_factory=VectorFileConfig)
@@ -235,6 +311,22 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
         del asked["neighbors"]["min_recall"]
     if config.source == "transfer" and config.transfer.method != "omp":
         del asked["transfer"]["atoms"]
+    if "corpus" in asked:
+        asked["corpus"] = _corpus_asked(config.corpus)
+        asked.pop("engine")
+    if config.source == "word2vec" and not config.word2vec.hs:
+        del asked["word2vec"]["hs"]
+    return asked
+
+
+def _corpus_asked(corpus: CorpusConfig) -> dict[str, Any]:
+    """What of these settings has an effect, so that a bank has the id that it had before there were the others."""
+    asked = _without_execution(corpus)
+    if corpus.sampling is None:
+        del asked["sampling_seed"]
+    for name in ("text_field", "separator", "sampling"):
+        if asked[name] == CorpusConfig.model_fields[name].default:
+            del asked[name]
     return asked
 
 
@@ -300,7 +392,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         if not isinstance(place, dict) or name not in place:
             continue
         is_reference = Reference in field.metadata and "/" in str(place[name])
-        if "Path" in str(field.annotation) or is_reference:
+        if "Path" in str(field.annotation) or Location in field.metadata or is_reference:
             place[name] = _beside(file, place[name])
     return values
 
@@ -309,7 +401,8 @@ def _beside(file: Path, given: Any) -> Any:
     """Paths in a config file are relative to it."""
     if isinstance(given, list):
         return [_beside(file, path) for path in given]
-    return str(file.parent / given) if isinstance(given, str) else given
+    is_path = isinstance(given, str) and given != STANDARD_INPUT and "://" not in given
+    return str(file.parent / given) if is_path else given
 
 
 def _value(path: str, text: str) -> Any:

@@ -15,6 +15,7 @@ from costbank.errors import CorpusError, InputError, InputNotFoundError, Storage
 __all__ = [
     "check_readable",
     "fsync_directory",
+    "locked",
     "staging_directory",
     "storage_errors",
     "text_blocks",
@@ -158,10 +159,10 @@ def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
     for attempt in range(_MOST_ATTEMPTS):
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            with _locked(parent):
+            with locked(parent):
                 _remove_abandoned(parent, prefix)
                 directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-                held.enter_context(_locked(directory))
+                held.enter_context(locked(directory))
             return directory
         except (FileNotFoundError, FileExistsError):
             # Another process that failed in this moment has just removed the directory that it had made.
@@ -177,12 +178,17 @@ def _remove_if_empty(directory: Path) -> None:
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     for left in parent.glob(f"{prefix}*"):
-        with suppress(OSError), _locked(left, wait=False):
+        with suppress(OSError), locked(left, wait=False):
             shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
-def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
+def locked(directory: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a directory against others who lock it, until the end or this process's own.
+
+    Raises:
+        BlockingIOError: another holds it, and `wait` is false.
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -57,7 +57,7 @@ def news_config(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathF
         name="news",
         store=place / "store",
         cache=place / "cache",
-        corpus=CorpusConfig(files=(news,)),
+        corpus=CorpusConfig(files=(str(news),)),
         word2vec=Word2VecConfig(dim=24, epochs=2, min_count=2, workers=1),
     )
 

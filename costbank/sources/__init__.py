@@ -9,6 +9,7 @@ __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 
 _SOURCES = {
     "word2vec": "costbank.sources.word2vec",
+    "cooccurrence": "costbank.sources.cooccurrence",
     "lm-head": "costbank.sources.lm_head",
     "vocabulary": "costbank.sources.vocabulary",
     "vectors": "costbank.sources.vectors",

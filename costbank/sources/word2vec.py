@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from costbank.config import BuildConfig
-from costbank.corpus import EncodedCorpus, encode_corpus
-from costbank.errors import CorpusError, UsageError, require
-from costbank.files import check_readable
+from costbank.corpus import EncodedCorpus
+from costbank.errors import UsageError, require
 from costbank.progress import Progress, Step
-from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, in_blocks
-from costbank.tokenizers import Tokenizer
+from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
+from costbank.sources.corpora import CorpusPlan, plan_corpus
 
 __all__ = ["plan", "train_vectors"]
 
@@ -36,64 +35,58 @@ def plan(config: BuildConfig) -> SourcePlan:
         InputError, InputNotFoundError: a file cannot be read.
     """
     require("gensim", "build")
-    if not config.corpus.files:
-        raise UsageError("a Word2Vec bank needs text", "give --corpus FILE")
-    for path in config.corpus.files:
-        check_readable(path, "corpus file")
-    tokenizer = given_tokenizer(config)
+    if not config.word2vec.negative and not config.word2vec.hs:
+        raise UsageError(
+            "with word2vec.negative=0 and word2vec.hs=false there is nothing to train against",
+            "give word2vec.negative=5, or word2vec.hs=true",
+        )
+    corpus = plan_corpus(config)
     return SourcePlan(
-        tokenizer,
-        (tokenizer.vocab.size, config.word2vec.dim),
-        lambda progress: train_vectors(config, tokenizer, progress),
+        corpus.tokenizer,
+        (corpus.tokenizer.vocab.size, config.word2vec.dim),
+        lambda progress: train_vectors(corpus, progress),
         ("gensim", "numpy", "scipy"),
         "Tokens are near each other that occur in the same contexts of the corpus: words that can stand for each "
         "other, and words of one subject.",
     )
 
 
-def train_vectors(config: BuildConfig, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
+def train_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
     """Encode the corpus where that has not been done, and train.
 
     Raises:
         CorpusError: the text cannot be read, or holds fewer than two ids to train.
     """
-    corpus = encode_corpus(config.corpus.files, tokenizer, config.corpus.documents, config.cache, progress)
-    settings = config.word2vec
-    count = int((corpus.counts >= settings.min_count).sum())
-    if count < 2:
-        raise CorpusError(
-            f"of the corpus's {corpus.tokens:,} tokens, {count} "
-            f"{'id occurs' if count == 1 else 'ids occur'} {settings.min_count} times or more; "
-            "vectors need at least two ids to tell apart",
-            "give more text, or --set word2vec.min_count=1",
-        )
-    model, taken = _train(corpus, config, progress)
+    config, settings = plan.config, plan.config.word2vec
+    with plan.learnt(settings.min_count, progress) as learnt:
+        corpus, counts = learnt.encoded, learnt.counts
+    model, taken = _train(corpus, counts, config, progress)
     rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
     rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
-    facts = {
-        "corpus_documents": corpus.documents,
-        "corpus_tokens": corpus.tokens,
+    facts = learnt.facts | {
         "expected_tokens": corpus.tokens * settings.epochs,
         "trained_tokens": taken,
-        "trained_ids": count,
+        "trained_ids": len(model.wv),
     }
-    inputs = tuple(InputFile(file.path.name, file.size, file.sha256) for file in corpus.files)
     return SourceVectors(
-        tokenizer.vocab.with_counts(corpus.counts),
+        plan.tokenizer.vocab.with_counts(counts),
         in_blocks(rows),
         facts,
-        lambda: inputs,
+        lambda: learnt.inputs,
         settings.workers == 1,
         "the vectors that gensim trained",
     )
 
 
-def _train(corpus: EncodedCorpus, config: BuildConfig, progress: Progress) -> tuple[Any, int]:
+def _train(
+    corpus: EncodedCorpus, counts: Int64[np.ndarray, "vocab"], config: BuildConfig, progress: Progress
+) -> tuple[Any, int]:
     settings = config.word2vec
     gensim_word2vec = require("gensim.models.word2vec", "build")
     model = gensim_word2vec.Word2Vec(
         vector_size=settings.dim,
         sg=int(settings.sg),
+        hs=int(settings.hs),
         window=settings.window,
         negative=settings.negative,
         epochs=settings.epochs,
@@ -103,8 +96,8 @@ def _train(corpus: EncodedCorpus, config: BuildConfig, progress: Progress) -> tu
         workers=settings.workers,
     )
     words = np.array([str(token_id) for token_id in range(corpus.vocab_size)], object)
-    counts = {word: count for word, count in zip(words.tolist(), corpus.counts.tolist(), strict=True) if count}
-    model.build_vocab_from_freq(counts, corpus_count=corpus.sentence_count(_MOST_SENTENCE_TOKENS))
+    frequencies = {word: count for word, count in zip(words.tolist(), counts.tolist(), strict=True) if count}
+    model.build_vocab_from_freq(frequencies, corpus_count=corpus.sentence_count(_MOST_SENTENCE_TOKENS))
     expected = corpus.tokens * settings.epochs
     with progress.step("train Word2Vec", expected, "tokens") as step:
         feed = _Feed(corpus, words, step)

@@ -6,7 +6,7 @@ from pathlib import Path
 from costbank.checkpoints import is_gguf
 from costbank.errors import InputNotFoundError
 from costbank.files import check_readable
-from costbank.tokenizers.base import Tokenizer, TokenizerKind
+from costbank.tokenizers.base import SamplingTokenizer, Tokenizer, TokenizerKind
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
 from costbank.tokenizers.gguf import GGUFTokenizer
 from costbank.tokenizers.huggingface import HuggingFaceTokenizer
@@ -19,6 +19,7 @@ __all__ = [
     "GGUFTokenizer",
     "HuggingFaceTokenizer",
     "PlainTokenizer",
+    "SamplingTokenizer",
     "SentencePieceTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",

@@ -1,15 +1,23 @@
 """What every kind of tokenizer offers to the rest of costbank."""
 
+import os
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["Tokenizer", "TokenizerKind", "joined", "status_of_bytes"]
+__all__ = [
+    "SamplingTokenizer",
+    "Tokenizer",
+    "TokenizerKind",
+    "encode_threads",
+    "joined",
+    "status_of_bytes",
+]
 
 TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "gguf", "list"]
 
@@ -38,6 +46,29 @@ class Tokenizer(Protocol):
             The ids of all texts, one after the other, and where each text ends in them.
         """
         ...
+
+
+@runtime_checkable
+class SamplingTokenizer(Tokenizer, Protocol):
+    """A tokenizer that can draw a segmentation at random (subword regularization, Kudo 2018)."""
+
+    def sample(
+        self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
+    ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        """Encode each text by a segmentation drawn with a seed of its own, 0 to 2³² − 1.
+
+        A unigram model draws a segmentation in proportion to its probability to the power of `alpha`; a BPE model
+        leaves out each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020).
+
+        Returns:
+            As `encode` does.
+        """
+        ...
+
+
+def encode_threads() -> int:
+    """A core each, unless the variable that `tokenizers` heeds says otherwise, as it does in workers of an engine."""
+    return 1 if os.environ.get("TOKENIZERS_PARALLELISM") == "false" else len(os.sched_getaffinity(0))
 
 
 def joined(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:

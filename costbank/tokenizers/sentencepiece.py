@@ -1,6 +1,5 @@
 """SentencePiece models (`.model`): unigram, BPE, word and char."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +8,12 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
-from costbank.tokenizers.base import joined
+from costbank.tokenizers.base import encode_threads, joined
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["SentencePieceTokenizer"]
 
 _SPACE = "▁"
-_ENCODE_THREADS = os.cpu_count() or 1
 
 
 class SentencePieceTokenizer:
@@ -45,8 +43,7 @@ class SentencePieceTokenizer:
         self.vocab = self._read_vocab()
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        encoded = self._processor.encode(list(texts), num_threads=_ENCODE_THREADS)
-        return joined(encoded)
+        return joined(self._processor.encode(list(texts), num_threads=encode_threads()))
 
     def _read_vocab(self) -> Vocab:
         processor = self._processor

@@ -12,7 +12,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
-from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.tokenizers.base import encode_threads, joined, status_of_bytes
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["TiktokenTokenizer", "is_tiktoken"]
@@ -78,7 +78,7 @@ class TiktokenTokenizer:
         self.vocab = Vocab.from_tokens(tokens, status)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        return joined(self._encoding.encode_ordinary_batch(list(texts)))
+        return joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=encode_threads()))
 
     @property
     def pattern(self) -> str:

@@ -45,7 +45,7 @@ CASES = {
     "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
-    "a corpus that is a directory": ([*BUILD, "--corpus", "{directory}"], 5, "is a directory"),
+    "a folder without a corpus": ([*BUILD, "--corpus", "{directory}"], 3, "no corpus file was found"),
     "an empty corpus": ([*BUILD, "--corpus", "{empty}"], 5, "is empty"),
     "a corpus of blank lines": ([*BUILD[:5], "--corpus", "{blank}", *BUILD[7:]], 5, "holds no text"),
     "a binary corpus": ([*BUILD, "--corpus", "{model}"], 5, "is not"),

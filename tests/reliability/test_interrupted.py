@@ -21,7 +21,7 @@ def _command(news: Path, news_model: Path, place: Path, epochs: int) -> list[str
 def _stop_while_training(command: list[str], place: Path, with_signal: signal.Signals) -> "tuple[int, str]":
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     until = time.monotonic() + 60
-    while time.monotonic() < until and not list((place / "cache").glob("[0-9a-f]*")):
+    while time.monotonic() < until and not list((place / "cache").glob("text/*/*")):
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(with_signal)

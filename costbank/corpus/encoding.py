@@ -1,0 +1,306 @@
+"""A corpus encoded once: each part of it a file of token ids in the cache, made by any engine, and kept.
+
+A part is named by a digest of its content, the tokenizer, the versions of its libraries and how documents are read.
+Parts do not depend on who encodes them, so an encoding that was interrupted goes on where it was.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Integer
+
+from costbank.corpus.digests import DigestShard, FileState, digest_file, refuse_changed, remembered_digest
+from costbank.corpus.encoded import CorpusInput, EncodedCorpus
+from costbank.corpus.entries import EncodedPart, id_dtype, read_entry, write_entry, write_mapped_entry
+from costbank.corpus.readers import (
+    BadRecords,
+    CorpusFile,
+    OnError,
+    Part,
+    ReadOptions,
+    fetched,
+    index_of,
+    open_token_bin,
+    parts_of,
+    read_documents,
+    remote_version,
+)
+from costbank.engines import Engine, Report
+from costbank.errors import CorpusError, UsageError
+from costbank.files import storage_errors
+from costbank.progress import Progress
+from costbank.tensorfile import FileDigest
+from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
+
+__all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
+
+_FORMAT = "costbank encoded text 2"
+_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Segmentations drawn at random, each document's with a seed of its own that follows from `seed`."""
+
+    alpha: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How files become ids.
+
+    Attributes:
+        tokenizer, kind: the tokenizer's file, and its format.
+        separator: the id that ends a document in files of token ids that have no index.
+        sampling: not given, each text has the segmentation that the tokenizer finds best.
+    """
+
+    tokenizer: Path
+    kind: TokenizerKind
+    read: ReadOptions
+    separator: int | None = None
+    sampling: Sampling | None = None
+    on_error: OnError = "refuse"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file as it was when its content was digested. A remote file has no state, and is digested as it is fetched."""
+
+    file: CorpusFile
+    content: str
+    size: int
+    state: FileState | None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A part of a file to encode, and where to."""
+
+    source: _Source
+    part: Part
+    encoding: Encoding
+    vocab_size: int
+    stored_bytes: int
+    entry: Path
+    staging: Path
+
+    def kept(self) -> EncodedPart | None:
+        """What is there of it. Where bad records are refused, a part that left some out is as good as none."""
+        part = read_entry(self.entry)
+        return None if part and part.skipped and self.encoding.on_error == "refuse" else part
+
+
+def refuse_sampling(tokenizer: Tokenizer, sampling: Sampling) -> None:
+    """Make sure that a tokenizer can draw segmentations.
+
+    Raises:
+        UsageError: it cannot, or not with such an alpha.
+    """
+    if not isinstance(tokenizer, SamplingTokenizer):
+        raise UsageError(
+            f"a tokenizer of the kind {tokenizer.kind} has no sampling",
+            "leave --sampling out, or give a SentencePiece or BytePiece model",
+        )
+    tokenizer.sample(["a"], sampling.alpha, np.zeros(1, np.int64))
+
+
+def encode_corpus(
+    files: Sequence[CorpusFile], encoding: Encoding, tokenizer: Tokenizer, engine: Engine, cache: Path,
+    progress: Progress,
+) -> EncodedCorpus:  # fmt: skip
+    """Encode what of the files has not been encoded before, and give all of it.
+
+    Raises:
+        CorpusError: a file cannot be read, or changes meanwhile, or nothing in the corpus becomes a token.
+        StorageError: the cache cannot be written.
+        EngineError: workers died again and again.
+    """
+    with storage_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        sources = _sources(files, engine, cache, progress)
+        shards = [shard for source in sources for shard in _shards(source, encoding, tokenizer, cache)]
+        _encode_missing(shards, tokenizer, engine, progress)
+        parts = []
+        for shard in shards:
+            part = shard.kept()
+            if part is None:
+                raise CorpusError(f"the encoded text in {shard.entry} cannot be read back", "build again")
+            parts.append(part)
+    corpus = EncodedCorpus(tuple(_inputs(shards, parts)), tuple(parts), tokenizer.vocab.size, _skipped(parts, progress))
+    if corpus.tokens == 0:
+        names = ", ".join(file.shown for file in files[:5])
+        raise CorpusError(f"the corpus holds no text: {names}", "give files with words in them")
+    return corpus
+
+
+def _sources(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[_Source]:
+    local = [file for file in files if not file.is_remote]
+    asked = [
+        DigestShard(path, cache / "digests")
+        for path in dict.fromkeys(path for file in local for path in (file.path, index_of(file)) if path)
+    ]
+    known = {shard.path: remembered_digest(shard) for shard in asked}
+    unknown = [shard for shard in asked if known[shard.path] is None]
+    if unknown:
+        with progress.step("digest files", sum(s.path.stat().st_size for s in unknown), "bytes") as step:
+            for number, found in engine.run(digest_file, unknown, step.advance):
+                known[unknown[number].path] = found
+    return [_source(file, known) for file in files]
+
+
+def _source(file: CorpusFile, known: dict[Path, tuple[FileState, FileDigest] | None]) -> _Source:
+    if file.is_remote:
+        return _Source(file, f"{file.location} {remote_version(file)}", file.size, None)
+    found = known[file.path]
+    assert found is not None
+    state, digest = found
+    content = digest.sha256
+    if index := index_of(file):
+        beside = known[index]
+        assert beside is not None
+        content = f"{content} {beside[1].sha256}"
+    return _Source(file, content, digest.size, state)
+
+
+def _shards(source: _Source, encoding: Encoding, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
+    file = source.file
+    how: list[Any]
+    if file.is_tokens:
+        how = [file.location, file.format, encoding.separator, tokenizer.vocab.size]
+    else:
+        versions = [f"{name} {version(name)}" for name in tokenizer.libraries]
+        sampling = [asdict(encoding.sampling), version("sentencepiece")] if encoding.sampling else None
+        how = [file.format, asdict(encoding.read), tokenizer.sha256, versions, sampling]
+    parts = parts_of(file, encoding.read.rule)
+    for part in parts:
+        named = json.dumps([_FORMAT, source.content, part.start, part.stop, *how])
+        key = sha256(named.encode(errors="surrogateescape")).hexdigest()
+        entry = cache / "text" / key[:2] / key[2:34]
+        measured = part.stop is not None and file.format != "parquet"
+        stored = (part.stop or 0) - part.start if measured else file.size // len(parts)
+        yield _Shard(source, part, encoding, tokenizer.vocab.size, stored, entry, cache / "staging")
+
+
+def _encode_missing(shards: list[_Shard], tokenizer: Tokenizer, engine: Engine, progress: Progress) -> None:
+    missing = [shard for shard in {shard.entry: shard for shard in shards}.values() if shard.kept() is None]
+    if not missing:
+        return
+    asked = missing[0].encoding
+    _loaded[asked.tokenizer, asked.kind] = tokenizer  # which needs no loading where the work is done in this process
+    try:
+        with progress.step("encode text", sum(shard.stored_bytes for shard in missing), "bytes") as step:
+            for _ in engine.run(_encode, missing, step.advance):
+                pass
+    finally:
+        _loaded.clear()
+    for source in {shard.source.file.location: shard.source for shard in missing}.values():
+        if source.state:
+            try:
+                refuse_changed(source.file.path, source.state)
+            except CorpusError:
+                for shard in missing:
+                    if shard.source == source:
+                        shard.entry.unlink(missing_ok=True)
+                raise
+
+
+def _encode(shard: _Shard, report: Report) -> None:
+    """Encode a part where that has not been done. An engine's work."""
+    if shard.kept() is not None:
+        return
+    file = shard.source.file
+    if file.is_tokens:
+        _map_tokens(shard, report)
+    elif file.is_remote:
+        with fetched(file, shard.staging) as (local, digest):
+            _encode_text(shard, local, {"input": asdict(digest)}, report)
+    else:
+        _encode_text(shard, file, {}, report)
+
+
+def _encode_text(shard: _Shard, file: CorpusFile, facts: dict[str, Any], report: Report) -> None:
+    tokenizer, bad = _tokenizer(shard.encoding), BadRecords(shard.encoding.on_error)
+
+    def blocks() -> Iterator[tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "documents"]]]:
+        number = 0
+        for texts, consumed in read_documents(file, shard.encoding.read, bad, shard.part):
+            yield _ids_of(texts, tokenizer, shard, number)
+            number += len(texts)
+            report(consumed)
+
+    def read() -> dict[str, Any]:
+        return facts | {"skipped": bad.count, "shown": [str(record) for record in bad.shown]}
+
+    write_entry(shard.entry, shard.staging, blocks(), id_dtype(shard.vocab_size), read)
+
+
+def _map_tokens(shard: _Shard, report: Report) -> None:
+    file = shard.source.file
+    found = open_token_bin(file, shard.vocab_size, shard.encoding.separator)
+    found.check_ids(lambda ids: report(ids * found.ids.itemsize))
+    offset = shard.source.size - found.ids.nbytes  # ids reach to the end of the file in every layout
+    write_mapped_entry(
+        shard.entry, shard.staging, (file.path.absolute(), offset, found.ids.dtype, len(found.ids)), found.ends, {}
+    )
+
+
+def _ids_of(
+    texts: list[str], tokenizer: Tokenizer, shard: _Shard, first: int
+) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "documents"]]:
+    sampling = shard.encoding.sampling
+    if sampling is None:
+        return tokenizer.encode(texts)
+    assert isinstance(tokenizer, SamplingTokenizer)
+    named = f"{sampling.seed} {shard.source.content} {shard.part.start}"
+    base = int.from_bytes(sha256(named.encode(errors="surrogateescape")).digest()[:8], "little")
+    return tokenizer.sample(texts, sampling.alpha, _seeds(base, first, len(texts)))
+
+
+def _seeds(base: int, first: int, count: int) -> Int64[np.ndarray, "documents"]:
+    """32-bit seeds of documents by their numbers, as SplitMix64 (Steele, Lea & Flood 2014) gives them."""
+    state = np.uint64(base) + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(_MIX[0])
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX[1])
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX[2])
+    return ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.int64)
+
+
+_loaded: dict[tuple[Path, TokenizerKind], Tokenizer] = {}
+
+
+def _tokenizer(encoding: Encoding) -> Tokenizer:
+    """The tokenizer, loaded once in each process."""
+    key = encoding.tokenizer, encoding.kind
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = load_tokenizer(*key)
+    return _loaded[key]
+
+
+def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[CorpusInput]:
+    """The files that the parts are of, once each."""
+    found = {}
+    for shard, part in zip(shards, parts, strict=True):
+        source = shard.source
+        size, digest = source.size, source.content.split()[0]
+        if source.state is None:
+            size, digest = part.read["input"]["size"], part.read["input"]["sha256"]
+        found.setdefault(source.file.location, CorpusInput(source.file.name, size, digest))
+    return list(found.values())
+
+
+def _skipped(parts: list[EncodedPart], progress: Progress) -> int:
+    """How many records were left out, told with the first of them."""
+    skipped = sum(part.skipped for part in parts)
+    if skipped:
+        shown = [text for part in parts for text in part.read.get("shown", ())][:5]
+        more = f"\n  and {skipped - len(shown):,} more" if skipped > len(shown) else ""
+        progress.note(f"left out {skipped:,} bad record{'s' * (skipped > 1)}:\n  " + "\n  ".join(shown) + more)
+    return skipped

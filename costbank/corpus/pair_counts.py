@@ -1,0 +1,174 @@
+"""All pairs of a corpus counted, by any engine, into one table that is kept beside the encoded text.
+
+Work that was interrupted goes on where it was: what each shard counted is a file of its own until all are merged.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from costbank.corpus.counting import CountShard, Span, count_shard
+from costbank.corpus.encoded import EncodedCorpus
+from costbank.corpus.pairs import PairPacking
+from costbank.corpus.runs import Segment, merge_segments, merge_shards, read_run
+from costbank.engines import Engine
+from costbank.errors import CorpusError
+from costbank.files import fsync_directory, locked, write_atomically
+from costbank.progress import Progress
+
+__all__ = ["PairCounts", "count_pairs"]
+
+_FORMAT = "costbank pair counts 1"
+_LEAST_SHARD_PAIRS, _MOST_SHARD_PAIRS, _SHARDS = 5_000_000, 1_280_000_000, 64
+_BLOCK_ENTRIES = 1 << 20
+_MERGE_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Exact weights of unordered pairs of ids.
+
+    Attributes:
+        digest: sha256 of all entries in order; the same for the same corpus and weights, whoever counted.
+        pairs: how many distinct pairs there are.
+    """
+
+    segments: tuple[Segment, ...]
+    packing: PairPacking
+    digest: str
+    pairs: int
+
+    def __iter__(
+        self,
+    ) -> Iterator[tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"]]]:
+        """Blocks of first ids, second ids (first ≤ second) and weights, each pair once, in order."""
+        for segment in self.segments:
+            entries, start = segment.mapped(), 0
+            while start < len(entries):
+                stop = min(start + _BLOCK_ENTRIES, len(entries))
+                if stop < len(entries):
+                    bits = self.packing.weight_bits
+                    next_pair = np.uint64(min(((int(entries[stop - 1]) >> bits) + 1) << bits, (1 << 64) - 1))
+                    stop += int(np.searchsorted(entries[stop:], next_pair))
+                first, second, weights = self.packing.unpack(entries[start:stop])
+                new = np.flatnonzero(np.diff(first, prepend=-1) | np.diff(second, prepend=-1))
+                yield first[new], second[new], np.add.reduceat(weights, new)
+                start = stop
+
+
+def count_pairs(
+    corpus: EncodedCorpus, weights: tuple[int, ...], engine: Engine, cache: Path, progress: Progress
+) -> PairCounts:
+    """Count the pairs of a corpus, or map what was counted before.
+
+    Args:
+        weights: of a pair at distance 1, 2, …; their number is the window.
+
+    Raises:
+        CorpusError: the vocabulary is too large for pairs, or the memory too small to merge.
+        EngineError: workers died again and again.
+    """
+    packing = PairPacking(corpus.vocab_size)
+    parts = [[part.path.name, part.tokens] for part in corpus.parts]
+    key = sha256(json.dumps([_FORMAT, parts, corpus.vocab_size, weights]).encode()).hexdigest()[:32]
+    place, work, staging = cache / "pairs" / key, cache / "pairs" / f"{key}.work", cache / "staging"
+    if counts := _kept(place, packing):
+        return counts
+    work.mkdir(parents=True, exist_ok=True)
+    with _held(work, progress):
+        if counts := _kept(place, packing):  # another process had it, and is done
+            return counts
+        shards = [
+            CountShard(spans, weights, packing, engine.memory, work / f"{number:06}.run", staging)
+            for number, spans in enumerate(_spans(corpus, len(weights)))
+        ]
+        with progress.step("count pairs", corpus.tokens, "tokens") as step:
+            for _ in engine.run(count_shard, shards, step.advance):
+                pass
+        segments = [segment for shard in shards for segment in read_run(shard.run) or ()]
+        total = sum(segment.entries for segment in segments)
+        merged = work / "merged"
+        room = int(engine.memory * _MERGE_SHARE)
+        ranges = merge_shards(segments, packing, room, engine.workers, merged, staging)
+        for left in set(merged.glob("*")) - {shard.out for shard in ranges}:  # of other ranges, before an interruption
+            left.unlink()
+        with progress.step("merge counts", total, "pairs") as step:
+            for _ in engine.run(merge_segments, ranges, step.advance):
+                pass
+        _summarize(merged, packing)
+        shutil.rmtree(place, ignore_errors=True)
+        merged.rename(place)
+        fsync_directory(place.parent)
+        shutil.rmtree(work, ignore_errors=True)
+    if counts := _kept(place, packing):
+        return counts
+    raise CorpusError(f"the counts in {place} cannot be read back", f"remove {place} and build again")
+
+
+@contextmanager
+def _held(work: Path, progress: Progress) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(work, wait=False))
+        except BlockingIOError:
+            progress.note("another process is counting the same; waiting for it")
+            held.enter_context(locked(work))
+        yield
+
+
+def _kept(place: Path, packing: PairPacking) -> PairCounts | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        facts = json.loads((place / "counts.json").read_bytes())
+        segments: list[Segment] = []
+        for name in facts["files"]:
+            segments += read_run(place / name) or [_missing(place / name)]
+        return PairCounts(tuple(segments), packing, facts["digest"], facts["pairs"])
+    return None
+
+
+def _missing(path: Path) -> Segment:
+    raise OSError(f"{path} is not whole")
+
+
+def _summarize(merged: Path, packing: PairPacking) -> None:
+    files = sorted(merged.glob("*.run"))
+    digest, pairs = sha256(), 0
+    for file in files:
+        for segment in read_run(file) or ():
+            entries, last = segment.mapped(), np.uint64((1 << 64) - 1)
+            for start in range(0, len(entries), _BLOCK_ENTRIES):
+                block = entries[start : start + _BLOCK_ENTRIES]
+                digest.update(np.ascontiguousarray(block).data.cast("B"))
+                ids = block >> np.uint64(packing.weight_bits)
+                pairs += int((np.diff(ids) != 0).sum()) + int(ids[0] != last)
+                last = ids[-1]
+    facts = {"files": [file.name for file in files], "digest": digest.hexdigest(), "pairs": pairs}
+    write_atomically(merged / "counts.json", json.dumps(facts).encode())
+
+
+def _spans(corpus: EncodedCorpus, window: int) -> list[tuple[Span, ...]]:
+    """The tokens of a corpus in shards. Their size follows from the corpus alone, so that any engine goes on with what
+    another has left."""
+    pairs = corpus.tokens * window
+    most = max(1, min(max(pairs // _SHARDS, _LEAST_SHARD_PAIRS), _MOST_SHARD_PAIRS) // window)
+    shards: list[tuple[Span, ...]] = []
+    spans: list[Span] = []
+    room = most
+    for part in corpus.parts:
+        start = 0
+        while start < part.tokens:
+            stop = min(part.tokens, start + room)
+            spans.append(Span(part, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                shards.append(tuple(spans))
+                spans, room = [], most
+    return [*shards, tuple(spans)] if spans else shards

@@ -1,0 +1,162 @@
+"""Sorted runs of pairs on disk, and merging them: what counting keeps when it cannot keep all in memory.
+
+A run file holds segments, each sorted and folded, one after the other, and at its end what a merge must know of them:
+their lengths and a sample of their entries. It is written beside its place and renamed.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt64
+
+from costbank.corpus.pairs import PairPacking, fold_pairs
+from costbank.engines import Report
+from costbank.errors import CorpusError
+from costbank.files import staging_directory
+
+__all__ = ["MergeShard", "RunWriter", "Segment", "merge_segments", "merge_shards", "read_run"]
+
+_MAGIC = b"cbrun\0\0\1"
+_TAIL_BYTES = 8 + len(_MAGIC)
+_SAMPLES = 1024
+_ENTRY = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A sorted part of a run file: entries from byte `offset` on, and some of them, evenly spaced."""
+
+    path: Path
+    offset: int
+    entries: int
+    samples: tuple[int, ...] = field(repr=False)
+
+    def mapped(self) -> UInt64[np.ndarray, "entries"]:
+        return np.asarray(np.memmap(self.path, _ENTRY, "r", self.offset, (self.entries,)))
+
+
+class RunWriter:
+    """Writes segments into a run file, which has its name when all are in it.
+
+    Use as a context manager; without `finish` nothing stays.
+    """
+
+    def __init__(self, path: Path, staging: Path) -> None:
+        self._path, self._staged = path, staging_directory(staging)
+        self._segments: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "RunWriter":
+        self._part = self._staged.__enter__() / "run"
+        self._file = self._part.open("wb")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._staged.__exit__(*error)
+
+    def append(self, entries: UInt64[np.ndarray, "entries"]) -> None:
+        if len(entries):
+            samples = entries[np.linspace(0, len(entries) - 1, min(_SAMPLES, len(entries))).astype(np.int64)]
+            facts = {"offset": self._file.tell(), "entries": len(entries), "samples": samples.tolist()}
+            self._segments.append(facts)
+            self._file.write(np.ascontiguousarray(entries, _ENTRY).data.cast("B"))
+
+    def finish(self) -> None:
+        footer = json.dumps(self._segments).encode()
+        self._file.write(footer + len(footer).to_bytes(8, "little") + _MAGIC)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._part.replace(self._path)
+
+
+def read_run(path: Path) -> tuple[Segment, ...] | None:
+    """The segments of a run file, when there is one that is whole."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            tail = file.read()
+            footer_bytes = int.from_bytes(tail[:8], "little")
+            if tail[8:] != _MAGIC or footer_bytes > size - _TAIL_BYTES:
+                return None
+            file.seek(size - _TAIL_BYTES - footer_bytes)
+            listed = json.loads(file.read(footer_bytes))
+        segments = tuple(Segment(path, s["offset"], s["entries"], tuple(s["samples"])) for s in listed)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    whole = size == sum(s.entries for s in segments) * _ENTRY.itemsize + footer_bytes + _TAIL_BYTES
+    return segments if whole else None
+
+
+@dataclass(frozen=True)
+class MergeShard:
+    """A range of pairs to merge out of all segments, from entry value `low` to before `high`."""
+
+    segments: tuple[Segment, ...]
+    low: int
+    high: int
+    packing: PairPacking
+    out: Path
+    staging: Path
+
+
+def merge_shards(
+    segments: Sequence[Segment], packing: PairPacking, memory: int, least: int, out: Path, staging: Path
+) -> list[MergeShard]:
+    """Ranges of pairs, in order, each of which fits in so many bytes; `least` of them where there are pairs enough.
+
+    Raises:
+        CorpusError: the memory does not do for so many segments.
+    """
+    total = sum(segment.entries for segment in segments)
+    samples = np.concatenate([np.zeros(0, _ENTRY), *(np.array(s.samples, _ENTRY) for s in segments)])
+    stands_for = np.concatenate([np.zeros(0), *(np.full(len(s.samples), s.entries / len(s.samples)) for s in segments)])
+    # Between two samples of a segment there may be as many entries again as one stands for.
+    slack = sum(segment.entries / len(segment.samples) for segment in segments)
+    room = memory / _ENTRY.itemsize - 2 * slack
+    if room <= slack:
+        raise CorpusError(
+            f"{memory / 1e6:,.0f} MB are too little to merge {total:,} counted pairs in {len(segments):,} runs",
+            f"give --memory {8 * memory / 1e9:.1f}GB or more; what is counted is kept",
+        )
+    parts = max(1, min(max(least, int(np.ceil(total / room))), len(samples)))
+    order = np.argsort(samples, kind="stable")
+    reached = np.cumsum(stands_for[order])
+    at = np.searchsorted(reached, total * np.arange(1, parts) / parts)
+    bits = np.uint64(packing.weight_bits)
+    cuts = np.unique((samples[order[np.minimum(at, len(order) - 1)]] >> bits) << bits) if parts > 1 else samples[:0]
+    bounds = [0, *cuts.tolist(), (1 << 64) - 1]
+    return [
+        MergeShard(tuple(segments), low, high, packing, out / f"{low:016x}-{high:016x}.run", staging)
+        for low, high in pairwise(bounds)
+    ]
+
+
+def merge_segments(shard: MergeShard, report: Report) -> None:
+    """Write the folded entries of a range of pairs as a run of one segment. An engine's work."""
+    if read_run(shard.out) is not None:
+        return
+    slices = list(_slices(shard))
+    entries = np.empty(sum(stop - start for _, start, stop in slices), _ENTRY)
+    at = 0
+    for segment, start, stop in slices:
+        entries[at : at + stop - start] = segment.mapped()[start:stop]
+        at += stop - start
+    with RunWriter(shard.out, shard.staging) as writer:
+        writer.append(fold_pairs(entries, shard.packing))
+        writer.finish()
+    report(len(entries))
+
+
+def _slices(shard: MergeShard) -> Iterator[tuple[Segment, int, int]]:
+    for segment in shard.segments:
+        start, stop = np.searchsorted(segment.mapped(), np.array([shard.low, shard.high], _ENTRY)).tolist()
+        if stop > start:
+            yield segment, start, stop

@@ -1,0 +1,223 @@
+import os
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, encoding, refuse_sampling, token_counts
+from costbank.corpus.readers import ReadOptions, find_files
+from costbank.engines import open_engine
+from costbank.errors import CorpusError, UsageError
+from costbank.progress import QuietProgress
+from costbank.tokenizers import load_tokenizer
+
+IDS = np.arange(2_000)
+
+
+def _encode(
+    files: list[Path], model: Path, cache: Path, rule: str = "line", processes: int = 1, progress=None, **given
+) -> EncodedCorpus:
+    asked = Encoding(model, "auto", ReadOptions(rule), **given)
+    found = find_files([str(file) for file in files])
+    with open_engine("local", processes, None, None, cache) as engine:
+        return encode_corpus(found, asked, load_tokenizer(model), engine, cache, progress or QuietProgress())
+
+
+def _entries(cache: Path) -> list[Path]:
+    return [path for path in (cache / "text").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from costbank.corpus.readers import parts
+
+    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 20_000)
+
+
+def test_ids_and_ends_are_the_tokenizers_own(news: Path, news_model: Path, tmp_path: Path):
+    corpus = _encode([news], news_model, tmp_path)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(news_model))
+    lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
+    expected = processor.encode(lines)
+    assert corpus.documents == len(lines)
+    assert list(corpus.sentences(10_000, IDS)) == expected
+    with open_engine("local", 1, None, None, tmp_path) as engine:
+        counts = token_counts(corpus, engine, lambda _: None)
+    assert np.array_equal(counts, np.bincount([i for ids in expected for i in ids], minlength=2_000))
+    assert corpus.parts[0].ids.dtype == np.uint16
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_parts_are_encoded_side_by_side_and_come_in_the_order_of_the_text(
+    news: Path, news_model: Path, tmp_path: Path, small_parts: None, processes: int
+):
+    whole = (
+        _encode([news, news_model.parent / "again.txt"], news_model, tmp_path, processes=processes) if False else None
+    )
+    assert whole is None
+    corpus = _encode([news], news_model, tmp_path, processes=processes)
+    assert len(corpus.parts) > 10
+    lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(news_model)).encode(lines)
+    assert list(corpus.sentences(10_000, IDS)) == expected
+    assert corpus.documents == len(lines)
+
+
+def test_long_documents_are_cut_and_nothing_is_lost(news: Path, news_model: Path, tmp_path: Path):
+    corpus = _encode([news], news_model, tmp_path)
+    cut = list(corpus.sentences(37, IDS))
+    assert max(map(len, cut)) == 37
+    assert len(cut) == corpus.sentence_count(37)
+    assert list(chain(*cut)) == list(chain(*corpus.sentences(10_000, IDS)))
+
+
+def test_a_file_is_encoded_once(news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = _encode([news], news_model, tmp_path)
+    monkeypatch.setattr(encoding, "_encode", None)
+    assert np.array_equal(first.parts[0].ids, _encode([news], news_model, tmp_path).parts[0].ids)
+
+
+def test_a_file_that_nothing_touched_is_not_even_read(
+    news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = tmp_path / "text.txt"
+    text.write_bytes(news.read_bytes())
+    an_hour_ago = time.time() - 3600
+    os.utime(text, (an_hour_ago, an_hour_ago))
+    monkeypatch.setattr(encoding.digest_file.__globals__["time"], "time_ns", lambda: 1 << 62)
+    first = _encode([text], news_model, tmp_path / "cache")
+    monkeypatch.setattr(encoding, "digest_file", None)
+    assert _encode([text], news_model, tmp_path / "cache").inputs == first.inputs
+    text.write_bytes(news.read_bytes()[:-100])
+    with pytest.raises(TypeError):
+        _encode([text], news_model, tmp_path / "cache")
+
+
+def test_a_file_that_was_only_just_written_is_read_again(
+    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its times might not tell a change in the same moment."""
+    text = tmp_path / "text.txt"
+    text.write_text("one two three\n")
+    _encode([text], news_model, tmp_path / "cache")
+    assert not (tmp_path / "cache" / "digests").exists()
+
+
+def test_another_rule_or_content_is_encoded_anew(news_model: Path, tmp_path: Path):
+    path = tmp_path / "text"
+    path.write_text("one two\nthree\n\nfour\n")
+    assert _encode([path], news_model, tmp_path / "cache").documents == 3
+    assert _encode([path], news_model, tmp_path / "cache", "paragraph").documents == 2
+    path.write_text("one two\n")
+    assert _encode([path], news_model, tmp_path / "cache").documents == 1
+
+
+def test_a_bad_file_leaves_only_what_is_whole_in_the_cache(news: Path, news_model: Path, tmp_path: Path):
+    path = tmp_path / "text"
+    path.write_bytes(b"fine\n" * 2_000_000 + b"\xff\n")
+    with pytest.raises(CorpusError, match="offset 10000000"):
+        _encode([news, path], news_model, tmp_path / "cache")
+    left = [entry.name for entry in (tmp_path / "cache").iterdir()]
+    assert "staging" not in left
+    whole = _entries(tmp_path / "cache")
+    assert whole
+    path.write_bytes(b"fine\n" * 2_000_000)
+    _encode([news, path], news_model, tmp_path / "cache")
+    assert set(whole) < set(_entries(tmp_path / "cache"))
+
+
+def test_what_a_killed_process_left_is_removed(news: Path, news_model: Path, tmp_path: Path):
+    left = tmp_path / "staging" / ".staging-left"
+    left.mkdir(parents=True)
+    (left / "part").write_bytes(b"half")
+    _encode([news], news_model, tmp_path)
+    assert not left.exists()
+
+
+def test_a_corpus_without_words_is_refused(news_model: Path, tmp_path: Path):
+    path = tmp_path / "blank"
+    path.write_text("\n \n\n")
+    with pytest.raises(CorpusError, match="holds no text"):
+        _encode([path], news_model, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("bytes_kept", [0, 1_001, -1, -8, -16])
+def test_an_entry_that_is_not_whole_is_encoded_anew(news: Path, news_model: Path, tmp_path: Path, bytes_kept: int):
+    whole = list(_encode([news], news_model, tmp_path).sentences(10_000, IDS))
+    (entry,) = _entries(tmp_path)
+    os.truncate(entry, bytes_kept if bytes_kept >= 0 else entry.stat().st_size + bytes_kept)
+    assert list(_encode([news], news_model, tmp_path).sentences(10_000, IDS)) == whole
+
+
+def test_another_version_of_the_tokenizers_library_encodes_anew(
+    news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _encode([news], news_model, tmp_path)
+    monkeypatch.setattr(encoding, "version", lambda name: f"{name} 99")
+    _encode([news], news_model, tmp_path)
+    assert len(_entries(tmp_path)) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, encode = tmp_path / "text", encoding._encode
+    path.write_text("one two\n")
+
+    def append_meanwhile(shard, report):
+        encode(shard, report)
+        with path.open("a") as file:
+            file.write("three\n")
+
+    monkeypatch.setattr(encoding, "_encode", append_meanwhile)
+    with pytest.raises(CorpusError, match="was changed while it was read"):
+        _encode([path], news_model, tmp_path / "cache")
+    assert _entries(tmp_path / "cache") == []
+
+
+class _Notes(QuietProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_bad_records_are_left_out_and_told_each_time_and_do_not_pass_where_they_are_refused(
+    news_model: Path, tmp_path: Path
+):
+    path, cache = tmp_path / "text.jsonl", tmp_path / "cache"
+    path.write_text('{"text": "one two"}\n{"text": 3}\nnothing\n{"text": "three"}\n')
+    with pytest.raises(CorpusError, match="offset 20"):
+        _encode([path], news_model, cache)
+    for _ in range(2):
+        notes = _Notes()
+        corpus = _encode([path], news_model, cache, progress=notes, on_error="skip")
+        assert (corpus.documents, corpus.skipped) == (2, 2)
+        assert len(notes.notes) == 1
+        assert "left out 2 bad records" in notes.notes[0]
+        assert "offset 32" in notes.notes[0]
+    with pytest.raises(CorpusError, match="offset 20"):
+        _encode([path], news_model, cache)
+
+
+def test_token_ids_are_mapped_where_they_lie(news_model: Path, tmp_path: Path):
+    ids = np.array([5, 6, 7, 3, 8, 9, 3], np.uint16)
+    path = tmp_path / "train.bin"
+    path.write_bytes(ids.tobytes())
+    corpus = _encode([path], news_model, tmp_path / "cache", separator=3)
+    assert list(corpus.sentences(100, IDS)) == [[5, 6, 7, 3], [8, 9, 3]]
+    assert corpus.parts[0].ids_path == path
+    assert corpus.inputs[0].size == 14
+    path.write_bytes(np.array([5, 6, 2_000], np.uint16).tobytes())
+    with pytest.raises(CorpusError, match="id 2000 at position 2"):
+        _encode([path], news_model, tmp_path / "cache", separator=3)
+
+
+def test_a_tokenizer_without_sampling_is_told_so(tmp_path: Path):
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    with pytest.raises(UsageError, match="kind list has no sampling"):
+        refuse_sampling(load_tokenizer(tmp_path / "vocab.txt"), Sampling(0.1, 1))
