@@ -16,6 +16,8 @@ __all__ = [
     "check_readable",
     "fsync_directory",
     "locked",
+    "no_abandoned",
+    "remove_if_empty",
     "staging_directory",
     "storage_errors",
     "text_blocks",
@@ -146,13 +148,24 @@ def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[P
     """
     with ExitStack() as held:
         for made in reversed([place for place in (parent, *parent.parents) if not place.exists()]):
-            held.callback(_remove_if_empty, made)
+            held.callback(remove_if_empty, made)
         directory = _staged_in(parent, prefix, held)
         directory.chmod(0o755)
         try:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
+    """In the end, remove what processes that are gone have left staged in `parent`, and `parent` if nothing else is."""
+    try:
+        yield
+    finally:
+        if parent.exists():
+            _remove_abandoned(parent, prefix)
+            remove_if_empty(parent)
 
 
 def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
@@ -171,7 +184,8 @@ def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
     raise AssertionError
 
 
-def _remove_if_empty(directory: Path) -> None:
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory that is there and holds nothing."""
     with suppress(OSError):
         directory.rmdir()
 

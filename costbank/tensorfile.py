@@ -107,8 +107,12 @@ class MappedTensor:
         """`float32` for passes over gigabytes, in bounded memory.
 
         A slice is mapped, and when so many bytes were, the pages that were read are let go; views of them stay good.
-        Rows by number are read instead: Linux maps up to two megabytes around each row that is looked at.
+        Rows by number are read instead: Linux maps up to two megabytes around each row that is looked at. A tensor
+        that is no larger than `most_bytes` is mapped and nothing else.
         """
+        if self.data.nbytes <= most_bytes:
+            yield self.float32
+            return
         mapped_bytes = 0
         with self.path.open("rb", buffering=0) as file:
 

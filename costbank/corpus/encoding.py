@@ -33,7 +33,7 @@ from costbank.corpus.readers import (
 )
 from costbank.engines import Engine, Report
 from costbank.errors import CorpusError, UsageError
-from costbank.files import storage_errors
+from costbank.files import no_abandoned, storage_errors
 from costbank.progress import Progress
 from costbank.tensorfile import FileDigest
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
@@ -123,7 +123,7 @@ def encode_corpus(
         StorageError: the cache cannot be written.
         EngineError: workers died again and again.
     """
-    with storage_errors(cache):
+    with storage_errors(cache), no_abandoned(cache / "staging"):
         cache.mkdir(parents=True, exist_ok=True)
         sources = _sources(files, engine, cache, progress)
         shards = [shard for source in sources for shard in _shards(source, encoding, tokenizer, cache)]

@@ -20,7 +20,7 @@ from costbank.corpus.pairs import PairPacking
 from costbank.corpus.runs import Segment, merge_segments, merge_shards, read_run
 from costbank.engines import Engine
 from costbank.errors import CorpusError
-from costbank.files import fsync_directory, locked, write_atomically
+from costbank.files import fsync_directory, locked, no_abandoned, write_atomically
 from costbank.progress import Progress
 
 __all__ = ["PairCounts", "count_pairs"]
@@ -49,6 +49,7 @@ class PairCounts:
         self,
     ) -> Iterator[tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"]]]:
         """Blocks of first ids, second ids (first ≤ second) and weights, each pair once, in order."""
+        each_once = self.pairs == sum(segment.entries for segment in self.segments)
         for segment in self.segments:
             entries, start = segment.mapped(), 0
             while start < len(entries):
@@ -58,9 +59,12 @@ class PairCounts:
                     next_pair = np.uint64(min(((int(entries[stop - 1]) >> bits) + 1) << bits, (1 << 64) - 1))
                     stop += int(np.searchsorted(entries[stop:], next_pair))
                 first, second, weights = self.packing.unpack(entries[start:stop])
+                start = stop
+                if each_once:
+                    yield first, second, weights
+                    continue
                 new = np.flatnonzero(np.diff(first, prepend=-1) | np.diff(second, prepend=-1))
                 yield first[new], second[new], np.add.reduceat(weights, new)
-                start = stop
 
 
 def count_pairs(
@@ -82,7 +86,7 @@ def count_pairs(
     if counts := _kept(place, packing):
         return counts
     work.mkdir(parents=True, exist_ok=True)
-    with _held(work, progress):
+    with _held(work, progress), no_abandoned(staging):
         if counts := _kept(place, packing):  # another process had it, and is done
             return counts
         shards = [

@@ -1,7 +1,7 @@
 """What sources that learn from a corpus share: its files found and checked, then encoded and counted."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,14 @@ class CorpusPlan:
         config, asked = self.config, self.config.engine
         for note in self.notes:
             progress.note(note)
-        with (
-            open_engine(
-                asked.kind, asked.processes, asked.memory, asked.ray_address, config.cache.absolute()
-            ) as engine,
-            stdin_spool(config.cache / "staging") as spool,
-        ):
+        with ExitStack() as held:
+            engine = held.enter_context(
+                open_engine(asked.kind, asked.processes, asked.memory, asked.ray_address, config.cache.absolute())
+            )
             files = self.files
             if STANDARD_INPUT in config.corpus.files:
-                files += find_files([STANDARD_INPUT], format=config.corpus.format, spool=spool, note=progress.note)
+                spool = held.enter_context(stdin_spool(config.cache.absolute() / "staging"))
+                files += _standard_input(config, spool, progress)
             encoded = encode_corpus(files, _encoding(config), self.tokenizer, engine, config.cache.absolute(), progress)
             counts = token_counts(encoded, engine, lambda _: None)
             frequent = int((counts >= min_count).sum())
@@ -105,6 +104,13 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
             "give a tokenizer file that can: tokenizer.json, a SentencePiece model",
         )
     return CorpusPlan(config, tokenizer, files, tuple(notes))
+
+
+def _standard_input(config: BuildConfig, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
+    found = find_files([STANDARD_INPUT], format=config.corpus.format, spool=spool, note=progress.note)
+    if any(file.is_tokens for file in found):
+        raise UsageError("token ids are mapped from disk, and not read from standard input", "write them to a file")
+    return found
 
 
 def _encoding(config: BuildConfig) -> Encoding:

@@ -36,7 +36,7 @@ def stdin_spool(parent: Path) -> Iterator[Path]:
     Raises:
         StorageError: `parent` cannot be written.
     """
-    with storage_errors(parent), staging_directory(parent, ".stdin-") as directory:
+    with storage_errors(parent), staging_directory(parent) as directory:
         yield directory
 
 

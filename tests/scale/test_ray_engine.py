@@ -1,0 +1,102 @@
+"""The Ray engine over clusters of real raylets: the counts of the local engine, whatever becomes of the nodes."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from costbank.corpus import EncodedCorpus, Encoding, count_pairs, encode_corpus, pair_counts, pair_weights
+from costbank.corpus.readers import ReadOptions, find_files, parts
+from costbank.engines import open_engine
+from costbank.errors import CorpusError, UsageError
+from costbank.progress import QuietProgress
+from costbank.tokenizers import load_tokenizer
+
+QUIET = QuietProgress()
+WEIGHTS = pair_weights(5)
+
+
+@pytest.fixture(autouse=True)
+def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 20_000)
+    monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 5_000)
+    monkeypatch.setattr(pair_counts, "_SHARDS", 40)
+
+
+@pytest.fixture
+def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Encodes and counts the news in a cache of its own by an engine of some kind."""
+
+    def count(kind: str, processes: int | None, address: str | None = None) -> tuple[EncodedCorpus, Any, Path]:
+        cache = tmp_path / f"{kind}{processes}"
+        asked = Encoding(news_model, "auto", ReadOptions())
+        with open_engine(kind, processes, 1 << 30, address, cache) as engine:
+            corpus = encode_corpus(find_files([str(news)]), asked, load_tokenizer(news_model), engine, cache, QUIET)
+            return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET), cache
+
+    return count
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callable[..., Any], nodes: int):
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    corpus, counts, cache = counted("ray", None, cluster.address)
+    local_corpus, local_counts, _ = counted("local", 1)
+    assert len(corpus.parts) > 10
+    assert counts.digest == local_counts.digest
+    for part, local_part in zip(corpus.parts, local_corpus.parts, strict=True):
+        assert np.array_equal(part.ids, local_part.ids)
+    assert not (cache / "staging").exists()
+    assert not list((cache / "pairs").glob("*.work"))
+
+
+def test_a_raylet_that_is_killed_costs_only_its_shards(cluster: Any, counted: Callable[..., Any], tmp_path: Path):
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    cluster.wait_for_nodes()
+    in_the_middle = threading.Event()
+
+    def kill_in_the_middle() -> None:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("rayNone/pairs/*.work/*.run"))) < 3 and time.monotonic() < until:
+            time.sleep(0.005)
+        if list(tmp_path.glob("rayNone/pairs/*.work")):
+            in_the_middle.set()
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+    killer = threading.Thread(target=kill_in_the_middle)
+    killer.start()
+    _, counts, cache = counted("ray", None, cluster.address)
+    killer.join()
+    assert in_the_middle.is_set()
+    assert counts.digest == counted("local", 1)[1].digest
+    assert not list((cache / "pairs").glob("*.work"))
+
+
+def test_a_cluster_is_started_where_none_is_named_and_gone_afterwards(counted: Callable[..., Any]):
+    assert counted("ray", 2)[1].digest == counted("local", 2)[1].digest
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
+        open_engine("ray", None, None, "127.0.0.1:9", tmp_path)
+    assert time.monotonic() - began < 15
+
+
+def test_an_error_of_the_work_comes_as_it_is(cluster: Any, news_model: Path, tmp_path: Path):
+    cluster.add_node(num_cpus=1)
+    (tmp_path / "bad.txt").write_bytes(b"good\n\xff\n")
+    with (
+        open_engine("ray", None, None, cluster.address, tmp_path) as engine,
+        pytest.raises(CorpusError, match="offset 5"),
+    ):
+        encode_corpus(
+            find_files([str(tmp_path / "bad.txt")]), Encoding(news_model, "auto", ReadOptions()),
+            load_tokenizer(news_model), engine, tmp_path, QUIET,
+        )  # fmt: skip
