@@ -8,7 +8,7 @@ from gensim.models import Word2Vec
 import costbank
 from costbank.bank import Bank
 from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
-from costbank.errors import CorpusError
+from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources import plan_source
 from costbank.sources.word2vec import _Feed
@@ -20,8 +20,8 @@ def _with(config: BuildConfig, **settings: object) -> BuildConfig:
     return config.model_copy(update={"word2vec": config.word2vec.model_copy(update=settings)})
 
 
-@pytest.mark.parametrize("document_tokens", [10, 1_000, 25_000])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("document_tokens", [10, 1_000, 100_000])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_every_token_is_trained_however_long_the_documents(
     news: Path, news_model: Path, tmp_path: Path, document_tokens: int, workers: int
 ):
@@ -104,3 +104,30 @@ def test_an_error_while_gensim_reads_reaches_the_caller():
     feed = _Feed(Broken(), np.array(["a", "b", "c"], object), None)
     assert list(feed) == [["a", "b"]]
     assert isinstance(feed.failure, OSError)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"sg": False}, {"hs": True}, {"hs": True, "negative": 0}, {"sg": False, "hs": True, "sample": 0.0}],
+    ids=["CBOW", "softmax and noise", "softmax alone", "CBOW, softmax, no subsampling"],
+)
+def test_rows_are_gensims_whatever_the_objective(
+    news: Path, news_config: BuildConfig, news_model: Path, settings: dict[str, object]
+):
+    rows = np.concatenate(list(plan_source(_with(news_config, epochs=1, **settings)).make(QuietProgress()).blocks))
+    tokenizer = load_tokenizer(news_model)
+    lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
+    sentences = [[str(i) for i in tokenizer.encode([line])[0]] for line in lines]
+    counts = Counter(token for sentence in sentences for token in sentence)
+    model = Word2Vec(vector_size=24, epochs=1, min_count=2, workers=1, seed=1, **({"sg": 1} | settings))
+    model.build_vocab_from_freq(
+        {str(i): counts[str(i)] for i in range(2_000) if counts[str(i)]}, corpus_count=len(lines)
+    )
+    model.train(sentences, total_examples=len(lines), total_words=counts.total(), epochs=1)
+    for token in model.wv.index_to_key:
+        assert np.array_equal(rows[int(token)], model.wv[token])
+
+
+def test_nothing_to_train_against_is_refused(news_config: BuildConfig):
+    with pytest.raises(UsageError, match="nothing to train against"):
+        plan_source(_with(news_config, negative=0))
