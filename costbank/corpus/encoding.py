@@ -41,6 +41,7 @@ from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, loa
 __all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
 
 _FORMAT = "costbank encoded text 2"
+_DRAWS = "costbank draws 1"
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -177,7 +178,7 @@ def _shards(source: _Source, encoding: Encoding, tokenizer: Tokenizer, cache: Pa
         how = [file.location, file.format, encoding.separator, tokenizer.vocab.size]
     else:
         versions = [f"{name} {version(name)}" for name in tokenizer.libraries]
-        sampling = [asdict(encoding.sampling), version("sentencepiece")] if encoding.sampling else None
+        sampling = [_DRAWS, asdict(encoding.sampling)] if encoding.sampling else None
         how = [file.format, asdict(encoding.read), tokenizer.sha256, versions, sampling]
     parts = parts_of(file, encoding.read.rule)
     for part in parts:

@@ -29,6 +29,7 @@ _FORMAT = "costbank pair counts 1"
 _LEAST_SHARD_PAIRS, _MOST_SHARD_PAIRS, _SHARDS = 5_000_000, 1_280_000_000, 64
 _BLOCK_ENTRIES = 1 << 20
 _MERGE_SHARE = 0.6
+_WORTH_SHARING = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def count_pairs(
         total = sum(segment.entries for segment in segments)
         merged = work / "merged"
         room = int(engine.memory * _MERGE_SHARE)
-        ranges = merge_shards(segments, packing, room, engine.workers, merged, staging)
+        least = engine.workers if total > _WORTH_SHARING else 1
+        ranges = merge_shards(segments, packing, room, least, merged, staging)
         for left in set(merged.glob("*")) - {shard.out for shard in ranges}:  # of other ranges, before an interruption
             left.unlink()
         with progress.step("merge counts", total, "pairs") as step:

@@ -3,9 +3,13 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from costbank.errors import CostbankError, EngineError, UsageError, require
 __all__ = ["RayEngine"]
 
 _LEAST_STORE_BYTES = 80 << 20
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS, _CLOSE_SECONDS = 10, 10
 _QUEUED_PER_WORKER = 2
 _NO_CLUSTER = "see `ray status`; without --ray-address one is started on this machine"
 
@@ -41,9 +45,9 @@ class RayEngine:
         self._ray = require("ray", "scale")
         self._place: str | None = None
         self._opened = not self._ray.is_initialized()
-        if self._opened:
-            self._start(address, processes)
         try:
+            if self._opened:
+                self._start(address, processes)
             cpus = [int(node["Resources"].get("CPU", 0)) for node in self._nodes()]
             self.workers = min(processes or sum(cpus), sum(cpus))
             if not self.workers:
@@ -61,7 +65,7 @@ class RayEngine:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def run(self, work: Work[Shard, Result], shards: Sequence[Shard], report: Report) -> Iterator[tuple[int, Result]]:  # noqa: ARG002
+    def run(self, work: Work[Shard, Result], shards: Sequence[Shard], report: Report) -> Iterator[tuple[int, Result]]:
         task = self._ray.remote(_work_on).options(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
         attempts, waiting, running = [0] * len(shards), list(range(len(shards)))[::-1], dict[Any, int]()
         try:
@@ -72,7 +76,7 @@ class RayEngine:
                 (done,), _ = self._ray.wait(list(running), num_returns=1)
                 number = running.pop(done)
                 try:
-                    result = self._ray.get(done)
+                    result, amount = self._ray.get(done)
                 except self._ray.exceptions.RayTaskError as error:
                     raise _cause(error) from None
                 except self._ray.exceptions.RayError as error:
@@ -84,6 +88,7 @@ class RayEngine:
                         ) from error
                     waiting.append(number)
                     continue
+                report(amount)
                 yield number, result
         finally:
             for left in running:
@@ -98,9 +103,9 @@ class RayEngine:
         elif place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):
             self._refuse_silent(address, place[1], int(place[2]))
         try:
-            self._ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **given)
+            with _signals_later():
+                self._ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **given)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, AssertionError) as error:
-            self._close()
             where = f"no Ray cluster answers at {address}" if address else "Ray does not start on this machine"
             raise UsageError(f"{where}: {_first_line(error)}", _NO_CLUSTER) from error
 
@@ -146,15 +151,40 @@ class RayEngine:
                     )
 
     def _close(self) -> None:
+        with _signals_later():
+            self._stop()
+
+    def _stop(self) -> None:
         if self._opened:
             self._ray.shutdown()
-        if self._place:
-            shutil.rmtree(self._place, ignore_errors=True)
+        until = time.monotonic() + _CLOSE_SECONDS
+        while self._place and Path(self._place).exists() and time.monotonic() < until:
+            shutil.rmtree(self._place, ignore_errors=True)  # Ray's processes write to it until they are gone
+            time.sleep(0.05)
 
 
-def _work_on(work: Work[Any, Any], shard: Any) -> Any:
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait: a cluster that is half started, or half stopped, would stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _work_on(work: Work[Any, Any], shard: Any) -> tuple[Any, int]:
+    """In a worker: the result, and how much was done for it."""
     os.environ.update(ONE_THREAD_EACH)
-    return work(shard, lambda _: None)
+    done: list[int] = []
+    return work(shard, done.append), sum(done)
 
 
 def _look(probe: str) -> tuple[bool, str]:

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int32, Int64, Integer
 
 from costbank.vocab import TokenStatus, Vocab
 
@@ -17,6 +17,7 @@ __all__ = [
     "encode_threads",
     "joined",
     "status_of_bytes",
+    "without_repeats",
 ]
 
 TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "gguf", "list"]
@@ -58,10 +59,14 @@ class SamplingTokenizer(Tokenizer, Protocol):
         """Encode each text by a segmentation drawn with a seed of its own, 0 to 2³² − 1.
 
         A unigram model draws a segmentation in proportion to its probability to the power of `alpha`; a BPE model
-        leaves out each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020).
+        leaves out each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020). What is drawn depends
+        on the text, its seed and `alpha` alone.
 
         Returns:
             As `encode` does.
+
+        Raises:
+            UsageError: the model cannot be drawn from, or not with such an `alpha`.
         """
         ...
 
@@ -76,6 +81,17 @@ def joined(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "token
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     total = int(ends[-1]) if len(ends) else 0
     return np.fromiter(chain.from_iterable(encoded), np.int32, total), ends
+
+
+def without_repeats(
+    ids: Int32[np.ndarray, "tokens"], ends: Int64[np.ndarray, "texts"], repeated: int
+) -> tuple[Int32[np.ndarray, "kept"], Int64[np.ndarray, "texts"]]:
+    """Texts with one id where an id, that of unknown characters, was several times in a row."""
+    again = ids == repeated
+    again[1:] &= again[:-1]
+    again[:1] = False
+    again[ends[ends < len(ids)]] = False
+    return ids[~again], ends - np.concatenate([[0], np.cumsum(again)])[ends]
 
 
 def status_of_bytes(token: bytes) -> TokenStatus:

@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
-from costbank.tokenizers.base import status_of_bytes
+from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.tokenizers.lattice import Scores
+from costbank.tokenizers.trie import Trie
+from costbank.tokenizers.unigram import UnigramSampler
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["BytePieceTokenizer"]
@@ -50,19 +54,43 @@ class BytePieceTokenizer:
                 f"{path} is no BytePiece model: {error}", "name a .model file of BytePiece, or another tokenizer"
             ) from None
         log_total = math.log(sum(counts))
-        scored = [(piece.decode("latin-1"), math.log(n) - log_total) for piece, n in zip(pieces, counts, strict=True)]
+        self._pieces, self._scores = pieces, [math.log(n) - log_total for n in counts]
+        scored = [(piece.decode("latin-1"), score) for piece, score in zip(pieces, self._scores, strict=True)]
         model = tokenizers.models.Unigram([*((mark, 0.0) for mark in _UNREACHABLE), *scored], 0)
         self._tokenizer = tokenizers.Tokenizer(model)
         status = [*[TokenStatus.SPECIAL] * len(_SPECIAL), *map(status_of_bytes, pieces)]
         self.vocab = Vocab.from_tokens([*_SPECIAL, *pieces], status, [*[-1] * len(_SPECIAL), *counts])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        lines = [_LINE.findall(unicodedata.normalize("NFC", text)) for text in texts]
+        lines = _lines(texts)
         written = [line.encode().decode("latin-1") for of_text in lines for line in of_text]
         encoded = [e.ids for e in self._tokenizer.encode_batch_fast(written, add_special_tokens=False)]
-        line_ends = np.cumsum([0, *map(len, encoded)])
-        text_ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
-        return np.fromiter((i for ids in encoded for i in ids), np.int32, int(line_ends[-1])), line_ends[text_ends]
+        return _of_texts(lines, encoded)
+
+    def sample(
+        self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
+    ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+        composed = [unicodedata.normalize("NFC", text) for text in texts]
+        return self._sampler.sample(composed, alpha, seeds)
+
+    @cached_property
+    def _sampler(self) -> UnigramSampler:
+        ids = range(len(_SPECIAL), len(_SPECIAL) + len(self._pieces))
+        scores = np.array([*[0.0] * len(_SPECIAL), *self._scores])
+        return UnigramSampler(Trie.of(self._pieces, ids), Scores(scores), _LINE.findall)
+
+
+def _lines(texts: Sequence[str]) -> list[list[str]]:
+    return [_LINE.findall(unicodedata.normalize("NFC", text)) for text in texts]
+
+
+def _of_texts(
+    lines: list[list[str]], encoded: Sequence[Sequence[int]]
+) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+    """The ids of lines as those of the texts that they are of."""
+    ids, line_ends = joined(encoded)
+    text_ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
+    return ids, np.concatenate([[0], line_ends])[text_ends]
 
 
 def _read(content: dict[str, Any]) -> tuple[list[bytes], list[int]]:

@@ -13,6 +13,7 @@ from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.tokenizers import load_tokenizer
+from costbank.vocab import TokenStatus
 
 IDS = np.arange(2_000)
 
@@ -215,6 +216,43 @@ def test_token_ids_are_mapped_where_they_lie(news_model: Path, tmp_path: Path):
     path.write_bytes(np.array([5, 6, 2_000], np.uint16).tobytes())
     with pytest.raises(CorpusError, match="id 2000 at position 2"):
         _encode([path], news_model, tmp_path / "cache", separator=3)
+
+
+def test_drawn_segmentations_are_the_same_on_any_number_of_processes(
+    news: Path, news_model: Path, tmp_path: Path, small_parts: None
+):
+    drawn = [
+        list(
+            _encode([news], news_model, tmp_path / str(n), processes=n, sampling=Sampling(0.1, 4)).sentences(9_999, IDS)
+        )
+        for n in (1, 2, 3)
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+    other = _encode([news], news_model, tmp_path / "1", sampling=Sampling(0.1, 5))
+    assert list(other.sentences(9_999, IDS)) != drawn[0]
+    best = list(_encode([news], news_model, tmp_path / "1").sentences(9_999, IDS))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(news_model))
+    assert [processor.decode(ids) for ids in drawn[0]] == [processor.decode(ids) for ids in best]
+    assert sum(map(len, drawn[0])) > 1.2 * sum(map(len, best))
+
+
+def test_documents_of_the_same_text_are_drawn_apart(news_model: Path, tmp_path: Path):
+    path = tmp_path / "text"
+    path.write_text("internationalization of governments\n" * 50)
+    drawn = list(_encode([path], news_model, tmp_path / "c", sampling=Sampling(0.1, 4)).sentences(9_999, IDS))
+    assert len(set(map(tuple, drawn))) > 25
+
+
+def test_sampling_trains_pieces_that_the_best_segmentation_never_uses(news: Path, news_model: Path, tmp_path: Path):
+    ordinary = load_tokenizer(news_model).vocab.status == TokenStatus.OK
+    part = tmp_path / "part.txt"
+    part.write_text("\n".join(news.read_text("utf-8").split("\n")[:60]))
+    with open_engine("local", 1, None, None, tmp_path) as engine:
+        best, drawn = (
+            token_counts(_encode([part], news_model, tmp_path, sampling=how), engine, lambda _: None)[ordinary]
+            for how in (None, Sampling(0.2, 4))
+        )
+    assert ((best == 0) & (drawn > 0)).sum() > 5
 
 
 def test_a_tokenizer_without_sampling_is_told_so(tmp_path: Path):
