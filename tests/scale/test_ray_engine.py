@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from costbank.corpus import EncodedCorpus, Encoding, count_pairs, encode_corpus, pair_counts, pair_weights
 from costbank.corpus.readers import ReadOptions, find_files, parts
 from costbank.engines import open_engine
+from costbank.engines import ray as ray_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.tokenizers import load_tokenizer
@@ -87,6 +89,22 @@ def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path):
     with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
         open_engine("ray", None, None, "127.0.0.1:9", tmp_path)
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "advice"),
+    [((False, version("costbank")), "does not see", "--cache"), ((True, "0.0.9"), "has costbank 0.0.9", "one version")],
+    ids=["a disk of its own", "another version"],
+)
+def test_a_machine_that_cannot_take_part_is_told_before_any_work(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: tuple[bool, str], message: str, advice: str
+):
+    cluster.add_node(num_cpus=1)
+    monkeypatch.setattr(ray_engine, "_look", lambda _: answer)
+    with pytest.raises(UsageError, match=message) as caught:
+        open_engine("ray", None, None, cluster.address, tmp_path)
+    assert advice in caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_the_work_comes_as_it_is(cluster: Any, news_model: Path, tmp_path: Path):

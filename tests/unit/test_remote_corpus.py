@@ -1,0 +1,67 @@
+"""Corpus files behind URLs, on fsspec's filesystem in memory."""
+
+import gzip
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from costbank.corpus import EncodedCorpus, Encoding, encode_corpus, encoding
+from costbank.corpus.readers import ReadOptions, find_files
+from costbank.engines import open_engine
+from costbank.errors import InputError, InputNotFoundError
+from costbank.progress import QuietProgress
+from costbank.tokenizers import load_tokenizer
+
+TEXTS = ["one two three", "the prime minister said", "hundreds of people"]
+URL = "memory://bucket/part-0.jsonl.gz"
+
+
+@pytest.fixture
+def content() -> bytes:
+    written = gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode())
+    with fsspec.open(URL, "wb") as file:
+        file.write(written)
+    return written
+
+
+def _encode(given: str, model: Path, cache: Path) -> EncodedCorpus:
+    with open_engine("local", 1, None, None, cache) as engine:
+        asked = Encoding(model, "auto", ReadOptions())
+        return encode_corpus(find_files([given]), asked, load_tokenizer(model), engine, cache, QuietProgress())
+
+
+@pytest.mark.parametrize("given", [URL, "memory://bucket", "memory://bucket/*.jsonl.gz"])
+def test_a_url_is_read_as_the_file_would_be(given: str, content: bytes, news_model: Path, tmp_path: Path):
+    (tmp_path / "part-0.jsonl.gz").write_bytes(content)
+    local = _encode(str(tmp_path / "part-0.jsonl.gz"), news_model, tmp_path / "local")
+    remote = _encode(given, news_model, tmp_path / "remote")
+    assert np.array_equal(remote.parts[0].ids, local.parts[0].ids)
+    assert remote.documents == len(TEXTS)
+    assert (remote.inputs[0].size, remote.inputs[0].sha256) == (len(content), sha256(content).hexdigest())
+    assert not (tmp_path / "remote" / "staging").exists()
+
+
+def test_it_is_fetched_once_and_again_when_it_was_written_anew(
+    content: bytes, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, encode = _encode(URL, news_model, tmp_path), encoding._encode
+    monkeypatch.setattr(encoding, "_encode", None)
+    assert _encode(URL, news_model, tmp_path).inputs == first.inputs
+    monkeypatch.setattr(encoding, "_encode", encode)
+    with fsspec.open(URL, "wb") as file:
+        file.write(gzip.compress(b'{"text": "something else"}\n'))
+    assert _encode(URL, news_model, tmp_path).documents == 1
+
+
+def test_what_is_gone_or_cut_short_is_told(content: bytes, news_model: Path, tmp_path: Path):
+    with pytest.raises(InputNotFoundError, match="does not exist"):
+        _encode("memory://bucket/none.txt", news_model, tmp_path)
+    with fsspec.open(URL, "wb") as file:
+        file.write(content[:-5])
+    with pytest.raises(InputError, match=r"memory://bucket/part-0\.jsonl\.gz is cut short"):
+        _encode(URL, news_model, tmp_path)
+    assert not (tmp_path / "staging").exists()
