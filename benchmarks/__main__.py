@@ -3,7 +3,19 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("startup", "open_bank", "word2vec_build", "lm_head", "lm_head_table", "dtypes", "transfer", "long_lines")
+BENCHMARKS = (
+    "startup",
+    "open_bank",
+    "word2vec_build",
+    "lm_head",
+    "lm_head_table",
+    "dtypes",
+    "transfer",
+    "long_lines",
+    "cooccurrence_build",
+    "counting",
+    "encoding",
+)
 
 for name in sys.argv[1:] or BENCHMARKS:
     if name not in BENCHMARKS:

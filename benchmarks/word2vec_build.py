@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import costbank
 from benchmarks.corpora import english, english_model
+from benchmarks.evaluation import judgements
 from benchmarks.record import record
 from costbank.analysis.evaluation import word_similarity
 
@@ -52,7 +52,7 @@ def run() -> None:
         record("word2vec_build", "build / gensim", "ratio", ratios, "<= 1.15", libraries, workload)
         bank = costbank.open_bank("english", place / "store")
         for measure, file, target in _EVALUATIONS:
-            agreement = word_similarity(bank, _judgements(file))
+            agreement = word_similarity(bank, judgements(file))
             pairs = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
             record("word2vec_build", f"{measure} Spearman", "rho", [agreement.rho], target, libraries, pairs)
 
@@ -71,19 +71,6 @@ def _gensim_seconds(model: Path) -> float:
     code = _GENSIM.replace("{settings}", repr(_SETTINGS))
     command = [sys.executable, "-c", code, str(model), str(english())]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _judgements(file: str) -> list[tuple[str, str, float]]:
-    spec = find_spec("gensim")
-    assert spec is not None
-    assert spec.origin is not None
-    lines = (Path(spec.origin).parent / "test" / "test_data" / file).read_text("utf-8").splitlines()
-    rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
-    return [(row[0], row[1], float(row[2])) for row in rows if _is_number(row[2])]
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""A whole co-occurrence build beside a whole Word2Vec build of the same text, and what the vectors are worth.
+
+Both are `costbank build` from start to end, with an empty cache: start of the process, digest, encoding, counting or
+training, neighbors, index, writing. They take turns.
+"""
+
+import tempfile
+from pathlib import Path
+
+import costbank
+from benchmarks.builds import build
+from benchmarks.corpora import english, english_model
+from benchmarks.evaluation import worth
+from benchmarks.processes import Usage
+from benchmarks.record import record
+
+__all__ = ["run"]
+
+_RUNS = 3
+_SOURCES = ("cooccurrence", "word2vec")
+_TARGETS = {"cooccurrence": (">= 0.50", ">= 0.22"), "word2vec": ("", "")}
+_LIBRARIES = ("gensim", "sentencepiece", "faiss-cpu", "numpy", "scipy")
+
+
+def run() -> None:
+    usages: dict[str, list[Usage]] = {source: [] for source in _SOURCES}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        model = english_model(place)
+        for number in range(_RUNS):
+            for source in _SOURCES if number % 2 else _SOURCES[::-1]:
+                settings = {"word2vec.epochs": 5} if source == "word2vec" else {}
+                cache = place / f"{source}{number}"
+                usages[source].append(build(source, english(), model, place, source, cache, settings))
+        workload = "english.txt, 16k pieces, 128 dimensions, window 5, 2 processes; 5 epochs of Word2Vec"
+        for source, of_source in usages.items():
+            _record(f"whole {source} build", "s", [usage.seconds for usage in of_source], "", workload)
+            _record(f"peak memory of {source}", "MB", [usage.memory_mb for usage in of_source], "", workload)
+        pairs = zip(usages["word2vec"], usages["cooccurrence"], strict=True)
+        ratios = [theirs.seconds / ours.seconds for theirs, ours in pairs]
+        _record("word2vec / cooccurrence", "ratio", ratios, ">= 8", workload)
+        for source in _SOURCES:
+            found = worth(costbank.open_bank(source, place / "store"))
+            for measure, agreement, target in zip(
+                ("WordSim-353", "SimLex-999"), (found.wordsim, found.simlex), _TARGETS[source], strict=True
+            ):
+                note = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
+                _record(f"{measure} Spearman of {source}", "rho", [agreement.rho], target, note)
+            note = f"{found.analogies.questions:,} of {found.analogies.questions_given:,} questions; {workload}"
+            _record(f"analogies of {source}", "share", [found.analogies.accuracy], "", note)
+
+
+def _record(measure: str, unit: str, values: list[float], target: str, note: str) -> None:
+    record("cooccurrence_build", measure, unit, values, target, _LIBRARIES, note)
+
+
+if __name__ == "__main__":
+    run()

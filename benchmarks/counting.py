@@ -1,0 +1,116 @@
+"""Counting pairs alone: real text, and a stream of 10⁹ ids in 4 GB.
+
+The stream's ids are drawn independently, by Zipf's law over 50,000 of them, so it has far more distinct pairs than
+text of that length: counting must write, and merge, what does not fit. `$COSTBANK_BENCH_TOKENS` makes it shorter.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.builds import PROCESSES, encode, local_engine
+from benchmarks.corpora import english, english_model
+from benchmarks.processes import watched
+from benchmarks.record import record
+from costbank.corpus import Encoding, count_pairs, encode_corpus, pair_weights
+from costbank.corpus.readers import ReadOptions, find_files
+from costbank.engines import open_engine
+from costbank.progress import QuietProgress
+from costbank.tokenizers import load_tokenizer
+
+__all__ = ["count_stream", "run"]
+
+_RUNS, _WINDOW = 5, 5
+_TOKENS = int(os.environ.get("COSTBANK_BENCH_TOKENS", 10**9))
+_MEMORY, _VOCAB, _PARTS, _DOCUMENT_TOKENS, _SEPARATOR = 4 * 10**9, 50_000, 8, 500, 0
+_STEP, _DRAWS = 1 << 24, 1 << 20
+
+_COUNT = """
+import sys
+from pathlib import Path
+from benchmarks.counting import count_stream
+count_stream(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def run() -> None:
+    _count_text()
+    _count_long_stream()
+
+
+def _count_text() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place, rates = Path(name), []
+        with local_engine(place) as engine:
+            corpus = encode(english(), english_model(place), place / "text", engine)
+            for number in range(_RUNS):
+                began = time.perf_counter()
+                count_pairs(corpus, pair_weights(_WINDOW), engine, place / f"counts{number}", QuietProgress())
+                rates.append(corpus.tokens / (time.perf_counter() - began))
+        note = (
+            f"english.txt, {corpus.tokens:,} tokens of 16k pieces, window {_WINDOW}, {PROCESSES} processes that run "
+            "already; with merging and the digest of all counts"
+        )
+        record("counting", "text", "tokens/s", rates, ">= 2e6", ("numpy",), note)
+
+
+def _count_long_stream() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        stream, cache = Path(name) / "stream", Path(name) / "cache"
+        _write_stream(stream)
+        usage = watched([sys.executable, "-c", _COUNT, str(stream), str(cache)], cache)
+        found = json.loads(usage.output)
+    note = (
+        f"{found['tokens']:,} ids drawn by Zipf's law from {_VOCAB:,}, {found['pairs']:,} distinct pairs, window "
+        f"{_WINDOW}, {PROCESSES} processes, --memory 4GB"
+    )
+    for measure, unit, value, target in (
+        ("long stream", "tokens/s", found["tokens"] / found["seconds"], ""),
+        ("long stream, digest and mapping included", "tokens/s", found["tokens"] / found["whole_seconds"], ""),
+        ("peak memory of the long stream", "bytes", usage.memory_mb * 1e6, "< 4e9"),
+        ("of that, in no file", "bytes", usage.own_mb * 1e6, ""),
+        ("most disk of the long stream", "bytes", usage.disk_mb * 1e6, ""),
+    ):
+        record("counting", measure, unit, [value], target, ("numpy",), note)
+
+
+def _write_stream(folder: Path) -> None:
+    """Ids 1 … 49,999 of share 1 / rank, and the id 0 at the end of each document, in files of 16-bit ids."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_VOCAB)) + "\n")
+    random = np.random.default_rng(0)
+    shares = np.cumsum(1 / np.arange(1, _VOCAB))
+    # An id is drawn by one look into a table of so many; even the rarest stands in it.
+    drawn = np.searchsorted(shares, (np.arange(_DRAWS) + 0.5) / _DRAWS * shares[-1]).astype(np.uint16) + np.uint16(1)
+    for part in range(_PARTS):
+        size = _TOKENS // _PARTS
+        ids = np.lib.format.open_memmap(folder / f"part{part}.npy", "w+", np.dtype("<u2"), (size,))
+        for start in range(0, size, _STEP):
+            block = drawn[random.integers(0, _DRAWS, min(_STEP, size - start), np.uint32)]
+            block[random.integers(0, len(block), len(block) // _DOCUMENT_TOKENS)] = _SEPARATOR
+            ids[start : start + len(block)] = block
+        ids[-1] = _SEPARATOR
+        ids.flush()
+
+
+def count_stream(stream: Path, cache: Path) -> None:
+    """Map and count the stream, and print what came of it. In a process of its own, which is watched."""
+    tokenizer, files = load_tokenizer(stream / "vocab.txt"), find_files([f"{stream}/*.npy"])
+    encoding = Encoding(stream / "vocab.txt", "auto", ReadOptions(), _SEPARATOR)
+    began = time.perf_counter()
+    with open_engine("local", PROCESSES, _MEMORY, None, cache) as engine:
+        corpus = encode_corpus(files, encoding, tokenizer, engine, cache, QuietProgress())
+        mapped = time.perf_counter()
+        pairs = count_pairs(corpus, pair_weights(_WINDOW), engine, cache, QuietProgress()).pairs
+        ended = time.perf_counter()
+    print(json.dumps({"tokens": corpus.tokens, "pairs": pairs, "seconds": ended - mapped,
+                      "whole_seconds": ended - began}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    run()
