@@ -15,6 +15,7 @@ BENCHMARKS = (
     "cooccurrence_build",
     "counting",
     "encoding",
+    "choosing",
 )
 
 for name in sys.argv[1:] or BENCHMARKS:
