@@ -35,11 +35,11 @@ _WAYS: dict[str, tuple[str, dict[str, float]]] = {
     _WORD2VEC: ("word2vec", {}),
     "`word2vec`, CBOW (`sg=false`)": ("word2vec", {"word2vec.sg": False}),
     "`word2vec`, `hs=true`, `negative=0`": ("word2vec", {"word2vec.hs": True, "word2vec.negative": 0}),
-    "`word2vec`, `--sampling 0.1`": ("word2vec", {"corpus.sampling": 0.1}),
+    "`word2vec`, `--sampling 0.5`": ("word2vec", {"corpus.sampling": 0.5}),
     _COUNTS: ("cooccurrence", {}),
     _HALF: ("cooccurrence", {"cooccurrence.power": 0.5}),
     "`cooccurrence`, `window=10`": ("cooccurrence", {"cooccurrence.window": 10}),
-    "`cooccurrence`, `--sampling 0.1`": ("cooccurrence", {"corpus.sampling": 0.1}),
+    "`cooccurrence`, `--sampling 0.5`": ("cooccurrence", {"corpus.sampling": 0.5}),
 }
 _SMALL_WAYS = (_WORD2VEC, _COUNTS, _HALF)
 _MEASURES = {

@@ -6,16 +6,19 @@ in the very moment before it was read is not remembered: its times might not tel
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from costbank.engines import Report
+from costbank.corpus.readers import CorpusFile, index_of, remote_version
+from costbank.engines import Engine, Report
 from costbank.errors import CorpusError
 from costbank.files import write_atomically
+from costbank.progress import Progress
 from costbank.tensorfile import FileDigest, sha256_file
 
-__all__ = ["DigestShard", "FileState", "digest_file", "refuse_changed", "remembered_digest"]
+__all__ = ["FileContent", "FileState", "file_contents", "refuse_changed"]
 
 _SETTLED_NS = 2_000_000_000
 
@@ -37,14 +40,61 @@ class FileState:
 
 
 @dataclass(frozen=True)
-class DigestShard:
+class FileContent:
+    """A file of a corpus, and what tells its content from others.
+
+    Attributes:
+        content: the sha256 of the file, and of its index where it has one; of a remote file what its server tells,
+            since that is digested only as it is fetched.
+        size: in bytes.
+        state: as it was when it was digested; None for a remote file.
+    """
+
+    file: CorpusFile
+    content: str
+    size: int
+    state: FileState | None
+
+
+def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[FileContent]:
+    """Digest what of the files is not remembered.
+
+    Raises:
+        CorpusError: a file was written while it was read.
+    """
+    local = [file for file in files if not file.is_remote]
+    asked = [
+        _DigestShard(path, cache / "digests")
+        for path in dict.fromkeys(path for file in local for path in (file.path, index_of(file)) if path)
+    ]
+    known = {shard.path: _remembered(shard) for shard in asked}
+    unknown = [shard for shard in asked if known[shard.path] is None]
+    if unknown:
+        with progress.step("digest files", sum(shard.path.stat().st_size for shard in unknown), "bytes") as step:
+            for number, found in engine.run(_digest_file, unknown, step.advance):
+                known[unknown[number].path] = found
+    digests = {path: found for path, found in known.items() if found}
+    return [_content(file, digests) for file in files]
+
+
+def _content(file: CorpusFile, digests: dict[Path, tuple[FileState, FileDigest]]) -> FileContent:
+    if file.is_remote:
+        return FileContent(file, f"{file.location} {remote_version(file)}", file.size, None)
+    state, digest = digests[file.path]
+    index = index_of(file)
+    content = f"{digest.sha256} {digests[index][1].sha256}" if index else digest.sha256
+    return FileContent(file, content, digest.size, state)
+
+
+@dataclass(frozen=True)
+class _DigestShard:
     """A file to digest, and where that is remembered."""
 
     path: Path
     memory: Path
 
 
-def remembered_digest(shard: DigestShard) -> tuple[FileState, FileDigest] | None:
+def _remembered(shard: _DigestShard) -> tuple[FileState, FileDigest] | None:
     """What is known of a file that was not touched since."""
     try:
         known = json.loads(_place(shard).read_bytes())
@@ -54,7 +104,7 @@ def remembered_digest(shard: DigestShard) -> tuple[FileState, FileDigest] | None
     return (state, digest) if FileState.of(shard.path) == state else None
 
 
-def digest_file(shard: DigestShard, report: Report) -> tuple[FileState, FileDigest]:
+def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDigest]:
     """Read a whole file, and remember its digest.
 
     Raises:
@@ -80,6 +130,6 @@ def refuse_changed(path: Path, state: FileState) -> None:
         raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
 
 
-def _place(shard: DigestShard) -> Path:
+def _place(shard: _DigestShard) -> Path:
     name = sha256(str(shard.path.resolve()).encode(errors="surrogateescape")).hexdigest()
     return shard.memory / name[:2] / f"{name[2:32]}.json"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from costbank.corpus.digests import DigestShard, FileState, digest_file, refuse_changed, remembered_digest
+from costbank.corpus.digests import FileContent, file_contents, refuse_changed
 from costbank.corpus.encoded import CorpusInput, EncodedCorpus
 from costbank.corpus.entries import EncodedPart, id_dtype, read_entry, write_entry, write_mapped_entry
 from costbank.corpus.readers import (
@@ -25,17 +25,14 @@ from costbank.corpus.readers import (
     Part,
     ReadOptions,
     fetched,
-    index_of,
     open_token_bin,
     parts_of,
     read_documents,
-    remote_version,
 )
 from costbank.engines import Engine, Report
 from costbank.errors import CorpusError, UsageError
 from costbank.files import no_abandoned, storage_errors
 from costbank.progress import Progress
-from costbank.tensorfile import FileDigest
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
 
 __all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
@@ -72,20 +69,10 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A file as it was when its content was digested. A remote file has no state, and is digested as it is fetched."""
-
-    file: CorpusFile
-    content: str
-    size: int
-    state: FileState | None
-
-
-@dataclass(frozen=True)
 class _Shard:
     """A part of a file to encode, and where to."""
 
-    source: _Source
+    source: FileContent
     part: Part
     encoding: Encoding
     vocab_size: int
@@ -126,7 +113,7 @@ def encode_corpus(
     """
     with storage_errors(cache), no_abandoned(cache / "staging"):
         cache.mkdir(parents=True, exist_ok=True)
-        sources = _sources(files, engine, cache, progress)
+        sources = file_contents(files, engine, cache, progress)
         shards = [shard for source in sources for shard in _shards(source, encoding, tokenizer, cache)]
         _encode_missing(shards, tokenizer, engine, progress)
         parts = []
@@ -142,36 +129,7 @@ def encode_corpus(
     return corpus
 
 
-def _sources(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[_Source]:
-    local = [file for file in files if not file.is_remote]
-    asked = [
-        DigestShard(path, cache / "digests")
-        for path in dict.fromkeys(path for file in local for path in (file.path, index_of(file)) if path)
-    ]
-    known = {shard.path: remembered_digest(shard) for shard in asked}
-    unknown = [shard for shard in asked if known[shard.path] is None]
-    if unknown:
-        with progress.step("digest files", sum(s.path.stat().st_size for s in unknown), "bytes") as step:
-            for number, found in engine.run(digest_file, unknown, step.advance):
-                known[unknown[number].path] = found
-    return [_source(file, known) for file in files]
-
-
-def _source(file: CorpusFile, known: dict[Path, tuple[FileState, FileDigest] | None]) -> _Source:
-    if file.is_remote:
-        return _Source(file, f"{file.location} {remote_version(file)}", file.size, None)
-    found = known[file.path]
-    assert found is not None
-    state, digest = found
-    content = digest.sha256
-    if index := index_of(file):
-        beside = known[index]
-        assert beside is not None
-        content = f"{content} {beside[1].sha256}"
-    return _Source(file, content, digest.size, state)
-
-
-def _shards(source: _Source, encoding: Encoding, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
+def _shards(source: FileContent, encoding: Encoding, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
     file = source.file
     how: list[Any]
     if file.is_tokens:

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, encoding, refuse_sampling, token_counts
+from costbank.corpus import (
+    EncodedCorpus,
+    Encoding,
+    Sampling,
+    digests,
+    encode_corpus,
+    encoding,
+    refuse_sampling,
+    token_counts,
+)
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
@@ -88,9 +97,9 @@ def test_a_file_that_nothing_touched_is_not_even_read(
     text.write_bytes(news.read_bytes())
     an_hour_ago = time.time() - 3600
     os.utime(text, (an_hour_ago, an_hour_ago))
-    monkeypatch.setattr(encoding.digest_file.__globals__["time"], "time_ns", lambda: 1 << 62)
+    monkeypatch.setattr(digests.time, "time_ns", lambda: 1 << 62)
     first = _encode([text], news_model, tmp_path / "cache")
-    monkeypatch.setattr(encoding, "digest_file", None)
+    monkeypatch.setattr(digests, "_digest_file", None)
     assert _encode([text], news_model, tmp_path / "cache").inputs == first.inputs
     text.write_bytes(news.read_bytes()[:-100])
     with pytest.raises(TypeError):
