@@ -7,9 +7,13 @@ itself stands in both halves of its cell, so that C_aa is twice its count.
 The pairs are gone through three times: for the marginals, for the length of each row, and for the values.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from os import cpu_count
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -24,7 +28,9 @@ PairBlocks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Blocks of (first, second, count): integer ids, first ≤ second, and int64 counts, at least 1. Sorted by first and then
 second, over all blocks; each pair once. Can be gone through more than once."""
 
-_SLICE_PAIRS = 1 << 20
+Item = TypeVar("Item")
+
+_SLICE_PAIRS = 1 << 18
 _INDEX_32 = np.iinfo(np.int32).max
 # Rounding leaves about 1e-15 of the PMI of a pair that occurs just as often as by chance.
 _LEAST_PMI = 1e-9
@@ -85,9 +91,10 @@ class PpmiPlan:
         data = np.empty(self.stored, np.float32)
         indices = np.empty(self.stored, self._index_type)
         free = self.row_starts[:-1].copy()
-        for first, second, count in _slices(self.blocks, advance):
+        cells_of = partial(self.values.of, by_row=True)
+        for cells in _in_order(cells_of, _slices(self.blocks, advance)):
             # Pairs are sorted by their first: a row's columns before the diagonal come ahead of those after it.
-            for rows, columns, found in self.values.of(first, second, count, by_row=True):
+            for rows, columns, found in cells:
                 lengths = np.bincount(rows, minlength=self.shape[0])
                 places = np.arange(len(rows)) + np.repeat(
                     (free - np.cumsum(lengths) + lengths)[lengths > 0], lengths[lengths > 0]
@@ -139,9 +146,9 @@ def plan_ppmi(
     values = _values(marginals, rows, columns, options)
     shape = int(rows.sum()), int(columns.sum())
     lengths = np.zeros(shape[0], np.int64)
-    for first, second, count in _slices(blocks, advance):
-        for row, _, _ in values.of(first, second, count):
-            lengths += np.bincount(row, minlength=shape[0])
+    for cells in _in_order(values.of, _slices(blocks, advance)):
+        for rows_of_cells, _, _ in cells:
+            lengths += np.bincount(rows_of_cells, minlength=shape[0])
     return PpmiPlan(blocks, values, shape, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
@@ -192,6 +199,19 @@ def _values(marginals: np.ndarray, rows: np.ndarray, columns: np.ndarray, option
         -smoothed,
         options,
     )
+
+
+def _in_order(function: Callable[..., Iterator[Item]], items: Iterable[tuple[Any, ...]]) -> Iterator[list[Item]]:
+    """What a function gives for each item, made by a thread for each core and given in the order of the items."""
+    workers = cpu_count() or 1
+    with ThreadPoolExecutor(workers) as threads:
+        coming: deque[Future[list[Item]]] = deque()
+        for item in items:
+            coming.append(threads.submit(lambda chosen: list(function(*chosen)), item))
+            if len(coming) > workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _slices(

@@ -64,7 +64,7 @@ def truncated_svd(
     matrix: Any,
     dim: int,
     seed: int = 0,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     advance: Callable[[int], None] | None = None,
 ) -> TruncatedSvd:
     """The `dim` largest singular values of a sparse matrix and their vectors.
