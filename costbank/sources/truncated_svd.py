@@ -28,7 +28,7 @@ threadpoolctl = require("threadpoolctl", "build")
 
 _PART_ROWS = 4096
 _PART_COLUMNS = 8
-_PARTS = 64
+_LEAST_STRIPS, _MOST_STRIPS, _STRIP_ELEMENTS = 4, 64, 1 << 19
 _NOTHING_LEFT = 1e-6
 _NEARLY = 1e-2
 _PROVEN_PASSES = 6
@@ -266,7 +266,8 @@ class _Product:
 def _strips(matrix: Any) -> list[Any]:
     """The matrix as strips of rows, of about as many elements each, that share its memory."""
     starts = matrix.indptr
-    cuts = np.unique(np.searchsorted(starts, np.linspace(0, starts[-1], _PARTS + 1)[1:-1]))
+    number = max(_LEAST_STRIPS, min(_MOST_STRIPS, int(starts[-1]) // _STRIP_ELEMENTS))
+    cuts = np.unique(np.searchsorted(starts, np.linspace(0, starts[-1], number + 1)[1:-1]))
     edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < matrix.shape[0]), matrix.shape[0]]
     strips = []
     for first, end in pairwise(edges):
