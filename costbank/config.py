@@ -320,7 +320,7 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
 
 
 def _corpus_asked(corpus: CorpusConfig) -> dict[str, Any]:
-    """What of these settings has an effect, so that a bank has the id that it had before there were the others."""
+    """The rule of documents, and what else was asked for. What was not leaves a bank the id that it had before."""
     asked = _without_execution(corpus)
     if corpus.sampling is None:
         del asked["sampling_seed"]

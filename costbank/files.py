@@ -97,10 +97,18 @@ def storage_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise StorageError(
-                f"no space left to write in {directory}; nothing was kept",
+                f"no space left to write in {directory}; nothing half-made was kept",
                 "free some space, or choose another place with --store, --cache or --out",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in (
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOENT,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+        ):
             raise StorageError(
                 f"cannot write in {directory}: {error.strerror}",
                 "choose a directory that you may write in with --store, --cache or --out",

@@ -58,7 +58,7 @@ def count_shard(shard: CountShard, report: Report) -> None:
     room = int(shard.memory * 0.8) // _ENTRY_BYTES
     chunk = max(1, min(_CHUNK_TOKENS, room // (4 * window)))
     fresh = np.empty(window * chunk, np.uint64)
-    kept, used = np.empty(max(room - len(fresh), 2 * len(fresh)), np.uint64), 0
+    kept, used = np.empty(max(room - len(fresh), 3 * len(fresh)), np.uint64), 0
     scratch = np.empty(chunk, np.uint64)
     with RunWriter(shard.run, shard.staging) as writer:
         for ids, left, tokens in _chunks(shard.spans, chunk, window):

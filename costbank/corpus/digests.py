@@ -6,7 +6,7 @@ in the very moment before it was read is not remembered: its times might not tel
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -47,13 +47,13 @@ class FileContent:
         content: the sha256 of the file, and of its index where it has one; of a remote file what its server tells,
             since that is digested only as it is fetched.
         size: in bytes.
-        state: as it was when it was digested; None for a remote file.
+        states: of the file and its index, as they were when they were digested; none of a remote file.
     """
 
     file: CorpusFile
     content: str
     size: int
-    state: FileState | None
+    states: tuple[tuple[Path, FileState], ...]
 
 
 def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[FileContent]:
@@ -70,7 +70,7 @@ def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, prog
     known = {shard.path: _remembered(shard) for shard in asked}
     unknown = [shard for shard in asked if known[shard.path] is None]
     if unknown:
-        with progress.step("digest files", sum(shard.path.stat().st_size for shard in unknown), "bytes") as step:
+        with progress.step("digest files", sum(file.size for file in local), "bytes") as step:
             for number, found in engine.run(_digest_file, unknown, step.advance):
                 known[unknown[number].path] = found
     digests = {path: found for path, found in known.items() if found}
@@ -79,11 +79,10 @@ def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, prog
 
 def _content(file: CorpusFile, digests: dict[Path, tuple[FileState, FileDigest]]) -> FileContent:
     if file.is_remote:
-        return FileContent(file, f"{file.location} {remote_version(file)}", file.size, None)
-    state, digest = digests[file.path]
-    index = index_of(file)
-    content = f"{digest.sha256} {digests[index][1].sha256}" if index else digest.sha256
-    return FileContent(file, content, digest.size, state)
+        return FileContent(file, f"{file.location} {remote_version(file)}", file.size, ())
+    paths = [path for path in (file.path, index_of(file)) if path]
+    content = " ".join(digests[path][1].sha256 for path in paths)
+    return FileContent(file, content, digests[file.path][1].size, tuple((path, digests[path][0]) for path in paths))
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,9 @@ def _remembered(shard: _DigestShard) -> tuple[FileState, FileDigest] | None:
     try:
         known = json.loads(_place(shard).read_bytes())
         state, digest = FileState(**known["state"]), FileDigest(**known["digest"])
+        return (state, digest) if FileState.of(shard.path) == state else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return (state, digest) if FileState.of(shard.path) == state else None
 
 
 def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDigest]:
@@ -110,24 +109,27 @@ def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDi
     Raises:
         CorpusError: it was written while it was read.
     """
-    state = FileState.of(shard.path)
-    digest = sha256_file(shard.path)
+    try:
+        state, digest = FileState.of(shard.path), sha256_file(shard.path)
+    except OSError as error:
+        raise CorpusError(f"{shard.path} cannot be read: {error.strerror}", "check the file and its disk") from error
     report(digest.size)
-    refuse_changed(shard.path, state)
+    refuse_changed([(shard.path, state)])
     if time.time_ns() - max(state.modified_ns, state.changed_ns) > _SETTLED_NS:
         known = {"path": str(shard.path), "state": asdict(state), "digest": asdict(digest)}
         write_atomically(_place(shard), json.dumps(known).encode())
     return state, digest
 
 
-def refuse_changed(path: Path, state: FileState) -> None:
-    """Make sure that a file is what it was.
+def refuse_changed(states: Iterable[tuple[Path, FileState]]) -> None:
+    """Make sure that files are what they were.
 
     Raises:
-        CorpusError: it was written since.
+        CorpusError: one was written since, or is gone.
     """
-    if FileState.of(path) != state:
-        raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
+    for path, state in states:
+        if not path.exists() or FileState.of(path) != state:
+            raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
 
 
 def _place(shard: _DigestShard) -> Path:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from costbank.corpus.digests import FileState, refuse_changed
 from costbank.corpus.entries import EncodedPart
 from costbank.engines import Engine, Report
 
@@ -32,12 +34,14 @@ class EncodedCorpus:
 
     Attributes:
         skipped: records that could not be read and were left out.
+        mapped: files of the user's that ids are mapped from, as they were when they were looked at.
     """
 
     inputs: tuple[CorpusInput, ...]
     parts: tuple[EncodedPart, ...]
     vocab_size: int
     skipped: int = 0
+    mapped: tuple[tuple[Path, FileState], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -46,6 +50,14 @@ class EncodedCorpus:
     @property
     def documents(self) -> int:
         return sum(part.documents for part in self.parts)
+
+    def refuse_changed(self) -> None:
+        """Make sure that no file was written that ids are mapped from.
+
+        Raises:
+            CorpusError: one was, so that what was learnt from it is worth nothing.
+        """
+        refuse_changed(self.mapped)
 
     def sentences(self, most_tokens: int, names: Shaped[np.ndarray, "vocab"]) -> Iterator[list[Any]]:
         """Every document as a list of the names of its ids, longer documents cut into parts of `most_tokens`."""

@@ -122,7 +122,10 @@ def encode_corpus(
             if part is None:
                 raise CorpusError(f"the encoded text in {shard.entry} cannot be read back", "build again")
             parts.append(part)
-    corpus = EncodedCorpus(tuple(_inputs(shards, parts)), tuple(parts), tokenizer.vocab.size, _skipped(parts, progress))
+    mapped = dict.fromkeys(state for shard in shards if shard.source.file.is_tokens for state in shard.source.states)
+    corpus = EncodedCorpus(
+        tuple(_inputs(shards, parts)), tuple(parts), tokenizer.vocab.size, _skipped(parts, progress), tuple(mapped)
+    )
     if corpus.tokens == 0:
         names = ", ".join(file.shown for file in files[:5])
         raise CorpusError(f"the corpus holds no text: {names}", "give files with words in them")
@@ -133,11 +136,12 @@ def _shards(source: FileContent, encoding: Encoding, tokenizer: Tokenizer, cache
     file = source.file
     how: list[Any]
     if file.is_tokens:
-        how = [file.location, file.format, encoding.separator, tokenizer.vocab.size]
+        how = [str(file.path.absolute()), file.format, encoding.separator, tokenizer.vocab.size]
     else:
         versions = [f"{name} {version(name)}" for name in tokenizer.libraries]
         sampling = [_DRAWS, asdict(encoding.sampling)] if encoding.sampling else None
-        how = [file.format, asdict(encoding.read), tokenizer.sha256, versions, sampling]
+        rule = encoding.read.rule if file.format == "text" else encoding.read.text_field
+        how = [file.format, rule, tokenizer.sha256, versions, sampling]
     parts = parts_of(file, encoding.read.rule)
     for part in parts:
         named = json.dumps([_FORMAT, source.content, part.start, part.stop, *how])
@@ -160,15 +164,6 @@ def _encode_missing(shards: list[_Shard], tokenizer: Tokenizer, engine: Engine, 
                 pass
     finally:
         _loaded.clear()
-    for source in {shard.source.file.location: shard.source for shard in missing}.values():
-        if source.state:
-            try:
-                refuse_changed(source.file.path, source.state)
-            except CorpusError:
-                for shard in missing:
-                    if shard.source == source:
-                        shard.entry.unlink(missing_ok=True)
-                raise
 
 
 def _encode(shard: _Shard, report: Report) -> None:
@@ -180,22 +175,23 @@ def _encode(shard: _Shard, report: Report) -> None:
         _map_tokens(shard, report)
     elif file.is_remote:
         with fetched(file, shard.staging) as (local, digest):
-            _encode_text(shard, local, {"input": asdict(digest)}, report)
+            _encode_text(shard, local, digest.sha256, {"input": asdict(digest)}, report)
     else:
-        _encode_text(shard, file, {}, report)
+        _encode_text(shard, file, shard.source.content, {}, report)
 
 
-def _encode_text(shard: _Shard, file: CorpusFile, facts: dict[str, Any], report: Report) -> None:
+def _encode_text(shard: _Shard, file: CorpusFile, content: str, facts: dict[str, Any], report: Report) -> None:
     tokenizer, bad = _tokenizer(shard.encoding), BadRecords(shard.encoding.on_error)
 
     def blocks() -> Iterator[tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "documents"]]]:
         number = 0
         for texts, consumed in read_documents(file, shard.encoding.read, bad, shard.part):
-            yield _ids_of(texts, tokenizer, shard, number)
+            yield _ids_of(texts, tokenizer, shard, content, number)
             number += len(texts)
             report(consumed)
 
     def read() -> dict[str, Any]:
+        refuse_changed(shard.source.states)
         return facts | {"skipped": bad.count, "shown": [str(record) for record in bad.shown]}
 
     write_entry(shard.entry, shard.staging, blocks(), id_dtype(shard.vocab_size), read)
@@ -205,6 +201,7 @@ def _map_tokens(shard: _Shard, report: Report) -> None:
     file = shard.source.file
     found = open_token_bin(file, shard.vocab_size, shard.encoding.separator)
     found.check_ids(lambda ids: report(ids * found.ids.itemsize))
+    refuse_changed(shard.source.states)
     offset = shard.source.size - found.ids.nbytes  # ids reach to the end of the file in every layout
     write_mapped_entry(
         shard.entry, shard.staging, (file.path.absolute(), offset, found.ids.dtype, len(found.ids)), found.ends, {}
@@ -212,13 +209,13 @@ def _map_tokens(shard: _Shard, report: Report) -> None:
 
 
 def _ids_of(
-    texts: list[str], tokenizer: Tokenizer, shard: _Shard, first: int
+    texts: list[str], tokenizer: Tokenizer, shard: _Shard, content: str, first: int
 ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "documents"]]:
     sampling = shard.encoding.sampling
     if sampling is None:
         return tokenizer.encode(texts)
     assert isinstance(tokenizer, SamplingTokenizer)
-    named = f"{sampling.seed} {shard.source.content} {shard.part.start}"
+    named = f"{sampling.seed} {content} {shard.part.start}"
     base = int.from_bytes(sha256(named.encode(errors="surrogateescape")).digest()[:8], "little")
     return tokenizer.sample(texts, sampling.alpha, _seeds(base, first, len(texts)))
 
@@ -249,7 +246,7 @@ def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[CorpusInput]
     for shard, part in zip(shards, parts, strict=True):
         source = shard.source
         size, digest = source.size, source.content.split()[0]
-        if source.state is None:
+        if source.file.is_remote:
             size, digest = part.read["input"]["size"], part.read["input"]["sha256"]
         found.setdefault(source.file.location, CorpusInput(source.file.name, size, digest))
     return list(found.values())

@@ -130,6 +130,10 @@ def read_entry(path: Path) -> EncodedPart | None:
             file.seek(size - _TAIL_BYTES - length)
             facts = json.loads(file.read(length))
         ids_path = Path(facts.pop("ids_path", path))
+        own = ids_path == path
+        ids_end = facts["ids_offset"] + facts["tokens"] * np.dtype(facts["ids_dtype"]).itemsize
+        if not own and ids_path.stat().st_size != ids_end:
+            return None
         whole = size == facts["ends_offset"] + 8 * facts["documents"] + length + _TAIL_BYTES
         return EncodedPart(path=path, ids_path=ids_path, **facts) if whole else None
     except (OSError, ValueError, TypeError, KeyError):

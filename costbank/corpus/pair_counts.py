@@ -17,10 +17,10 @@ from jaxtyping import Int64
 from costbank.corpus.counting import CountShard, Span, count_shard
 from costbank.corpus.encoded import EncodedCorpus
 from costbank.corpus.pairs import PairPacking
-from costbank.corpus.runs import Segment, merge_segments, merge_shards, read_run
+from costbank.corpus.runs import Segment, merge_memory, merge_segments, merge_shards, read_run
 from costbank.engines import Engine
 from costbank.errors import CorpusError
-from costbank.files import fsync_directory, locked, no_abandoned, write_atomically
+from costbank.files import fsync_directory, locked, no_abandoned, storage_errors, write_atomically
 from costbank.progress import Progress
 
 __all__ = ["PairCounts", "count_pairs"]
@@ -86,46 +86,73 @@ def count_pairs(
     place, work, staging = cache / "pairs" / key, cache / "pairs" / f"{key}.work", cache / "staging"
     if counts := _kept(place, packing):
         return counts
-    work.mkdir(parents=True, exist_ok=True)
-    with _held(work, progress), no_abandoned(staging):
-        if counts := _kept(place, packing):  # another process had it, and is done
-            return counts
-        shards = [
-            CountShard(spans, weights, packing, engine.memory, work / f"{number:06}.run", staging)
-            for number, spans in enumerate(_spans(corpus, len(weights)))
-        ]
-        with progress.step("count pairs", corpus.tokens, "tokens") as step:
-            for _ in engine.run(count_shard, shards, step.advance):
-                pass
-        segments = [segment for shard in shards for segment in read_run(shard.run) or ()]
-        total = sum(segment.entries for segment in segments)
-        merged = work / "merged"
-        room = int(engine.memory * _MERGE_SHARE)
-        least = engine.workers if total > _WORTH_SHARING else 1
-        ranges = merge_shards(segments, packing, room, least, merged, staging)
-        for left in set(merged.glob("*")) - {shard.out for shard in ranges}:  # of other ranges, before an interruption
-            left.unlink()
-        with progress.step("merge counts", total, "pairs") as step:
-            for _ in engine.run(merge_segments, ranges, step.advance):
-                pass
-        _summarize(merged, packing)
-        shutil.rmtree(place, ignore_errors=True)
-        merged.rename(place)
-        fsync_directory(place.parent)
+    with storage_errors(cache), _held(work, progress), no_abandoned(staging):
+        if not _kept(place, packing):  # which another process may have had, and is done with
+            segments = _counted(corpus, weights, packing, engine, work, staging, progress)
+            merged = _merged(segments, packing, engine, work, staging, progress)
+            _summarize(merged, packing)
+            corpus.refuse_changed()
+            shutil.rmtree(place, ignore_errors=True)
+            merged.rename(place)
+            fsync_directory(place.parent)
         shutil.rmtree(work, ignore_errors=True)
     if counts := _kept(place, packing):
         return counts
     raise CorpusError(f"the counts in {place} cannot be read back", f"remove {place} and build again")
 
 
+def _counted(
+    corpus: EncodedCorpus, weights: tuple[int, ...], packing: PairPacking, engine: Engine, work: Path, staging: Path,
+    progress: Progress,
+) -> list[Segment]:  # fmt: skip
+    shards = [
+        CountShard(spans, weights, packing, engine.memory, work / f"{number:06}.run", staging)
+        for number, spans in enumerate(_spans(corpus, len(weights)))
+    ]
+    with progress.step("count pairs", corpus.tokens, "tokens") as step:
+        for _ in engine.run(count_shard, shards, step.advance):
+            pass
+    return [segment for shard in shards for segment in read_run(shard.run) or ()]
+
+
+def _merged(
+    segments: list[Segment], packing: PairPacking, engine: Engine, work: Path, staging: Path, progress: Progress
+) -> Path:
+    total, place = sum(segment.entries for segment in segments), work / "merged"
+    if (needed := merge_memory(segments)) > engine.memory * _MERGE_SHARE:
+        asked = needed / _MERGE_SHARE * engine.machine_memory / engine.memory
+        raise CorpusError(
+            f"the memory is too little to merge {total:,} counted pairs in {len(segments):,} runs",
+            f"give --memory {np.ceil(asked / 1e8) / 10:.1f}GB or more, or fewer --processes; what is counted is kept",
+        )
+    least = engine.workers if total > _WORTH_SHARING else 1
+    ranges = merge_shards(segments, packing, int(engine.memory * _MERGE_SHARE), least, place, staging)
+    for left in set(place.glob("*")) - {shard.out for shard in ranges}:  # of other ranges, before an interruption
+        left.unlink()
+    with progress.step("merge counts", total, "pairs") as step:
+        for _ in engine.run(merge_segments, ranges, step.advance):
+            pass
+    return place
+
+
 @contextmanager
 def _held(work: Path, progress: Progress) -> Iterator[None]:
+    """A directory to work in, held against other processes. One that has just finished removes it, so look again."""
     with ExitStack() as held:
-        try:
-            held.enter_context(locked(work, wait=False))
-        except BlockingIOError:
-            progress.note("another process is counting the same; waiting for it")
-            held.enter_context(locked(work))
+        told = False
+        while True:
+            work.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as holding, suppress(FileNotFoundError):
+                try:
+                    holding.enter_context(locked(work, wait=False))
+                except BlockingIOError:
+                    if not told:
+                        progress.note("another process is counting the same; waiting for it")
+                    told = True
+                    holding.enter_context(locked(work))
+                if work.exists():
+                    held.push(holding.pop_all())
+                    break
         yield
 
 
@@ -134,13 +161,12 @@ def _kept(place: Path, packing: PairPacking) -> PairCounts | None:
         facts = json.loads((place / "counts.json").read_bytes())
         segments: list[Segment] = []
         for name in facts["files"]:
-            segments += read_run(place / name) or [_missing(place / name)]
+            run = read_run(place / name)
+            if run is None:
+                return None
+            segments += run
         return PairCounts(tuple(segments), packing, facts["digest"], facts["pairs"])
     return None
-
-
-def _missing(path: Path) -> Segment:
-    raise OSError(f"{path} is not whole")
 
 
 def _summarize(merged: Path, packing: PairPacking) -> None:

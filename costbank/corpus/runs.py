@@ -17,10 +17,9 @@ from jaxtyping import UInt64
 
 from costbank.corpus.pairs import PairPacking, fold_pairs
 from costbank.engines import Report
-from costbank.errors import CorpusError
 from costbank.files import staging_directory
 
-__all__ = ["MergeShard", "RunWriter", "Segment", "merge_segments", "merge_shards", "read_run"]
+__all__ = ["MergeShard", "RunWriter", "Segment", "merge_memory", "merge_segments", "merge_shards", "read_run"]
 
 _MAGIC = b"cbrun\0\0\1"
 _TAIL_BYTES = 8 + len(_MAGIC)
@@ -107,25 +106,22 @@ class MergeShard:
     staging: Path
 
 
+def merge_memory(segments: Sequence[Segment]) -> int:
+    """Bytes that merging takes at the least, in however many ranges it is done."""
+    return int(3 * _slack(segments)) * _ENTRY.itemsize
+
+
 def merge_shards(
     segments: Sequence[Segment], packing: PairPacking, memory: int, least: int, out: Path, staging: Path
 ) -> list[MergeShard]:
     """Ranges of pairs, in order, each of which fits in so many bytes; `least` of them where there are pairs enough.
 
-    Raises:
-        CorpusError: the memory does not do for so many segments.
+    The bytes are `merge_memory(segments)` or more.
     """
     total = sum(segment.entries for segment in segments)
     samples = np.concatenate([np.zeros(0, _ENTRY), *(np.array(s.samples, _ENTRY) for s in segments)])
     stands_for = np.concatenate([np.zeros(0), *(np.full(len(s.samples), s.entries / len(s.samples)) for s in segments)])
-    # Between two samples of a segment there may be as many entries again as one stands for.
-    slack = sum(segment.entries / len(segment.samples) for segment in segments)
-    room = memory / _ENTRY.itemsize - 2 * slack
-    if room <= slack:
-        raise CorpusError(
-            f"{memory / 1e6:,.0f} MB are too little to merge {total:,} counted pairs in {len(segments):,} runs",
-            f"give --memory {8 * memory / 1e9:.1f}GB or more; what is counted is kept",
-        )
+    room = memory / _ENTRY.itemsize - 2 * _slack(segments)
     parts = max(1, min(max(least, int(np.ceil(total / room))), len(samples)))
     order = np.argsort(samples, kind="stable")
     reached = np.cumsum(stands_for[order])
@@ -137,6 +133,11 @@ def merge_shards(
         MergeShard(tuple(segments), low, high, packing, out / f"{low:016x}-{high:016x}.run", staging)
         for low, high in pairwise(bounds)
     ]
+
+
+def _slack(segments: Sequence[Segment]) -> float:
+    """Entries by which a range may be larger than its samples tell: what lies between two of each segment."""
+    return sum(segment.entries / len(segment.samples) for segment in segments)
 
 
 def merge_segments(shard: MergeShard, report: Report) -> None:

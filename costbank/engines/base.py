@@ -28,10 +28,12 @@ class Engine(Protocol):
     Attributes:
         workers: how many shards are worked on at a time.
         memory: bytes that the work on one shard may take.
+        machine_memory: bytes that work on one machine may take in all.
     """
 
     workers: int
     memory: int
+    machine_memory: int
 
     def run(self, work: Work[Shard, Result], shards: Sequence[Shard], report: Report) -> Iterator[tuple[int, Result]]:
         """Work on every shard, and give (its number, the result) of each as it is finished.

@@ -27,7 +27,7 @@ class LocalEngine:
 
     def __init__(self, processes: int, memory: int) -> None:
         self.workers = processes
-        self.memory = memory // processes
+        self.memory, self.machine_memory = memory // processes, memory
         self._pool: _Pool | None = None
 
     def __enter__(self) -> "LocalEngine":
@@ -41,18 +41,19 @@ class LocalEngine:
             for number, shard in enumerate(shards):
                 yield number, work(shard, report)
             return
-        attempts = dict.fromkeys(range(len(shards)), 0)
+        left = dict.fromkeys(range(len(shards)))
+        deaths = 0
         try:
-            while attempts:
+            while left:
                 try:
-                    for number, result in self._pass(work, shards, list(attempts), report):
-                        del attempts[number]
+                    for number, result in self._pass(work, shards, list(left), report):
+                        del left[number]
+                        deaths = 0
                         yield number, result
                 except _WorkersDiedError as death:
                     self._close()
-                    for number in death.started:
-                        attempts[number] += 1
-                    if max(attempts.values()) >= MOST_ATTEMPTS:
+                    deaths += 1
+                    if deaths == MOST_ATTEMPTS:
                         raise EngineError(
                             f"a worker process was killed {MOST_ATTEMPTS} times over, most likely for want of memory",
                             "give fewer --processes, or --memory that the machine has; what is done is kept",
@@ -64,19 +65,29 @@ class LocalEngine:
     def _pass(
         self, work: Work[Shard, Result], shards: Sequence[Shard], numbers: list[int], report: Report
     ) -> Iterator[tuple[int, Result]]:
-        pool = self._pool = self._pool or _Pool(self.workers)
+        pool = self._opened(min(self.workers, len(numbers)))
         died = require("concurrent.futures.process", "build").BrokenProcessPool
         waiting, running = iter(numbers), dict[Future[Any], int]()
         with pool.reporting(report):
             while True:
                 while len(running) < _QUEUED_PER_WORKER * self.workers and (number := next(waiting, None)) is not None:
-                    running[pool.submit(work, shards[number])] = number
+                    try:
+                        running[pool.submit(work, shards[number])] = number
+                    except died as death:  # which loky may know of before its futures do
+                        raise _WorkersDiedError from death
                 if not running:
                     return
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     if isinstance(done.exception(), died):
-                        raise _WorkersDiedError(list(running.values())) from done.exception()
+                        raise _WorkersDiedError from done.exception()
                     yield running.pop(done), done.result()
+
+    def _opened(self, workers: int) -> "_Pool":
+        """The pool, with so many processes at least."""
+        if self._pool and self._pool.workers < workers:
+            self._close()
+        self._pool = self._pool or _Pool(workers)
+        return self._pool
 
     def _close(self) -> None:
         if self._pool:
@@ -85,9 +96,7 @@ class LocalEngine:
 
 
 class _WorkersDiedError(Exception):
-    def __init__(self, started: list[int]) -> None:
-        super().__init__()
-        self.started = started
+    """Workers are gone, and with them what they worked on."""
 
 
 class _Pool:
@@ -95,6 +104,7 @@ class _Pool:
 
     def __init__(self, workers: int) -> None:
         loky = require("loky", "build")
+        self.workers = workers
         self._reports, self._report_end = Pipe(duplex=False)
         ours, self._alive = Pipe(duplex=False)
         self._executor = loky.ProcessPoolExecutor(
@@ -119,6 +129,7 @@ class _Reporting:
 
     def __init__(self, reports: Connection, report_end: Connection, report: Report) -> None:
         self._reports, self._end, self._report = reports, report_end, report
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._pass_on, name="costbank-reports", daemon=True)
 
     def __enter__(self) -> None:
@@ -127,11 +138,18 @@ class _Reporting:
     def __exit__(self, *_: object) -> None:
         os.write(self._end.fileno(), _AMOUNT.pack(-1))
         self._thread.join()
+        if self._failure:
+            raise self._failure
 
     def _pass_on(self) -> None:
+        """Until the end, come what may: workers wait for a pipe that is full."""
         while True:
             amounts = [amount for (amount,) in _AMOUNT.iter_unpack(os.read(self._reports.fileno(), _READ_BYTES))]
-            self._report(sum(amount for amount in amounts if amount > 0))
+            try:
+                if not self._failure:
+                    self._report(sum(amount for amount in amounts if amount > 0))
+            except Exception as error:
+                self._failure = error
             if -1 in amounts:
                 return
 

@@ -1,13 +1,15 @@
 """The engine that the settings ask for."""
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from costbank.engines.base import Engine, EngineKind
 from costbank.engines.local import LocalEngine
 
 __all__ = ["machine_memory", "open_engine"]
+
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def open_engine(
@@ -34,5 +36,9 @@ def open_engine(
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory of this machine, or of the container that this runs in."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in _CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):
+            found.append(int(Path(limit).read_text()))
+    return min(found)

@@ -53,6 +53,7 @@ class RayEngine:
             if not self.workers:
                 raise UsageError("the Ray cluster has no CPUs for tasks", "start its nodes with --num-cpus")
             self._most_queued = processes or _QUEUED_PER_WORKER * self.workers
+            self.machine_memory = memory
             self.memory = memory // max(1, min(max(cpus), self.workers))
             self._check_nodes(shared)
         except BaseException:

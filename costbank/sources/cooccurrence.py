@@ -46,7 +46,7 @@ def factorized_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
     with plan.learnt(settings.min_count, progress) as learnt:
         weights = pair_weights(settings.window, settings.weighting == "flat")
         pairs = count_pairs(learnt.encoded, weights, learnt.engine, config.cache.absolute(), progress)
-        memory = learnt.engine.memory * learnt.engine.workers
+        memory = learnt.engine.machine_memory
     rows, facts = _vectors(pairs, learnt, config, memory, progress)
     return SourceVectors(
         plan.tokenizer.vocab.with_counts(learnt.counts),
@@ -62,16 +62,21 @@ def _vectors(
     pairs: PairCounts, learnt: LearntCorpus, config: BuildConfig, memory: int, progress: Progress
 ) -> tuple[np.ndarray, dict]:
     from costbank.sources.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
-    from costbank.sources.truncated_svd import basis_width, truncated_svd
+    from costbank.sources.truncated_svd import factor_bytes, truncated_svd
 
     settings = config.cooccurrence
     kept = learnt.counts >= settings.min_count
     contexts = kept if settings.contexts is None else most_frequent(np.where(kept, learnt.counts, 0), settings.contexts)
     options = PpmiOptions(settings.smoothing, settings.shift, settings.cap, settings.min_pair)
+    if not pairs.pairs:
+        raise CorpusError(
+            "no window of the corpus brings two tokens together",
+            "each document is a single token: see corpus.documents and corpus.separator, or give longer text",
+        )
     with progress.step("weigh pairs", 3 * pairs.pairs, "pairs") as step:
         marginals = pair_marginals(pairs, len(kept), step.advance)
         planned = plan_ppmi(pairs, marginals, kept, contexts, options, step.advance)
-        needed = planned.matrix_bytes + 4 * basis_width(settings.dim) * sum(planned.shape)
+        needed = planned.matrix_bytes + factor_bytes(planned.shape, settings.dim)
         if needed > memory:
             raise CorpusError(
                 f"the matrix of {planned.stored:,} cells takes {needed / 1e9:.1f} GB to factorize, and "
@@ -85,8 +90,7 @@ def _vectors(
     rows[kept] = found.left * (found.values**settings.power).astype(np.float32)
     rank = int((found.values > 0).sum())
     if rank < settings.dim:
-        rows[:, rank:] = 0
-        progress.note(f"the counts hold {rank} dimensions; the other {settings.dim - rank} are zero")
+        progress.note(f"dimensions that the counts hold: {rank}; the other {settings.dim - rank} are zero")
     return rows, {
         "counts_sha256": pairs.digest,
         "counted_pairs": pairs.pairs,

@@ -21,7 +21,7 @@ from jaxtyping import Float32, Float64
 
 from costbank.errors import require
 
-__all__ = ["TruncatedSvd", "basis_width", "truncated_svd"]
+__all__ = ["TruncatedSvd", "basis_width", "factor_bytes", "truncated_svd"]
 
 sparse = require("scipy.sparse", "build")
 threadpoolctl = require("threadpoolctl", "build")
@@ -32,6 +32,8 @@ _LEAST_STRIPS, _MOST_STRIPS, _STRIP_ELEMENTS = 4, 64, 1 << 19
 _NOTHING_LEFT = 1e-6
 _NEARLY = 1e-2
 _PROVEN_PASSES = 6
+_RESULT_COPIES = 3
+_RESIDUAL_COLUMNS = 32
 _MOST_PASSES = 600
 
 
@@ -56,8 +58,13 @@ class TruncatedSvd:
 
 
 def basis_width(dim: int) -> int:
-    """How many vectors as long as a row, and how many as long as a column, are held meanwhile, 4 bytes an element."""
+    """How many approximate singular vectors of each side are held meanwhile."""
     return _kept(dim) + 10 * _block_width(dim)
+
+
+def factor_bytes(shape: tuple[int, int], dim: int) -> int:
+    """What factorizing a matrix takes at most beside it: the basis, and the result with what tells its residual."""
+    return 4 * (basis_width(dim) + _RESULT_COPIES * dim) * sum(shape)
 
 
 def truncated_svd(
@@ -294,14 +301,20 @@ def _result(basis: _Basis, dim: int, tolerance: float, flipped: bool) -> Truncat
     signs = _signs(right if flipped else left)
     left *= signs
     right *= signs
-    residuals = [
-        np.linalg.norm(product.forward(right) - left * values, axis=0),
-        np.linalg.norm(product.back(left) - right * values, axis=0),
-    ]
-    residual = float(np.max(residuals) / values[0])
+    residual = _residual(product, left, values, right)
     if flipped:
         left, right = right, left
     return _padded(left, values, right, dim, residual, basis.passes)
+
+
+def _residual(product: _Product, left: np.ndarray, values: np.ndarray, right: np.ndarray) -> float:
+    worst = 0.0
+    for start in range(0, len(values), _RESIDUAL_COLUMNS):
+        part = slice(start, start + _RESIDUAL_COLUMNS)
+        scaled, u, v = values[part].astype(np.float32), left[:, part], right[:, part]
+        for missed in (product.forward(v) - u * scaled, product.back(u) - v * scaled):
+            worst = max(worst, float(np.linalg.norm(missed, axis=0).max()))
+    return worst / float(values[0])
 
 
 def _signs(vectors: np.ndarray) -> Float32[np.ndarray, "dim"]:

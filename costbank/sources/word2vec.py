@@ -61,6 +61,7 @@ def train_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
     with plan.learnt(settings.min_count, progress) as learnt:
         corpus, counts = learnt.encoded, learnt.counts
     model, taken = _train(corpus, counts, config, progress)
+    corpus.refuse_changed()
     rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
     rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
     facts = learnt.facts | {

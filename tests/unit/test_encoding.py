@@ -11,9 +11,11 @@ from costbank.corpus import (
     EncodedCorpus,
     Encoding,
     Sampling,
+    count_pairs,
     digests,
     encode_corpus,
     encoding,
+    pair_weights,
     refuse_sampling,
     token_counts,
 )
@@ -171,19 +173,63 @@ def test_another_version_of_the_tokenizers_library_encodes_anew(
     assert len(_entries(tmp_path)) == 2
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(
+def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(
     news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path, encode = tmp_path / "text", encoding._encode
+    path, read = tmp_path / "text", encoding.read_documents
     path.write_text("one two\n")
 
-    def append_meanwhile(shard, report):
-        encode(shard, report)
+    def read_and_append(*arguments):
+        yield from read(*arguments)
         with path.open("a") as file:
             file.write("three\n")
 
-    monkeypatch.setattr(encoding, "_encode", append_meanwhile)
+    monkeypatch.setattr(encoding, "read_documents", read_and_append)
     with pytest.raises(CorpusError, match="was changed while it was read"):
+        _encode([path], news_model, tmp_path / "cache")
+    assert _entries(tmp_path / "cache") == []
+
+
+def test_ids_of_the_same_content_elsewhere_are_mapped_where_they_lie_there(
+    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where both files go by one relative name."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "ids.npy", np.arange(5, 25, dtype=np.uint16))
+    for folder in ("a", "b"):
+        monkeypatch.chdir(tmp_path / folder)
+        corpus = _encode([Path("ids.npy")], news_model, tmp_path / "cache")
+        assert corpus.parts[0].ids_path == tmp_path / folder / "ids.npy"
+        (tmp_path / folder / "ids.npy").unlink()
+
+
+def test_ids_that_change_after_they_were_looked_at_are_told(news_model: Path, tmp_path: Path):
+    path = tmp_path / "ids.npy"
+    np.save(path, np.arange(5, 25, dtype=np.uint16))
+    corpus = _encode([path], news_model, tmp_path / "cache")
+    corpus.refuse_changed()
+    np.save(path, np.arange(6, 26, dtype=np.uint16))
+    with pytest.raises(CorpusError, match="was changed"):
+        corpus.refuse_changed()
+    with open_engine("local", 1, None, None, tmp_path) as engine, pytest.raises(CorpusError, match="was changed"):
+        count_pairs(corpus, pair_weights(2), engine, tmp_path / "cache", QuietProgress())
+    assert not [path for path in (tmp_path / "cache" / "pairs").iterdir() if not path.name.endswith(".work")]
+
+
+def test_an_index_that_changes_while_ids_are_mapped_is_told(
+    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, index, opened = tmp_path / "ids.ds", tmp_path / "ids.ds.index", encoding.open_token_bin
+    path.write_bytes(np.arange(5, 25, dtype=np.uint16).tobytes())
+    index.write_bytes(np.array([10, 20], np.uint64).tobytes())
+
+    def change_and_open(*arguments):
+        index.write_bytes(np.array([5, 20], np.uint64).tobytes())
+        return opened(*arguments)
+
+    monkeypatch.setattr(encoding, "open_token_bin", change_and_open)
+    with pytest.raises(CorpusError, match="index was changed"):
         _encode([path], news_model, tmp_path / "cache")
     assert _entries(tmp_path / "cache") == []
 

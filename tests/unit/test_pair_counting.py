@@ -157,16 +157,35 @@ def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(
     assert _as_counter(PairCounts(merged, packing, "", 0)) == _one_by_one(zipf, weights)
 
 
-def test_memory_too_small_to_merge_in_is_said_before_anything_is_lost(zipf: list[list[int]], tmp_path: Path):
-    corpus, packing = _corpus(tmp_path, zipf, 1, 300), PairPacking(300)
-    part = corpus.parts[0]
-    shard = CountShard(
-        (Span(part, 0, part.tokens),), pair_weights(5), packing, 1 << 20, tmp_path / "run", tmp_path / "s"
-    )
-    count_shard(shard, id)
-    with pytest.raises(CorpusError, match="too little to merge") as caught:
-        merge_shards(read_run(tmp_path / "run"), packing, 8, 1, tmp_path / "merged", tmp_path / "s")
-    assert "--memory" in caught.value.hint
+@pytest.mark.parametrize("processes", [1, 4])
+def test_memory_too_small_to_merge_in_is_told_with_what_would_do(
+    zipf: list[list[int]], tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runs, "_SAMPLES", 2)
+    monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 20_000)
+    corpus = _corpus(tmp_path, zipf, 1, 300)
+    for number in (1, processes):  # the first leaves its runs to the other
+        with open_engine("local", number, 400_000 * number, None, tmp_path) as engine:
+            with pytest.raises(CorpusError, match="too little to merge") as caught:
+                count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET)
+            assert list((tmp_path / "pairs").glob("*.work/*.run"))
+    asked = float(caught.value.hint.split("--memory ")[1].split("GB")[0])
+    with open_engine("local", processes, int(asked * 1e9), None, tmp_path) as engine:
+        assert _as_counter(count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET)) == _one_by_one(
+            zipf, pair_weights(5)
+        )
+
+
+def test_a_build_that_comes_as_another_ends_leaves_nothing(
+    zipf: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
+    with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
+        first = count_pairs(corpus, weights, engine, tmp_path, QUIET)
+        kept, looks = pair_counts._kept, iter([None])
+        monkeypatch.setattr(pair_counts, "_kept", lambda *a: next(looks, kept(*a)))
+        assert count_pairs(corpus, weights, engine, tmp_path, QUIET).digest == first.digest
+    assert len(list((tmp_path / "pairs").iterdir())) == 1
 
 
 def test_counts_are_kept_and_nothing_else_is(zipf: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from costbank.corpus import EncodedCorpus, Encoding, encode_corpus, encoding
+from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, encoding
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import InputError, InputNotFoundError
@@ -28,9 +28,9 @@ def content() -> bytes:
     return written
 
 
-def _encode(given: str, model: Path, cache: Path) -> EncodedCorpus:
+def _encode(given: str, model: Path, cache: Path, sampling: Sampling | None = None) -> EncodedCorpus:
     with open_engine("local", 1, None, None, cache) as engine:
-        asked = Encoding(model, "auto", ReadOptions())
+        asked = Encoding(model, "auto", ReadOptions(), sampling=sampling)
         return encode_corpus(find_files([given]), asked, load_tokenizer(model), engine, cache, QuietProgress())
 
 
@@ -55,6 +55,19 @@ def test_it_is_fetched_once_and_again_when_it_was_written_anew(
     with fsspec.open(URL, "wb") as file:
         file.write(gzip.compress(b'{"text": "something else"}\n'))
     assert _encode(URL, news_model, tmp_path).documents == 1
+
+
+def test_segmentations_are_drawn_by_the_content_whenever_it_was_written(
+    content: bytes, news_model: Path, tmp_path: Path
+):
+    (tmp_path / "part-0.jsonl.gz").write_bytes(content)
+    drawn = [_encode(str(tmp_path / "part-0.jsonl.gz"), news_model, tmp_path / "local", Sampling(0.1, 3))]
+    for number in range(2):
+        with fsspec.open(URL, "wb") as file:
+            file.write(content)
+        drawn.append(_encode(URL, news_model, tmp_path / str(number), Sampling(0.1, 3)))
+    assert np.array_equal(drawn[0].parts[0].ids, drawn[1].parts[0].ids)
+    assert np.array_equal(drawn[1].parts[0].ids, drawn[2].parts[0].ids)
 
 
 def test_what_is_gone_or_cut_short_is_told(content: bytes, news_model: Path, tmp_path: Path):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+from costbank.corpus.readers.remote import is_url
+
 __all__ = [
     "TOKEN_FORMATS",
     "Compression",
@@ -64,7 +66,7 @@ class CorpusFile:
 
     @property
     def name(self) -> str:
-        """The last part of the location."""
+        """The title where there is one, else the last part of the location."""
         return self.title or PurePosixPath(self.location).name
 
     @property
@@ -74,7 +76,7 @@ class CorpusFile:
 
     @property
     def is_remote(self) -> bool:
-        return "://" in self.location
+        return is_url(self.location)
 
     @property
     def is_tokens(self) -> bool:
