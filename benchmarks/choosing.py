@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 _PAGE = Path(__file__).parents[1] / "docs" / "choosing.md"
 _BEGIN, _END = "<!-- python -m benchmarks choosing: begin -->\n", "<!-- python -m benchmarks choosing: end -->\n"
-_RUNS, _SMALL_SHARE = 3, 10
+_RUNS, _SMALL_SHARE = 2, 10
 _LIBRARIES = ("gensim", "sentencepiece", "faiss-cpu", "numpy", "scipy")
 
 _WORD2VEC, _COUNTS, _HALF = "`word2vec`", "`cooccurrence`", "`cooccurrence`, `power=0.5`"

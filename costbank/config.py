@@ -438,5 +438,5 @@ def _hint(paths: Sequence[str]) -> str:
     known = settings()
     close = [match for path in paths for match in get_close_matches(path, known, 1, 0.5)]
     if close:
-        return "; ".join(f"{path} is {known[path].description}" for path in dict.fromkeys(close))
+        return "; ".join(f"{path}: {known[path].description}" for path in dict.fromkeys(close))
     return "settings are: " + ", ".join(known)

@@ -49,8 +49,8 @@ def check_readable(path: Path, what: str) -> None:
         raise InputError(f"the {what} {path} is empty", "give a file with content")
 
 
-def text_blocks(path: Path, whole_paragraphs: bool = False) -> Iterator[tuple[str, int]]:
-    """A UTF-8 text file in blocks of whole lines, or of whole paragraphs, each with its size in bytes.
+def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
+    """A UTF-8 text file in blocks of whole lines, each with its size in bytes.
 
     CRLF becomes LF, and a byte order mark at the start is skipped.
 
@@ -61,12 +61,7 @@ def text_blocks(path: Path, whole_paragraphs: bool = False) -> Iterator[tuple[st
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             _refuse_nul(path, block, offset)
-            parts = [block, file.readline()]
-            while whole_paragraphs and (line := file.readline()):
-                parts.append(line)
-                if line.isspace():
-                    break
-            data = b"".join(parts)
+            data = block + file.readline()
             yield _decoded(path, data, offset).replace("\r\n", "\n"), len(data)
             offset += len(data)
 

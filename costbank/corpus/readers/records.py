@@ -27,7 +27,7 @@ class BadRecord:
 
 @dataclass
 class BadRecords:
-    """The bad records of what has been read; each process has its own, and they are merged in the order of parts."""
+    """The bad records of what has been read; each part of a file has its own."""
 
     on_error: OnError = "refuse"
     count: int = 0
@@ -45,16 +45,3 @@ class BadRecords:
         self.count += 1
         if len(self.shown) < _MOST_SHOWN:
             self.shown.append(record)
-
-    def merge(self, later: "BadRecords") -> None:
-        """Add the records of a part that comes after."""
-        self.count += later.count
-        self.shown = [*self.shown, *later.shown][:_MOST_SHOWN]
-
-    def summary(self) -> str:
-        """A few lines on what was left out; empty when nothing was."""
-        if not self.count:
-            return ""
-        more = self.count - len(self.shown)
-        lines = [f"left out {self.count} bad record{'s' if self.count > 1 else ''}:", *map(str, self.shown)]
-        return "\n  ".join([*lines, *([f"and {more} more"] if more else [])])
