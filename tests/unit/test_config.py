@@ -25,7 +25,7 @@ def test_what_comes_later_wins(tmp_path: Path):
 @pytest.mark.parametrize(
     ("assignment", "message", "hint"),
     [
-        ("word2vec.epoch=3", "no setting word2vec.epoch", "word2vec.epochs is passes"),
+        ("word2vec.epoch=3", "no setting word2vec.epoch", "word2vec.epochs: passes"),
         ("word2vec.epochs=0", "word2vec.epochs: input should be greater than or equal to 1", "word2vec.epochs"),
         ("word2vec.epochs=many", "valid integer", "word2vec.epochs"),
         ("word2vec.epochs", "sets nothing", "--set word2vec.epochs=10"),
