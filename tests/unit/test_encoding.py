@@ -201,7 +201,6 @@ def test_ids_of_the_same_content_elsewhere_are_mapped_where_they_lie_there(
         monkeypatch.chdir(tmp_path / folder)
         corpus = _encode([Path("ids.npy")], news_model, tmp_path / "cache")
         assert corpus.parts[0].ids_path == tmp_path / folder / "ids.npy"
-        (tmp_path / folder / "ids.npy").unlink()
 
 
 def test_ids_that_change_after_they_were_looked_at_are_told(news_model: Path, tmp_path: Path):
@@ -296,6 +295,18 @@ def test_documents_of_the_same_text_are_drawn_apart(news_model: Path, tmp_path: 
     path.write_text("internationalization of governments\n" * 50)
     drawn = list(_encode([path], news_model, tmp_path / "c", sampling=Sampling(0.1, 4)).sentences(9_999, IDS))
     assert len(set(map(tuple, drawn))) > 25
+
+
+def test_documents_of_the_same_text_are_drawn_apart_in_other_parts_too(
+    news_model: Path, tmp_path: Path, small_parts: None
+):
+    path = tmp_path / "text"
+    path.write_text(" ".join(["internationalization of governments"] * 40) + "\n")
+    path.write_text(path.read_text() * 60)
+    parts = _encode([path], news_model, tmp_path / "c", sampling=Sampling(0.1, 4)).parts
+    firsts = [tuple(part.ids[: part.ends[0]].tolist()) for part in parts]
+    assert len(firsts) > 3
+    assert len(set(firsts)) == len(firsts)
 
 
 def test_sampling_trains_pieces_that_the_best_segmentation_never_uses(news: Path, news_model: Path, tmp_path: Path):
