@@ -6,23 +6,18 @@ bank's id. A setting is named by its path, such as `word2vec.epochs`, in a TOML 
 
 import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.corpus.readers.formats import FormatName
-from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.corpus.readers.reading import DocumentRule
 from costbank.corpus.readers.records import OnError
 from costbank.engines.base import EngineKind
-from costbank.errors import InputNotFoundError, UsageError
+from costbank.errors import UsageError
 from costbank.tokenizers.base import TokenizerKind
 from costbank.transforms import canonical_transform
 
@@ -34,16 +29,15 @@ __all__ = [
     "EngineConfig",
     "Execution",
     "LMHeadConfig",
+    "Location",
     "NeighborsConfig",
+    "Reference",
     "TransferConfig",
     "VectorFileConfig",
     "VectorsConfig",
     "VocabularyConfig",
     "Word2VecConfig",
     "default_cache",
-    "load_config",
-    "semantic_config",
-    "settings",
 ]
 
 SOURCE_SECTIONS = {
@@ -296,147 +290,3 @@ class BuildConfig(_Settings):
         stem = named.name if named.is_dir() else named.stem
         stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "bank"
         return self.name or f"{stem[:40]}-{self.source}"
-
-
-def semantic_config(config: BuildConfig) -> dict[str, Any]:
-    """What was asked for, without paths and machine settings: the part of a config that a bank's id covers.
-
-    Sections of other sources are left out, so that a source that is added later changes no id, and so are settings that
-    the rest of the config leaves without an effect.
-    """
-    foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
-    foreign -= set(SOURCE_SECTIONS[config.source])
-    asked = {name: value for name, value in _without_execution(config).items() if name not in foreign}
-    if config.neighbors.method == "exact":
-        del asked["neighbors"]["min_recall"]
-    if config.source == "transfer" and config.transfer.method != "omp":
-        del asked["transfer"]["atoms"]
-    if "corpus" in asked:
-        asked["corpus"] = _corpus_asked(config.corpus)
-        asked.pop("engine")
-    if config.source == "word2vec" and not config.word2vec.hs:
-        del asked["word2vec"]["hs"]
-    return asked
-
-
-def _corpus_asked(corpus: CorpusConfig) -> dict[str, Any]:
-    """The rule of documents, and what else was asked for. What was not leaves a bank the id that it had before."""
-    asked = _without_execution(corpus)
-    if corpus.sampling is None:
-        del asked["sampling_seed"]
-    for name in ("text_field", "separator", "sampling"):
-        if asked[name] == CorpusConfig.model_fields[name].default:
-            del asked[name]
-    return asked
-
-
-def settings(model: type[BaseModel] = BuildConfig, prefix: str = "") -> dict[str, FieldInfo]:
-    """Every setting by its path, in the order of the config."""
-    found = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= settings(field.annotation, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = field
-    return found
-
-
-def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file: Path | None = None) -> BuildConfig:
-    """A config from a TOML file, then settings by path, then `path=value` assignments; the later win.
-
-    Relative paths in the file are relative to the file. The value of an assignment is read as TOML where it is
-    TOML (`3`, `false`, `["a", "b"]`), else as text.
-
-    Raises:
-        UsageError: a setting does not exist or its value does not fit; the message names each.
-        InputNotFoundError: the file does not exist.
-    """
-    values = _read_toml(file) if file else {}
-    for path, value in given.items():
-        _assign(values, path, value)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
-        _assign(values, path.strip(), _value(path.strip(), text.strip()))
-    try:
-        return BuildConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
-        missing = [path for path, kind, _ in problems if kind == "missing"]
-        hint = f"give --{' and --'.join(missing)}" if missing else _hint([path for path, _, _ in problems])
-        raise UsageError("; ".join(_problem(*problem) for problem in problems), hint) from None
-
-
-def _without_execution(model: BaseModel) -> dict[str, Any]:
-    kept = {}
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if Execution not in field.metadata:
-            kept[name] = _without_execution(value) if isinstance(value, BaseModel) else value
-    return kept
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UsageError(f"{file} is no TOML file: {error}", "see the settings in the README") from None
-    for path, field in settings().items():
-        *sections, name = path.split(".")
-        place: Any = values
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or name not in place:
-            continue
-        is_reference = Reference in field.metadata and "/" in str(place[name])
-        if "Path" in str(field.annotation) or Location in field.metadata or is_reference:
-            place[name] = _beside(file, place[name])
-    return values
-
-
-def _beside(file: Path, given: Any) -> Any:
-    """Paths in a config file are relative to it."""
-    if isinstance(given, list):
-        return [_beside(file, path) for path in given]
-    is_path = isinstance(given, str) and given != STANDARD_INPUT and "://" not in given
-    return str(file.parent / given) if is_path else given
-
-
-def _value(path: str, text: str) -> Any:
-    """The value of an assignment: TOML, but names and paths are taken as they stand, whatever they look like."""
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    field = settings().get(path)
-    kinds = (get_args(field.annotation) or (field.annotation,)) if field else ()
-    takes_text = (str in kinds or Path in kinds) and field is not None and get_origin(field.annotation) is not tuple
-    return text if takes_text and not isinstance(value, str) else value
-
-
-def _assign(values: dict[str, Any], path: str, value: Any) -> None:
-    *sections, name = path.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UsageError(f"{path}: {section} is a setting, not a section", _hint([path]))
-    values[name] = value
-
-
-def _problem(path: str, kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return f"there is no setting {path}"
-    if kind == "missing":
-        return f"the setting {path} is needed"
-    return f"{path}: {message[:1].lower()}{message[1:]}"
-
-
-def _hint(paths: Sequence[str]) -> str:
-    known = settings()
-    close = [match for path in paths for match in get_close_matches(path, known, 1, 0.5)]
-    if close:
-        return "; ".join(f"{path}: {known[path].description}" for path in dict.fromkeys(close))
-    return "settings are: " + ", ".join(known)

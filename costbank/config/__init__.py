@@ -1,0 +1,40 @@
+"""The one object that says what to build, how it is read, and what of it names a bank."""
+
+from costbank.config.asked import semantic_config, settings
+from costbank.config.loading import load_config
+from costbank.config.models import (
+    SOURCE_SECTIONS,
+    BuildConfig,
+    CooccurrenceConfig,
+    CorpusConfig,
+    EngineConfig,
+    Execution,
+    LMHeadConfig,
+    NeighborsConfig,
+    TransferConfig,
+    VectorFileConfig,
+    VectorsConfig,
+    VocabularyConfig,
+    Word2VecConfig,
+    default_cache,
+)
+
+__all__ = [
+    "SOURCE_SECTIONS",
+    "BuildConfig",
+    "CooccurrenceConfig",
+    "CorpusConfig",
+    "EngineConfig",
+    "Execution",
+    "LMHeadConfig",
+    "NeighborsConfig",
+    "TransferConfig",
+    "VectorFileConfig",
+    "VectorsConfig",
+    "VocabularyConfig",
+    "Word2VecConfig",
+    "default_cache",
+    "load_config",
+    "semantic_config",
+    "settings",
+]

@@ -1,0 +1,108 @@
+"""A config from a TOML file, settings by path and assignments, with errors that name each setting."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+from costbank.config.asked import settings
+from costbank.config.models import BuildConfig, Location, Reference
+from costbank.corpus.readers.inputs import STANDARD_INPUT
+from costbank.errors import InputNotFoundError, UsageError
+
+__all__ = ["load_config"]
+
+
+def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file: Path | None = None) -> BuildConfig:
+    """A config from a TOML file, then settings by path, then `path=value` assignments; the later win.
+
+    Relative paths in the file are relative to the file. The value of an assignment is read as TOML where it is
+    TOML (`3`, `false`, `["a", "b"]`), else as text.
+
+    Raises:
+        UsageError: a setting does not exist or its value does not fit; the message names each.
+        InputNotFoundError: the file does not exist.
+    """
+    values = _read_toml(file) if file else {}
+    for path, value in given.items():
+        _assign(values, path, value)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
+        _assign(values, path.strip(), _value(path.strip(), text.strip()))
+    try:
+        return BuildConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
+        missing = [path for path, kind, _ in problems if kind == "missing"]
+        hint = f"give --{' and --'.join(missing)}" if missing else _hint([path for path, _, _ in problems])
+        raise UsageError("; ".join(_problem(*problem) for problem in problems), hint) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UsageError(f"{file} is no TOML file: {error}", "see the settings in the README") from None
+    for path, field in settings().items():
+        *sections, name = path.split(".")
+        place: Any = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or name not in place:
+            continue
+        is_reference = Reference in field.metadata and "/" in str(place[name])
+        if "Path" in str(field.annotation) or Location in field.metadata or is_reference:
+            place[name] = _beside(file, place[name])
+    return values
+
+
+def _beside(file: Path, given: Any) -> Any:
+    """Paths in a config file are relative to it."""
+    if isinstance(given, list):
+        return [_beside(file, path) for path in given]
+    is_path = isinstance(given, str) and given != STANDARD_INPUT and "://" not in given
+    return str(file.parent / given) if is_path else given
+
+
+def _value(path: str, text: str) -> Any:
+    """The value of an assignment: TOML, but names and paths are taken as they stand, whatever they look like."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    field = settings().get(path)
+    kinds = (get_args(field.annotation) or (field.annotation,)) if field else ()
+    takes_text = (str in kinds or Path in kinds) and field is not None and get_origin(field.annotation) is not tuple
+    return text if takes_text and not isinstance(value, str) else value
+
+
+def _assign(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: {section} is a setting, not a section", _hint([path]))
+    values[name] = value
+
+
+def _problem(path: str, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return f"there is no setting {path}"
+    if kind == "missing":
+        return f"the setting {path} is needed"
+    return f"{path}: {message[:1].lower()}{message[1:]}"
+
+
+def _hint(paths: Sequence[str]) -> str:
+    known = settings()
+    close = [match for path in paths for match in get_close_matches(path, known, 1, 0.5)]
+    if close:
+        return "; ".join(f"{path}: {known[path].description}" for path in dict.fromkeys(close))
+    return "settings are: " + ", ".join(known)
