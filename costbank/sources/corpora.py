@@ -91,7 +91,7 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
         raise UsageError(f"a bank of the source {config.source} needs text", "give --corpus FILE")
     named = [name for name in config.corpus.files if name != STANDARD_INPUT]
     notes: list[str] = []
-    files = find_files(named, format=config.corpus.format, note=notes.append) if named else ()
+    files = find_files(named, wanted=config.corpus.format, note=notes.append) if named else ()
     if config.engine.kind == "ray":
         require("ray", "scale")
         files = tuple(file if file.is_remote else replace(file, location=str(file.path.absolute())) for file in files)
@@ -107,7 +107,7 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
 
 
 def _standard_input(config: BuildConfig, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
-    found = find_files([STANDARD_INPUT], format=config.corpus.format, spool=spool, note=progress.note)
+    found = find_files([STANDARD_INPUT], wanted=config.corpus.format, spool=spool, note=progress.note)
     if any(file.is_tokens for file in found):
         raise UsageError("token ids are mapped from disk, and not read from standard input", "write them to a file")
     return found

@@ -31,12 +31,12 @@ def _write(*names: str, content: bytes = b"text\n") -> None:
         path.write_bytes(content)
 
 
-def _found(*given: str, format: FormatName = "auto") -> list[str]:  # noqa: A002
-    return [file.location for file in find_files(given, format=format)]
+def _found(*given: str, wanted: FormatName = "auto") -> list[str]:
+    return [file.location for file in find_files(given, wanted=wanted)]
 
 
-def _one(name: str, format: FormatName = "auto") -> tuple[str, str]:  # noqa: A002
-    (file,) = find_files([name], format=format)
+def _one(name: str, wanted: FormatName = "auto") -> tuple[str, str]:
+    (file,) = find_files([name], wanted=wanted)
     return file.format, file.compression
 
 
@@ -187,8 +187,8 @@ def test_a_format_that_is_given_is_the_format(here: Path):
     assert _one("a.txt", "jsonl") == ("jsonl", "none")
     assert _one("b.dat", "nanogpt") == ("nanogpt", "none")
     assert _one("c.jsonl", "text") == ("text", "none")
-    assert _found(".", format="jsonl") == ["./c.jsonl"]
-    assert _found("*.dat", format="jsonl") == ["b.dat"]
+    assert _found(".", wanted="jsonl") == ["./c.jsonl"]
+    assert _found("*.dat", wanted="jsonl") == ["b.dat"]
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_ids_are_never_taken_for_an_archive(here: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "format", "missing"),
+    ("name", "wanted", "missing"),
     [("x.ds", "auto", "x.ds.index"), ("x.bin", "megatron", "x.idx"), ("y.idx", "auto", "y.bin")],
 )
-def test_what_lies_beside_token_ids_must_be_there(here: Path, name: str, format: FormatName, missing: str):  # noqa: A002
+def test_what_lies_beside_token_ids_must_be_there(here: Path, name: str, wanted: FormatName, missing: str):
     _write(name)
     with pytest.raises(InputNotFoundError, match=rf"{missing} does not exist"):
-        find_files([name], format=format)
+        find_files([name], wanted=wanted)
 
 
 def test_json_is_read_when_it_is_one_object_a_line(here: Path):
@@ -290,7 +290,7 @@ def test_standard_input_is_kept_while_it_is_needed(
 
 def test_standard_input_takes_the_format_that_is_given(here: Path, monkeypatch: pytest.MonkeyPatch):
     _pipe(monkeypatch, b'{"text": "a"}\n')
-    assert find_files(["-"], format="text", spool=here)[0].format == "text"
+    assert find_files(["-"], wanted="text", spool=here)[0].format == "text"
 
 
 def test_standard_input_must_hold_something_and_have_a_place(here: Path, monkeypatch: pytest.MonkeyPatch):

@@ -311,7 +311,10 @@ def test_real_models_come_to_the_best_segmentation_of_real_text(shared_data: Pat
 
 @pytest.mark.parametrize("name", ["unigram with bytes", "BPE with symbols", "BytePiece"])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \nabthein"))), seed=st.integers(0, 2**32 - 1))  # fmt: skip # noqa: E501
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \nabthein"))),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_the_bytes_of_a_draw_are_the_normalised_text(any_model, trained, name: str, texts: list[str], seed: int):
     tokenizer = any_model(name)
     if name == "BytePiece":

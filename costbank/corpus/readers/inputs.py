@@ -43,7 +43,7 @@ def stdin_spool(parent: Path) -> Iterator[Path]:
 def find_files(
     given: Sequence[str],
     *,
-    format: FormatName = "auto",  # noqa: A002
+    wanted: FormatName = "auto",
     spool: Path | None = None,
     note: Callable[[str], None] = _ignore,
 ) -> tuple[CorpusFile, ...]:
@@ -55,11 +55,11 @@ def find_files(
 
     Raises:
         InputNotFoundError: a name, a folder or a pattern leads to no file.
-        InputError: a file is empty, cannot be read, is an archive that is not known, or is no file of `format`.
+        InputError: a file is empty, cannot be read, is an archive that is not known, or is not of the format `wanted`.
         MissingExtraError: a URL needs a library that is not installed.
         UsageError: `-` is given without a `spool`, or a URL is of an unknown kind.
     """
-    search = _Search(format, spool)
+    search = _Search(wanted, spool)
     for entry in given:
         search.add(entry)
     for line in search.notes():
