@@ -11,10 +11,25 @@ from costbank.errors import require
 
 require("torch", "train")
 
-from costbank.loss.costs import DenseCosts  # noqa: E402
+from costbank.loss.costs import Costs, DenseCosts, LowRankCosts, NeighborCosts, open_costs  # noqa: E402
 from costbank.loss.functional import EMOResult, emo_loss  # noqa: E402
-from costbank.loss.module import EMOLoss  # noqa: E402
-from costbank.loss.options import EMOOptions  # noqa: E402
+from costbank.loss.linear import linear_emo_loss  # noqa: E402
+from costbank.loss.module import EMOLoss, LinearEMOLoss  # noqa: E402
+from costbank.loss.options import EMOOptions, Schedule  # noqa: E402
 from costbank.loss.rows import EMOParts  # noqa: E402
 
-__all__ = ["DenseCosts", "EMOLoss", "EMOOptions", "EMOParts", "EMOResult", "emo_loss"]
+__all__ = [
+    "Costs",
+    "DenseCosts",
+    "EMOLoss",
+    "EMOOptions",
+    "EMOParts",
+    "EMOResult",
+    "LinearEMOLoss",
+    "LowRankCosts",
+    "NeighborCosts",
+    "Schedule",
+    "emo_loss",
+    "linear_emo_loss",
+    "open_costs",
+]

@@ -1,5 +1,6 @@
 """The EMO loss of full logits, as one function."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -7,15 +8,15 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from costbank.errors import ShapeError, UsageError
-from costbank.loss.costs import DenseCosts
+from costbank.errors import ShapeError
+from costbank.loss.arguments import Tokens, check_costs, check_devices, check_finite, check_plain, lay_out
+from costbank.loss.columns import Columns
+from costbank.loss.costs import Costs
+from costbank.loss.eager import eager
 from costbank.loss.options import EMOOptions
-from costbank.loss.rows import EMOParts, block_loss
+from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
 
-__all__ = ["EMOResult", "emo_loss"]
-
-_BLOCK_ROWS = {"cpu": 256}
-_BLOCK_ROWS_ELSEWHERE = 2048
+__all__ = ["EMOResult", "PartColumns", "accumulation_dtype", "emo_loss"]
 
 
 class EMOResult(NamedTuple):
@@ -29,126 +30,147 @@ class EMOResult(NamedTuple):
 def emo_loss(
     logits: Float[Tensor, "*tokens vocab"],
     labels: Integer[Tensor, "*tokens"],
-    costs: DenseCosts,
+    costs: Costs | None,
     options: EMOOptions = ...,
     *,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
+    step: int | None = None,
     parts: Literal[False] = False,
 ) -> Tensor: ...
 @overload
 def emo_loss(
     logits: Float[Tensor, "*tokens vocab"],
     labels: Integer[Tensor, "*tokens"],
-    costs: DenseCosts,
+    costs: Costs | None,
     options: EMOOptions = ...,
     *,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
+    step: int | None = None,
     parts: Literal[True],
 ) -> EMOResult: ...
+@eager
 def emo_loss(
-    logits: Tensor, labels: Tensor, costs: DenseCosts, options: EMOOptions = EMOOptions(), *, parts: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    costs: Costs | None,
+    options: EMOOptions = EMOOptions(),
+    *,
+    token_weights: Tensor | None = None,
+    step: int | None = None,
+    parts: bool = False,
 ) -> Tensor | EMOResult:
-    """The EMO loss (arXiv 2310.04691) of logits for hard labels.
+    """The loss that `options` describe, of logits for hard labels.
 
-    Rows are taken in blocks, and the gradient is computed with the values; so beside the logits' own gradient one
-    tensor of their size and dtype is held. Sums are in float32 whatever the dtype of the logits. NaN logits give a
-    NaN loss; −inf logits mask tokens, as in cross-entropy. A batch whose tokens are all ignored has loss 0.
+    Rows are taken in blocks, and the gradient is computed with the values; so beside the logits' own gradient a block's
+    rows are held and nothing more. Sums are in float32 whatever the dtype of the logits. −inf logits mask tokens, as in
+    cross-entropy. A batch whose tokens are all ignored has loss 0, and a gradient of zeros.
 
     Args:
         logits: [..., vocab], any floating-point dtype.
         labels: [...], token ids or `options.ignore_index`.
-        costs: of as many tokens as the logits have, on their device.
+        costs: of as many tokens as the logits have, on their device; None for objectives without costs.
         options: how the loss is put together.
+        token_weights: [...], factors of the tokens' losses, without gradient; with `shift`, that of the label at the
+            same place. The mean is then over weights.
+        step: of training, counted from 0, where `options.weight` follows a schedule.
         parts: also return what it is made of.
 
     Returns:
-        The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`.
+        The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`. With `shift` a
+        position's loss is that of the next label, and the last one's is 0.
 
     Raises:
         ShapeError: shapes or widths that do not fit.
-        UsageError: labels that are no integers or out of range (found asynchronously on an accelerator), or costs on
-            another device.
+        UsageError: labels that are no integers or out of range, NaN logits (both found asynchronously on an
+            accelerator), tensors on several devices, or options that do not go with the costs.
     """
-    _check(logits, labels, costs, options)
-    flat = logits.reshape(-1, logits.shape[-1])
-    flat_labels = labels.reshape(-1).long()
+    check_plain(logits=logits, labels=labels)
+    if logits.ndim < 1 or not logits.is_floating_point():
+        raise ShapeError(
+            f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
+        )
+    options = options.at(step)
+    width = logits.shape[-1]
+    check_costs(costs, width, options)
+    check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
+    dtype = accumulation_dtype(logits.dtype, options)
+    tokens = lay_out(labels, logits.shape[:-1], width, options, token_weights, dtype, logits.device.type == "cpu")
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    losses, *flat_parts = _RowLosses.apply(flat, flat_labels, costs, options, with_gradient)
+    plan = BlockPlan(costs, options, Columns(0, width), with_gradient, parts)
+    losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)
+    check_finite(losses, options, "the logits hold NaN or inf")
     if options.reduction == "none":
         loss = losses.reshape(labels.shape)
     else:
-        loss = losses.sum()
-        if options.reduction == "mean":
-            loss = loss / (flat_labels != options.ignore_index).sum().clamp_min(1)
-    if parts:
-        return EMOResult(loss, EMOParts(*(part.reshape(labels.shape) for part in flat_parts)))
-    return loss
+        loss = losses.sum() if options.reduction == "sum" else losses.sum() / tokens.denominator
+    return EMOResult(loss, EMOParts(*(column.reshape(labels.shape) for column in columns))) if parts else loss
+
+
+def accumulation_dtype(dtype: torch.dtype, options: EMOOptions) -> torch.dtype:
+    """The type of softmax and sums for logits of a type."""
+    return torch.promote_types(dtype, torch.float64 if options.accumulate == "float64" else torch.float32)
+
+
+@dataclass
+class PartColumns:
+    """Losses and parts of all tokens, filled block by block; 0 where tokens are ignored."""
+
+    losses: Tensor
+    parts: list[Tensor]
+
+    @classmethod
+    def zeros(cls, count: int, like: Tensor, dtype: torch.dtype, with_parts: bool) -> "PartColumns":
+        names = ("loss", *(EMOParts._fields if with_parts else ()))
+        losses, *parts = (torch.zeros(count, dtype=dtype, device=like.device) for _ in names)
+        return cls(losses, parts)
+
+    def put(self, rows: "slice | Tensor", loss: Tensor, parts: EMOParts | None, tokens: Tokens) -> None:
+        kept = tokens.kept[rows]
+        weights = None if tokens.weights is None else tokens.weights[rows]
+        self.losses[rows] = torch.where(kept, loss if weights is None else loss * weights, 0.0)
+        for column, values in zip(self.parts, parts or (), strict=True):
+            column[rows] = torch.where(kept, values, 0.0)
 
 
 class _RowLosses(torch.autograd.Function):
     """[n] losses of [n, vocab] logits, with their parts."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, costs: DenseCosts, options: EMOOptions, with_gradient: bool
-    ) -> tuple[Tensor, ...]:
-        kept = labels != options.ignore_index
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        columns = [logits.new_empty(len(labels), dtype=dtype) for _ in range(1 + len(EMOParts._fields))]
-        gradient = torch.empty_like(logits) if with_gradient else None
-        step = _BLOCK_ROWS.get(logits.device.type, _BLOCK_ROWS_ELSEWHERE)
-        with torch.autocast(logits.device.type, enabled=False):
-            for start in range(0, len(labels), step):
-                block = slice(start, start + step)
-                result = block_loss(logits[block], labels[block], kept[block], costs, options, with_gradient)
-                for column, values in zip(columns, (result.loss, *result.parts), strict=True):
-                    column[block] = values
-                if gradient is not None and result.gradient is not None:
-                    gradient[block] = result.gradient
-        ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(*columns[1:])
-        return tuple(columns)
+    def forward(ctx: Any, logits: Tensor, tokens: Tokens, plan: BlockPlan, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        columns, gradient = _run(logits, tokens, plan, dtype)
+        ctx.save_for_backward(logits)
+        ctx.gradient, ctx.run = gradient, (tokens, plan, dtype)
+        ctx.mark_non_differentiable(*columns.parts)
+        return (columns.losses, *columns.parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
-        (gradient,) = ctx.saved_tensors
+        (logits,) = ctx.saved_tensors
+        # The first backward uses the gradient up in place; another one computes it anew.
+        gradient = ctx.gradient if ctx.gradient is not None else _run(logits, *ctx.run)[1]
+        ctx.gradient = None
+        assert gradient is not None
         # In float32, rounded once: a gradient scaler's factor alone may be beyond what float16 holds.
-        scaled = torch.mul(gradient, gradients[0][:, None], out=torch.empty_like(gradient))
-        return scaled, None, None, None, None
+        return torch.mul(gradient, gradients[0][:, None], out=gradient), None, None, None
 
 
-def _check(logits: Tensor, labels: Tensor, costs: DenseCosts, options: EMOOptions) -> None:
-    if logits.ndim < 1 or not logits.is_floating_point():
-        raise ShapeError(
-            f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
-        )
-    if logits.shape[:-1] != labels.shape:
-        raise ShapeError(
-            f"logits of shape {list(logits.shape)} with labels of shape {list(labels.shape)}",
-            f"give labels of shape {list(logits.shape[:-1])}, one for each row of logits",
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise UsageError(f"labels are {labels.dtype}", "give integer token ids")
-    width = logits.shape[-1]
-    if width != costs.vocab_size:
-        raise ShapeError(
-            f"the logits are {width:,} wide, and the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
-            f"if the ids agree (a padded head), DenseCosts.from_bank(bank, vocab_size={width}); "
-            "else take the bank of this model's tokenizer",
-        )
-    if logits.device != labels.device or logits.device != costs.vectors.device:
-        raise UsageError(
-            f"logits are on {logits.device}, labels on {labels.device}, costs on {costs.vectors.device}",
-            "move them to one device with .to(device)",
-        )
-    allowed = ((labels >= 0) & (labels < width)) | (labels == options.ignore_index)
-    if labels.device.type != "cpu":
-        # The one check that does not wait for the device; PyTorch has no public name for it.
-        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-            allowed.all(), f"a label is neither below {width} nor {options.ignore_index}"
-        )
-    elif not allowed.all():
-        wrong = labels[~allowed][0].item()
-        raise UsageError(
-            f"label {wrong} is neither a token id below {width:,} nor ignore_index={options.ignore_index}",
-            "give the ids of this bank's tokenizer, or the ignore_index that your data uses",
-        )
+def _run(logits: Tensor, tokens: Tokens, plan: BlockPlan, dtype: torch.dtype) -> tuple[PartColumns, Tensor | None]:
+    columns = PartColumns.zeros(len(logits), logits, dtype, plan.with_parts)
+    gradient = None
+    if plan.with_gradient:
+        # Rows that are left out are never written to.
+        gradient = torch.empty_like(logits) if tokens.index is None else torch.zeros_like(logits)
+    workspace = Workspace(min(tokens.chunk_rows, max(1, len(logits))), logits.shape[1], logits, dtype)
+    with torch.autocast(logits.device.type, enabled=False):
+        for rows in tokens.blocks():
+            labels = tokens.labels[rows]
+            scores = workspace.take("scores", len(labels)).copy_(logits[rows])
+            weights = None if tokens.weights is None else tokens.weights[rows]
+            result = block_loss(scores, labels, weights, plan, workspace)
+            columns.put(rows, result.loss, result.parts, tokens)
+            if gradient is not None:
+                if tokens.index is None:
+                    scores.masked_fill_(~tokens.kept[rows, None], 0.0)
+                gradient[rows] = scores.to(gradient.dtype)
+    return columns, gradient

@@ -1,58 +1,165 @@
-"""The EMO loss as a module that holds options and costs, and nothing else."""
+"""The losses as modules that hold options and costs, and nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from costbank.bank import Bank
-from costbank.loss.costs import DenseCosts
+from costbank.errors import UsageError
+from costbank.loss.costs import Costs, open_costs
 from costbank.loss.functional import EMOResult, emo_loss
+from costbank.loss.linear import linear_emo_loss
 from costbank.loss.options import EMOOptions
 
-__all__ = ["EMOLoss"]
+__all__ = ["EMOLoss", "LinearEMOLoss"]
 
 
-class EMOLoss(nn.Module):
-    """`emo_loss` with its costs and options: `EMOLoss(open_bank("my-bank"))(logits, labels)`.
-
-    The costs follow the module to a device and stay float32 through `.half()` and `.bfloat16()`. They are neither
-    parameters nor buffers: a checkpoint does not hold them.
+class _Loss(nn.Module):
+    """Costs and options. A checkpoint holds the name and id of the costs' bank, and no costs.
 
     Args:
-        costs: a bank, or its costs where they were fitted to other logits (see `DenseCosts.from_bank`).
+        costs: a bank, or its costs in another form or fitted to other logits (`bank.costs(…)`); None for objectives
+            that need none.
         options: how the loss is put together.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 
     Raises:
-        UsageError: an option has a value that it cannot have.
+        UsageError: an option has a value that it cannot have; or a checkpoint is loaded that was trained with other
+            costs.
     """
 
-    def __init__(self, costs: Bank | DenseCosts, options: EMOOptions | None = None, **changes: Any) -> None:
+    def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
         super().__init__()
-        self.costs = DenseCosts.from_bank(costs) if isinstance(costs, Bank) else costs
+        self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
         self.options = replace(options or EMOOptions(), **changes)
+        if self.costs is None and self.options.needs_costs:
+            raise UsageError(f"the objective {self.options.objective!r} needs costs", "give a bank")
+
+    @property
+    def pin(self) -> str:
+        """What a checkpoint is pinned to: the bank's name and id, and the form of its costs."""
+        return self.costs.pin if self.costs is not None else "no costs"
+
+    def extra_repr(self) -> str:
+        return f"{self.costs!r}, {self.options}"
+
+    def get_extra_state(self) -> Tensor:
+        """The pin as bytes: a tensor, so that formats which hold nothing else can save it."""
+        return torch.tensor(list(self.pin.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check that a checkpoint was trained with these costs.
+
+        Raises:
+            UsageError: it was not.
+        """
+        saved = bytes(state.tolist()).decode()
+        if saved != self.pin:
+            raise UsageError(
+                f"the checkpoint was trained with the costs {saved}, and this loss has {self.pin}",
+                "open the bank that it names; to change costs on purpose, leave the loss out of what is loaded",
+            )
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] -- all are passed on
+        # A checkpoint of a model that was trained without this loss lacks nothing.
+        state_dict = {prefix + "_extra_state": self.get_extra_state(), **state_dict}
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved = super()._apply(fn, recurse)
+        if self.costs is not None:
+            self.costs = self.costs.to(fn(torch.empty(0, device=self.costs.device)).device)
+        return moved
+
+
+class EMOLoss(_Loss):
+    """`emo_loss` with its costs and options: `EMOLoss(open_bank("my-bank"))(logits, labels)`.
+
+    The costs follow the module to a device and keep their type through `.half()` and `.bfloat16()`. They are neither
+    parameters nor buffers.
+    """
+
+    __doc__ = f"{__doc__}\n{_Loss.__doc__}"
 
     @overload
     def forward(
-        self, logits: Float[Tensor, "*tokens vocab"], labels: Integer[Tensor, "*tokens"], parts: Literal[False] = False
+        self,
+        logits: Float[Tensor, "*tokens vocab"],
+        labels: Integer[Tensor, "*tokens"],
+        *,
+        token_weights: Float[Tensor, "*tokens"] | None = None,
+        step: int | None = None,
+        parts: Literal[False] = False,
     ) -> Tensor: ...
     @overload
     def forward(
-        self, logits: Float[Tensor, "*tokens vocab"], labels: Integer[Tensor, "*tokens"], parts: Literal[True]
+        self,
+        logits: Float[Tensor, "*tokens vocab"],
+        labels: Integer[Tensor, "*tokens"],
+        *,
+        token_weights: Float[Tensor, "*tokens"] | None = None,
+        step: int | None = None,
+        parts: Literal[True],
     ) -> EMOResult: ...
-    def forward(self, logits: Tensor, labels: Tensor, parts: bool = False) -> Tensor | EMOResult:
-        """The loss of logits [..., vocab] for labels [...]; with `parts`, also what it is made of."""
-        return emo_loss(logits, labels, self.costs, self.options, parts=parts)
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        token_weights: Tensor | None = None,
+        step: int | None = None,
+        parts: bool = False,
+    ) -> Tensor | EMOResult:
+        """The loss of logits [..., vocab] for labels [...]; with `parts`, also what it is made of. See `emo_loss`."""
+        return emo_loss(logits, labels, self.costs, self.options, token_weights=token_weights, step=step, parts=parts)
 
-    def extra_repr(self) -> str:
-        return f"{self.costs.bank}, {self.options}"
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EMOLoss":
-        moved = super()._apply(fn, recurse)
-        place = fn(torch.empty(0, device=self.costs.vectors.device)).device
-        self.costs = self.costs.to(place)
-        return moved
+class LinearEMOLoss(_Loss):
+    """`linear_emo_loss` with its costs and options: `LinearEMOLoss(bank)(hidden, head.weight, labels)`."""
+
+    __doc__ = f"{__doc__}\n{_Loss.__doc__}"
+
+    @overload
+    def forward(
+        self,
+        hidden: Float[Tensor, "*tokens dim"],
+        weight: Float[Tensor, "vocab dim"],
+        labels: Integer[Tensor, "*tokens"],
+        *,
+        bias: Float[Tensor, "vocab"] | None = None,
+        token_weights: Float[Tensor, "*tokens"] | None = None,
+        step: int | None = None,
+        parts: Literal[False] = False,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        hidden: Float[Tensor, "*tokens dim"],
+        weight: Float[Tensor, "vocab dim"],
+        labels: Integer[Tensor, "*tokens"],
+        *,
+        bias: Float[Tensor, "vocab"] | None = None,
+        token_weights: Float[Tensor, "*tokens"] | None = None,
+        step: int | None = None,
+        parts: Literal[True],
+    ) -> EMOResult: ...
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        *,
+        bias: Tensor | None = None,
+        token_weights: Tensor | None = None,
+        step: int | None = None,
+        parts: bool = False,
+    ) -> Tensor | EMOResult:
+        """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
+        return linear_emo_loss(
+            hidden, weight, labels, self.costs, self.options,
+            bias=bias, token_weights=token_weights, step=step, parts=parts,
+        )  # fmt: skip

@@ -1,48 +1,208 @@
-"""How an EMO loss is put together: one frozen object, given once."""
+"""How a loss is put together: one frozen object, given once."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from costbank.errors import UsageError
 
-__all__ = ["EMOOptions", "Mixing", "Reduction"]
+__all__ = ["EMOOptions", "Mixing", "Objective", "Reduction", "Schedule"]
 
-Mixing = Literal["fixed", "emo1", "emo1_clamped", "emo2"]
+Objective = Literal["emo", "delta", "log", "gibbs", "kernel", "ce", "tailr", "mixce", "d2gpo"]
+Mixing = Literal["emo1_clamped", "emo1", "emo2", "fixed", "interpolate"]
 Reduction = Literal["mean", "sum", "none"]
+
+_WITHOUT_COSTS = ("delta", "ce", "tailr", "mixce")
+_CROSS_ENTROPIES = ("ce", "tailr", "mixce")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A weight that goes from one value to another over training steps.
+
+    Attributes:
+        start: the weight up to step `begin`.
+        end: the weight from step `begin + steps` on.
+        steps: how many steps the change takes; 0 is a jump.
+        begin: the step at which the change begins.
+        shape: `linear`, or half a `cosine`.
+
+    Raises:
+        UsageError: a weight is negative or not finite, or a number of steps is negative.
+    """
+
+    start: float
+    end: float
+    steps: int
+    begin: int = 0
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def __post_init__(self) -> None:
+        _check_number("Schedule.start", self.start)
+        _check_number("Schedule.end", self.end)
+        for name in ("steps", "begin"):
+            _check_count(f"Schedule.{name}", getattr(self, name), least=0)
+        _check_choice("Schedule.shape", self.shape, ("linear", "cosine"))
+
+    def at(self, step: int) -> float:
+        """The weight at a step, counted from 0."""
+        if step < self.begin:
+            return self.start
+        done = 1.0 if self.steps == 0 else min(1.0, (step - self.begin) / self.steps)
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.start + (self.end - self.start) * done
 
 
 @dataclass(frozen=True)
 class EMOOptions:
-    """Options of `emo_loss` and `EMOLoss`.
+    """Options of every loss here.
 
-    With CE the cross-entropy of a token and K its expected cost, and sg stopping the gradient, `mixing` is
+    With p the softmax of the logits, t the label and κ_i = c(i, t) its costs, `objective` is the value D of a token:
 
-    - `fixed`: CE + weight · K;
-    - `emo1`: ½ (CE + sg(CE / (K + 1e-10)) · K), as in the paper; its value is CE, whatever K does;
-    - `emo1_clamped`: the same with the ratio at most 3, so that no token's gradient explodes where K is tiny. The
-      default, as in the published package;
-    - `emo2`: sg(K / (CE + 1e-10)) · CE + K; its value is 2 K.
+    - `emo`: Σ p_i κ_i, the Earth Mover's Distance to the label (arXiv 2310.04691);
+    - `delta`: 1 − p_t, which is `emo` where every wrong token costs 1;
+    - `log`: −log Σ p_i s_i with s_i = max(0, 1 − κ_i)^`log_power`, whose gradient does not fade on lost tokens;
+    - `gibbs`: −Σ q_i log p_i, q = softmax(−κ / `gibbs_temperature`): label smoothing that knows synonyms;
+    - `kernel`: ½ ‖Σ p_i e_i − e_t‖², a proper score;
+    - `ce`: nothing but cross-entropy; `tailr`: cross-entropy times sg(p_t / (γ + (1 − γ) p_t)), at least
+      `tailr_least` (Ji et al. 2023, γ = `tailr_gamma`); `mixce`: cross-entropy times η + (1 − η) sg(p_t) (Zhang et al.
+      2023, η = `mixce_ratio`);
+    - `d2gpo`: −Σ q_i log p_i, q = softmax(N(r_i; 0, σ) / T) with r_i the rank of i among the label's neighbors, itself
+      0, σ = `d2gpo_std` and T = `d2gpo_temperature` (Li et al. 2020).
+
+    With CE the cross-entropy and sg stopping the gradient, `mixing` joins the two for each token:
+
+    - `emo1`: ½ (CE + sg(CE / (D + 1e-10)) · D), as in the paper; its value is CE, whatever D does;
+    - `emo1_clamped`: the same with the ratio at most 3, so that no gradient explodes where D is tiny. The default, as
+      in the published package;
+    - `emo2`: sg(D / (CE + 1e-10)) · CE + D; its value is 2 D;
+    - `fixed`: CE + weight · D;
+    - `interpolate`: (1 − weight) · CE + weight · D; with a weight of 1 that is D alone.
+
+    `log`, `gibbs` and `d2gpo` are cross-entropies themselves and take the last two.
 
     Attributes:
+        objective: see above.
         mixing: see above.
-        weight: of K, for `fixed` only.
+        weight: for `fixed` and `interpolate`; with a `Schedule`, calls are given their `step`.
         ignore_index: labels of this value count for nothing; any integer, inside the vocabulary or not.
-        reduction: `mean` over the tokens that are not ignored, `sum`, or `none`: a loss for each token.
+        reduction: `mean` over the tokens that are not ignored (by their weights, where there are any), `sum`, or
+            `none`: a loss for each token.
+        shift: the labels are the inputs themselves, as Hugging Face has them: position i predicts label i + 1.
+        softcap: logits z become softcap · tanh(z / softcap) first (Gemma 2).
+        temperature: logits are divided by this, after the softcap.
+        z_loss: this times the square of the log-sum-exp is added (PaLM, arXiv 2204.02311).
+        label_smoothing: ε; cross-entropy is taken to (1 − ε) · label + ε · uniform.
+        target_mass: `excluded`, or `detached`: p_t is added to the value of D, and not to its gradient, as in the EMO
+            authors' own models. For exact parity with them.
+        chunk_rows: tokens in a block; not given: 256 on a CPU, 2,048 elsewhere.
+        accumulate: type of sums and of the softmax.
+        nan_logits: `refuse` them, or let them `pass` into a NaN loss, as automatic mixed precision in float16 may want.
+        log_power: γ of `log`.
+        gibbs_temperature: T of `gibbs`, in units of cost.
+        tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.
+        tailr_least: the least weight of `tailr`; its authors used 0.2 or 0.3.
+        mixce_ratio: η of `mixce`; its authors used 0.1 to 0.7.
+        d2gpo_std: σ of `d2gpo`, in ranks; 6 σ neighbors are needed.
+        d2gpo_temperature: T of `d2gpo`; its authors weigh it 0.1 T² against 0.9 of cross-entropy.
 
     Raises:
-        UsageError: a value is none of those.
+        UsageError: a value is none of those, or two do not go together.
     """
 
+    objective: Objective = "emo"
     mixing: Mixing = "emo1_clamped"
-    weight: float = 1.0
+    weight: float | Schedule = 1.0
     ignore_index: int = -100
     reduction: Reduction = "mean"
+    shift: bool = False
+    softcap: float | None = None
+    temperature: float = 1.0
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    target_mass: Literal["excluded", "detached"] = "excluded"
+    chunk_rows: int | None = None
+    accumulate: Literal["float32", "float64"] = "float32"
+    nan_logits: Literal["refuse", "pass"] = "refuse"
+    log_power: float = 1.0
+    gibbs_temperature: float = 0.1
+    tailr_gamma: float = 0.1
+    tailr_least: float = 0.0
+    mixce_ratio: float = 0.5
+    d2gpo_std: float = 1.0
+    d2gpo_temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        for name, kind in (("mixing", Mixing), ("reduction", Reduction)):
-            value = getattr(self, name)
-            if value not in get_args(kind):
-                raise UsageError(f"{name} is {value!r}", f"give one of: {', '.join(get_args(kind))}")
-        if not (isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight >= 0):
-            raise UsageError(f"weight is {self.weight!r}", "give a finite number of 0 or more")
+        for name, kind in (("objective", Objective), ("mixing", Mixing), ("reduction", Reduction)):
+            _check_choice(name, getattr(self, name), get_args(kind))
+        _check_choice("target_mass", self.target_mass, ("excluded", "detached"))
+        _check_choice("accumulate", self.accumulate, ("float32", "float64"))
+        _check_choice("nan_logits", self.nan_logits, ("refuse", "pass"))
+        most = 1.0 if self.mixing == "interpolate" else math.inf
+        weights = (self.weight.start, self.weight.end) if isinstance(self.weight, Schedule) else (self.weight,)
+        for weight in weights:
+            _check_number("weight", weight, most=most)
+        for name in ("temperature", "log_power", "gibbs_temperature", "d2gpo_std", "d2gpo_temperature"):
+            _check_number(name, getattr(self, name), above=True)
+        if self.softcap is not None:
+            _check_number("softcap", self.softcap, above=True)
+        _check_number("z_loss", self.z_loss)
+        for name in ("label_smoothing", "tailr_gamma", "tailr_least", "mixce_ratio"):
+            _check_number(name, getattr(self, name), most=1.0)
+        if self.chunk_rows is not None:
+            _check_count("chunk_rows", self.chunk_rows, least=1)
+        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
+            raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
+        if self.objective in ("log", "gibbs", "d2gpo") and self.mixing not in ("fixed", "interpolate"):
+            raise UsageError(
+                f"mixing is {self.mixing!r} and the objective {self.objective!r}, which is a cross-entropy itself",
+                f"give mixing='interpolate' and a weight, or mixing='fixed': {self.mixing} weighs costs",
+            )
+        if self.target_mass == "detached" and self.objective != "emo":
+            raise UsageError(
+                f"target_mass is 'detached' and the objective {self.objective!r}", "only 'emo' has a target mass"
+            )
+        if self.objective in _CROSS_ENTROPIES[1:] and self.label_smoothing:
+            raise UsageError(
+                f"label_smoothing with the objective {self.objective!r}", "leave it 0, or take objective='ce'"
+            )
+
+    @property
+    def needs_costs(self) -> bool:
+        """Whether the objective asks what tokens cost."""
+        return self.objective not in _WITHOUT_COSTS
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether there is nothing to mix: a cross-entropy, weighted or not."""
+        return self.objective in _CROSS_ENTROPIES
+
+    def at(self, step: int | None) -> "EMOOptions":
+        """These options at a step of training, with a weight that is a number.
+
+        Raises:
+            UsageError: the weight follows a schedule, and no step is given.
+        """
+        if not isinstance(self.weight, Schedule):
+            return self
+        if step is None:
+            raise UsageError("the weight follows a schedule, and no step is given", "call the loss with step=n")
+        return replace(self, weight=self.weight.at(step))
+
+
+def _check_number(name: str, value: object, above: bool = False, most: float = math.inf) -> None:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and (number > 0 if above else number >= 0) and number <= most):
+        limits = f"{'above 0' if above else 'of 0 or more'}{f' and {most:g} at most' if most < math.inf else ''}"
+        raise UsageError(f"{name} is {value!r}", f"give a finite number {limits}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} is {value!r}", f"give a whole number of {least} or more")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}", f"give one of: {', '.join(choices)}")

@@ -31,7 +31,7 @@ def _oracle(logits: Tensor, labels: Tensor, costs: DenseCosts, mixing: str) -> t
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("scale", [1.0, 12.0], ids=["spread", "peaked"])
 def test_values_and_gradients_are_the_oracles(logits, labels, costs, mixing: str, scale: float):
-    loss, gradient = _value_and_gradient(scale * logits, labels, costs, EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(scale * logits, labels, costs, EMOOptions(mixing=mixing))
     expected, expected_gradient = _oracle(scale * logits, labels, costs, mixing)
     assert torch.allclose(loss.double(), expected, rtol=1e-5)
     error = (gradient - expected_gradient).abs().amax(1)
@@ -40,7 +40,7 @@ def test_values_and_gradients_are_the_oracles(logits, labels, costs, mixing: str
 
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_float64_logits_are_computed_in_float64(logits, labels, costs, mixing: str):
-    loss, gradient = _value_and_gradient(logits.double(), labels, costs, EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(logits.double(), labels, costs, EMOOptions(mixing=mixing))
     expected, expected_gradient = _oracle(logits, labels, costs, mixing)
     assert loss.dtype == torch.float64
     assert torch.allclose(loss, expected, rtol=1e-13)
@@ -48,7 +48,7 @@ def test_float64_logits_are_computed_in_float64(logits, labels, costs, mixing: s
 
 
 def test_gradcheck_of_the_mixing_without_detached_weights(logits, labels, costs):
-    options = EMOOptions("fixed", weight=0.7, reduction="none")
+    options = EMOOptions(mixing="fixed", weight=0.7, reduction="none")
     leaf = logits[:6].double().requires_grad_()
     assert torch.autograd.gradcheck(lambda z: emo_loss(z, labels[:6], costs, options), leaf)
 
@@ -57,7 +57,7 @@ def test_gradcheck_of_the_mixing_without_detached_weights(logits, labels, costs)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_lose_no_more_than_their_rounding(logits, labels, costs, mixing: str, dtype: torch.dtype):
     rounded = (2 * logits).to(dtype)
-    loss, gradient = _value_and_gradient(rounded, labels, costs, EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(rounded, labels, costs, EMOOptions(mixing=mixing))
     expected, expected_gradient = _oracle(rounded, labels, costs, mixing)
     assert loss.dtype == torch.float32
     assert torch.allclose(loss.double(), expected, rtol=1e-5)
@@ -90,7 +90,7 @@ def test_equal_rows_give_no_cost(logits, labels):
 
 
 def test_no_weight_on_the_cost_is_cross_entropy(logits, labels, costs):
-    loss, gradient = _value_and_gradient(logits, labels, costs, EMOOptions("fixed", weight=0.0))
+    loss, gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing="fixed", weight=0.0))
     leaf = logits.clone().requires_grad_()
     expected = functional.cross_entropy(leaf, labels)
     expected.backward()
@@ -100,13 +100,13 @@ def test_no_weight_on_the_cost_is_cross_entropy(logits, labels, costs):
 
 def test_values_that_hide_the_effect_are_as_documented(logits, labels, costs):
     for mixing, factor, name in (("emo1", 1, "ce"), ("emo2", 2, "emd")):
-        result = emo_loss(logits, labels, costs, EMOOptions(mixing, reduction="none"), parts=True)
+        result = emo_loss(logits, labels, costs, EMOOptions(mixing=mixing, reduction="none"), parts=True)
         assert torch.allclose(result.loss, factor * getattr(result.parts, name), rtol=1e-6)
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_the_gradient_of_each_row_sums_to_zero(logits, labels, costs, mixing: str):
-    _, gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing, reduction="sum"))
+    _, gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing=mixing, reduction="sum"))
     assert (gradient.sum(1).abs() <= 1e-5 * gradient.abs().sum(1)).all()
 
 
@@ -121,8 +121,8 @@ def test_tokens_without_a_vector_cost_one_and_stay_finite(logits, costs):
 def test_masked_vocabulary_entries_count_for_nothing(logits, labels, costs, mixing: str):
     wide = torch.cat([logits, torch.full((29, 5), -torch.inf)], dim=1)
     padded = DenseCosts(torch.cat([costs.vectors, torch.zeros(5, 6)]))
-    loss, gradient = _value_and_gradient(wide, labels, padded, EMOOptions(mixing))
-    expected, expected_gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(wide, labels, padded, EMOOptions(mixing=mixing))
+    expected, expected_gradient = _value_and_gradient(logits, labels, costs, EMOOptions(mixing=mixing))
     assert torch.allclose(loss, expected)
     assert torch.allclose(gradient[:, :37], expected_gradient)
     assert (gradient[:, 37:] == 0).all()
@@ -131,7 +131,7 @@ def test_masked_vocabulary_entries_count_for_nothing(logits, labels, costs, mixi
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_a_batch_of_ignored_tokens_has_loss_zero_and_gradient_zero(logits, costs, mixing: str):
     labels = torch.full((29,), -100)
-    loss, gradient = _value_and_gradient(torch.full_like(logits, torch.nan), labels, costs, EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(torch.full_like(logits, torch.nan), labels, costs, EMOOptions(mixing=mixing))
     assert loss == 0
     assert (gradient == 0).all()
 
@@ -199,7 +199,7 @@ def test_leading_dimensions_are_the_batchs_own(logits, labels, costs):
 
 def test_parts_say_what_the_loss_is_made_of(logits, labels, costs):
     leaf = logits.clone().requires_grad_()
-    result = emo_loss(leaf, labels, costs, EMOOptions("emo1_clamped", reduction="none"), parts=True)
+    result = emo_loss(leaf, labels, costs, EMOOptions(mixing="emo1_clamped", reduction="none"), parts=True)
     parts, kept = result.parts, labels != -100
     assert torch.allclose(result.loss, parts.ce_weight * parts.ce + parts.emd_weight * parts.emd, rtol=1e-6)
     assert torch.allclose(parts.lse[kept], torch.logsumexp(logits, 1)[kept])
@@ -233,7 +233,7 @@ def test_any_shape_follows_the_oracle(n: int, vocab: int, dim: int, mixing: str,
     rows = functional.normalize(torch.randn(vocab, dim, generator=generator), dim=1)
     logits = scale * torch.randn(n, vocab, generator=generator)
     labels = torch.randint(0, vocab, (n,), generator=generator)
-    loss, gradient = _value_and_gradient(logits.double(), labels, DenseCosts(rows), EMOOptions(mixing))
+    loss, gradient = _value_and_gradient(logits.double(), labels, DenseCosts(rows), EMOOptions(mixing=mixing))
     expected, expected_gradient = _oracle(logits, labels, DenseCosts(rows), mixing)
     assert torch.allclose(loss, expected, rtol=1e-6, atol=1e-7)
     assert torch.allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-7)

@@ -7,7 +7,7 @@ from torch import nn
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import DenseCosts, EMOLoss, EMOOptions, emo_loss
+from costbank.loss import EMOLoss, EMOOptions, emo_loss, open_costs
 
 
 def test_a_bank_is_all_it_takes(news_bank: Bank):
@@ -17,7 +17,7 @@ def test_a_bank_is_all_it_takes(news_bank: Bank):
     result = loss_of(logits, labels, parts=True)
     result.loss.backward()
     assert torch.isfinite(result.loss)
-    assert torch.equal(result.loss, emo_loss(logits, labels, DenseCosts.from_bank(news_bank)))
+    assert torch.equal(result.loss, emo_loss(logits, labels, open_costs(news_bank)))
     expected = news_bank.cost_matrix(labels.flatten().numpy(), np.arange(2_000))
     by_hand = (torch.softmax(logits, -1).reshape(10, -1) * torch.from_numpy(expected)).sum(1)
     assert torch.allclose(result.parts.emd.flatten(), by_hand, atol=1e-5)
@@ -25,8 +25,8 @@ def test_a_bank_is_all_it_takes(news_bank: Bank):
 
 def test_options_are_given_whole_or_by_name(costs):
     assert EMOLoss(costs).options == EMOOptions()
-    assert EMOLoss(costs, EMOOptions("emo2", ignore_index=0), reduction="sum").options == EMOOptions(
-        "emo2", ignore_index=0, reduction="sum"
+    assert EMOLoss(costs, EMOOptions(mixing="emo2", ignore_index=0), reduction="sum").options == EMOOptions(
+        mixing="emo2", ignore_index=0, reduction="sum"
     )
     assert "emo2" in repr(EMOLoss(costs, mixing="emo2"))
 
@@ -41,7 +41,8 @@ def test_options_that_cannot_be_are_refused(costs, options: dict):
 
 def test_a_checkpoint_holds_no_costs(costs):
     model = nn.ModuleDict({"head": nn.Linear(3, 37), "loss": EMOLoss(costs)})
-    assert set(model.state_dict()) == {"head.weight", "head.bias"}
+    assert set(model.state_dict()) == {"head.weight", "head.bias", "loss._extra_state"}
+    assert model.state_dict()["loss._extra_state"].numel() < 100
     assert len(list(model["loss"].parameters())) == 0
 
 
@@ -58,12 +59,12 @@ def test_a_module_can_be_copied(costs):
 
 
 def test_a_bank_is_fitted_to_other_logits_when_asked(news_bank: Bank):
-    wide = DenseCosts.from_bank(news_bank, vocab_size=2_048)
+    wide = open_costs(news_bank, vocab_size=2_048)
     assert wide.vectors.shape == (2_048, 24)
     assert (wide.vectors[2_000:] == 0).all()
-    assert torch.equal(DenseCosts.from_bank(news_bank, vocab_size=1_900).vectors, wide.vectors[:1_900])
+    assert torch.equal(open_costs(news_bank, vocab_size=1_900).vectors, wide.vectors[:1_900])
     with pytest.raises(ShapeError):
-        DenseCosts.from_bank(news_bank, vocab_size=0)
+        open_costs(news_bank, vocab_size=0)
 
 
 def test_what_does_not_fit_is_refused_in_words(costs, logits, labels):
@@ -71,7 +72,7 @@ def test_what_does_not_fit_is_refused_in_words(costs, logits, labels):
     with pytest.raises(ShapeError, match=r"40 wide.*37 tokens") as caught:
         loss_of(torch.randn(29, 40), labels)
     assert "vocab_size=40" in caught.value.hint
-    with pytest.raises(ShapeError, match=r"\[29, 37\] with labels of shape \[28\]"):
+    with pytest.raises(ShapeError, match=r"labels of shape \[28\] for \[29\]"):
         loss_of(logits, labels[1:])
     with pytest.raises(ShapeError, match=r"torch\.int64"):
         emo_loss(logits.long(), labels, costs)
@@ -92,8 +93,19 @@ def test_narrow_integer_labels_are_taken(costs, logits, labels):
     assert torch.equal(EMOLoss(costs)(logits, labels.to(torch.int32)), EMOLoss(costs)(logits, labels))
 
 
-def test_nan_logits_show_as_a_nan_loss(costs, logits, labels):
-    assert torch.isnan(EMOLoss(costs)(torch.full_like(logits, torch.nan), labels))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nan_logits_are_refused_unless_they_may_pass(costs, logits, labels, value: float):
+    spoilt = logits.clone()
+    spoilt[3, 5] = value
+    with pytest.raises(UsageError, match="1 of 29 losses are NaN") as caught:
+        EMOLoss(costs)(spoilt, labels)
+    assert "nan_logits='pass'" in caught.value.hint
+    assert torch.isnan(EMOLoss(costs, nan_logits="pass")(spoilt, labels))
+
+
+def test_nan_logits_of_ignored_tokens_are_nobodys_business(costs, logits, labels):
+    spoilt = torch.where((labels == -100)[:, None], torch.nan, logits)
+    assert torch.equal(EMOLoss(costs)(spoilt, labels), EMOLoss(costs)(logits, labels))
 
 
 @pytest.mark.parametrize("mixing", ["fixed", "emo1", "emo1_clamped", "emo2"])

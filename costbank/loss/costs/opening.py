@@ -1,0 +1,113 @@
+"""A bank's costs in the form that is asked for, fitted to a model's logits."""
+
+import numpy as np
+import torch
+
+from costbank.bank import Bank
+from costbank.errors import ShapeError, TokenizerError, UsageError
+from costbank.loss.costs.base import Costs
+from costbank.loss.costs.dense import DenseCosts, LowRankCosts
+from costbank.loss.costs.neighbors import NeighborCosts
+from costbank.vocab import Vocab
+
+__all__ = ["FORMS", "open_costs"]
+
+FORMS = ("dense", "low-rank", "neighbors")
+
+# About a minute on two cores.
+_MEASURED_PRODUCTS = 5e12
+
+
+def open_costs(
+    bank: Bank,
+    form: str = "dense",
+    *,
+    rank: int = 256,
+    k: int | None = None,
+    vocab_size: int | None = None,
+    vocab: Vocab | None = None,
+    measure: bool | None = None,
+    device: torch.device | str | None = None,
+) -> Costs:
+    """Load a bank's costs for training.
+
+    Args:
+        bank: its row i is token id i.
+        form: `dense`: exact. `low-rank`: by `rank` dimensions, with the largest error that a cost may have.
+            `neighbors`: by each token's `k` nearest and a mean for all others, with the largest error.
+        rank: for `low-rank`.
+        k: for `neighbors`; not given: as many as the bank's table has.
+        vocab_size: the width of the logits where it is not the bank's. Ids past the bank's (the padding of a model's
+            head) cost 1 to every token. Fewer ids drop the bank's last rows.
+        vocab: that of the model's tokenizer, which must be the one that the bank was made for.
+        measure: for `neighbors`, find the largest error by computing all costs once; not given: up to 5e12 products.
+        device: where to put them.
+
+    Raises:
+        UsageError: the form is none of these, or the bank's table is too narrow for k.
+        ShapeError: `vocab_size`, `rank` or `k` is out of range.
+        TokenizerError: the bank was made for another tokenizer.
+    """
+    if form not in FORMS:
+        raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
+    if vocab is not None:
+        _check_vocab(bank, vocab)
+    dense = _dense(bank, vocab_size)
+    if form == "dense":
+        costs: Costs = dense
+    elif form == "low-rank":
+        costs = LowRankCosts.project(dense.to(device), min(rank, bank.dim) if rank == 256 else rank)
+    else:
+        costs = _neighbors(bank, dense, k, measure)
+    return costs.to(device)
+
+
+def _dense(bank: Bank, vocab_size: int | None) -> DenseCosts:
+    width = bank.size if vocab_size is None else vocab_size
+    if width < 1:
+        raise ShapeError(f"vocab_size is {width}", "give the width of the logits")
+    rows = np.zeros((width, bank.dim), np.float32)
+    rows[: bank.size] = bank.vectors(slice(0, width))
+    return DenseCosts(torch.from_numpy(rows), bank=f"{bank.name}@{bank.id}")
+
+
+def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | None) -> NeighborCosts:
+    table = bank.neighbors
+    k = table.k if k is None else k
+    if not 1 <= k <= table.k:
+        raise UsageError(
+            f"k is {k}, and the table of {dense.bank} has {table.k} neighbors a token",
+            f"give 1 to {table.k}, or build the bank with --set neighbors.k={max(k, 1)}"
+            if table.k
+            else "build the bank with --set neighbors.k=64, or take form='dense'",
+        )
+    width = dense.vocab_size
+    ids = np.full((width, k), -1, np.int32)
+    costs = np.full((width, k), np.inf, np.float32)
+    ids[: bank.size], costs[: bank.size] = table.ids[:width, :k], table.costs[:width, :k]
+    # Where the logits are narrower, a neighbor may be a token that they do not have.
+    gone = ids >= width
+    ids[gone], costs[gone] = -1, np.inf
+    if measure is None:
+        measure = float(width) ** 2 * bank.dim <= _MEASURED_PRODUCTS
+    return NeighborCosts.from_table(dense, torch.from_numpy(ids), torch.from_numpy(costs), measure)
+
+
+def _check_vocab(bank: Bank, vocab: Vocab) -> None:
+    if vocab.fingerprint == bank.manifest.tokenizer.fingerprint:
+        return
+    shared = min(vocab.size, bank.size)
+    differing = [i for i in range(shared) if vocab.token(i) != bank.vocab.token(i)]
+    # Past the shared ids one of the two may have padding, which stands for no bytes.
+    if (
+        not differing
+        and vocab.offsets[-1] == vocab.offsets[shared]
+        and bank.vocab.offsets[-1] == (bank.vocab.offsets[shared])
+    ):
+        return
+    shown = ", ".join(f"{i} ({vocab.display(i)} there, {bank.vocab.display(i)} here)" for i in differing[:3])
+    raise TokenizerError(
+        f"the tokenizer has {vocab.size:,} tokens, and {bank.name}@{bank.id} was made for another of {bank.size:,}"
+        + (f"; {len(differing):,} ids differ, the first: {shown}" if differing else ""),
+        "build a bank for this tokenizer; costbank build --source transfer makes one from this bank",
+    )

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from costbank.bank import Bank
+from costbank.errors import ShapeError, TokenizerError, UsageError
+from costbank.loss import DenseCosts, LowRankCosts, NeighborCosts
+from costbank.vocab import TokenStatus, Vocab
+
+
+@pytest.fixture
+def exact(costs: DenseCosts) -> torch.Tensor:
+    """[label, token] costs."""
+    return costs.rows(torch.arange(costs.vocab_size))
+
+
+def test_a_bank_opens_in_each_form(news_bank: Bank):
+    assert isinstance(news_bank.costs(), DenseCosts)
+    assert isinstance(news_bank.costs("low-rank", rank=8), LowRankCosts)
+    assert isinstance(news_bank.costs("neighbors", k=5), NeighborCosts)
+    for form in ("dense", "low-rank", "neighbors"):
+        costs = news_bank.costs(form)
+        assert costs.vocab_size == news_bank.size
+        assert costs.bank == f"{news_bank.name}@{news_bank.id}"
+        assert costs.pin.startswith(f"{costs.bank} {form}")
+        assert form.split("-")[0] in repr(costs).lower()
+
+
+def test_pins_tell_forms_apart(news_bank: Bank):
+    opened = [("dense", {}), ("low-rank", {"rank": 8}), ("low-rank", {"rank": 9}), ("neighbors", {"k": 5})]
+    assert len({news_bank.costs(form, **settings).pin for form, settings in opened}) == 4
+
+
+def test_dense_costs_are_the_banks(news_bank: Bank):
+    labels = np.array([3, 300, 1_500])
+    expected = news_bank.cost_matrix(labels, np.arange(news_bank.size))
+    assert np.allclose(news_bank.costs().rows(torch.from_numpy(labels)).numpy(), expected, atol=2e-7)
+
+
+def test_no_cost_of_low_rank_is_further_off_than_told(costs: DenseCosts, exact):
+    for rank in range(1, 7):
+        low = LowRankCosts.project(costs, rank)
+        off = (low.rows(torch.arange(37)) - exact).abs()
+        assert off.max() <= low.largest_error + 1e-6
+        assert off.sum() / (37 * 36) == pytest.approx(low.mean_error, abs=1e-6)
+    assert low.largest_error < 1e-6
+
+
+def test_low_rank_keeps_what_matters_most(generator):
+    """Rows that lie in three dimensions of twenty are kept whole by three."""
+    rows = torch.randn(50, 3, generator=generator) @ torch.randn(3, 20, generator=generator)
+    costs = DenseCosts(functional.normalize(rows, dim=1))
+    low = LowRankCosts.project(costs, 3)
+    assert low.vectors.shape == (50, 3)
+    assert low.largest_error < 1e-6
+    assert torch.allclose(low.rows(torch.arange(50)), costs.rows(torch.arange(50)), atol=1e-6)
+
+
+def _nearest(exact: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    far = exact.clone().fill_diagonal_(torch.inf)
+    costs, ids = far.topk(k, largest=False)
+    return ids, costs
+
+
+@pytest.mark.parametrize("k", [1, 5, 36])
+def test_far_costs_are_means_and_deviations_are_largest(costs: DenseCosts, exact, k: int):
+    ids, near = _nearest(exact, k)
+    neighbors = NeighborCosts.from_table(costs, ids, near, measure=True, block_rows=10)
+    bounded = NeighborCosts.from_table(costs, ids, near, measure=False)
+    for t in range(37):
+        others = [i for i in range(37) if i != t and i not in ids[t].tolist()]
+        if others:
+            assert neighbors.far[t] == pytest.approx(exact[t, others].mean().item(), abs=1e-6)
+            assert neighbors.deviation[t] == pytest.approx(
+                (exact[t, others] - neighbors.far[t]).abs().max().item(), abs=1e-6
+            )
+        else:
+            assert neighbors.deviation[t] == 0
+        assert bounded.deviation[t] >= neighbors.deviation[t] - 1e-6
+
+
+def test_neighbors_that_narrow_logits_do_not_have_are_left_out(news_bank: Bank):
+    costs = news_bank.costs("neighbors", vocab_size=1_000)
+    assert costs.ids.shape[0] == 1_000
+    assert costs.ids.max() < 1_000
+    assert (costs.ids < 0).any()
+    assert torch.isfinite(costs.costs).all()
+
+
+def test_wide_logits_have_padding_that_costs_one(news_bank: Bank):
+    wide = news_bank.costs(vocab_size=2_048)
+    assert (wide.rows(torch.tensor([5]))[0, 2_000:] == 1).all()
+    near = news_bank.costs("neighbors", vocab_size=2_048)
+    assert near.far[2_000:] == pytest.approx(1.0)
+
+
+def test_half_precision_vectors_leave_a_label_at_no_cost(costs: DenseCosts):
+    half = costs.to(dtype=torch.bfloat16)
+    rows = half.rows(torch.arange(37))
+    assert (rows.diagonal() == 0).all()
+    assert (rows - costs.rows(torch.arange(37))).abs().max() < 0.02
+    assert "bfloat16" in half.error
+    assert half.bank == costs.bank
+
+
+def test_what_cannot_be_opened_is_refused(news_bank: Bank):
+    with pytest.raises(UsageError, match="form is 'exact'"):
+        news_bank.costs("exact")
+    with pytest.raises(ShapeError, match="rank is 25"):
+        news_bank.costs("low-rank", rank=25)
+    with pytest.raises(UsageError, match="k is 65"):
+        news_bank.costs("neighbors", k=65)
+    with pytest.raises(ShapeError, match="vocab_size is 0"):
+        news_bank.costs(vocab_size=0)
+
+
+def test_a_bank_of_another_tokenizer_is_refused(news_bank: Bank):
+    vocab = news_bank.vocab
+    assert news_bank.costs(vocab=vocab).vocab_size == 2_000
+    assert news_bank.costs(vocab=vocab.padded(2_048), vocab_size=2_048).vocab_size == 2_048
+    tokens = [vocab.token(i) for i in range(vocab.size)]
+    swapped = Vocab.from_tokens([*tokens[:9], tokens[10], tokens[9], *tokens[11:]], [TokenStatus.OK] * vocab.size)
+    with pytest.raises(TokenizerError, match=r"2 ids differ, the first: 9 \(") as caught:
+        news_bank.costs(vocab=swapped)
+    assert "transfer" in caught.value.hint
+    with pytest.raises(TokenizerError, match="1,999 tokens"):
+        news_bank.costs(vocab=Vocab.from_tokens(tokens[:-1], [TokenStatus.OK] * 1_999))
