@@ -1,8 +1,8 @@
 """Which tokens the columns of a block stand for: all of them, or this process's slice of the vocabulary.
 
 Processes that share a vocabulary exchange statistics of rows, once for a block and never a tensor of the block's width.
-Each sends, for each token, the log-sum-exp of its wrong tokens' logits, the label's logit if it has it, its best rival
-of the label, and what the objective sums over its columns.
+Each sends, for each token, its largest logit, the sum of its wrong tokens' exponentials below that, the label's logit
+if it has it, and what the objective sums over its columns; where parts are asked for also the label's best rival.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,8 @@ class Columns:
     def merge(
         self,
         target: Float[Tensor, "n"],
-        lse: Float[Tensor, "n"],
+        top: Float[Tensor, "n"],
+        peak: Float[Tensor, "n"],
         miss: Float[Tensor, "n"],
         rival: Float[Tensor, "n"] | None,
         measures: tuple[Tensor, ...],
@@ -102,31 +103,37 @@ class Columns:
         """Statistics over the whole vocabulary from those of the columns here.
 
         Args:
-            target: the label's logit, −inf where it is not here.
-            lse: of the logits here.
-            miss: the wrong tokens' share of the softmax over the columns here.
+            target: the label's logit less `top`, −inf where it is not here.
+            top: the largest logit here.
+            peak: its share of the softmax over the columns here.
+            miss: the wrong tokens' share of that softmax.
             rival: see `rival`.
-            measures: each a mean over the columns here, weighted by that softmax.
+            measures: each a sum over the wrong tokens here, weighted by that softmax.
 
         Returns:
             The statistics, and the measures weighted by the softmax over all.
         """
         if self.gather is None:
+            ce = torch.where(miss < 0.5, -torch.log1p(-miss), -target - torch.log(peak))
             correct = miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype)
-            ce = torch.where(miss < 0.5, -torch.log1p(-miss), lse - target)
-            return Rows(ce, lse, torch.exp(target - lse), miss, None, correct), measures
-        lost = torch.zeros_like(miss) if rival is None else rival
-        mine = torch.stack([lse + torch.log(miss), target, lost, *(measure / miss for measure in measures)])
-        every = self.gather(mine)
-        wrong, target = every[:, 0], every[:, 1].amax(dim=0)
-        lse = torch.logsumexp(torch.cat([wrong, target[None]]), dim=0)
-        shares = torch.exp(wrong - lse)
-        total = shares.sum(dim=0)
-        ce = torch.where(total < 0.5, -torch.log1p(-total), lse - target)
-        ranks = torch.arange(len(every), device=target.device)[:, None]
-        owner = every[:, 1].argmax(dim=0)
-        stands = torch.where(ranks <= owner, every[:, 2] < target, every[:, 2] <= target)
-        scale = torch.where(miss > 0, shares[self.rank] / miss, 0.0)
-        # A process without a wrong token's mass sends 0/0, of which it has no share.
+            return Rows(ce, top - torch.log(peak), torch.exp(-ce), miss, None, correct), measures
+        others = () if rival is None else (rival,)
+        every = self.gather(
+            torch.stack([top, miss / peak, target + top, *(measure / miss for measure in measures), *others])
+        )
+        tops, sums, targets = every[:, 0], every[:, 1], every[:, 2]
+        target, top = targets.amax(dim=0), tops.amax(dim=0)
+        shares = sums * torch.exp(tops - top)
+        whole = shares.sum(dim=0) + torch.exp(target - top)
+        shares = shares / whole
+        wrong = shares.sum(dim=0)
+        ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), top - target + torch.log(whole))
+        correct = miss.new_empty(0)
+        if rival is not None:
+            ranks = torch.arange(len(every), device=target.device)[:, None]
+            stands = torch.where(ranks <= targets.argmax(dim=0), every[:, -1] < target, every[:, -1] <= target)
+            correct = stands.all(dim=0).to(miss.dtype)
+        # A process without a wrong token's mass sends 0/0, and has no share of the sum.
         merged = tuple((shares * torch.nan_to_num(every[:, 3 + i])).sum(dim=0) for i in range(len(measures)))
-        return Rows(ce, lse, torch.exp(target - lse), total, scale, stands.all(dim=0).to(miss.dtype)), merged
+        scale = torch.where(miss > 0, shares[self.rank] / miss, 0.0)
+        return Rows(ce, top + torch.log(whole), torch.exp(-ce), wrong, scale, correct), merged

@@ -194,10 +194,10 @@ class DenseLog(Objective):
         target = scores.gather(1, label.column)[:, 0]
         top = similar.amax(dim=1)
         torch.softmax(similar, dim=1, out=similar)
-        lse = top - torch.log(similar.amax(dim=1))
+        peak = similar.amax(dim=1)
         self.drawn = self.block.columns.without_label_(similar, label)
         self.miss = self.drawn.sum(dim=1)
-        self.ce = torch.where(self.miss < 0.5, -torch.log1p(-self.miss), lse - target)
+        self.ce = torch.where(self.miss < 0.5, -torch.log1p(-self.miss), top - target - torch.log(peak))
 
     def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
         del measures
@@ -217,7 +217,8 @@ class NeighborLog(NearbyObjective):
         power = self.block.options.log_power
         self.similar = (1.0 - self.near_costs).clamp_min(0.0).pow(power)
         self.similar_far = (1.0 - self.far).clamp_min(0.0).pow(power)
-        self.logits = torch.where(self.here, scores.gather(1, self.near), -torch.inf)
+        ahead = scores.gather(1, self.near) - scores.gather(1, label.column)
+        self.ahead = torch.where(self.here, ahead, -torch.inf) + torch.log(self.similar)
 
     def measure(self, wrong: Tensor) -> tuple[Tensor, ...]:
         self.masses = self.mass(wrong)
@@ -227,15 +228,19 @@ class NeighborLog(NearbyObjective):
         near = measures[0]
         far = (rows.miss - near).clamp_min(0.0)
         unlike = self.unlike = ((1 - self.similar) * self.masses).sum(dim=1) + (1 - self.similar_far) * far
+        total = rows.hit + self.similar_far * far + (self.similar * self.masses).sum(dim=1)
+        # Sums that float32 cannot hold are taken as logarithms, which have fewer digits where it can.
         terms = [-rows.ce[:, None], (torch.log(self.similar_far) + torch.log(far))[:, None],
-                 self.logits - rows.lse[:, None] + torch.log(self.similar)]  # fmt: skip
-        return torch.where(unlike < 0.5, -torch.log1p(-unlike), -torch.logsumexp(torch.cat(terms, dim=1), dim=1))
+                 self.ahead - rows.ce[:, None]]  # fmt: skip
+        lost = -torch.logsumexp(torch.cat(terms, dim=1), dim=1)
+        return torch.where(unlike < 0.5, -torch.log1p(-unlike), torch.where(total > 1e-30, -torch.log(total), lost))
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         # Far tokens that share in a sum this small hold no probability that float32 knows of.
         lift = torch.exp(value.clamp_max(80.0))
         far = weight * self.similar_far * lift
-        drawn = torch.exp(self.logits - rows.lse[:, None] + torch.log(self.similar) + value[:, None])
+        drawn = torch.where(value[:, None] < 50.0, self.masses * self.similar * lift[:, None],
+                            torch.exp(self.ahead + (value - rows.ce)[:, None]))  # fmt: skip
         drawn_far = far[:, None] * self.masses - weight[:, None] * drawn
         wrong.mul_((scale + weight - far)[:, None])
         self.add_(wrong, drawn_far)

@@ -106,22 +106,29 @@ def block_loss(
     slope = _cap_(scores, options, workspace if plan.with_gradient else None)
     objective = objective_of(plan.costs, options, columns, workspace)
     label = columns.place(labels)
-    target = columns.at_label(scores, label)
-    mean_logit = scores.mean(dim=1) if options.label_smoothing else None
     rival = columns.rival(scores, label) if plan.with_parts else None
-    objective.read(scores, labels, label)
-
+    # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
+    # digits of whatever is added to it.
     top = scores.amax(dim=1)
+    scores.sub_(top[:, None])
+    if options.temperature != 1.0:
+        scores.div_(options.temperature)
+        top = top / options.temperature
+        rival = None if rival is None else rival / options.temperature
+    target = columns.at_label(scores, label)
+    # Cross-entropy to the uniform distribution, less that to the label.
+    excess = target - scores.mean(dim=1) if options.label_smoothing else None
+    objective.read(scores, labels, label)
     torch.softmax(scores, dim=1, out=scores)
-    lse = top - torch.log(scores.amax(dim=1))
+    peak = scores.amax(dim=1)
     wrong = columns.without_label_(scores, label)
     measures = objective.measure(wrong)
-    rows, measures = columns.merge(target, lse, wrong.sum(dim=1), rival, measures)
+    rows, measures = columns.merge(target, top, peak, wrong.sum(dim=1), rival, measures)
 
     value = objective.value(rows, measures)
     ce = rows.ce
-    if mean_logit is not None:
-        ce = torch.lerp(ce, rows.lse - mean_logit, options.label_smoothing)
+    if excess is not None:
+        ce = ce + options.label_smoothing * excess
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
@@ -153,16 +160,15 @@ def _gradient_(wrong, label, rows: Rows, value, ce_weight, emd_weight, by_token,
 
 
 def _cap_(scores: Tensor, options: EMOOptions, workspace: Workspace | None) -> Tensor | None:
-    """Softcap and temperature in place; the softcap's slope, where the gradient will need it."""
+    """The softcap in place; its slope, where the gradient will need it."""
+    if options.softcap is None:
+        return None
     slope = None
-    if options.softcap is not None:
-        scores.div_(options.softcap).tanh_()
-        if workspace is not None:
-            slope = workspace.take("slope", len(scores))
-            torch.mul(scores, scores, out=slope).neg_().add_(1.0)
-        scores.mul_(options.softcap)
-    if options.temperature != 1.0:
-        scores.div_(options.temperature)
+    scores.div_(options.softcap).tanh_()
+    if workspace is not None:
+        slope = workspace.take("slope", len(scores))
+        torch.mul(scores, scores, out=slope).neg_().add_(1.0)
+    scores.mul_(options.softcap)
     return slope
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from costbank.loss import DenseCosts
+from costbank.loss import DenseCosts, NeighborCosts
 
 
 @pytest.fixture
@@ -16,6 +16,15 @@ def costs(generator: torch.Generator) -> DenseCosts:
     rows = torch.nn.functional.normalize(torch.randn(37, 6, generator=generator), dim=1)
     rows[[4, 9]] = 0
     return DenseCosts(rows)
+
+
+@pytest.fixture
+def neighbors(costs: DenseCosts) -> NeighborCosts:
+    """The 8 nearest of each token; tokens 4 and 9 have none."""
+    near, ids = costs.rows(torch.arange(37)).fill_diagonal_(torch.inf).topk(8, largest=False)
+    ids[[4, 9]], near[[4, 9]] = -1, torch.inf
+    ids[(ids == 4) | (ids == 9)] = -1
+    return NeighborCosts.from_table(costs, ids, near, measure=True)
 
 
 @pytest.fixture

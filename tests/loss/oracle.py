@@ -1,37 +1,97 @@
-"""The EMO loss as its definition reads: float64, one token after the other, a whole cost matrix, autograd."""
+"""The losses as their definitions read: float64, one token after the other, a whole cost matrix, autograd."""
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def cost_matrix(vectors: Tensor) -> Tensor:
-    rows = vectors.double()
-    costs = torch.empty(len(rows), len(rows), dtype=torch.float64)
-    for i in range(len(rows)):
-        for t in range(len(rows)):
-            costs[i, t] = 0.0 if i == t else 1.0 - (rows[i] * rows[t]).sum()
-    return costs
+from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts
 
 
-def token_losses(
-    logits: Tensor, labels: Tensor, vectors: Tensor, mixing: str, weight: float = 1.0, ignore_index: int = -100
-) -> Tensor:
-    costs = cost_matrix(vectors)
+def cost_matrix(costs: Costs | None, size: int) -> Tensor:
+    """[token, label] in float64; for neighbors, the mean for all tokens that are none."""
+    if costs is None:
+        return 1 - torch.eye(size, dtype=torch.float64)
+    matrix = torch.empty(size, size, dtype=torch.float64)
+    if isinstance(costs, DenseCosts):
+        rows = costs.vectors.double()
+        for i in range(size):
+            for t in range(size):
+                matrix[i, t] = 1.0 - (rows[i] * rows[t]).sum()
+    else:
+        assert isinstance(costs, NeighborCosts)
+        for t in range(size):
+            matrix[:, t] = costs.far[t]
+            for i, cost in zip(costs.ids[t].tolist(), costs.costs[t].tolist(), strict=True):
+                if i >= 0:
+                    matrix[i, t] = cost
+    return matrix.fill_diagonal_(0.0)
+
+
+def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
+    p, paid = log_p.exp(), matrix[:, label]
+    match options.objective:
+        case "emo":
+            return (p * paid).sum()
+        case "delta":
+            return 1 - p[label]
+        case "log":
+            return -torch.logsumexp(log_p + (1 - paid).clamp_min(0).pow(options.log_power).log(), 0)
+        case "gibbs":
+            energies = -paid / options.gibbs_temperature
+            if isinstance(costs, NeighborCosts):
+                near = [label, *(i for i in costs.ids[label].tolist() if i >= 0)]
+                energies = torch.full_like(energies, -torch.inf).index_put((torch.tensor(near),), energies[near])
+            return -(torch.softmax(energies, 0) * log_p).sum()
+        case "kernel":
+            assert isinstance(costs, DenseCosts)
+            rows = costs.vectors.double()
+            return ((p[:, None] * rows).sum(0) - rows[label]).square().sum() / 2
+        case "d2gpo":
+            assert isinstance(costs, NeighborCosts)
+            density = torch.zeros_like(p)
+            for rank, i in enumerate([label, *(i for i in costs.ids[label].tolist() if i >= 0)]):
+                density[i] = math.exp(-((rank / options.d2gpo_std) ** 2) / 2) / options.d2gpo_std / math.sqrt(math.tau)
+            return -(torch.softmax(density / options.d2gpo_temperature, 0) * log_p).sum()
+    return p.sum() * 0
+
+
+def token_losses(logits: Tensor, labels: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
+    """[n] losses in float64, 0 for ignored tokens; differentiable."""
+    matrix = cost_matrix(costs, logits.shape[1])
     losses = []
     for row, label in zip(logits.double(), labels.tolist(), strict=True):
-        if label == ignore_index:
-            losses.append(row.sum() * 0)
+        if label == options.ignore_index:
+            losses.append(torch.nan_to_num(row).sum() * 0)
             continue
-        log_p = torch.log_softmax(row, dim=0)
-        ce = -log_p[label]
-        k = (log_p.exp() * costs[:, label]).sum()
-        ratio1, ratio2 = (ce / (k + 1e-10)).detach(), (k / (ce + 1e-10)).detach()
-        losses.append(
-            {
-                "fixed": ce + weight * k,
-                "emo1": (ce + ratio1 * k) / 2,
-                "emo1_clamped": (ce + min(ratio1, torch.tensor(3.0, dtype=torch.float64)) * k) / 2,
-                "emo2": ratio2 * ce + k,
-            }[mixing]
-        )
+        losses.append(_token_loss(row, label, matrix, costs, options))
     return torch.stack(losses)
+
+
+def _token_loss(row: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
+    if options.softcap is not None:
+        row = options.softcap * torch.tanh(row / options.softcap)
+    row = row / options.temperature
+    log_p = torch.log_softmax(row, dim=0)
+    ce, hit = -log_p[label], log_p[label].exp().detach()
+    if options.label_smoothing:
+        ce = (1 - options.label_smoothing) * ce - options.label_smoothing * log_p.mean()
+    value = _value(log_p, label, matrix, costs, options)
+    shown = value + hit if options.target_mass == "detached" else value
+    ratio1, ratio2 = (ce / (shown + 1e-10)).detach(), (shown / (ce + 1e-10)).detach()
+    weight: Any = options.weight
+    mixed = {
+        "fixed": ce + weight * shown,
+        "interpolate": (1 - weight) * ce + weight * shown,
+        "emo1": (ce + ratio1 * shown) / 2,
+        "emo1_clamped": (ce + ratio1.clamp_max(3) * shown) / 2,
+        "emo2": ratio2 * ce + shown,
+    }[options.mixing]
+    if options.objective == "ce":
+        mixed = ce
+    elif options.objective == "tailr":
+        mixed = ce * (hit / (options.tailr_gamma + (1 - options.tailr_gamma) * hit)).clamp_min(options.tailr_least)
+    elif options.objective == "mixce":
+        mixed = ce * (options.mixce_ratio + (1 - options.mixce_ratio) * hit)
+    return mixed + options.z_loss * torch.logsumexp(row, 0) ** 2

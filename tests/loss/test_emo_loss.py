@@ -22,7 +22,7 @@ def _value_and_gradient(
 
 def _oracle(logits: Tensor, labels: Tensor, costs: DenseCosts, mixing: str) -> tuple[Tensor, Tensor]:
     leaf = logits.double().requires_grad_()
-    losses = token_losses(leaf, labels, costs.vectors, mixing)
+    losses = token_losses(leaf, labels, costs, EMOOptions(mixing=mixing))
     loss = losses.sum() / max(1, int((labels != -100).sum()))
     (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient

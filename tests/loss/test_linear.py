@@ -1,0 +1,284 @@
+"""The linear form is the form of full logits, with less memory and the gradients of hidden states and head."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from costbank.bank import Bank
+from costbank.errors import ShapeError, UsageError
+from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
+from tests.loss.oracle import token_losses
+from tests.loss.test_objectives import EACH
+
+OPTIONS = EMOOptions(chunk_rows=7)
+
+
+@pytest.fixture
+def head(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states [29, 11], a weight [37, 11], and a bias."""
+    return (
+        torch.randn(29, 11, generator=generator),
+        torch.randn(37, 11, generator=generator),
+        torch.randn(37, generator=generator),
+    )
+
+
+@pytest.fixture
+def of_form(costs, neighbors) -> dict[str, Costs | None]:
+    return {"dense": costs, "neighbors": neighbors, "none": None}
+
+
+def leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [tensor.to(dtype, copy=True).requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_every_objective_is_that_of_full_logits(head, labels, of_form, options: EMOOptions, form: str):
+    ours, theirs = leaves(head), leaves(head)
+    options = replace(options, chunk_rows=7)
+    loss = linear_emo_loss(ours[0], ours[1], labels, of_form[form], options, bias=ours[2])
+    expected = emo_loss(functional.linear(*theirs), labels, of_form[form], options)
+    assert torch.allclose(loss, expected, rtol=1e-6)
+    for mine, other in zip(torch.autograd.grad(loss, ours), torch.autograd.grad(expected, theirs), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-6 * other.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mixing", ["emo1_clamped", "emo2", "fixed"])
+def test_errors_are_within_those_of_the_same_type(head, labels, costs, mixing: str, dtype: torch.dtype):
+    """No further from float64 than the definition computed in the same type, and a tolerance."""
+    options = EMOOptions(mixing=mixing, chunk_rows=7, reduction="sum")
+    rounded = [tensor.to(dtype) for tensor in head]
+    exact, same, ours = (
+        leaves(tuple(rounded), torch.float64),
+        leaves(tuple(rounded), dtype),
+        leaves(tuple(rounded), dtype),
+    )
+    truth = token_losses(functional.linear(*exact), labels, costs, options).sum()
+    reference = token_losses(functional.linear(*same).float(), labels, costs, options).sum()
+    loss = linear_emo_loss(ours[0], ours[1], labels, costs, options, bias=ours[2])
+    forward, backward = (1e-5, 5e-4) if dtype == torch.float32 else (1e-2, 1e-2)
+    assert loss.dtype == torch.float32
+    assert (loss - truth).abs() <= (reference - truth).abs() + forward * truth.abs()
+    true_grads = torch.autograd.grad(truth, exact)
+    for mine, other, right in zip(
+        torch.autograd.grad(loss, ours), torch.autograd.grad(reference, same), true_grads, strict=True
+    ):
+        assert mine.dtype == dtype
+        size = right.abs().max()
+        assert (mine - right).abs().max() <= (other - right).abs().max() + backward * size
+
+
+@pytest.mark.parametrize("wanted", [w for w in product([True, False], repeat=3) if any(w)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_only_the_gradients_that_are_wanted_are_made(head, labels, costs, wanted, reduction: str):
+    options = replace(OPTIONS, reduction=reduction)
+    every, some = leaves(head), leaves(head)
+    for tensor, needed in zip(some, wanted, strict=True):
+        tensor.requires_grad_(needed)
+    full = linear_emo_loss(every[0], every[1], labels, costs, options, bias=every[2])
+    part = linear_emo_loss(some[0], some[1], labels, costs, options, bias=some[2])
+    full.sum().backward()
+    part.sum().backward()
+    for mine, other, needed in zip(some, every, wanted, strict=True):
+        assert (mine.grad is not None) == needed
+        if needed:
+            assert torch.equal(mine.grad, other.grad)
+
+
+def test_nothing_wanted_keeps_nothing(head, labels, costs):
+    assert not linear_emo_loss(*head[:2], labels, costs).requires_grad
+    with torch.no_grad():
+        assert not linear_emo_loss(*leaves(head[:2]), labels, costs).requires_grad
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 7, 22, 1_000])
+def test_the_size_of_blocks_changes_nothing(head, labels, costs, chunk_rows: int):
+    ours, whole = leaves(head[:2]), leaves(head[:2])
+    loss = linear_emo_loss(*ours, labels, costs, replace(OPTIONS, chunk_rows=chunk_rows))
+    expected = linear_emo_loss(*whole, labels, costs)
+    assert torch.allclose(loss, expected, rtol=1e-6)
+    for mine, other in zip(torch.autograd.grad(loss, ours), torch.autograd.grad(expected, whole), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0**16])
+def test_each_tokens_gradient_has_its_own_factor(head, labels, costs, generator, factor: float):
+    """A gradient that was summed over tokens already could not follow."""
+    factors = factor * torch.rand(29, generator=generator)
+    ours, theirs = leaves(head[:2]), leaves(head[:2])
+    options = replace(OPTIONS, reduction="none")
+    (linear_emo_loss(*ours, labels, costs, options) * factors).sum().backward()
+    (emo_loss(theirs[0] @ theirs[1].T, labels, costs, options) * factors).sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine.grad, other.grad, rtol=1e-4, atol=1e-7 * factor)
+
+
+def test_what_comes_after_the_loss_scales_the_gradient(head, labels, costs):
+    plain, scaled = leaves(head[:2]), leaves(head[:2])
+    linear_emo_loss(*plain, labels, costs).backward()
+    (3 * linear_emo_loss(*scaled, labels, costs) - 1).backward()
+    for mine, other in zip(scaled, plain, strict=True):
+        assert torch.allclose(mine.grad, 3 * other.grad)
+
+
+def test_half_precision_gradients_survive_a_scaler(head, labels, costs):
+    """Neither a small share of a large batch nor a factor of 2^16 may be lost or overflow on the way into float16."""
+    many = [head[0].repeat(3_000, 1), head[1]]
+    ours, wide = [t.half().requires_grad_() for t in many], leaves(tuple(t.half().float() for t in many))
+    labels = labels.repeat(3_000)
+    (linear_emo_loss(*ours, labels, costs) * 2.0**16).backward()
+    (linear_emo_loss(*wide, labels, costs) * 2.0**16).backward()
+    for mine, other in zip(ours, wide, strict=True):
+        assert torch.isfinite(mine.grad).all()
+        assert (mine.grad - other.grad).abs().max() <= 4e-3 * other.grad.abs().max()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_second_backward_pass_is_as_good_as_the_first(head, labels, costs, reduction: str):
+    ours = leaves(head[:2])
+    loss = linear_emo_loss(*ours, labels, costs, replace(OPTIONS, reduction=reduction)).sum()
+    first = torch.autograd.grad(loss, ours, retain_graph=True)
+    second = torch.autograd.grad(2 * loss, ours)
+    for one, two in zip(first, second, strict=True):
+        assert torch.allclose(2 * one, two)
+
+
+def test_weights_of_tokens_weigh_the_mean(head, labels, costs, generator):
+    weights = torch.rand(29, generator=generator)
+    each = linear_emo_loss(*head[:2], labels, costs, replace(OPTIONS, reduction="none"))
+    kept = labels != -100
+    ours, theirs = leaves(head[:2]), leaves(head[:2])
+    loss = linear_emo_loss(*ours, labels, costs, OPTIONS, token_weights=weights)
+    assert torch.allclose(loss, (each * weights)[kept].sum() / weights[kept].sum())
+    expected = emo_loss(theirs[0] @ theirs[1].T, labels, costs, OPTIONS, token_weights=weights)
+    for mine, other in zip(torch.autograd.grad(loss, ours), torch.autograd.grad(expected, theirs), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-7)
+    assert linear_emo_loss(*head[:2], labels, costs, token_weights=torch.zeros(29)) == 0
+
+
+def test_shifted_labels_are_the_next_positions(head, labels, costs, generator):
+    hidden, ids = head[0][:28].reshape(4, 7, 11), torch.randint(0, 37, (4, 7), generator=generator)
+    weights = torch.rand(4, 7, generator=generator)
+    shifted = linear_emo_loss(hidden, head[1], ids, costs, replace(OPTIONS, shift=True), token_weights=weights)
+    by_hand = linear_emo_loss(hidden[:, :-1], head[1], ids[:, 1:], costs, OPTIONS, token_weights=weights[:, 1:])
+    assert torch.allclose(shifted, by_hand)
+    each = linear_emo_loss(hidden, head[1], ids, costs, replace(OPTIONS, shift=True, reduction="none"))
+    assert each.shape == (4, 7)
+    assert (each[:, -1] == 0).all()
+    assert torch.equal(emo_loss(hidden @ head[1].T, ids, costs, replace(OPTIONS, shift=True)),
+                       emo_loss(hidden[:, :-1] @ head[1].T, ids[:, 1:], costs, OPTIONS))  # fmt: skip
+
+
+def test_parts_are_those_of_full_logits(head, labels, costs, neighbors):
+    for of in (costs, neighbors):
+        parts = linear_emo_loss(*head[:2], labels, of, OPTIONS, parts=True).parts
+        expected = emo_loss(head[0] @ head[1].T, labels, of, OPTIONS, parts=True).parts
+        for mine, other in zip(parts, expected, strict=True):
+            assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+            assert not mine.requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_batches_without_a_token_to_learn_from(head, costs, reduction: str):
+    options = replace(OPTIONS, reduction=reduction)
+    ours = leaves(head[:2])
+    spoilt = (ours[0] + torch.nan, ours[1])
+    loss = linear_emo_loss(*spoilt, torch.full((29,), -100), costs, options).sum()
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, ours[1:]))
+    none = torch.empty(0, 11, requires_grad=True)
+    empty = linear_emo_loss(none, ours[1], torch.empty(0, dtype=torch.long), costs, options).sum()
+    assert empty == 0
+    empty.backward()
+    assert (ours[1].grad == 0).all()
+
+
+def test_autocast_takes_products_in_its_type_and_nothing_else(head, labels, costs):
+    ours, cast = leaves(head[:2]), leaves(tuple(t.bfloat16() for t in head[:2]), torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_emo_loss(*ours, labels, costs, OPTIONS)
+    expected = linear_emo_loss(*cast, labels, costs, OPTIONS)
+    loss.backward()
+    expected.backward()
+    assert torch.equal(loss, expected)
+    for mine, other in zip(ours, cast, strict=True):
+        assert mine.grad.dtype == torch.float32
+        assert torch.allclose(mine.grad, other.grad.float(), rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch's own, as it compiles
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_step_has_the_same_loss(head, labels, costs, backend: str):
+    linear, full = LinearEMOLoss(costs), EMOLoss(costs)
+    layer = nn.Linear(11, 11)
+
+    def step(hidden: Tensor, weight: Tensor) -> Tensor:
+        inputs = torch.tanh(layer(hidden))
+        return 2 * linear(inputs, weight, labels) + full(inputs @ weight.T, labels)
+
+    ours, theirs = leaves(head[:2]), leaves(head[:2])
+    loss = torch.compile(step, backend=backend)(*ours)
+    expected = step(*theirs)
+    loss.backward()
+    expected.backward()
+    assert torch.allclose(loss, expected)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine.grad, other.grad, atol=1e-6)
+
+
+def test_float64_accumulation_is_closer(head, labels, costs):
+    exact = linear_emo_loss(*(t.double() for t in head[:2]), labels, costs)
+    wide = linear_emo_loss(*head[:2], labels, costs, EMOOptions(accumulate="float64"))
+    assert wide.dtype == torch.float64
+    assert (wide - exact).abs() <= 1e-6 * exact
+
+
+def test_a_schedule_is_followed_by_step(head, labels, costs):
+    scheduled = LinearEMOLoss(costs, mixing="fixed", weight=Schedule(0.0, 2.0, steps=10, begin=5))
+    for step, weight in ((0, 0.0), (5, 0.0), (10, 1.0), (15, 2.0), (99, 2.0)):
+        expected = linear_emo_loss(*head[:2], labels, costs, EMOOptions(mixing="fixed", weight=weight))
+        assert torch.allclose(scheduled(*head[:2], labels, step=step), expected)
+    with pytest.raises(UsageError, match="no step is given") as caught:
+        scheduled(*head[:2], labels)
+    assert "step=n" in caught.value.hint
+    assert Schedule(0.0, 1.0, 10, shape="cosine").at(5) == pytest.approx(0.5)
+    assert Schedule(0.2, 1.0, 0, begin=3).at(3) == 1.0
+
+
+def test_what_does_not_fit_is_refused_in_words(head, labels, costs, news_bank: Bank):
+    hidden, weight, bias = head
+    with pytest.raises(ShapeError, match=r"\[29, 11\] with a weight of shape \[11, 37\]"):
+        linear_emo_loss(hidden, weight.T, labels, costs)
+    with pytest.raises(ShapeError, match=r"a bias of shape \[36\]"):
+        linear_emo_loss(hidden, weight, labels, costs, bias=bias[1:])
+    with pytest.raises(ShapeError, match=r"37 wide.*2,000 tokens"):
+        LinearEMOLoss(news_bank)(hidden, weight, labels)
+    with pytest.raises(UsageError, match=r"the weight torch\.bfloat16") as caught:
+        linear_emo_loss(hidden, weight.bfloat16(), labels, costs)
+    assert "autocast" in caught.value.hint
+    with pytest.raises(UsageError, match="weight on meta"):
+        linear_emo_loss(hidden, weight.to("meta"), labels, costs)
+    with pytest.raises(UsageError, match="costs on meta"):
+        linear_emo_loss(hidden, weight, labels, costs.to("meta"))
+    with pytest.raises(ShapeError, match=r"token_weights of shape \[28\]"):
+        linear_emo_loss(hidden, weight, labels, costs, token_weights=torch.ones(28))
+    with pytest.raises(UsageError, match="label 37 is neither"):
+        linear_emo_loss(hidden, weight, torch.where(labels == -100, 37, labels), costs)
+    with pytest.raises(UsageError, match="hold NaN or inf"):
+        linear_emo_loss(hidden * torch.inf, weight, labels, costs)
+
+
+def test_a_checkpoint_of_other_costs_is_refused(costs, neighbors):
+    saved = LinearEMOLoss(costs).state_dict()
+    LinearEMOLoss(costs).load_state_dict(saved)
+    with pytest.raises(UsageError, match=r"unnamed dense.*unnamed neighbors") as caught:
+        LinearEMOLoss(neighbors).load_state_dict(saved)
+    assert "on purpose" in caught.value.hint
+    model = nn.ModuleDict({"head": nn.Linear(2, 2), "loss": EMOLoss(costs)})
+    before = {name: value for name, value in model.state_dict().items() if not name.startswith("loss")}
+    model.load_state_dict(before)

@@ -1,0 +1,219 @@
+"""Every objective in every form of costs, with every option that changes the arithmetic, against definitions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from costbank.errors import UsageError
+from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts, emo_loss
+from tests.loss.oracle import token_losses
+
+PURE = {"mixing": "interpolate", "weight": 1.0}
+HALF = {"mixing": "fixed", "weight": 0.5}
+
+CASES = {
+    "emo": ({"objective": "emo", "mixing": "emo1"}, ("dense", "neighbors")),
+    "emo-pure": ({"objective": "emo", **PURE}, ("dense", "neighbors")),
+    "emo-mass": ({"objective": "emo", "target_mass": "detached"}, ("dense", "neighbors")),
+    "emo2-mass": ({"objective": "emo", "mixing": "emo2", "target_mass": "detached"}, ("dense", "neighbors")),
+    "delta": ({"objective": "delta", **HALF}, ("none",)),
+    "delta-emo1": ({"objective": "delta", "mixing": "emo1_clamped"}, ("none",)),
+    "log": ({"objective": "log", **HALF}, ("dense", "neighbors")),
+    "log-pure": ({"objective": "log", **PURE, "log_power": 2.5}, ("dense", "neighbors")),
+    "gibbs": ({"objective": "gibbs", "mixing": "interpolate", "weight": 0.3}, ("dense", "neighbors")),
+    "gibbs-hot": ({"objective": "gibbs", **PURE, "gibbs_temperature": 0.7}, ("dense", "neighbors")),
+    "kernel": ({"objective": "kernel", **HALF}, ("dense",)),
+    "kernel-emo2": ({"objective": "kernel", "mixing": "emo2"}, ("dense",)),
+    "ce": ({"objective": "ce"}, ("none",)),
+    "tailr": ({"objective": "tailr", "tailr_gamma": 0.3, "tailr_least": 0.2}, ("none",)),
+    "tailr-tiny": ({"objective": "tailr", "tailr_gamma": 1e-7}, ("none",)),
+    "mixce": ({"objective": "mixce", "mixce_ratio": 0.3}, ("none",)),
+    "d2gpo": ({"objective": "d2gpo", "mixing": "interpolate", "weight": 0.3}, ("neighbors",)),
+    "smoothed": ({"objective": "emo", "label_smoothing": 0.1}, ("dense", "neighbors")),
+    "smoothed-ce": ({"objective": "ce", "label_smoothing": 0.2}, ("none",)),
+    "softcap": ({"objective": "emo", "softcap": 4.0}, ("dense", "neighbors")),
+    "cool": ({"objective": "emo", "temperature": 0.6}, ("dense",)),
+    "capped-hot": ({"objective": "log", **HALF, "softcap": 5.0, "temperature": 1.7}, ("dense",)),
+    "z-loss": ({"objective": "emo", "z_loss": 1e-2}, ("dense", "neighbors")),
+    "everything": (
+        {"objective": "emo", "z_loss": 1e-2, "softcap": 5.0, "temperature": 1.3, "label_smoothing": 0.05},
+        ("dense",),
+    ),
+}
+EACH = [pytest.param(EMOOptions(**given), form, id=f"{name}-{form}") for name, (given, forms) in CASES.items()
+        for form in forms]  # fmt: skip
+
+
+@pytest.fixture
+def of_form(costs: DenseCosts, neighbors: NeighborCosts) -> dict[str, Costs | None]:
+    return {"dense": costs, "neighbors": neighbors, "none": None}
+
+
+def both(logits: Tensor, labels: Tensor, costs: Costs | None, options: EMOOptions) -> tuple[Tensor, ...]:
+    """Losses and gradients of the implementation, and of the definition."""
+    leaf, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    each = emo_loss(leaf, labels, costs, replace(options, reduction="none"))
+    (gradient,) = torch.autograd.grad(each.sum(), leaf)
+    expected = token_losses(exact, labels, costs, options)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), exact)
+    return each.detach(), gradient, expected.detach(), expected_gradient
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+@pytest.mark.parametrize("scale", [0.3, 1.0, 8.0], ids=["flat", "spread", "peaked"])
+def test_values_and_gradients_are_the_definitions(logits, labels, of_form, options: EMOOptions, form: str, scale):
+    each, gradient, expected, expected_gradient = both(scale * logits, labels, of_form[form], options)
+    assert torch.allclose(each.double(), expected, rtol=2e-5, atol=1e-6)
+    error = (gradient - expected_gradient).abs().amax(1)
+    # A lost token's distance is a sum near 1, rounded to 6e-8; the detached mass puts it over a small cross-entropy.
+    floor = 3e-6 if options.target_mass == "detached" else 5e-7
+    assert (error <= 1e-4 * expected_gradient.abs().amax(1) + floor).all()
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_float64_logits_give_the_definition_to_its_last_digits(logits, labels, of_form, options: EMOOptions, form: str):
+    each, gradient, expected, expected_gradient = both(logits.double(), labels, of_form[form], options)
+    assert torch.allclose(each, expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(gradient, expected_gradient, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_finite_and_rounded_once(logits, labels, of_form, options: EMOOptions, form: str, dtype):
+    each, gradient, expected, expected_gradient = both((4 * logits).to(dtype), labels, of_form[form], options)
+    assert each.dtype == torch.float32
+    assert torch.allclose(each.double(), expected, rtol=2e-5, atol=1e-6)
+    assert torch.allclose(gradient.double(), expected_gradient, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_gradients_of_rows_sum_to_nothing(logits, labels, of_form, options: EMOOptions, form: str):
+    if options.z_loss or options.softcap:
+        pytest.skip("z-loss pulls at all logits, and a softcap gives each its own slope")
+    gradient = both(logits, labels, of_form[form], options)[1]
+    assert (gradient.sum(1).abs() <= 1e-6 * gradient.abs().sum(1) + 5e-7).all()
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_lost_and_sure_tokens_stay_finite(of_form, options: EMOOptions, form: str):
+    """The label's logit is 300 below the others, or 60 above; a token among them is out by masking."""
+    labels = torch.arange(20)
+    for ahead in (-300.0, 60.0):
+        logits = functional.one_hot(labels, 37) * ahead + 0.01 * torch.arange(37.0)
+        each, gradient, expected, expected_gradient = both(logits, labels, of_form[form], options)
+        assert torch.isfinite(each).all()
+        assert torch.isfinite(gradient).all()
+        assert torch.allclose(each.double(), expected, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_masked_tokens_count_for_nothing(logits, labels, costs, neighbors, of_form, options: EMOOptions, form: str):
+    if options.label_smoothing or options.objective == "d2gpo" or options.softcap:
+        pytest.skip("targets that give every token a share are infinitely far from masked ones, as in PyTorch")
+    wide = torch.cat([logits, torch.full((29, 5), -torch.inf)], dim=1)
+    more = {
+        "dense": DenseCosts(functional.pad(costs.vectors, (0, 0, 0, 5))),
+        "neighbors": replace(neighbors, ids=functional.pad(neighbors.ids, (0, 0, 0, 5), value=-1),
+                             costs=functional.pad(neighbors.costs, (0, 0, 0, 5), value=1.0),
+                             far=functional.pad(neighbors.far, (0, 5), value=1.0)),
+        "none": None,
+    }[form]  # fmt: skip
+    leaf, narrow = wide.requires_grad_(), logits.clone().requires_grad_()
+    loss, expected = emo_loss(leaf, labels, more, options), emo_loss(narrow, labels, of_form[form], options)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, leaf), torch.autograd.grad(expected, narrow)
+    assert torch.allclose(loss, expected)
+    assert torch.allclose(gradient[:, :37], expected_gradient, atol=1e-8)
+    assert (gradient[:, 37:] == 0).all()
+
+
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_what_all_logits_have_in_common_takes_no_digits(logits, labels, of_form, options: EMOOptions, form: str):
+    if options.softcap or options.z_loss:
+        pytest.skip("these see it")
+    shifted = (256 * logits).round() / 256 + 8_192  # exact in float32
+    each, gradient, expected, expected_gradient = both(shifted, labels, of_form[form], options)
+    assert torch.allclose(each.double(), expected, rtol=2e-5, atol=2e-6)
+    assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-4, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "gibbs", "kernel"])
+def test_gradcheck(logits, labels, of_form, name: str):
+    given, forms = CASES[name]
+    options = EMOOptions(**given, reduction="none")
+    for form in forms:
+        leaf = logits[:5].double().requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, c=of_form[form]: emo_loss(z, labels[:5], c, options), leaf)
+
+
+def test_log_with_a_zero_similarity_of_all_others_is_cross_entropy(logits, labels):
+    options = EMOOptions(objective="log", mixing="interpolate", weight=1.0)
+    loss = emo_loss(100 * logits, labels, DenseCosts(torch.eye(37)), options)
+    assert torch.allclose(loss, functional.cross_entropy(100 * logits, labels), rtol=1e-6)
+
+
+def test_cross_entropy_and_smoothing_are_pytorchs(logits, labels):
+    for smoothing in (0.0, 0.1):
+        leaf, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        loss = emo_loss(leaf, labels, None, EMOOptions(objective="ce", label_smoothing=smoothing))
+        expected = functional.cross_entropy(plain, labels, label_smoothing=smoothing)
+        assert torch.allclose(loss, expected, rtol=1e-6)
+        assert torch.allclose(torch.autograd.grad(loss, leaf)[0], torch.autograd.grad(expected, plain)[0], atol=1e-8)
+
+
+def test_three_roads_to_the_gradient_of_the_probability_of_a_miss(logits, labels):
+    """TaiLr with γ = 1, MixCE with η = 0, and 1 − p_t itself."""
+    gradients = []
+    for given in ({"objective": "tailr", "tailr_gamma": 1.0}, {"objective": "mixce", "mixce_ratio": 0.0},
+                  {"objective": "delta", **PURE}):  # fmt: skip
+        leaf = logits.clone().requires_grad_()
+        emo_loss(leaf, labels, None, EMOOptions(**given)).backward()
+        gradients.append(leaf.grad)
+    assert torch.allclose(gradients[0], gradients[2], atol=1e-8)
+    assert torch.allclose(gradients[1], gradients[2], atol=1e-8)
+
+
+def test_the_bound_of_one_minus_the_cosine_is_another_number(logits, labels, costs):
+    """1 − ⟨ē_p, e_t⟩ is K; 1 − cos(ē_p, e_t) is not, because ē_p is shorter than 1."""
+    kept = (labels >= 0) & (labels != 4) & (labels != 9)
+    parts = emo_loss(logits, labels, costs, parts=True).parts
+    mean = torch.softmax(logits, 1) @ costs.vectors
+    target = costs.vectors[labels.clamp_min(0)]
+    assert torch.allclose(parts.emd[kept], 1 - (mean * target).sum(1)[kept], atol=1e-5)
+    assert (parts.emd[kept] - 1 + functional.cosine_similarity(mean, target)[kept]).abs().max() > 0.1
+
+
+def test_neighbors_err_by_no_more_than_they_say(logits, labels, costs, neighbors):
+    kept = labels >= 0
+    exact = emo_loss(logits, labels, costs, parts=True).parts.emd
+    parts = emo_loss(logits, labels, neighbors, parts=True).parts
+    far = 1 - torch.softmax(logits, 1).gather(1, labels.clamp_min(0)[:, None])[:, 0] - parts.neighbor_mass
+    bound = far * neighbors.deviation[labels.clamp_min(0)]
+    assert ((parts.emd - exact).abs()[kept] <= bound[kept] + 1e-6).all()
+    assert (parts.neighbor_mass[kept] >= 0).all()
+    assert torch.isnan(emo_loss(logits, labels, costs, parts=True).parts.neighbor_mass[kept]).all()
+
+
+def test_all_neighbors_are_dense_costs(logits, labels, costs):
+    near, ids = costs.rows(torch.arange(37)).fill_diagonal_(torch.inf).topk(36, largest=False)
+    every = NeighborCosts.from_table(costs, ids, near, measure=True)
+    for mixing in ("emo1", "emo2", "fixed"):
+        options = EMOOptions(mixing=mixing)
+        assert torch.allclose(emo_loss(logits, labels, every, options), emo_loss(logits, labels, costs, options))
+
+
+def test_what_a_form_cannot_do_is_refused_with_one_that_can(logits, labels, costs, neighbors):
+    with pytest.raises(UsageError, match=r"'kernel' with neighbors costs") as caught:
+        emo_loss(logits, labels, neighbors, EMOOptions(objective="kernel"))
+    assert "dense" in caught.value.hint
+    with pytest.raises(UsageError, match="'d2gpo' with dense costs") as caught:
+        emo_loss(logits, labels, costs, EMOOptions(objective="d2gpo", mixing="fixed"))
+    assert "neighbors" in caught.value.hint
+    with pytest.raises(UsageError, match="8 neighbors a token") as caught:
+        emo_loss(logits, labels, neighbors, EMOOptions(objective="d2gpo", mixing="fixed", d2gpo_std=2))
+    assert "k=12" in caught.value.hint
+    with pytest.raises(UsageError, match="needs costs"):
+        emo_loss(logits, labels, None)
