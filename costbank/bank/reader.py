@@ -4,12 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
 from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTORS, Manifest, load_manifest
+from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
 from costbank.cost import pairwise_costs
 from costbank.errors import CorruptBankError, ShapeError, UsageError, require
@@ -19,6 +20,8 @@ from costbank.transforms import normalize
 from costbank.vocab import Vocab
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     import costbank.loss
 
 __all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
@@ -100,6 +103,40 @@ class Bank:
     def vectors(self, ids: Integer[np.ndarray, "rows"] | slice = slice(None)) -> Float32[np.ndarray, "rows dim"]:
         """The rows of some ids, or of all, as float32; F32 slices are read-only views of the file."""
         return self._vectors.float32(ids)
+
+    @overload
+    def matrix(
+        self, kind: Literal["numpy", "dlpack"] = ..., *, vocab_size: int | None = ...,
+        order: Integer[np.ndarray, "width"] | None = ..., missing: Missing = ...,
+    ) -> Float32[np.ndarray, "width columns"]: ...  # fmt: skip
+    @overload
+    def matrix(
+        self, kind: Literal["torch"], *, vocab_size: int | None = ...,
+        order: Integer[np.ndarray, "width"] | None = ..., missing: Missing = ...,
+    ) -> "Tensor": ...  # fmt: skip
+    def matrix(
+        self, kind: str = "numpy", *, vocab_size: int | None = None, order: np.ndarray | None = None,
+        missing: str = "zero",
+    ) -> Any:  # fmt: skip
+        """All rows as one new float32 array [width, dim] on the CPU, for a loss that is not ours. It may be written to.
+
+        Args:
+            kind: `numpy`; `torch`, a tensor; or `dlpack`, an object that `jax.numpy.from_dlpack` and its like take.
+            vocab_size: the width of the logits where it is not the bank's. Ids past the bank's (the padding of a
+                model's head) get a row without a vector. Fewer ids drop the bank's last rows.
+            order: for logits in another order: the bank's id of each logit, −1 where it has no token.
+            missing: what the row of a token without a vector is. `zero`: all zero, so that it costs 1 to every other.
+                `own-axis`: there is one column more, which is 1 in these rows, and 0 elsewhere. Every row has unit
+                length then, as code wants that divides by it (the published EMO code makes NaN of everything else).
+                These tokens still cost 1 to those with a vector, but 0 to each other.
+
+        Raises:
+            UsageError: no such kind or `missing`, or both `vocab_size` and `order`.
+            ShapeError: `vocab_size` is not positive, or `order` no row of integers.
+            TokenNotFoundError: `order` has an id that the bank has not.
+            MissingExtraError: PyTorch was asked for and is not installed.
+        """
+        return hand_over(matrix_rows(self.vectors, (self.size, self.dim), vocab_size, order, missing), kind)
 
     def release(self) -> None:
         """Let go of the pages of rows that were read, so that a pass over gigabytes does not count as memory in use."""
