@@ -52,7 +52,7 @@ def _value_and_gradient(loss_of: Callable[[Tensor], Tensor], logits: Tensor) -> 
 
 def _ours(logits: Tensor, labels: Tensor, rows: Tensor, mixing: str) -> tuple[Tensor, Tensor]:
     # The published loss has position i predict label i + 1; ours leaves that to its caller.
-    costs, options = DenseCosts(rows), EMOOptions(mixing)
+    costs, options = DenseCosts(rows), EMOOptions(mixing=mixing)
     return _value_and_gradient(lambda z: emo_loss(z[:, :-1], labels[:, 1:], costs, options), logits)
 
 
