@@ -17,6 +17,8 @@ from costbank.loss.linear import linear_emo_loss  # noqa: E402
 from costbank.loss.module import EMOLoss, LinearEMOLoss  # noqa: E402
 from costbank.loss.options import EMOOptions, Schedule  # noqa: E402
 from costbank.loss.rows import EMOParts  # noqa: E402
+from costbank.loss.soft import SoftTargets  # noqa: E402
+from costbank.loss.transport import exact_transport_loss  # noqa: E402
 
 __all__ = [
     "Costs",
@@ -29,7 +31,9 @@ __all__ = [
     "LowRankCosts",
     "NeighborCosts",
     "Schedule",
+    "SoftTargets",
     "emo_loss",
+    "exact_transport_loss",
     "linear_emo_loss",
     "open_costs",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from costbank.errors import ShapeError, UsageError
 from costbank.loss.costs import Costs
 from costbank.loss.options import EMOOptions
+from costbank.loss.soft import SoftTargets
 
 __all__ = ["Tokens", "check_costs", "check_devices", "check_finite", "check_plain", "lay_out"]
 
@@ -20,7 +21,7 @@ class Tokens:
     """The labels of a call, one for each row of logits.
 
     Attributes:
-        labels: int64 [tokens], 0 where ignored.
+        labels: int64 [tokens], 0 where ignored; or soft targets.
         weights: [tokens] or None; 0 where ignored.
         kept: [tokens], which are not ignored.
         index: the rows that are kept, where rows are left out; else None.
@@ -28,7 +29,7 @@ class Tokens:
         chunk_rows: rows in a block.
     """
 
-    labels: Tensor
+    labels: Tensor | SoftTargets
     weights: Tensor | None
     kept: Tensor
     index: Tensor | None
@@ -39,11 +40,11 @@ class Tokens:
         """The rows of each block: slices, or indices where ignored rows are left out."""
         if self.index is not None:
             return list(self.index.split(self.chunk_rows)) if len(self.index) else []
-        return [slice(start, start + self.chunk_rows) for start in range(0, len(self.labels), self.chunk_rows)]
+        return [slice(start, start + self.chunk_rows) for start in range(0, len(self.kept), self.chunk_rows)]
 
 
 def lay_out(
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     shape: torch.Size,
     width: int,
     options: EMOOptions,
@@ -66,6 +67,47 @@ def lay_out(
         ShapeError: labels or weights of another shape.
         UsageError: labels that are no integers, or out of range (found asynchronously on an accelerator).
     """
+    if token_weights is not None and token_weights.shape != shape:
+        raise ShapeError(
+            f"token_weights of shape {list(token_weights.shape)} for {list(shape)} tokens",
+            f"give weights of shape {list(shape)}; with shift, that of the label at the same place",
+        )
+    weights = None if token_weights is None else token_weights.detach().to(dtype)
+    if isinstance(labels, SoftTargets):
+        flat, kept = labels.flat(dtype)
+    else:
+        if options.shift:
+            labels, weights = _shifted(labels, weights, options)
+        flat, kept = _labels(labels, shape, width, options)
+    if weights is not None:
+        weights = torch.where(kept, weights.reshape(-1), 0.0)
+        denominator = weights.sum()
+    else:
+        denominator = kept.sum().to(dtype)
+    index = kept.nonzero()[:, 0] if compact else None
+    if index is not None and len(index) == len(kept):
+        index = None
+    rows = options.chunk_rows or _CHUNK_ROWS.get(kept.device.type, _CHUNK_ROWS_ELSEWHERE)
+    return Tokens(
+        labels=flat,
+        weights=weights,
+        kept=kept,
+        index=index,
+        denominator=torch.where(denominator == 0, 1.0, denominator),
+        chunk_rows=rows,
+    )
+
+
+def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:
+    """Each position's next label and its weight; the last position is ignored."""
+    if labels.ndim == 0:
+        raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
+    labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)
+    return labels, None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
+
+
+def _labels(labels: Tensor, shape: torch.Size, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
+    """[tokens] labels, 0 where ignored, and which are not."""
     if labels.shape != shape:
         raise ShapeError(
             f"labels of shape {list(labels.shape)} for {list(shape)} tokens",
@@ -73,38 +115,10 @@ def lay_out(
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UsageError(f"labels are {labels.dtype}", "give integer token ids")
-    if token_weights is not None and token_weights.shape != shape:
-        raise ShapeError(
-            f"token_weights of shape {list(token_weights.shape)} for {list(shape)} tokens",
-            f"give weights of shape {list(shape)}; with shift, that of the label at the same place",
-        )
-    labels = labels.long()
-    weights = None if token_weights is None else token_weights.detach().to(dtype)
-    if options.shift:
-        if labels.ndim == 0:
-            raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
-        labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)
-        weights = None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
-    flat = labels.reshape(-1)
+    flat = labels.reshape(-1).long()
     kept = flat != options.ignore_index
     _check_range(flat, kept, width, options)
-    if weights is not None:
-        weights = torch.where(kept, weights.reshape(-1), 0.0)
-        denominator = weights.sum()
-    else:
-        denominator = kept.sum().to(dtype)
-    index = kept.nonzero()[:, 0] if compact else None
-    if index is not None and len(index) == len(flat):
-        index = None
-    rows = options.chunk_rows or _CHUNK_ROWS.get(flat.device.type, _CHUNK_ROWS_ELSEWHERE)
-    return Tokens(
-        labels=torch.where(kept, flat, 0),
-        weights=weights,
-        kept=kept,
-        index=index,
-        denominator=torch.where(denominator == 0, 1.0, denominator),
-        chunk_rows=rows,
-    )
+    return torch.where(kept, flat, 0), kept
 
 
 def check_plain(**tensors: Tensor | None) -> None:
@@ -145,7 +159,7 @@ def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
         )
 
 
-def check_devices(costs: Costs | None, options: EMOOptions, **tensors: Tensor | None) -> None:
+def check_devices(costs: Costs | None, options: EMOOptions, **tensors: Tensor | SoftTargets | None) -> None:
     """Check that everything is on one device.
 
     Raises:

@@ -15,6 +15,7 @@ from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
+from costbank.loss.soft import SoftTargets, check_soft
 
 __all__ = ["EMOResult", "PartColumns", "accumulation_dtype", "emo_loss"]
 
@@ -29,7 +30,7 @@ class EMOResult(NamedTuple):
 @overload
 def emo_loss(
     logits: Float[Tensor, "*tokens vocab"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -40,7 +41,7 @@ def emo_loss(
 @overload
 def emo_loss(
     logits: Float[Tensor, "*tokens vocab"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -51,7 +52,7 @@ def emo_loss(
 @eager
 def emo_loss(
     logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
@@ -59,7 +60,7 @@ def emo_loss(
     step: int | None = None,
     parts: bool = False,
 ) -> Tensor | EMOResult:
-    """The loss that `options` describe, of logits for hard labels.
+    """The loss that `options` describe, of logits for labels or soft targets.
 
     Rows are taken in blocks, and the gradient is computed with the values; so beside the logits' own gradient a block's
     rows are held and nothing more. Sums are in float32 whatever the dtype of the logits. −inf logits mask tokens, as in
@@ -67,7 +68,7 @@ def emo_loss(
 
     Args:
         logits: [..., vocab], any floating-point dtype.
-        labels: [...], token ids or `options.ignore_index`.
+        labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
         costs: of as many tokens as the logits have, on their device; None for objectives without costs.
         options: how the loss is put together.
         token_weights: [...], factors of the tokens' losses, without gradient; with `shift`, that of the label at the
@@ -84,7 +85,7 @@ def emo_loss(
         UsageError: labels that are no integers or out of range, NaN logits (both found asynchronously on an
             accelerator), tensors on several devices, or options that do not go with the costs.
     """
-    check_plain(logits=logits, labels=labels)
+    check_plain(logits=logits)
     if logits.ndim < 1 or not logits.is_floating_point():
         raise ShapeError(
             f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
@@ -92,6 +93,8 @@ def emo_loss(
     options = options.at(step)
     width = logits.shape[-1]
     check_costs(costs, width, options)
+    if isinstance(labels, SoftTargets):
+        check_soft(labels, logits.shape[:-1], width, costs, options)
     check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
     dtype = accumulation_dtype(logits.dtype, options)
     tokens = lay_out(labels, logits.shape[:-1], width, options, token_weights, dtype, logits.device.type == "cpu")
@@ -100,10 +103,10 @@ def emo_loss(
     losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)
     check_finite(losses, options, "the logits hold NaN or inf")
     if options.reduction == "none":
-        loss = losses.reshape(labels.shape)
+        loss = losses.reshape(logits.shape[:-1])
     else:
         loss = losses.sum() if options.reduction == "sum" else losses.sum() / tokens.denominator
-    return EMOResult(loss, EMOParts(*(column.reshape(labels.shape) for column in columns))) if parts else loss
+    return EMOResult(loss, EMOParts(*(column.reshape(logits.shape[:-1]) for column in columns))) if parts else loss
 
 
 def accumulation_dtype(dtype: torch.dtype, options: EMOOptions) -> torch.dtype:
@@ -164,10 +167,10 @@ def _run(logits: Tensor, tokens: Tokens, plan: BlockPlan, dtype: torch.dtype) ->
     workspace = Workspace(min(tokens.chunk_rows, max(1, len(logits))), logits.shape[1], logits, dtype)
     with torch.autocast(logits.device.type, enabled=False):
         for rows in tokens.blocks():
-            labels = tokens.labels[rows]
-            scores = workspace.take("scores", len(labels)).copy_(logits[rows])
+            inputs = logits[rows]
+            scores = workspace.take("scores", len(inputs)).copy_(inputs)
             weights = None if tokens.weights is None else tokens.weights[rows]
-            result = block_loss(scores, labels, weights, plan, workspace)
+            result = block_loss(scores, tokens.labels[rows], weights, plan, workspace)
             columns.put(rows, result.loss, result.parts, tokens)
             if gradient is not None:
                 if tokens.index is None:

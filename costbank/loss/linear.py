@@ -18,6 +18,7 @@ from costbank.loss.functional import EMOResult, PartColumns, accumulation_dtype
 from costbank.loss.options import EMOOptions
 from costbank.loss.products import add_product_, product_
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
+from costbank.loss.soft import SoftTargets, check_soft
 
 __all__ = ["check_linear", "linear_emo_loss", "linear_losses"]
 
@@ -26,7 +27,7 @@ __all__ = ["check_linear", "linear_emo_loss", "linear_losses"]
 def linear_emo_loss(
     hidden: Float[Tensor, "*tokens dim"],
     weight: Float[Tensor, "vocab dim"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -39,7 +40,7 @@ def linear_emo_loss(
 def linear_emo_loss(
     hidden: Float[Tensor, "*tokens dim"],
     weight: Float[Tensor, "vocab dim"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -52,7 +53,7 @@ def linear_emo_loss(
 def linear_emo_loss(
     hidden: Tensor,
     weight: Tensor,
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
@@ -71,7 +72,7 @@ def linear_emo_loss(
     Args:
         hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast products are in its dtype.
         weight: [vocab, dim], as `torch.nn.Linear` has it.
-        labels: [...], token ids or `options.ignore_index`.
+        labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
         costs: of as many tokens as the head has rows, on its device; None for objectives without costs.
         options: how the loss is put together.
         bias: [vocab].
@@ -86,11 +87,13 @@ def linear_emo_loss(
         ShapeError: shapes or widths that do not fit.
         UsageError: see `emo_loss`; also a weight whose rows are shared out over processes.
     """
-    check_plain(hidden=hidden, weight=weight, bias=bias, labels=labels)
+    check_plain(hidden=hidden, weight=weight, bias=bias)
     check_linear(hidden, weight, bias)
     width = len(weight)
     options = options.at(step)
     check_costs(costs, width, options)
+    if isinstance(labels, SoftTargets):
+        check_soft(labels, hidden.shape[:-1], width, costs, options)
     check_devices(costs, options, hidden=hidden, weight=weight, bias=bias, labels=labels, token_weights=token_weights)
     plan = BlockPlan(costs, options, Columns(0, width), with_gradient=False, with_parts=parts)
     return linear_losses(hidden, weight, bias, labels, token_weights, width, plan)
@@ -123,7 +126,7 @@ def linear_losses(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     token_weights: Tensor | None,
     vocab: int,
     plan: BlockPlan,

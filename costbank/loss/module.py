@@ -14,6 +14,7 @@ from costbank.loss.costs import Costs, open_costs
 from costbank.loss.functional import EMOResult, emo_loss
 from costbank.loss.linear import linear_emo_loss
 from costbank.loss.options import EMOOptions
+from costbank.loss.soft import SoftTargets
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -89,7 +90,7 @@ class EMOLoss(_Loss):
     def forward(
         self,
         logits: Float[Tensor, "*tokens vocab"],
-        labels: Integer[Tensor, "*tokens"],
+        labels: Integer[Tensor, "*tokens"] | SoftTargets,
         *,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
@@ -99,7 +100,7 @@ class EMOLoss(_Loss):
     def forward(
         self,
         logits: Float[Tensor, "*tokens vocab"],
-        labels: Integer[Tensor, "*tokens"],
+        labels: Integer[Tensor, "*tokens"] | SoftTargets,
         *,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
@@ -108,7 +109,7 @@ class EMOLoss(_Loss):
     def forward(
         self,
         logits: Tensor,
-        labels: Tensor,
+        labels: Tensor | SoftTargets,
         *,
         token_weights: Tensor | None = None,
         step: int | None = None,
@@ -128,7 +129,7 @@ class LinearEMOLoss(_Loss):
         self,
         hidden: Float[Tensor, "*tokens dim"],
         weight: Float[Tensor, "vocab dim"],
-        labels: Integer[Tensor, "*tokens"],
+        labels: Integer[Tensor, "*tokens"] | SoftTargets,
         *,
         bias: Float[Tensor, "vocab"] | None = None,
         token_weights: Float[Tensor, "*tokens"] | None = None,
@@ -140,7 +141,7 @@ class LinearEMOLoss(_Loss):
         self,
         hidden: Float[Tensor, "*tokens dim"],
         weight: Float[Tensor, "vocab dim"],
-        labels: Integer[Tensor, "*tokens"],
+        labels: Integer[Tensor, "*tokens"] | SoftTargets,
         *,
         bias: Float[Tensor, "vocab"] | None = None,
         token_weights: Float[Tensor, "*tokens"] | None = None,
@@ -151,7 +152,7 @@ class LinearEMOLoss(_Loss):
         self,
         hidden: Tensor,
         weight: Tensor,
-        labels: Tensor,
+        labels: Tensor | SoftTargets,
         *,
         bias: Tensor | None = None,
         token_weights: Tensor | None = None,

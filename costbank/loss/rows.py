@@ -18,9 +18,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from costbank.loss.columns import Columns
-from costbank.loss.costs import Costs
+from costbank.loss.costs import Costs, DenseCosts
 from costbank.loss.objectives import Rows, objective_of
 from costbank.loss.options import EMOOptions, Schedule
+from costbank.loss.soft import SoftTargets, soft_value
 
 __all__ = ["BlockPlan", "BlockResult", "EMOParts", "Workspace", "block_loss"]
 
@@ -96,25 +97,21 @@ class BlockPlan:
 
 def block_loss(
     scores: Float[Tensor, "n columns"],
-    labels: Int64[Tensor, "n"],
+    labels: Int64[Tensor, "n"] | SoftTargets,
     weights: Float[Tensor, "n"] | None,
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
     """Losses of some tokens, none of them ignored; `scores` become their gradient, or are used up."""
+    if isinstance(labels, SoftTargets):
+        return _soft_block_loss(scores, labels, weights, plan, workspace)
     options, columns = plan.options, plan.columns
     slope = _cap_(scores, options, workspace if plan.with_gradient else None)
     objective = objective_of(plan.costs, options, columns, workspace)
     label = columns.place(labels)
     rival = columns.rival(scores, label) if plan.with_parts else None
-    # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
-    # digits of whatever is added to it.
-    top = scores.amax(dim=1)
-    scores.sub_(top[:, None])
-    if options.temperature != 1.0:
-        scores.div_(options.temperature)
-        top = top / options.temperature
-        rival = None if rival is None else rival / options.temperature
+    top = _relative_(scores, options)
+    rival = None if rival is None else rival / options.temperature
     target = columns.at_label(scores, label)
     # Cross-entropy to the uniform distribution, less that to the label.
     excess = target - scores.mean(dim=1) if options.label_smoothing else None
@@ -142,6 +139,62 @@ def block_loss(
         near = objective.neighbor_mass(rows, measures)
         parts = EMOParts(ce, value, ce_weight, emd_weight, rows.lse, rows.correct, near)
     return BlockResult(loss, parts)
+
+
+def _soft_block_loss(
+    scores: Tensor, targets: SoftTargets, weights: Tensor | None, plan: BlockPlan, workspace: Workspace
+) -> BlockResult:
+    """The same for soft targets: ∂/∂z_i = α (p_i − q_i) + β p_i (s_i − Σ_j p_j s_j), s the slope of D by p."""
+    options = plan.options
+    slope = _cap_(scores, options, workspace if plan.with_gradient else None)
+    top = _relative_(scores, options)
+    q = targets.normalized(scores.dtype)
+    ahead = targets.mean(scores, q)
+    correct = scores.argmax(dim=1) == targets.likeliest() if plan.with_parts else None
+    torch.softmax(scores, dim=1, out=scores)
+    lse = -torch.log(scores.amax(dim=1))
+    ce = lse - ahead
+    found = None
+    if options.objective != "ce":
+        assert isinstance(plan.costs, DenseCosts)
+        out = workspace.take("costs", len(scores))
+        found = soft_value(scores, q, targets, plan.costs, options.objective, out)
+    value = torch.zeros_like(ce) if found is None else found.value
+    rows = Rows(ce, top + lse, torch.exp(-ce), 1 - torch.exp(-ce), None, ce)
+    loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
+    if options.z_loss:
+        loss = loss + options.z_loss * rows.lse.square()
+    if plan.with_gradient:
+        by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
+        scale, pull = ce_weight * by_token, emd_weight * by_token
+        factor = scale + 2 * options.z_loss * rows.lse * by_token
+        if found is None:
+            scores.mul_(factor[:, None])
+        else:
+            center = torch.mul(scores, found.slope).sum(dim=1)
+            scores.mul_(found.slope.sub_(center[:, None]).mul_(pull[:, None]).add_(factor[:, None]))
+        targets.add_(scores, -q * scale[:, None])
+        if slope is not None:
+            scores.mul_(slope)
+    parts = None
+    if correct is not None:
+        parts = EMOParts(
+            ce, value, ce_weight, emd_weight, rows.lse, correct.to(ce.dtype), torch.full_like(ce, torch.nan)
+        )
+    return BlockResult(loss, parts)
+
+
+def _relative_(scores: Tensor, options: EMOOptions) -> Tensor:
+    """Make logits differences from the largest of their row, over the temperature; what was taken off is returned.
+
+    What all logits have in common may be thousands, and would take the digits of whatever is added to it.
+    """
+    top = scores.amax(dim=1)
+    scores.sub_(top[:, None])
+    if options.temperature != 1.0:
+        scores.div_(options.temperature)
+        top = top / options.temperature
+    return top
 
 
 def _gradient_(wrong, label, rows: Rows, value, ce_weight, emd_weight, by_token, objective, plan: BlockPlan) -> None:

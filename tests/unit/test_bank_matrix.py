@@ -7,7 +7,7 @@ import torch
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenNotFoundError, UsageError
-from costbank.loss import DenseCosts
+from costbank.loss import open_costs
 
 IN_JAX = """
 import sys
@@ -74,7 +74,7 @@ def test_a_tensor_can_be_trained_on(news_bank: Bank):
 @pytest.mark.parametrize("width", [1, 1_500, 2_000, 2_048, 5_000])
 def test_the_width_means_what_it_means_to_the_loss(news_bank: Bank, width: int):
     rows = news_bank.matrix("torch", vocab_size=width)
-    assert torch.equal(rows, DenseCosts.from_bank(news_bank, vocab_size=width).vectors)
+    assert torch.equal(rows, open_costs(news_bank, vocab_size=width).vectors)
     assert not rows[news_bank.size :].any()
 
 
