@@ -4,6 +4,9 @@ from torch import Tensor
 
 from costbank.loss import DenseCosts, NeighborCosts
 
+# Tests run side by side; threads of several processes that wait for each other take ten times as long.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def generator() -> torch.Generator:
