@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss.costs import Costs
+from costbank.loss.costs import Costs, DenseCosts
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
 
@@ -14,6 +14,7 @@ __all__ = ["Tokens", "check_costs", "check_devices", "check_finite", "check_plai
 
 _CHUNK_ROWS = {"cpu": 256}
 _CHUNK_ROWS_ELSEWHERE = 2048
+_FEW_LABELS = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def lay_out(
     options: EMOOptions,
     token_weights: Tensor | None,
     dtype: torch.dtype,
+    costs: Costs | None,
     compact: bool,
 ) -> Tokens:
     """Check labels and weights against rows of logits of a shape, and say which rows count.
@@ -61,6 +63,7 @@ def lay_out(
         options: whose ignore_index, shift, reduction and chunk_rows are followed.
         token_weights: as the loss was called with them.
         dtype: of the sums.
+        costs: on a CPU, dense ones of equal labels are computed once where these are in one block.
         compact: leave ignored rows out. On an accelerator this waits for the device once.
 
     Raises:
@@ -84,9 +87,7 @@ def lay_out(
         denominator = weights.sum()
     else:
         denominator = kept.sum().to(dtype)
-    index = kept.nonzero()[:, 0] if compact else None
-    if index is not None and len(index) == len(kept):
-        index = None
+    index = _index(flat, kept, costs) if compact else None
     rows = options.chunk_rows or _CHUNK_ROWS.get(kept.device.type, _CHUNK_ROWS_ELSEWHERE)
     return Tokens(
         labels=flat,
@@ -96,6 +97,16 @@ def lay_out(
         denominator=torch.where(denominator == 0, 1.0, denominator),
         chunk_rows=rows,
     )
+
+
+def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> Tensor | None:
+    """The rows that are kept, by label where that brings many equal ones together; None for all as they are."""
+    index = kept.nonzero()[:, 0]
+    if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and index.device.type == "cpu":
+        ordered, order = labels[index].sort(stable=True)
+        if len(torch.unique_consecutive(ordered)) < _FEW_LABELS * len(index):
+            return index[order]
+    return None if len(index) == len(kept) else index
 
 
 def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:

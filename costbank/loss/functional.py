@@ -97,7 +97,9 @@ def emo_loss(
         check_soft(labels, logits.shape[:-1], width, costs, options)
     check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
     dtype = accumulation_dtype(logits.dtype, options)
-    tokens = lay_out(labels, logits.shape[:-1], width, options, token_weights, dtype, logits.device.type == "cpu")
+    tokens = lay_out(
+        labels, logits.shape[:-1], width, options, token_weights, dtype, costs, logits.device.type == "cpu"
+    )
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     plan = BlockPlan(costs, options, Columns(0, width), with_gradient, parts)
     losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)

@@ -143,7 +143,7 @@ def linear_losses(
     products = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else hidden.dtype
     dtype = accumulation_dtype(products, options)
     shape = hidden.shape[:-1]
-    tokens = lay_out(labels, shape, vocab, options, token_weights, dtype, compact=True)
+    tokens = lay_out(labels, shape, vocab, options, token_weights, dtype, plan.costs, compact=True)
     call = _Call(tokens, plan, products, dtype, torch.is_grad_enabled(), reduce_hidden)
     loss, *columns = _LinearLosses.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, call)
     check_finite(loss, options, "the hidden states, or the head's weight, hold NaN or inf")

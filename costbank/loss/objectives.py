@@ -86,7 +86,7 @@ class DenseEMO(Objective):
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         del label
         out = self.block.buffers.take("costs", len(scores))
-        self.paid = self.costs.fill(self.costs.vectors[labels], self.block.columns.slice, out)
+        self.paid = self.costs.fill_labels(labels, self.block.columns.slice, out)
 
     def measure(self, wrong: Tensor) -> tuple[Tensor, ...]:
         return (self.paid.mul_(wrong).sum(dim=1),)
@@ -187,7 +187,7 @@ class DenseLog(Objective):
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         similar = self.block.buffers.take("costs", len(scores))
-        self.costs.fill(self.costs.vectors[labels], self.block.columns.slice, similar)
+        self.costs.fill_labels(labels, self.block.columns.slice, similar)
         similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.block.options.log_power)
         self.block.columns.put_label_(similar, label, scores.new_zeros(len(scores)))
         similar.add_(scores)
@@ -261,7 +261,7 @@ class DenseGibbs(Objective):
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         soft = self.block.buffers.take("costs", len(scores))
-        self.costs.fill(self.costs.vectors[labels], self.block.columns.slice, soft)
+        self.costs.fill_labels(labels, self.block.columns.slice, soft)
         self.block.columns.put_label_(soft, label, scores.new_zeros(len(scores)))
         soft.div_(-self.block.options.gibbs_temperature).masked_fill_(scores == -torch.inf, -torch.inf)
         torch.softmax(soft, dim=1, out=soft)

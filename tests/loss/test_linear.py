@@ -282,3 +282,22 @@ def test_a_checkpoint_of_other_costs_is_refused(costs, neighbors):
     model = nn.ModuleDict({"head": nn.Linear(2, 2), "loss": EMOLoss(costs)})
     before = {name: value for name, value in model.state_dict().items() if not name.startswith("loss")}
     model.load_state_dict(before)
+
+
+@pytest.mark.parametrize("objective", ["emo", "log", "gibbs"])
+@pytest.mark.parametrize("distinct", [1, 2, 5, 30])
+def test_labels_that_come_again_and_again_change_nothing(costs, generator, objective: str, distinct: int):
+    """Their costs are computed once for a block, and spread over its rows."""
+    hidden, weight = torch.randn(90, 11, generator=generator), torch.randn(37, 11, generator=generator)
+    labels = torch.randint(0, distinct, (90,), generator=generator)
+    options = EMOOptions(objective=objective, mixing="fixed", reduction="none", chunk_rows=13)
+    ours, theirs = leaves((hidden, weight)), leaves((hidden, weight))
+    together = linear_emo_loss(*ours, labels, costs, options)
+    alone = torch.cat(
+        [linear_emo_loss(theirs[0][i : i + 1], theirs[1], labels[i : i + 1], costs, options) for i in range(90)]
+    )
+    assert torch.allclose(together, alone, rtol=1e-5, atol=1e-6)
+    for mine, other in zip(
+        torch.autograd.grad(together.sum(), ours), torch.autograd.grad(alone.sum(), theirs), strict=True
+    ):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-5)

@@ -52,6 +52,23 @@ class DenseCosts(Costs):
         product_(targets.to(rows.dtype).neg(), rows.T, out)
         return out.add_(1.0).clamp_min_(0.0)
 
+    def fill_labels(
+        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
+    ) -> Float[Tensor, "n columns"]:
+        """`fill` for labels; on a CPU the costs of equal labels that follow each other are computed once."""
+        if labels.device.type != "cpu":
+            return self.fill(self.vectors[labels], columns, out)
+        distinct, counts = torch.unique_consecutive(labels, return_counts=True)
+        self.fill(self.vectors[distinct], columns, out[: len(distinct)])
+        # Spread from the last: a row is read before it is written over, since no label stands after its first place.
+        end = len(labels)
+        for row, count in reversed(list(enumerate(counts.tolist()))):
+            start = max(end - count, row + 1)
+            if start < end:
+                out[start:end] = out[row]
+            end -= count
+        return out
+
     def rows(self, labels: Int64[Tensor, "n"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n vocab"]:
         """The costs of every token to each label: never negative, and 0 at the label."""
         out = torch.empty(len(labels), self.vocab_size, dtype=dtype, device=self.device)
