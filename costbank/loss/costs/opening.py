@@ -22,7 +22,7 @@ def open_costs(
     bank: Bank,
     form: str = "dense",
     *,
-    rank: int = 256,
+    rank: int | None = None,
     k: int | None = None,
     vocab_size: int | None = None,
     vocab: Vocab | None = None,
@@ -35,7 +35,7 @@ def open_costs(
         bank: its row i is token id i.
         form: `dense`: exact. `low-rank`: by `rank` dimensions, with the largest error that a cost may have.
             `neighbors`: by each token's `k` nearest and a mean for all others, with the largest error.
-        rank: for `low-rank`.
+        rank: for `low-rank`; not given: 256, or all dimensions where there are fewer.
         k: for `neighbors`; not given: as many as the bank's table has.
         vocab_size: the width of the logits where it is not the bank's. Ids past the bank's (the padding of a model's
             head) cost 1 to every token. Fewer ids drop the bank's last rows.
@@ -56,7 +56,7 @@ def open_costs(
     if form == "dense":
         costs: Costs = dense
     elif form == "low-rank":
-        costs = LowRankCosts.project(dense.to(device), min(rank, bank.dim) if rank == 256 else rank)
+        costs = LowRankCosts.project(dense.to(device), min(256, bank.dim) if rank is None else rank)
     else:
         costs = _neighbors(bank, dense, k, measure)
     return costs.to(device)
