@@ -1,0 +1,272 @@
+"""The losses in Hugging Face's `Trainer`, and in what is made from it, such as TRL's `SFTTrainer`.
+
+`compute_loss_func` makes a function for a Trainer as it is; it takes the model's logits. `EMOTrainerMixin` makes a
+Trainer of one's own, which never holds the logits of all tokens in training, and logs what the loss is made of.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from costbank.bank import Bank
+from costbank.errors import UsageError, require
+from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
+from costbank.trainers.heads import find_head
+from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
+from costbank.trainers.tokenizer import check_tokenizer
+
+require("transformers", "trainers")
+
+from transformers import TrainerCallback, TrainerState  # noqa: E402
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+__all__ = ["EMOTrainerMixin", "compute_loss_func"]
+
+# What a Trainer decides, whatever the options say.
+_OF_TRAINER = ("reduction", "shift")
+_EXACT, _MIXED = 1e-3, 3e-2
+
+
+class _Pinned(TrainerCallback):
+    """Writes the pin of a loss into every checkpoint, and holds the loss against it when training is resumed."""
+
+    def __init__(self, loss: EMOLoss | LinearEMOLoss) -> None:
+        self.loss = loss
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        # The part of trainer_state.json for what callbacks keep; a resumed state has that of its checkpoint.
+        kept: dict[str, Any] = state.stateful_callbacks  # pyright: ignore[reportAssignmentType] -- a dict by now
+        if PIN_KEY in kept:
+            check_pin(kept[PIN_KEY]["attributes"], self.loss, free=_OF_TRAINER)
+        kept[PIN_KEY] = {"args": {}, "attributes": pin_of(self.loss)}
+
+
+class _ComputeLoss(_Pinned):
+    """See `compute_loss_func`."""
+
+    step: int | None = None
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        _to_device(self.loss, logits)
+        if isinstance(self.loss.options.weight, Schedule) and self.step is None:
+            raise UsageError(
+                "the weight follows a schedule, and the step is not known",
+                "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
+            )
+        options = _as_trained(self.loss.options, num_items_in_batch)
+        loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
+        return _per_item(loss, num_items_in_batch)
+
+    def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        self.step = state.global_step
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        self.step = state.global_step
+
+
+def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
+    """A function for `Trainer(compute_loss_func=f, callbacks=[f])`.
+
+    As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
+    the loss's costs and options. Labels are shifted, and the sum over tokens is divided by the tokens of all
+    accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options are left aside.
+
+    Args:
+        loss: moved to the logits' device at the first call.
+
+    Raises:
+        UsageError: `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a schedule without
+            the callback; from resuming, a checkpoint that was trained with other costs or options.
+    """
+    _check_ignore_index(loss)
+    return _ComputeLoss(loss)
+
+
+class EMOTrainerMixin(_Trainer):
+    """`class MyTrainer(EMOTrainerMixin, Trainer)`, and the same with TRL's SFTTrainer: a Trainer with `emo=`.
+
+    With a `LinearEMOLoss` or a bank, a training step asks the model for the logits of one position, takes the
+    backbone's hidden states by a hook that is there for that call, and multiplies them with the head's weight a block
+    of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in
+    evaluation, the model's own logits are taken. Labels are shifted, and sums are divided, as the Trainer's own loss
+    has it. Where the model gives an auxiliary loss (mixture of experts), training adds that as the config weighs it.
+
+    Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
+    in evaluation `eval_ce` and so on. Checkpoints are pinned to the loss's costs and options.
+
+    Args:
+        emo: the loss; a bank stands for `LinearEMOLoss(bank)`.
+        emo_bank: the bank of `emo`, where that is a loss, to hold the tokenizer against; see `check_tokenizer`.
+
+    Raises:
+        UsageError: arguments that do not go together; from training, a head that the linear form cannot take, or a
+            checkpoint that was trained with other costs or options.
+        TokenizerError: `processing_class` is a fast tokenizer, and not that of the bank.
+    """
+
+    def __init__(
+        self, *args: Any, emo: EMOLoss | LinearEMOLoss | Bank, emo_bank: Bank | None = None, **kwargs: Any
+    ) -> None:
+        bank = emo if isinstance(emo, Bank) else emo_bank
+        self.emo = LinearEMOLoss(emo) if isinstance(emo, Bank) else emo
+        _check_ignore_index(self.emo)
+        super().__init__(*args, **kwargs)
+        self._check_arguments()
+        if bank is not None and getattr(self.processing_class, "is_fast", False):
+            check_tokenizer(bank, self.processing_class)
+        # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
+        self.model_accepts_loss_kwargs = True
+        self._emo_means = {True: _Means(), False: _Means()}
+        self._emo_proved = False
+        self.add_callback(_Pinned(self.emo))
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch, as `Trainer.compute_loss` returns it; `inputs` are not changed."""
+        if "labels" not in inputs:
+            raise UsageError("the batch has no labels", "give a data collator that makes them")
+        labels, options = inputs["labels"], _as_trained(self.emo.options, num_items_in_batch)
+        if inputs.get("shift_labels") is not None:
+            labels, options = inputs["shift_labels"], replace(options, shift=False)
+        inputs = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+        if isinstance(self.emo, LinearEMOLoss) and model.training and not return_outputs:
+            outputs, result = self._from_hidden(model, inputs, labels, options)
+        else:
+            outputs = model(**inputs)
+            _to_device(self.emo, outputs.logits)
+            result = emo_loss(
+                outputs.logits, labels.to(outputs.logits.device), self.emo.costs, replace(options, softcap=None),
+                step=self.state.global_step, parts=True,
+            )  # fmt: skip
+        self._emo_means[model.training].add(result, labels, options)
+        loss = _per_item(result.loss, num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The count is of all processes, and gradients are averaged over them.
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        if model.training:
+            loss = loss + self._auxiliary_loss(outputs, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the means of the loss's parts where `logs` are of training steps or of an evaluation."""
+        evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
+        if "loss" in logs:
+            logs.update(self._emo_means[True].take(self.accelerator))
+        elif evaluated and evaluated != ["train"]:
+            means = self._emo_means[False].take(self.accelerator)
+            logs.update({f"{evaluated[0]}_{name}": value for name, value in means.items()})
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._emo_means[False] = _Means()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _from_hidden(
+        self, model: Any, inputs: dict[str, Any], labels: Tensor, options: EMOOptions
+    ) -> tuple[Any, EMOResult]:
+        head = find_head(self.accelerator.unwrap_model(model))
+        if options.softcap not in (None, head.softcap):
+            raise UsageError(
+                f"softcap is {options.softcap}, and that of the model is {head.softcap}",
+                "leave it out: it is read from the model's config",
+            )
+        with head.hidden_states() as caught:
+            outputs = model(**{**inputs, "use_cache": False, "logits_to_keep": 1})
+        if len(caught) != 1:
+            raise UsageError(
+                f"the backbone of {type(head.model).__name__} was seen {len(caught)} times in a call of the model",
+                "a compiled model passes hooks by: leave out torch_compile, or give emo=EMOLoss(bank)",
+            )
+        if not self._emo_proved:
+            exact = outputs.logits.dtype == head.linear.weight.dtype == torch.float32
+            mixed = self.accelerator.mixed_precision not in ("no", None)
+            head.prove(outputs.logits, caught[0], rounding=_EXACT if exact and not mixed else _MIXED)
+            self._emo_proved = True
+        weight, bias = head.linear.weight, head.linear.bias
+        _to_device(self.emo, weight)
+        with self.accelerator.autocast():
+            result = linear_emo_loss(
+                caught[0].to(weight.device), weight, labels.to(weight.device), self.emo.costs,
+                replace(options, softcap=head.softcap), bias=bias, step=self.state.global_step, parts=True,
+            )  # fmt: skip
+        return outputs, result
+
+    def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
+        auxiliary = outputs.get("aux_loss")
+        if auxiliary is None:
+            return 0.0
+        model = self.accelerator.unwrap_model(self.model)
+        # A mean of its own: where the Trainer leaves accumulation to the loss, it is averaged over the batches.
+        batches = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+        return auxiliary * (model.config.get_text_config().router_aux_loss_coef / batches)
+
+    def _check_arguments(self) -> None:
+        if self.compute_loss_func is not None:
+            raise UsageError("there is both emo= and compute_loss_func=", "give one of them")
+        if self.args.label_smoothing_factor:
+            raise UsageError("label_smoothing_factor does nothing here", "give the loss label_smoothing=")
+        if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
+            raise UsageError(f"loss_type={self.args.loss_type!r} is not combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
+        if self.args.n_gpu > 1:
+            raise UsageError(
+                f"one process with {self.args.n_gpu} GPUs (DataParallel)", "start one process for each with torchrun"
+            )
+
+
+class _Means:
+    """Sums over tokens since they were last taken, kept on the device: nothing waits for it until then."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+
+    def add(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> None:
+        parts = result.parts
+        counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
+        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), counted.sum().to(parts.ce.device))
+        sums = torch.stack([column.float() for column in columns])
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def take(self, accelerator: Any) -> dict[str, float]:
+        """Means over the tokens of all processes; empty where there were none."""
+        if self._sums is None:
+            return {}
+        ce, emd, correct, tokens = accelerator.reduce(self._sums, "sum").tolist()
+        self._sums = None
+        tokens = max(tokens, 1.0)
+        return {"ce": ce / tokens, "emd": emd / tokens, "mean_token_accuracy": correct / tokens}
+
+
+def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None) -> EMOOptions:
+    return replace(options, shift=True, reduction="mean" if num_items_in_batch is None else "sum")
+
+
+def _per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    if num_items_in_batch is None:
+        return loss
+    # A batch without any tokens has loss 0, and not 0 / 0.
+    return loss / torch.as_tensor(num_items_in_batch, device=loss.device).clamp(min=1)
+
+
+def _to_device(loss: EMOLoss | LinearEMOLoss, beside: Tensor) -> None:
+    if loss.costs is not None and loss.costs.device != beside.device:
+        loss.to(beside.device)
+
+
+def _check_ignore_index(loss: EMOLoss | LinearEMOLoss) -> None:
+    if loss.options.ignore_index != -100:
+        raise UsageError(
+            f"ignore_index is {loss.options.ignore_index}, and a Trainer counts the labels that are not -100",
+            "mark ignored labels with -100",
+        )

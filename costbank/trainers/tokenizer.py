@@ -1,0 +1,49 @@
+"""Whether a bank is for the tokenizer that a model is trained with."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from costbank.bank import Bank
+from costbank.errors import TokenizerError, UsageError
+from costbank.tokenizers import HuggingFaceTokenizer
+
+__all__ = ["check_tokenizer"]
+
+_MOST_SHOWN = 5
+
+
+def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
+    """Check that each id of a Hugging Face tokenizer stands for the same bytes in the bank, and that none is missing.
+
+    Ids that stand for nothing, the padding of a head, may be more on either side.
+
+    Args:
+        bank: the bank to train with.
+        tokenizer: a fast tokenizer of transformers, or a `tokenizers.Tokenizer`.
+
+    Raises:
+        UsageError: it is neither.
+        TokenizerError: ids differ; how many, and the first of them, are named.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        raise UsageError(
+            f"{type(tokenizer).__name__} has no tokenizer.json to compare with the bank",
+            "give a fast tokenizer of transformers",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_text(backend.to_str(), encoding="utf-8")
+        vocab = HuggingFaceTokenizer(path).vocab
+    ids = range(max(vocab.size, bank.vocab.size))
+    pairs = [[v.token(i) if i < v.size else b"" for v in (vocab, bank.vocab)] for i in ids]
+    differing = [i for i, (one, other) in enumerate(pairs) if one != other]
+    if not differing:
+        return
+    shown = "; ".join(f"{i} is {pairs[i][0]!r}, in the bank {pairs[i][1]!r}" for i in differing[:_MOST_SHOWN])
+    raise TokenizerError(
+        f"{len(differing):,} of {len(ids):,} ids differ between the tokenizer ({vocab.size:,} ids) and "
+        f"{bank.name}@{bank.id} ({bank.vocab.size:,}): {shown}",
+        "take the bank of this tokenizer, or make one: costbank build --source transfer carries this bank to it",
+    )

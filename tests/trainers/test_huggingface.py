@@ -1,0 +1,242 @@
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CohereConfig, CohereForCausalLM, Trainer
+
+from costbank.bank import Bank
+from costbank.errors import TokenizerError, UsageError
+from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule
+from costbank.trainers.heads import find_head
+from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
+from tests.trainers.conftest import MODELS, SMALL, gpt2, llama, make_tokenizer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning"),
+]
+
+
+class EMOTrainer(EMOTrainerMixin, Trainer):
+    pass
+
+
+def trained(trainer: Trainer) -> dict[str, torch.Tensor]:
+    trainer.train()
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def by_function(model: Any, args: Any, texts: Any, loss: EMOLoss, **more: Any) -> Trainer:
+    function = compute_loss_func(loss)
+    return Trainer(model, args, train_dataset=texts, compute_loss_func=function, callbacks=[function], **more)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+def test_the_mixin_trains_as_the_loss_of_full_logits_does(make: Any, emo: Any, bank: Bank, arguments: Any, texts: Any):
+    full = by_function(make(), arguments(), texts, EMOLoss(bank))
+    mixed = EMOTrainer(make(), arguments(), train_dataset=texts, emo=emo(bank))
+    before = {name: value.detach().clone() for name, value in mixed.model.named_parameters()}
+    after = trained(mixed)
+    assert_same(after, trained(full))
+    assert losses(mixed) == pytest.approx(losses(full), abs=1e-5)
+    assert max((after[name] - before[name]).abs().max() for name in after) > 1e-3
+
+
+def test_the_function_is_the_loss_that_its_formula_says(bank: Bank, texts: Any):
+    model = gpt2()
+    batch = {name: torch.stack([texts[i][name] for i in range(4)]) for name in texts[0]}
+    labels = batch.pop("labels")
+    outputs = model(**batch)
+    loss = EMOLoss(bank, mixing="fixed", weight=0.7, reduction="none")
+    total = loss(outputs.logits[:, :-1], labels[:, 1:]).sum()
+    function = compute_loss_func(loss)
+    assert function(outputs, labels, num_items_in_batch=torch.tensor(50)).item() == pytest.approx(total.item() / 50)
+    assert function({"logits": outputs.logits}, labels, 50).item() == pytest.approx(total.item() / 50)
+    mean = total.item() / (labels[:, 1:] != -100).sum().item()
+    assert function(outputs, labels).item() == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("kind", ["function", "linear", "full"])
+@pytest.mark.parametrize("mixing", ["emo1_clamped", "fixed"])
+def test_four_batches_of_two_are_one_of_eight(kind: str, mixing: Any, bank: Bank, arguments: Any, texts: Any):
+    def trainer(args: Any) -> Trainer:
+        if kind == "function":
+            return by_function(gpt2(), args, texts, EMOLoss(bank, mixing=mixing))
+        emo = {"linear": LinearEMOLoss, "full": EMOLoss}[kind](bank, mixing=mixing)
+        return EMOTrainer(gpt2(), args, train_dataset=texts, emo=emo)
+
+    counts = {int((row["labels"][1:] != -100).sum()) for row in (texts[i] for i in range(len(texts)))}
+    assert len(counts) > 3
+    whole = trainer(arguments())
+    parted = trainer(arguments(per_device_train_batch_size=2, gradient_accumulation_steps=4))
+    assert_same(trained(whole), trained(parted))
+    assert losses(whole) == pytest.approx(losses(parted), abs=1e-5)
+
+
+def test_it_is_plain_cross_entropy_where_costs_weigh_nothing(bank: Bank, arguments: Any, texts: Any):
+    plain = Trainer(gpt2(), arguments(gradient_accumulation_steps=2), train_dataset=texts)
+    mixed = EMOTrainer(
+        gpt2(), arguments(gradient_accumulation_steps=2), train_dataset=texts,
+        emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0),
+    )  # fmt: skip
+    assert_same(trained(plain), trained(mixed))
+    assert losses(plain) == pytest.approx(losses(mixed), abs=1e-5)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank: Bank, arguments: Any, texts: Any):
+    trainer = EMOTrainer(make(), arguments(per_device_eval_batch_size=24), train_dataset=texts, eval_dataset=texts,
+                         emo=LinearEMOLoss(bank))  # fmt: skip
+    for _ in range(2):
+        batch = {name: torch.stack([texts[i][name] for i in range(len(texts))]) for name in texts[0]}
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            logits = trainer.model.eval()(**batch).logits
+        mean = EMOLoss(bank, shift=True)(logits, labels, parts=True)
+        metrics = trainer.evaluate()
+        assert metrics["eval_loss"] == pytest.approx(mean.loss.item(), abs=1e-5)
+        tokens = (labels[:, 1:] != -100).sum()
+        assert metrics["eval_emd"] == pytest.approx((mean.parts.emd.sum() / tokens).item(), abs=1e-5)
+        assert trainer.predict(texts).predictions.shape == logits.shape
+        made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, do_sample=False, use_cache=True)
+        assert made.shape == (2, 9)
+        assert not trainer.model.base_model._forward_hooks
+        trainer.train()
+    assert "forward" not in vars(trainer.model)
+
+
+def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
+    trainer = EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=bank)
+    widths = []
+    trainer.model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[1]))
+    trainer.train()
+    assert set(widths) == {1}
+
+
+def test_what_the_loss_is_made_of_is_logged(bank: Bank, arguments: Any, texts: Any):
+    trainer = EMOTrainer(gpt2(), arguments(logging_steps=3, gradient_accumulation_steps=3), train_dataset=texts,
+                         emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
+    trainer.train()
+    (line,) = [line for line in trainer.state.log_history if "loss" in line]
+    assert line["ce"] == pytest.approx(line["loss"], rel=0.01)
+    assert 0 < line["emd"] < 2
+    assert 0 <= line["mean_token_accuracy"] <= 1
+
+
+def test_a_schedule_follows_the_trainers_steps(bank: Bank, arguments: Any, texts: Any):
+    options = EMOOptions(mixing="fixed", weight=Schedule(0.0, 1.0, steps=2))
+    mixed = EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank, options))
+    full = by_function(gpt2(), arguments(), texts, EMOLoss(bank, options))
+    assert_same(trained(mixed), trained(full))
+    lines = [line for line in mixed.state.log_history if "emd" in line]
+    for line, weight in zip(lines, (0.0, 0.5, 1.0), strict=True):
+        assert line["loss"] == pytest.approx(line["ce"] + weight * line["emd"], abs=2e-4)
+
+
+def test_a_schedule_without_the_callback_is_refused(bank: Bank, arguments: Any, texts: Any):
+    function = compute_loss_func(EMOLoss(bank, mixing="fixed", weight=Schedule(0.0, 1.0, steps=2)))
+    trainer = Trainer(gpt2(), arguments(), train_dataset=texts, compute_loss_func=function)
+    with pytest.raises(UsageError, match="step is not known") as error:
+        trainer.train()
+    assert "callbacks=[f]" in error.value.hint
+
+
+@pytest.mark.parametrize("kind", ["function", "mixin"])
+def test_resuming_asks_for_the_same_bank_and_options(
+    kind: str, bank: Bank, other_bank: Bank, arguments: Any, texts: Any
+):
+    def trainer(steps: int, of: Bank, **options: Any) -> Trainer:
+        args = arguments(max_steps=steps, save_strategy="steps", save_steps=1)
+        if kind == "function":
+            return by_function(gpt2(), args, texts, EMOLoss(of, **options))
+        return EMOTrainer(gpt2(), args, train_dataset=texts, emo=LinearEMOLoss(of, **options))
+
+    whole = trained(trainer(3, bank))
+    trainer(2, bank).train()
+    with pytest.raises(UsageError, match=rf"{bank.id} dense, and this loss has tiny@{other_bank.id}"):
+        trainer(3, other_bank).train(resume_from_checkpoint=True)
+    with pytest.raises(UsageError, match=r"mixing='emo1_clamped', now 'fixed'; weight=1.0, now 0.5"):
+        trainer(3, bank, mixing="fixed", weight=0.5).train(resume_from_checkpoint=True)
+    last = trainer(3, bank, chunk_rows=5)
+    last.train(resume_from_checkpoint=True)
+    assert_same({n: p.detach() for n, p in last.model.named_parameters()}, whole)
+
+
+def test_a_run_that_began_without_costs_may_go_on_with_them(bank: Bank, arguments: Any, texts: Any):
+    Trainer(gpt2(), arguments(max_steps=1, save_strategy="steps", save_steps=1), train_dataset=texts).train()
+    trainer = EMOTrainer(gpt2(), arguments(max_steps=2), train_dataset=texts, emo=bank)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 2
+
+
+def test_the_wrong_tokenizer_is_refused(bank: Bank, tokenizer: Any, arguments: Any, texts: Any):
+    other = make_tokenizer(["entirely different words make different merges"] * 3)
+    with pytest.raises(TokenizerError, match=rf"of 300 ids differ .* tiny@{bank.id} \(300\): \d+ is b'"):
+        EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=other, emo=bank)
+    with pytest.raises(TokenizerError):
+        EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=other, emo=EMOLoss(bank), emo_bank=bank)
+    EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=tokenizer, emo=bank)
+
+
+def test_a_model_that_scales_its_logits_is_refused(bank: Bank, arguments: Any, texts: Any):
+    torch.manual_seed(1)
+    model = CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.5))
+    with pytest.raises(UsageError, match="CohereForCausalLM are not its hidden states times") as error:
+        EMOTrainer(model, arguments(), train_dataset=texts, emo=LinearEMOLoss(bank)).train()
+    assert "emo=EMOLoss(bank)" in error.value.hint
+    EMOTrainer(model, arguments(), train_dataset=texts, emo=EMOLoss(bank)).train()
+
+
+def test_heads_that_are_no_plain_matrices_are_named():
+    model = llama()
+    model.lm_head = torch.nn.Sequential(model.lm_head)
+    with pytest.raises(UsageError, match=r"LlamaForCausalLM is Sequential and no torch.nn.Linear"):
+        find_head(model)
+    model = llama()
+    model.lm_head.weight = torch.nn.Parameter(torch.empty(0))
+    with pytest.raises(UsageError, match=r"sharded or quantized: its weight is torch.float32 of shape \[0\]"):
+        find_head(model)
+    with pytest.raises(UsageError, match="Linear has no logits_to_keep"):
+        find_head(torch.nn.Linear(2, 2))
+
+
+def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments: Any, texts: Any):
+    with pytest.raises(UsageError, match="both emo= and compute_loss_func="):
+        EMOTrainer(gpt2(), arguments(), emo=bank, compute_loss_func=compute_loss_func(EMOLoss(bank)))
+    with pytest.raises(UsageError, match="label_smoothing_factor"):
+        EMOTrainer(gpt2(), arguments(label_smoothing_factor=0.1), emo=bank)
+    with pytest.raises(UsageError, match="ignore_index is 0"):
+        EMOTrainer(gpt2(), arguments(), emo=LinearEMOLoss(bank, ignore_index=0))
+    with pytest.raises(UsageError, match="ignore_index is 0"):
+        compute_loss_func(EMOLoss(bank, ignore_index=0))
+    with pytest.raises(UsageError, match=r"softcap is 3.0, and that of the model is None"):
+        EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank, softcap=3.0)).train()
+
+
+def test_a_batch_of_ignored_labels_trains_nothing_and_is_finite(bank: Bank, arguments: Any, texts: Any):
+    texts.labels[:] = -100
+    trainer = EMOTrainer(gpt2(), arguments(max_steps=1), train_dataset=texts, emo=bank)
+    before = copy.deepcopy(dict(trainer.model.named_parameters()))
+    assert_same(trained(trainer), before, 0.0)
+    assert all(math.isfinite(value) for value in losses(trainer))
+
+
+def test_autocast_in_bfloat16_stays_close(bank: Bank, arguments: Any, texts: Any, tmp_path: Path):
+    exact = EMOTrainer(llama(), arguments(), train_dataset=texts, emo=bank)
+    rounded = EMOTrainer(llama(), arguments(bf16=True), train_dataset=texts, emo=bank)
+    assert_same(trained(exact), trained(rounded), 2e-2)
+    assert losses(exact) == pytest.approx(losses(rounded), abs=2e-2)
