@@ -112,7 +112,7 @@ def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank
         tokens = (labels[:, 1:] != -100).sum()
         assert metrics["eval_emd"] == pytest.approx((mean.parts.emd.sum() / tokens).item(), abs=1e-5)
         assert trainer.predict(texts).predictions.shape == logits.shape
-        made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, do_sample=False, use_cache=True)
+        made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, min_new_tokens=4, do_sample=False)
         assert made.shape == (2, 9)
         assert not trainer.model.base_model._forward_hooks
         trainer.train()

@@ -1,0 +1,100 @@
+"""The mixin, and the function, with TRL's SFTTrainer."""
+
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+
+from costbank.bank import Bank
+from costbank.errors import UsageError
+from costbank.loss import EMOLoss, LinearEMOLoss
+from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
+from tests.trainers.conftest import TEXTS, llama
+from tests.trainers.test_huggingface import assert_same, losses, trained
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+class EMOSFTTrainer(EMOTrainerMixin, SFTTrainer):
+    pass
+
+
+@pytest.fixture
+def sft(arguments: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
+    def make(kind: Any, data: Dataset, *, config: dict[str, Any] | None = None, **more: Any) -> SFTTrainer:
+        args = arguments(SFTConfig, **{"max_length": 64, "gradient_checkpointing": False, **(config or {})})
+        return kind(llama(), args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, **more)
+
+    return make
+
+
+WHOLE = Dataset.from_dict({"text": TEXTS})
+COMPLETIONS = Dataset.from_dict({
+    "prompt": [text.split(" sees ")[0] for text in TEXTS],
+    "completion": [f" sees {text.split(' sees ')[1]}" for text in TEXTS],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [WHOLE, COMPLETIONS], ids=["whole texts", "completions alone"])
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_it_trains_as_with_the_function(data: Dataset, accumulated: int, sft: Any, bank: Bank):
+    config = {"per_device_train_batch_size": 8 // accumulated, "gradient_accumulation_steps": accumulated}
+    mixed = sft(EMOSFTTrainer, data, config=config, emo=LinearEMOLoss(bank), emo_bank=bank)
+    function = compute_loss_func(EMOLoss(bank))
+    full = sft(SFTTrainer, data, compute_loss_func=function, callbacks=[function])
+    assert_same(trained(mixed), trained(full))
+    assert losses(mixed) == pytest.approx(losses(full), abs=1e-5)
+    ours, theirs = (
+        [line["mean_token_accuracy"] for line in trainer.state.log_history if "loss" in line]
+        for trainer in (mixed, full)
+    )
+    if accumulated == 1:
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    mine, other = mixed.evaluate(), full.evaluate()
+    assert mine["eval_loss"] == pytest.approx(other["eval_loss"], abs=1e-5)
+    assert {"eval_ce", "eval_emd", "eval_mean_token_accuracy"} <= mine.keys()
+
+
+def test_only_completions_are_trained(sft: Any, bank: Bank):
+    trainer = sft(EMOSFTTrainer, COMPLETIONS, emo=bank)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert (batch["labels"] == -100).sum() > (batch["attention_mask"] == 0).sum()
+    ce = EMOLoss(bank, mixing="fixed", weight=0.0, shift=True)
+    with torch.no_grad():
+        logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    trainer.compute_loss(trainer.model.train(), batch)
+    assert trainer._emo_means[True].take(trainer.accelerator)["ce"] == pytest.approx(
+        ce(logits, batch["labels"]).item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"packing": True, "max_length": 32}, {"padding_free": True, "max_length": None}],
+    ids=["packing", "padding-free"],
+)
+def test_rows_may_hold_several_texts(config: dict[str, Any], sft: Any, bank: Bank):
+    mixed = sft(EMOSFTTrainer, WHOLE, config=config, emo=LinearEMOLoss(bank))
+    full = sft(EMOSFTTrainer, WHOLE, config=config, emo=EMOLoss(bank))
+    assert_same(trained(mixed), trained(full))
+
+
+def test_predictions_and_generation_are_the_models_own(sft: Any, bank: Bank):
+    trainer = sft(EMOSFTTrainer, WHOLE, emo=bank)
+    trainer.train()
+    predicted = trainer.predict(trainer.eval_dataset)
+    assert predicted.predictions.shape[-1] == 300
+    made = trainer.model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert made.shape == (1, 6)
+
+
+def test_another_loss_type_is_refused(sft: Any, bank: Bank):
+    with pytest.raises(UsageError, match="loss_type='dft'"):
+        sft(EMOSFTTrainer, WHOLE, config={"loss_type": "dft"}, emo=bank)
