@@ -1,0 +1,52 @@
+"""What every example here trains on: a tokenizer, a bank and token ids of a page of text, made in a second."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+import costbank
+from costbank import Bank, BuildConfig
+
+_PLACES = ("harbour", "garden", "kitchen", "station", "library", "valley")
+_PEOPLE = ("sailor", "baker", "teacher", "doctor", "painter", "farmer")
+_DOINGS = ("walks to", "looks at", "talks about", "waits near", "comes from", "sings in")
+_TIMES = ("in the morning", "in the evening", "every day", "on Sundays", "in winter", "when it rains")
+
+TEXTS = [f"The {who} {does} the {where} {when}." for who in _PEOPLE for does in _DOINGS for where in _PLACES
+         for when in _TIMES]  # fmt: skip
+
+
+# Threads that share such small tensors wait for each other most of the time.
+torch.set_num_threads(1)
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """A byte-level BPE of 340 tokens, the first two of which pad and end."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.train_from_iterator(TEXTS, trainers.BpeTrainer(
+        vocab_size=340, special_tokens=["<pad>", "<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    ))  # fmt: skip
+    return made
+
+
+def bank() -> Bank:
+    """A bank of how the tokenizer's tokens are spelled, in a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix="costbank-example-"))
+    tokenizer().save(str(folder / "tokenizer.json"))
+    return costbank.build(BuildConfig(
+        source="vocabulary", tokenizer=folder / "tokenizer.json", name="tiny", store=folder / "store"
+    ))  # fmt: skip
+
+
+def batch(size: int = 16) -> torch.Tensor:
+    """Token ids [size, length]; each row is a text and its end, −100 beyond."""
+    made = tokenizer()
+    chosen = torch.randint(len(TEXTS), (size,)).tolist()
+    rows = [torch.tensor([*made.encode(TEXTS[i]).ids, 1]) for i in chosen]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)

@@ -1,0 +1,31 @@
+"""Every example runs as it stands, without a network, and its loss falls."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "tiny.py")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_it_runs_and_its_loss_falls(example: Path, tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, str(example)], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    losses = [float(found) for found in re.findall(r"\bloss'?:? '?([0-9.]+)", result.stdout)]
+    assert len(losses) >= 3
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_each_is_told_of_in_the_readme():
+    told = (ROOT / "examples" / "README.md").read_text()
+    assert EXAMPLES
+    for example in EXAMPLES:
+        assert f"[{example.name}]({example.name})" in told
