@@ -36,6 +36,6 @@ data = Dataset.from_dict({
 arguments = SFTConfig(
     tempfile.mkdtemp(), max_steps=30, per_device_train_batch_size=16, learning_rate=1e-2, logging_steps=10,
     save_strategy="no", report_to=[], use_cpu=True, bf16=False, disable_tqdm=True, dataloader_pin_memory=False,
-    gradient_checkpointing=False, max_length=64,
+    activation_checkpointing=False, max_length=64,
 )  # fmt: skip
 EMOSFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, emo=bank).train()

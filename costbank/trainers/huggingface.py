@@ -13,7 +13,7 @@ from torch import Tensor
 from costbank.bank import Bank
 from costbank.errors import UsageError, require
 from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
-from costbank.trainers.heads import find_head
+from costbank.trainers.heads import Head, find_head
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
 
@@ -60,7 +60,7 @@ class _ComputeLoss(_Pinned):
                 "the weight follows a schedule, and the step is not known",
                 "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
             )
-        options = _as_trained(self.loss.options, num_items_in_batch)
+        options = _as_trained(self.loss.options, num_items_in_batch, _is_decoders(outputs))
         loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
         return _per_item(loss, num_items_in_batch)
 
@@ -75,8 +75,9 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     """A function for `Trainer(compute_loss_func=f, callbacks=[f])`.
 
     As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
-    the loss's costs and options. Labels are shifted, and the sum over tokens is divided by the tokens of all
-    accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options are left aside.
+    the loss's costs and options. Labels are shifted (but for an encoder-decoder's), and the sum over tokens is divided
+    by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options
+    are left aside.
 
     Args:
         loss: moved to the logits' device at the first call.
@@ -95,8 +96,9 @@ class EMOTrainerMixin(_Trainer):
     With a `LinearEMOLoss` or a bank, a training step asks the model for the logits of one position, takes the
     backbone's hidden states by a hook that is there for that call, and multiplies them with the head's weight a block
     of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in
-    evaluation, the model's own logits are taken. Labels are shifted, and sums are divided, as the Trainer's own loss
-    has it. Where the model gives an auxiliary loss (mixture of experts), training adds that as the config weighs it.
+    evaluation, the model's own logits are taken. Labels are shifted (but for an encoder-decoder's), and sums are
+    divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture of experts), training
+    adds that as the config weighs it.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
     in evaluation `eval_ce` and so on. Checkpoints are pinned to the loss's costs and options.
@@ -137,19 +139,18 @@ class EMOTrainerMixin(_Trainer):
         """The loss of a batch, as `Trainer.compute_loss` returns it; `inputs` are not changed."""
         if "labels" not in inputs:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
-        labels, options = inputs["labels"], _as_trained(self.emo.options, num_items_in_batch)
-        if inputs.get("shift_labels") is not None:
-            labels, options = inputs["shift_labels"], replace(options, shift=False)
+        labels, shifted = inputs["labels"], inputs.get("shift_labels")
         inputs = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+        head = None
         if isinstance(self.emo, LinearEMOLoss) and model.training and not return_outputs:
-            outputs, result = self._from_hidden(model, inputs, labels, options)
+            head = find_head(self.accelerator.unwrap_model(model))
+            outputs, hidden = self._hidden_of(head, model, inputs)
         else:
-            outputs = model(**inputs)
-            _to_device(self.emo, outputs.logits)
-            result = emo_loss(
-                outputs.logits, labels.to(outputs.logits.device), self.emo.costs, replace(options, softcap=None),
-                step=self.state.global_step, parts=True,
-            )  # fmt: skip
+            outputs, hidden = model(**inputs), None
+        shift = shifted is None and _is_decoders(outputs)
+        labels = labels if shifted is None else shifted
+        options = _as_trained(self.emo.options, num_items_in_batch, shift)
+        result = self._result(outputs, hidden, head, labels, options)
         self._emo_means[model.training].add(result, labels, options)
         loss = _per_item(result.loss, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -173,35 +174,38 @@ class EMOTrainerMixin(_Trainer):
         self._emo_means[False] = _Means()
         return super().evaluation_loop(*args, **kwargs)
 
-    def _from_hidden(
-        self, model: Any, inputs: dict[str, Any], labels: Tensor, options: EMOOptions
-    ) -> tuple[Any, EMOResult]:
-        head = find_head(self.accelerator.unwrap_model(model))
-        if options.softcap not in (None, head.softcap):
-            raise UsageError(
-                f"softcap is {options.softcap}, and that of the model is {head.softcap}",
-                "leave it out: it is read from the model's config",
-            )
+    def _hidden_of(self, head: Head, model: Any, inputs: dict[str, Any]) -> tuple[Any, Tensor]:
         with head.hidden_states() as caught:
             outputs = model(**{**inputs, "use_cache": False, "logits_to_keep": 1})
         if len(caught) != 1:
+            name, backbone = type(head.model).__name__, type(head.backbone).__name__
             raise UsageError(
-                f"the backbone of {type(head.model).__name__} was seen {len(caught)} times in a call of the model",
-                "a compiled model passes hooks by: leave out torch_compile, or give emo=EMOLoss(bank)",
+                f"{name} calls its {backbone} {len(caught)} times for a batch, and the hidden states are not to be had",
+                "give emo=EMOLoss(bank), which takes the model's own logits",
             )
         if not self._emo_proved:
             exact = outputs.logits.dtype == head.linear.weight.dtype == torch.float32
             mixed = self.accelerator.mixed_precision not in ("no", None)
             head.prove(outputs.logits, caught[0], rounding=_EXACT if exact and not mixed else _MIXED)
             self._emo_proved = True
+        return outputs, caught[0]
+
+    def _result(
+        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
+    ) -> EMOResult:
+        step = self.state.global_step
+        if hidden is None or head is None:
+            _to_device(self.emo, outputs.logits)
+            # The model has capped its logits itself.
+            options = replace(options, softcap=None)
+            labels = labels.to(outputs.logits.device)
+            return emo_loss(outputs.logits, labels, self.emo.costs, options, step=step, parts=True)
         weight, bias = head.linear.weight, head.linear.bias
         _to_device(self.emo, weight)
+        options = replace(options, softcap=head.softcap)
+        hidden, labels = hidden.to(weight.device), labels.to(weight.device)
         with self.accelerator.autocast():
-            result = linear_emo_loss(
-                caught[0].to(weight.device), weight, labels.to(weight.device), self.emo.costs,
-                replace(options, softcap=head.softcap), bias=bias, step=self.state.global_step, parts=True,
-            )  # fmt: skip
-        return outputs, result
+            return linear_emo_loss(hidden, weight, labels, self.emo.costs, options, bias=bias, step=step, parts=True)
 
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
         auxiliary = outputs.get("aux_loss")
@@ -215,6 +219,15 @@ class EMOTrainerMixin(_Trainer):
     def _check_arguments(self) -> None:
         if self.compute_loss_func is not None:
             raise UsageError("there is both emo= and compute_loss_func=", "give one of them")
+        if self.args.torch_compile and isinstance(self.emo, LinearEMOLoss):
+            raise UsageError("a compiled model passes by the hook of the linear form", "give emo=EMOLoss(bank)")
+        model: Any = self.model
+        own = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        if self.emo.options.softcap not in (None, own):
+            raise UsageError(
+                f"softcap is {self.emo.options.softcap}, and that of the model is {own}",
+                "leave it out: the model's own is read from its config",
+            )
         if self.args.label_smoothing_factor:
             raise UsageError("label_smoothing_factor does nothing here", "give the loss label_smoothing=")
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
@@ -248,8 +261,13 @@ class _Means:
         return {"ce": ce / tokens, "emd": emd / tokens, "mean_token_accuracy": correct / tokens}
 
 
-def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None) -> EMOOptions:
-    return replace(options, shift=True, reduction="mean" if num_items_in_batch is None else "sum")
+def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:
+    return replace(options, shift=shift, reduction="mean" if num_items_in_batch is None else "sum")
+
+
+def _is_decoders(outputs: Any) -> bool:
+    """Whether logits are those of the next token; an encoder-decoder is given its labels shifted already."""
+    return not (isinstance(outputs, dict) and "encoder_last_hidden_state" in outputs)
 
 
 def _per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:

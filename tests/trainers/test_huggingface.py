@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CohereConfig, CohereForCausalLM, Trainer
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+)
 
 from costbank.bank import Bank
 from costbank.errors import TokenizerError, UsageError
@@ -201,6 +211,51 @@ def test_a_model_that_scales_its_logits_is_refused(bank: Bank, arguments: Any, t
     EMOTrainer(model, arguments(), train_dataset=texts, emo=EMOLoss(bank)).train()
 
 
+def test_a_backbone_that_is_passed_by_is_named(bank: Bank, arguments: Any, texts: Any):
+    model = OPTForCausalLM(OPTConfig(
+        vocab_size=300, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64, word_embed_proj_dim=8,
+    ))  # fmt: skip
+    with pytest.raises(UsageError, match="OPTForCausalLM calls its OPTModel 0 times"):
+        EMOTrainer(model, arguments(), train_dataset=texts, emo=bank).train()
+
+
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+def test_the_auxiliary_loss_of_experts_is_added_once(emo: Any, bank: Bank, arguments: Any, texts: Any):
+    def model() -> MixtralForCausalLM:
+        torch.manual_seed(1)
+        return MixtralForCausalLM(MixtralConfig(
+            **SMALL, num_local_experts=4, num_experts_per_tok=2, output_router_logits=True, router_aux_loss_coef=0.3
+        ))  # fmt: skip
+
+    plain = Trainer(model(), arguments(), train_dataset=texts)
+    mixed = EMOTrainer(model(), arguments(), train_dataset=texts, emo=emo(bank, mixing="fixed", weight=0.0))
+    assert_same(trained(plain), trained(mixed))
+    assert losses(plain) == pytest.approx(losses(mixed), abs=1e-5)
+
+
+def test_an_encoder_decoders_labels_are_not_shifted(bank: Bank, arguments: Any):
+    torch.manual_seed(1)
+    model = T5ForConditionalGeneration(T5Config(
+        vocab_size=300, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+    ))  # fmt: skip
+    labels = torch.randint(2, 300, (2, 6))
+    batch = {"input_ids": labels.flip(1), "decoder_input_ids": labels.roll(1, 1)}
+    loss = EMOLoss(bank)
+    outputs = model.eval()(**batch)
+    assert compute_loss_func(loss)(outputs, labels).item() == pytest.approx(loss(outputs.logits, labels).item())
+    trainer = EMOTrainer(model, arguments(), emo=loss)
+    assert trainer.compute_loss(model, {**batch, "labels": labels}).item() == pytest.approx(
+        loss(outputs.logits, labels).item()
+    )
+
+
+def test_checkpointed_activations_change_nothing(bank: Bank, arguments: Any, texts: Any):
+    kept = EMOTrainer(llama(), arguments(), train_dataset=texts, emo=bank)
+    again = EMOTrainer(llama(), arguments(activation_checkpointing=True), train_dataset=texts, emo=bank)
+    assert_same(trained(kept), trained(again))
+
+
 def test_heads_that_are_no_plain_matrices_are_named():
     model = llama()
     model.lm_head = torch.nn.Sequential(model.lm_head)
@@ -224,7 +279,11 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
     with pytest.raises(UsageError, match="ignore_index is 0"):
         compute_loss_func(EMOLoss(bank, ignore_index=0))
     with pytest.raises(UsageError, match=r"softcap is 3.0, and that of the model is None"):
-        EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank, softcap=3.0)).train()
+        EMOTrainer(gpt2(), arguments(), emo=LinearEMOLoss(bank, softcap=3.0))
+    with pytest.raises(UsageError, match="compiled model"):
+        EMOTrainer(gpt2(), arguments(torch_compile=True, torch_compile_backend="eager"), emo=bank)
+    with pytest.raises(UsageError, match="the batch has no labels"):
+        EMOTrainer(gpt2(), arguments(), emo=bank).compute_loss(gpt2(), {"input_ids": torch.zeros(1, 2).long()})
 
 
 def test_a_batch_of_ignored_labels_trains_nothing_and_is_finite(bank: Bank, arguments: Any, texts: Any):

@@ -29,7 +29,7 @@ class EMOSFTTrainer(EMOTrainerMixin, SFTTrainer):
 @pytest.fixture
 def sft(arguments: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
     def make(kind: Any, data: Dataset, *, config: dict[str, Any] | None = None, **more: Any) -> SFTTrainer:
-        args = arguments(SFTConfig, **{"max_length": 64, "gradient_checkpointing": False, **(config or {})})
+        args = arguments(SFTConfig, **{"max_length": 64, "activation_checkpointing": False, **(config or {})})
         return kind(llama(), args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, **more)
 
     return make

@@ -1,0 +1,30 @@
+"""What the trainers load, and what they say where a framework is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("costbank.trainers", ("torch", "transformers", "lightning")),
+        ("costbank.loss", ("transformers", "lightning")),
+        ("costbank.trainers.lightning", ("transformers", "lightning")),
+        ("costbank.trainers.huggingface", ("lightning", "trl", "datasets")),
+    ],
+)
+def test_a_module_loads_no_framework_but_its_own(module: str, heavy: tuple[str, ...]):
+    assert _run(f"import sys, {module}; print([n for n in {heavy!r} if n in sys.modules])").strip() == "[]"
+
+
+def test_a_missing_framework_is_named_with_its_extra():
+    said = _run("import sys; sys.modules['transformers'] = None; import costbank.trainers.huggingface")
+    assert "MissingExtraError" in said
+    assert "'transformers'" in said
