@@ -1,4 +1,4 @@
-"""Every example runs as it stands, without a network, and its loss falls."""
+"""Every example of a trainer runs as it stands, without a network, and its loss falls."""
 
 import os
 import re
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "tiny.py")
+ALL = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = [path for path in ALL if "\nimport tiny\n" in path.read_text()]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
@@ -26,6 +27,6 @@ def test_it_runs_and_its_loss_falls(example: Path, tmp_path: Path):
 
 def test_each_is_told_of_in_the_readme():
     told = (ROOT / "examples" / "README.md").read_text()
-    assert EXAMPLES
-    for example in EXAMPLES:
+    assert len(EXAMPLES) >= 5
+    for example in ALL:
         assert f"[{example.name}]({example.name})" in told
