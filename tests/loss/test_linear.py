@@ -301,3 +301,10 @@ def test_labels_that_come_again_and_again_change_nothing(costs, generator, objec
         torch.autograd.grad(together.sum(), ours), torch.autograd.grad(alone.sum(), theirs), strict=True
     ):
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_knows_its_bank_under_another_name(costs):
+    saved = LinearEMOLoss(replace(costs, bank="news@0123456789abcdef")).state_dict()
+    LinearEMOLoss(replace(costs, bank="gazette@0123456789abcdef")).load_state_dict(saved)
+    with pytest.raises(UsageError, match="news@0123456789abcdef"):
+        LinearEMOLoss(replace(costs, bank="news@0123456789abcdee")).load_state_dict(saved)
