@@ -16,6 +16,7 @@ BENCHMARKS = (
     "counting",
     "encoding",
     "choosing",
+    "loss",
 )
 
 for name in sys.argv[1:] or BENCHMARKS:
