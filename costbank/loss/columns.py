@@ -1,8 +1,8 @@
 """Which tokens the columns of a block stand for: all of them, or this process's slice of the vocabulary.
 
 Processes that share a vocabulary exchange statistics of rows, once for a block and never a tensor of the block's width.
-Each sends, for each token, its largest logit, the sum of its wrong tokens' exponentials below that, the label's logit
-if it has it, and what the objective sums over its columns; where parts are asked for also the label's best rival.
+Each sends, for each token, its largest logit, the label's logit if it has it, the sum of its wrong tokens' exponentials
+below that largest, and what the objective sums over its columns; where parts are asked for also the label's best rival.
 """
 
 from collections.abc import Callable
@@ -91,10 +91,22 @@ class Columns:
         own = torch.where(first, -torch.inf, torch.inf).to(scores.dtype)
         return own if label.here is None else torch.where(label.here, own, scores.amax(dim=1))
 
+    def tops_(self, scores: Float[Tensor, "n columns"]) -> tuple[Tensor, Tensor]:
+        """[n] largest logits, and what to subtract from the logits before their softmax."""
+        top = scores.amax(dim=1)
+        if self.gather is None:
+            return top, top
+        # A token whose columns here are all masked has its mass at other processes. One of them is made finite, so that
+        # there is a softmax, which `merge` then weighs with 0.
+        masked = top == -torch.inf
+        scores[:, 0] = torch.where(masked, 0.0, scores[:, 0])
+        return top, torch.where(masked, 0.0, top)
+
     def merge(
         self,
         target: Float[Tensor, "n"],
         top: Float[Tensor, "n"],
+        temperature: float,
         peak: Float[Tensor, "n"],
         miss: Float[Tensor, "n"],
         rival: Float[Tensor, "n"] | None,
@@ -103,8 +115,9 @@ class Columns:
         """Statistics over the whole vocabulary from those of the columns here.
 
         Args:
-            target: the label's logit less `top`, −inf where it is not here.
+            target: the label's logit, −inf where it is not here.
             top: the largest logit here.
+            temperature: what differences of these logits are divided by.
             peak: its share of the softmax over the columns here.
             miss: the wrong tokens' share of that softmax.
             rival: see `rival`.
@@ -114,26 +127,25 @@ class Columns:
             The statistics, and the measures weighted by the softmax over all.
         """
         if self.gather is None:
-            ce = torch.where(miss < 0.5, -torch.log1p(-miss), -target - torch.log(peak))
+            ce = torch.where(miss < 0.5, -torch.log1p(-miss), (top - target) / temperature - torch.log(peak))
             correct = miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype)
-            return Rows(ce, top - torch.log(peak), torch.exp(-ce), miss, None, correct), measures
+            return Rows(ce, top / temperature - torch.log(peak), torch.exp(-ce), miss, None, correct), measures
         others = () if rival is None else (rival,)
-        every = self.gather(
-            torch.stack([top, miss / peak, target + top, *(measure / miss for measure in measures), *others])
-        )
-        tops, sums, targets = every[:, 0], every[:, 1], every[:, 2]
+        # Sums are sent as Σ exp(z − top), and logits as they were: only their differences have all digits.
+        every = self.gather(torch.stack([top, target, miss / peak, *(measure / peak for measure in measures), *others]))
+        tops, targets, sums = every[:, 0], every[:, 1], every[:, 2]
         target, top = targets.amax(dim=0), tops.amax(dim=0)
-        shares = sums * torch.exp(tops - top)
-        whole = shares.sum(dim=0) + torch.exp(target - top)
-        shares = shares / whole
-        wrong = shares.sum(dim=0)
-        ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), top - target + torch.log(whole))
+        lift = torch.exp((tops - top) / temperature)
+        ahead = (target - top) / temperature
+        whole = (lift * sums).sum(dim=0) + torch.exp(ahead)
+        lift = lift / whole
+        wrong = (lift * sums).sum(dim=0)
+        ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), torch.log(whole) - ahead)
         correct = miss.new_empty(0)
         if rival is not None:
             ranks = torch.arange(len(every), device=target.device)[:, None]
             stands = torch.where(ranks <= targets.argmax(dim=0), every[:, -1] < target, every[:, -1] <= target)
             correct = stands.all(dim=0).to(miss.dtype)
-        # A process without a wrong token's mass sends 0/0, and has no share of the sum.
-        merged = tuple((shares * torch.nan_to_num(every[:, 3 + i])).sum(dim=0) for i in range(len(measures)))
-        scale = torch.where(miss > 0, shares[self.rank] / miss, 0.0)
-        return Rows(ce, top + torch.log(whole), torch.exp(-ce), wrong, scale, correct), merged
+        merged = tuple((lift * every[:, 3 + i]).sum(dim=0) for i in range(len(measures)))
+        rows = Rows(ce, top / temperature + torch.log(whole), torch.exp(-ce), wrong, lift[self.rank] / peak, correct)
+        return rows, merged

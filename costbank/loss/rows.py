@@ -110,17 +110,21 @@ def block_loss(
     objective = objective_of(plan.costs, options, columns, workspace)
     label = columns.place(labels)
     rival = columns.rival(scores, label) if plan.with_parts else None
-    top = _relative_(scores, options)
-    rival = None if rival is None else rival / options.temperature
     target = columns.at_label(scores, label)
+    # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
+    # digits of whatever is added to it.
+    top, base = columns.tops_(scores)
+    scores.sub_(base[:, None])
+    if options.temperature != 1.0:
+        scores.div_(options.temperature)
     # Cross-entropy to the uniform distribution, less that to the label.
-    excess = target - scores.mean(dim=1) if options.label_smoothing else None
+    excess = columns.at_label(scores, label) - scores.mean(dim=1) if options.label_smoothing else None
     objective.read(scores, labels, label)
     torch.softmax(scores, dim=1, out=scores)
     peak = scores.amax(dim=1)
     wrong = columns.without_label_(scores, label)
     measures = objective.measure(wrong)
-    rows, measures = columns.merge(target, top, peak, wrong.sum(dim=1), rival, measures)
+    rows, measures = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, measures)
 
     value = objective.value(rows, measures)
     ce = rows.ce
