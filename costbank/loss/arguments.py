@@ -145,9 +145,9 @@ def check_plain(**tensors: Tensor | None) -> None:
             placed = ", ".join(map(str, placements))
             raise UsageError(
                 f"{name} is a DTensor placed {placed}",
-                "where its rows are a slice of the vocabulary (tensor parallelism), call parallel_linear_emo_loss; "
-                "under FSDP call the loss inside the forward of a wrapped module, where weights are whole; "
-                "else give .full_tensor()",
+                "where its rows are a slice of the vocabulary (tensor parallelism), call parallel_linear_emo_loss, for "
+                "logits parallel_emo_loss; under FSDP call the loss inside the forward of a wrapped module, where "
+                "weights are whole; else give .full_tensor()",
             )
 
 

@@ -1,6 +1,6 @@
 """The EMO loss of full logits, as one function."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -17,7 +17,7 @@ from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
 from costbank.loss.soft import SoftTargets, check_soft
 
-__all__ = ["EMOResult", "PartColumns", "accumulation_dtype", "emo_loss"]
+__all__ = ["EMOResult", "PartColumns", "accumulation_dtype", "check_logits", "emo_loss", "logit_losses"]
 
 
 class EMOResult(NamedTuple):
@@ -86,29 +86,47 @@ def emo_loss(
             accelerator), tensors on several devices, or options that do not go with the costs.
     """
     check_plain(logits=logits)
-    if logits.ndim < 1 or not logits.is_floating_point():
-        raise ShapeError(
-            f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
-        )
+    check_logits(logits)
     options = options.at(step)
     width = logits.shape[-1]
     check_costs(costs, width, options)
     if isinstance(labels, SoftTargets):
         check_soft(labels, logits.shape[:-1], width, costs, options)
     check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
+    plan = BlockPlan(costs, options, Columns(0, width), with_gradient=False, with_parts=parts)
+    return logit_losses(logits, labels, token_weights, width, plan)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Check that a tensor may be logits.
+
+    Raises:
+        ShapeError: it has no dimensions, or no floating-point type.
+    """
+    if logits.ndim < 1 or not logits.is_floating_point():
+        raise ShapeError(
+            f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
+        )
+
+
+def logit_losses(
+    logits: Tensor, labels: Tensor | SoftTargets, token_weights: Tensor | None, vocab: int, plan: BlockPlan
+) -> Tensor | EMOResult:
+    """The loss of checked arguments, over a whole vocabulary of `vocab` or, as `plan.columns` says, a slice of it."""
+    options, width = plan.options, logits.shape[-1]
     dtype = accumulation_dtype(logits.dtype, options)
-    tokens = lay_out(
-        labels, logits.shape[:-1], width, options, token_weights, dtype, costs, logits.device.type == "cpu"
-    )
-    with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    plan = BlockPlan(costs, options, Columns(0, width), with_gradient, parts)
+    compact = logits.device.type == "cpu"
+    tokens = lay_out(labels, logits.shape[:-1], vocab, options, token_weights, dtype, plan.costs, compact)
+    plan = replace(plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
     losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)
     check_finite(losses, options, "the logits hold NaN or inf")
     if options.reduction == "none":
         loss = losses.reshape(logits.shape[:-1])
     else:
         loss = losses.sum() if options.reduction == "sum" else losses.sum() / tokens.denominator
-    return EMOResult(loss, EMOParts(*(column.reshape(logits.shape[:-1]) for column in columns))) if parts else loss
+    if plan.with_parts:
+        return EMOResult(loss, EMOParts(*(column.reshape(logits.shape[:-1]) for column in columns)))
+    return loss
 
 
 def accumulation_dtype(dtype: torch.dtype, options: EMOOptions) -> torch.dtype:
