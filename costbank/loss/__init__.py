@@ -16,6 +16,7 @@ from costbank.loss.functional import EMOResult, emo_loss  # noqa: E402
 from costbank.loss.linear import linear_emo_loss  # noqa: E402
 from costbank.loss.module import EMOLoss, LinearEMOLoss  # noqa: E402
 from costbank.loss.options import EMOOptions, Schedule  # noqa: E402
+from costbank.loss.parallel import parallel_emo_loss, parallel_linear_emo_loss  # noqa: E402
 from costbank.loss.rows import EMOParts  # noqa: E402
 from costbank.loss.soft import SoftTargets  # noqa: E402
 from costbank.loss.transport import exact_transport_loss  # noqa: E402
@@ -36,4 +37,6 @@ __all__ = [
     "exact_transport_loss",
     "linear_emo_loss",
     "open_costs",
+    "parallel_emo_loss",
+    "parallel_linear_emo_loss",
 ]

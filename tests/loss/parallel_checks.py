@@ -1,0 +1,327 @@
+"""What is checked on processes that share a vocabulary: each compares itself with the loss of the whole."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional
+
+from costbank.errors import CostbankError
+from costbank.loss import (
+    Costs,
+    DenseCosts,
+    EMOOptions,
+    LowRankCosts,
+    NeighborCosts,
+    emo_loss,
+    linear_emo_loss,
+    parallel_emo_loss,
+    parallel_linear_emo_loss,
+)
+
+VOCAB, TOKENS, DIM = 37, 29, 11
+CUTS = {2: ((19, 18), (36, 1), (1, 36)), 4: ((10, 9, 9, 9), (1, 20, 1, 15))}
+HALF = {"mixing": "fixed", "weight": 0.5}
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "emo": ({}, "dense"),
+    "emo1-low-rank": ({"mixing": "emo1"}, "low-rank"),
+    "emo2-neighbors": ({"mixing": "emo2"}, "neighbors"),
+    "pure-neighbors": ({"mixing": "interpolate", "weight": 1.0}, "neighbors"),
+    "pure": ({"mixing": "interpolate", "weight": 1.0}, "dense"),
+    "mass": ({"target_mass": "detached", **HALF}, "dense"),
+    "delta": ({"objective": "delta", **HALF}, "none"),
+    "delta-emo1": ({"objective": "delta"}, "none"),
+    "ce": ({"objective": "ce"}, "none"),
+    "tailr": ({"objective": "tailr", "tailr_gamma": 0.3, "tailr_least": 0.2}, "none"),
+    "mixce": ({"objective": "mixce", "mixce_ratio": 0.3}, "none"),
+    "softcap": ({"softcap": 4.0}, "dense"),
+    "cool": ({"temperature": 0.6}, "dense"),
+    "z-loss": ({"z_loss": 1e-2}, "neighbors"),
+    "all": ({"z_loss": 1e-2, "softcap": 5.0, "temperature": 1.3, **HALF}, "dense"),
+}
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def forms() -> dict[str, Costs | None]:
+    rows = functional.normalize(torch.randn(VOCAB, 6, generator=seeded()), dim=1)
+    rows[[4, 9]] = 0
+    dense = DenseCosts(rows)
+    near, ids = dense.rows(torch.arange(VOCAB)).fill_diagonal_(torch.inf).topk(8, largest=False)
+    neighbors = NeighborCosts.from_table(dense, ids, near, measure=True)
+    return {"dense": dense, "low-rank": LowRankCosts.project(dense, 3), "neighbors": neighbors, "none": None}
+
+
+def data(dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:
+    """Hidden states, weight, bias, labels with every fifth ignored, and weights of tokens."""
+    g = seeded()
+    hidden, weight = torch.randn(TOKENS, DIM, generator=g), scale * torch.randn(VOCAB, DIM, generator=g)
+    bias, labels = torch.randn(VOCAB, generator=g), torch.randint(0, VOCAB, (TOKENS,), generator=g)
+    labels[::5], labels[1], labels[2] = -100, 4, 9
+    return [hidden.to(dtype), weight.to(dtype), bias.to(dtype), labels, torch.rand(TOKENS, generator=g).to(dtype)]
+
+
+def own(sizes: tuple[int, ...]) -> slice:
+    rank = distributed.get_rank()
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float, what: object) -> None:
+    error = (ours.double() - theirs.double()).abs().max() if ours.numel() else 0
+    size = theirs.double().abs().max() if ours.numel() else 0
+    assert ours.shape == theirs.shape, what
+    assert ours.dtype == theirs.dtype, what
+    assert error <= tolerance * (1 + size), (what, float(error), float(size))
+
+
+def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], given: list[Tensor], tolerance: float,
+            what: object, token_weights: Tensor | None = None, **more: Any) -> None:  # fmt: skip
+    """Values, parts and gradients of both functions, against the whole on one process."""
+    hidden, weight, bias, labels = given[:4]
+    mine = own(sizes)
+    whole = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+    leaves = [t.clone().requires_grad_() for t in (hidden, weight[mine], bias[mine])]
+    factor = torch.rand(labels.shape, generator=seeded()) if options.reduction == "none" else torch.tensor(1.7)
+
+    expected = linear_emo_loss(
+        whole[0], whole[1], labels, costs, options, bias=whole[2], token_weights=token_weights, parts=True
+    )
+    result = parallel_linear_emo_loss(
+        leaves[0], leaves[1], labels, costs, options, bias=leaves[2], token_weights=token_weights, parts=True, **more
+    )
+    close(result.loss, expected.loss, tolerance, what)
+    for name, one, other in zip(result.parts._fields, result.parts, expected.parts, strict=True):
+        assert torch.equal(one.isnan(), other.isnan()), (what, name)
+        close(one.nan_to_num(), other.nan_to_num(), tolerance, (what, name))
+    grads = torch.autograd.grad((factor * result.loss).sum(), leaves)
+    rights = torch.autograd.grad((factor * expected.loss).sum(), whole)
+    for name, one, other in zip(("hidden", "weight", "bias"), grads, rights, strict=True):
+        close(one, other if name == "hidden" else other[mine], 5 * tolerance, (what, name))
+
+    logits = functional.linear(hidden, weight, bias)
+    full, part = logits.clone().requires_grad_(), logits[..., mine].clone().requires_grad_()
+    of_full = emo_loss(full, labels, costs, options, token_weights=token_weights)
+    of_part = parallel_emo_loss(part, labels, costs, options, token_weights=token_weights, **more)
+    close(of_part, of_full, tolerance, (what, "logits"))
+    (one,), (other,) = (
+        torch.autograd.grad((factor * of).sum(), leaf) for of, leaf in ((of_part, part), (of_full, full))
+    )
+    close(one, other[..., mine], 5 * tolerance, (what, "gradient of logits"))
+
+
+def each_cut(dtype: torch.dtype, tolerance: float, scale: float = 1.0) -> None:
+    costs, given = forms(), data(dtype, scale)
+    for sizes in CUTS[distributed.get_world_size()]:
+        for name, (changes, form) in CASES.items():
+            compare(EMOOptions(chunk_rows=7, **changes), costs[form], sizes, given, tolerance, (name, sizes))
+
+
+def float64_to_its_last_digits() -> None:
+    each_cut(torch.float64, 1e-9)
+
+
+def float32_to_its_own() -> None:
+    each_cut(torch.float32, 1e-5)
+
+
+def sure_and_lost_tokens() -> None:
+    """Logits far apart: a slice's sums may be nothing beside another's, or its label all that it has."""
+    each_cut(torch.float64, 1e-9, scale=30.0)
+    each_cut(torch.float32, 1e-5, scale=30.0)
+
+
+def half_precision() -> None:
+    costs, given = forms(), data(torch.bfloat16)
+    for sizes in CUTS[distributed.get_world_size()]:
+        for name, (changes, form) in CASES.items():
+            compare(EMOOptions(chunk_rows=7, **changes), costs[form], sizes, given, 1e-2, (name, sizes))
+
+
+def reductions_and_weights() -> None:
+    given, costs = data(torch.float64), forms()
+    sizes = CUTS[distributed.get_world_size()][0]
+    for reduction in ("none", "sum", "mean"):
+        for token_weights in (None, given[4]):
+            options = EMOOptions(chunk_rows=7, reduction=reduction)
+            for form in ("dense", "neighbors"):
+                what = (reduction, form, token_weights is None)
+                compare(options, costs[form], sizes, given, 1e-9, what, token_weights)
+    wide = EMOOptions(accumulate="float64")
+    compare(wide, costs["dense"], sizes, data(torch.float32), 1e-6, "float64 sums of float32")
+
+
+def labels_of_one_slice_or_none() -> None:
+    given, costs = data(torch.float64), forms()
+    for sizes in CUTS[distributed.get_world_size()]:
+        for owner in range(len(sizes)):
+            start = sum(sizes[:owner])
+            labels = start + torch.arange(TOKENS) % sizes[owner]
+            compare(EMOOptions(), costs["dense"], sizes, [*given[:3], labels], 1e-9, ("owner", owner, sizes))
+        ignored = torch.full((TOKENS,), -100)
+        for reduction in ("none", "mean"):
+            options = EMOOptions(reduction=reduction)
+            compare(options, costs["dense"], sizes, [*given[:3], ignored], 1e-9, ("ignored", sizes))
+            empty = [given[0][:0], given[1], given[2], given[3][:0]]
+            compare(options, costs["neighbors"], sizes, empty, 1e-9, ("empty", sizes))
+        many = [given[0][:24].reshape(2, 3, 4, DIM), *given[1:3], given[3][:24].reshape(2, 3, 4)]
+        compare(EMOOptions(shift=True), costs["dense"], sizes, many, 1e-9, ("shifted", sizes))
+
+
+def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float, what: object) -> None:
+    """Single rows of logits, with costs of both forms, parts and gradients."""
+    for sizes in CUTS[distributed.get_world_size()]:
+        for form in ("dense", "neighbors"):
+            full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
+            expected = emo_loss(full, labels, forms()[form], options, parts=True)
+            result = parallel_emo_loss(part, labels, forms()[form], options, parts=True)
+            close(result.loss, expected.loss, tolerance, (what, sizes, form))
+            assert torch.equal(result.parts.correct, expected.parts.correct), (what, sizes, form)
+            for one, other in zip(result.parts, expected.parts, strict=True):
+                close(one.nan_to_num(), other.nan_to_num(), tolerance, (what, sizes, form))
+            ours, theirs = torch.autograd.grad(result.loss, part)[0], torch.autograd.grad(expected.loss, full)[0]
+            close(ours, theirs[:, own(sizes)], 5 * tolerance, (what, sizes, form, "gradient"))
+
+
+def ties_across_slices() -> None:
+    """The first of equal logits is the largest, wherever it lies."""
+    pairs = torch.tensor([(a, b) for a in range(0, VOCAB, 3) for b in range(1, VOCAB, 3)])
+    logits = torch.randn(len(pairs), VOCAB, generator=seeded(), dtype=torch.float64).clamp_max(1.5)
+    logits.scatter_(1, pairs, 2.3)
+    for temperature in (1.0, 0.7, 3.0):
+        for common in (0.0, 8192.0):
+            for column in (0, 1):
+                options = EMOOptions(temperature=temperature)
+                _rows((logits + common).float(), pairs[:, column], options, 1e-5, (temperature, common))
+    _rows(torch.zeros(VOCAB, VOCAB), torch.arange(VOCAB), EMOOptions(), 1e-6, "all the same")
+    _rows(100 * logits, pairs[:, 0], EMOOptions(softcap=2.0), 1e-9, "saturated")
+
+
+def masked_slices() -> None:
+    """−inf in all columns of a slice, or in all but the label's."""
+    logits = torch.randn(VOCAB, VOCAB, generator=seeded(), dtype=torch.float64)
+    labels = torch.arange(VOCAB)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        for sizes in CUTS[distributed.get_world_size()]:
+            for rank in range(len(sizes)):
+                masked = logits.to(dtype, copy=True)
+                masked[:, sum(sizes[:rank]) : sum(sizes[: rank + 1])] = -torch.inf
+                masked[labels, labels] = 1.0
+                _rows(masked, labels, EMOOptions(), tolerance, ("masked", rank))
+                _rows(masked, labels, EMOOptions(temperature=0.5), tolerance, ("masked and cool", rank))
+    only = torch.full((VOCAB, VOCAB), -torch.inf).fill_diagonal_(2.0)
+    _rows(only, labels, EMOOptions(), 1e-6, "nothing but labels")
+    for ahead in (-300.0, 60.0, 300.0):
+        _rows(functional.one_hot(labels, VOCAB) * ahead + 0.01 * labels, labels, EMOOptions(), 1e-5, ahead)
+
+
+def common_logits_take_no_digits() -> None:
+    logits = (256 * 3 * torch.randn(VOCAB, VOCAB, generator=seeded())).round() / 256
+    labels = torch.arange(VOCAB)
+    for options in (EMOOptions(**HALF), EMOOptions(temperature=0.7, **HALF)):
+        for sizes in CUTS[distributed.get_world_size()]:
+            near, far = (
+                parallel_emo_loss(logits[:, own(sizes)] + common, labels, forms()["dense"], options)
+                for common in (0, 8192)
+            )
+            close(far, near, 1e-6, sizes)
+
+
+def nan_is_refused_by_all() -> None:
+    labels, costs = torch.arange(5) + 20, forms()["dense"]
+    for bad in (torch.nan, torch.inf):
+        for column in (0, VOCAB - 1):
+            logits = torch.randn(5, VOCAB, generator=seeded())
+            logits[3, column] = bad
+            part = logits[:, own(CUTS[distributed.get_world_size()][0])]
+            for reduction in ("mean", "none"):
+                refused = partial(parallel_emo_loss, part, labels, costs, EMOOptions(reduction=reduction))
+                assert "hold NaN or inf" in refusal(refused)
+            losses = parallel_emo_loss(part, labels, costs, EMOOptions(reduction="none", nan_logits="pass"))
+            assert losses.isnan().tolist() == [False, False, False, True, False]
+    masked = torch.full((1, VOCAB), -torch.inf)[:, own(CUTS[distributed.get_world_size()][0])]
+    assert "hold NaN" in refusal(lambda: parallel_emo_loss(masked, torch.tensor([3]), costs))
+
+
+def refusal(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except CostbankError as error:
+        return f"{error} | {error.hint}"
+    raise AssertionError("it was not refused")
+
+
+def frameworks_may_sum_the_hidden_states_gradient() -> None:
+    hidden, weight, _, labels, _ = data(torch.float64)
+    sizes = CUTS[distributed.get_world_size()][0]
+    sums, summands = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    # A strided one, whose gradient is strided, too.
+    strided = hidden.T.contiguous().T.requires_grad_()
+    for leaf, reduce in ((sums, True), (summands, False), (strided, True)):
+        parallel_linear_emo_loss(
+            leaf, weight[own(sizes)], labels.clamp_min(0), forms()["dense"], reduce_hidden=reduce
+        ).backward()
+    assert not torch.allclose(summands.grad, sums.grad)
+    distributed.all_reduce(summands.grad)
+    close(summands.grad, sums.grad, 1e-12, "summed by hand")
+    close(strided.grad, sums.grad, 1e-12, "strided")
+
+
+def second_backward_is_as_good() -> None:
+    hidden, weight, bias, labels, _ = data(torch.float64)
+    mine = own(CUTS[distributed.get_world_size()][0])
+    leaves = [hidden.requires_grad_(), weight[mine].clone().requires_grad_()]
+    loss = parallel_linear_emo_loss(*leaves, labels, forms()["dense"], bias=bias[mine])
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    for one, two in zip(first, torch.autograd.grad(2 * loss, leaves), strict=True):
+        close(two, 2 * one, 1e-12, "second")
+
+
+def collectives_are_these() -> None:
+    """One a block forward; backward none for logits, and one for hidden states."""
+    hidden, weight, _, labels, _ = data(torch.float32)
+    sizes = CUTS[distributed.get_world_size()][0]
+    mine, costs = own(sizes), forms()
+    gathered: list[tuple[int, ...]] = []
+    real = distributed.all_gather_into_tensor, distributed.all_reduce
+
+    def gather(out: Tensor, tensor: Tensor, **more: Any) -> Any:
+        gathered.append((*tensor.shape, tensor.element_size()))
+        return real[0](out, tensor, **more)
+
+    def reduce(tensor: Tensor, **more: Any) -> Any:
+        gathered.append((-1, *tensor.shape))
+        return real[1](tensor, **more)
+
+    leaf, part = hidden.requires_grad_(), weight[mine].clone().requires_grad_()
+    logits = (hidden.detach() @ weight[mine].T).requires_grad_()
+    kept = int((labels >= 0).sum())
+    blocks = [min(7, kept - start) for start in range(0, kept, 7)]
+    options = EMOOptions(chunk_rows=7)
+    wanted = (("dense", options, False, 4), ("neighbors", options, False, 5), ("dense", options, True, 5),
+              ("neighbors", options, True, 6), ("none", replace(options, objective="ce"), False, 3))  # fmt: skip
+    with (
+        patch.object(distributed, "all_gather_into_tensor", gather),
+        patch.object(distributed, "all_reduce", reduce),
+    ):
+        for form, how, parts, numbers in wanted:
+            forward = [(numbers, rows, 4) for rows in blocks]
+            sizes_told = [(1, 3, 8)] if form == "none" else []
+            of_logits = parallel_emo_loss(logits, labels, costs[form], how, vocab_start=mine.start, parts=parts)
+            assert gathered == sizes_told + forward, (form, gathered)
+            gathered.clear()
+            (of_logits.loss if parts else of_logits).backward()
+            assert gathered == [], gathered
+            loss = parallel_linear_emo_loss(leaf, part, labels, costs[form], how, vocab_start=mine.start, parts=parts)
+            assert gathered == sizes_told + forward, (form, gathered)
+            gathered.clear()
+            (loss.loss if parts else loss).backward()
+            assert gathered == [(-1, TOKENS, DIM)], gathered
+            gathered.clear()
+        parallel_emo_loss(logits, labels, costs["dense"], options)
+        assert gathered == [(1, 3, 8), *((4, rows, 4) for rows in blocks)], "sizes are told where no start is given"
