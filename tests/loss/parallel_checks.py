@@ -256,6 +256,11 @@ def refusal(call: Callable[[], object]) -> str:
     raise AssertionError("it was not refused")
 
 
+def refusal_of_nothing() -> None:
+    """Fails, as it must."""
+    refusal(lambda: None)
+
+
 def frameworks_may_sum_the_hidden_states_gradient() -> None:
     hidden, weight, _, labels, _ = data(torch.float64)
     sizes = CUTS[distributed.get_world_size()][0]

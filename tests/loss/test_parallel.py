@@ -1,8 +1,15 @@
 """Processes that share a vocabulary have the loss of one process that holds all of it."""
 
-import pytest
+import subprocess
+import sys
 
+import pytest
+import torch
+
+from costbank.errors import UsageError
+from costbank.loss import parallel_emo_loss, parallel_linear_emo_loss
 from tests.loss import parallel_checks as checks
+from tests.loss import sharing_checks as sharing
 from tests.loss.processes import failures
 
 CHECKS = [
@@ -19,6 +26,12 @@ CHECKS = [
     checks.frameworks_may_sum_the_hidden_states_gradient,
     checks.second_backward_is_as_good,
     checks.collectives_are_these,
+    sharing.dtensors_come_with_their_place,
+    sharing.logits_are_dtensors_too,
+    sharing.other_placements_are_refused,
+    sharing.sizes_are_checked_in_words,
+    sharing.groups_may_be_some_of_the_processes,
+    sharing.what_cannot_be_shared_is_refused,
 ]
 
 
@@ -31,3 +44,27 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_processes_agree_with_one(told: dict[str, str], check):
     assert check.__name__ not in told, told[check.__name__]
+
+
+def test_what_fails_is_told(tmp_path):
+    """Each check runs in processes of its own: one that fails there must not pass here."""
+    told = failures([checks.refusal_of_nothing, checks.nan_is_refused_by_all], 2, tmp_path)
+    assert list(told) == ["refusal_of_nothing"]
+    assert "it was not refused" in told["refusal_of_nothing"]
+
+
+def test_without_processes_there_is_nothing_to_share(costs):
+    hidden, weight, labels = torch.zeros(2, 3), torch.zeros(37, 3), torch.zeros(2, dtype=torch.long)
+    for call in (
+        lambda: parallel_linear_emo_loss(hidden, weight, labels, costs),
+        lambda: parallel_emo_loss(hidden @ weight.T, labels, costs),
+    ):
+        with pytest.raises(UsageError, match="not initialised") as caught:
+            call()
+        assert "init_process_group" in caught.value.hint
+
+
+def test_importing_the_losses_does_not_load_dtensors():
+    code = "import sys, costbank.loss; print('torch.distributed.tensor' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,141 @@
+"""What is checked of how a slice of the vocabulary is given: DTensors, groups, sizes, and what is refused."""
+
+from functools import partial
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+from costbank.loss import EMOOptions, emo_loss, linear_emo_loss, parallel_emo_loss, parallel_linear_emo_loss
+from tests.loss.parallel_checks import CUTS, DIM, TOKENS, VOCAB, close, data, forms, own, refusal
+
+COSTS = forms()
+linear = partial(parallel_linear_emo_loss, costs=COSTS["dense"])
+
+
+def dtensors_come_with_their_place() -> None:
+    """The gradient of a sharded weight is sharded as it is; that of replicated hidden states is whole, or a summand."""
+    hidden, weight, bias, labels, _ = data(torch.float64)
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    whole = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+    expected = linear_emo_loss(whole[0], whole[1], labels, COSTS["dense"], bias=whole[2])
+    rights = torch.autograd.grad(expected, whole)
+    cut = [distribute_tensor(t.clone(), mesh, [Shard(0)]).requires_grad_() for t in (weight, bias)]
+    for reduce, placement in ((True, Replicate()), (False, Partial())):
+        inputs = distribute_tensor(hidden.clone(), mesh, [Replicate()]).requires_grad_()
+        loss = linear(inputs, cut[0], labels, bias=cut[1], reduce_hidden=reduce)
+        close(loss, expected, 1e-12, "loss")
+        grads = torch.autograd.grad(loss, [inputs, *cut])
+        assert all(isinstance(grad, DTensor) for grad in grads)
+        assert [grad.placements for grad in grads] == [(placement,), (Shard(0),), (Shard(0),)]
+        for one, other in zip(grads, rights, strict=True):
+            close(one.full_tensor(), other, 1e-12, "gradient")
+    plain = hidden.clone().requires_grad_()
+    linear(plain, cut[0], labels, bias=cut[1]).backward()
+    close(plain.grad, rights[0], 1e-12, "gradient of plain hidden states")
+
+
+def logits_are_dtensors_too() -> None:
+    hidden, weight, _, labels, weights = data(torch.float64)
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    whole = (hidden @ weight.T)[:28].reshape(4, 7, VOCAB).requires_grad_()
+    labels, weights = labels[:28].reshape(4, 7), weights[:28].reshape(4, 7)
+    part = distribute_tensor(whole.detach().clone(), mesh, [Shard(2)]).requires_grad_()
+    every = [distribute_tensor(t, mesh, [Replicate()]) for t in (labels, weights)]
+    for form in ("dense", "neighbors"):
+        expected = emo_loss(whole, labels, COSTS[form], token_weights=weights)
+        loss = parallel_emo_loss(part, every[0], COSTS[form], token_weights=every[1])
+        close(loss, expected, 1e-12, form)
+        (grad,) = torch.autograd.grad(loss, part)
+        assert grad.placements == (Shard(2),)
+        close(grad.full_tensor(), torch.autograd.grad(expected, whole)[0], 1e-12, form)
+
+
+def other_placements_are_refused() -> None:
+    hidden, weight, _, labels, _ = data(torch.float32)
+    processes = distributed.get_world_size()
+    mesh, square = init_device_mesh("cpu", (processes,)), init_device_mesh("cpu", (processes // 2, 2))
+    cut = distribute_tensor(weight, mesh, [Shard(0)])
+    for placement in (Replicate(), Shard(1)):
+        told = refusal(partial(linear, hidden, distribute_tensor(weight, mesh, [placement]), labels))
+        assert "weight is a DTensor placed" in told
+        assert "redistribute(placements=[Shard(0)])" in told
+    summand = DTensor.from_local(weight, mesh, [Partial()])
+    assert "DTensor placed" in refusal(partial(linear, hidden, summand, labels))
+    told = refusal(partial(linear, hidden, distribute_tensor(weight, square, [Replicate(), Shard(0)]), labels))
+    assert "on a mesh of 2 dimensions" in told
+    assert "to_local()" in told
+    told = refusal(partial(linear, distribute_tensor(hidden, mesh, [Shard(0)]), cut, labels))
+    assert "hidden is a DTensor placed" in told
+    assert "Replicate()" in told
+    told = refusal(partial(linear, hidden, cut, distribute_tensor(labels, mesh, [Shard(0)])))
+    assert "labels is a DTensor" in told
+    rows = VOCAB // processes
+    begin = distributed.get_rank() * rows
+    short = weight[begin : begin + rows if distributed.get_rank() < processes - 1 else None]
+    ragged = DTensor.from_local(short, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=(DIM, 1))
+    assert "vocab_start" in refusal(partial(linear, hidden, ragged, labels))
+    few = distribute_tensor(weight[: processes - 1], mesh, [Shard(0)])
+    assert "at least one" in refusal(partial(linear, hidden, few, labels))
+    assert "leave it out" in refusal(partial(linear, hidden, cut, labels, vocab_start=1))
+    # The loss of a whole vocabulary says where to go.
+    assert "parallel_linear_emo_loss" in refusal(partial(linear_emo_loss, hidden, cut, labels, COSTS["dense"]))
+
+
+def sizes_are_checked_in_words() -> None:
+    hidden, weight, _, labels, _ = data(torch.float32)
+    rank, sizes = distributed.get_rank(), CUTS[distributed.get_world_size()][0]
+    mine, last = own(sizes), distributed.get_rank() == len(sizes) - 1
+    short = weight[mine][1:] if last else weight[mine]
+    assert "36 wide" in refusal(partial(linear, hidden, short, labels))
+    none = weight[:0] if last else weight[mine]
+    assert "at least one" in refusal(partial(linear, hidden, none, labels))
+    fewer = slice(1, None) if last else slice(None)
+    assert f"{TOKENS}, {TOKENS - 1} tokens" in refusal(partial(linear, hidden[fewer], weight[mine], labels[fewer]))
+    ce = EMOOptions(objective="ce")
+    shifted = partial(parallel_linear_emo_loss, hidden, weight[mine], labels, None, ce, vocab_start=1 + mine.start)
+    told = refusal(shifted)
+    assert "vocab_start=0, " in told
+    for start in (-1, VOCAB):
+        told = refusal(partial(linear, hidden, weight[mine], labels, vocab_start=start))
+        assert f"process {rank} of {len(sizes)} has tokens" in told
+    if last or rank == 0:
+        off = mine.start + (1 if rank == 0 else -1)
+        assert "the first those from 0" in refusal(partial(linear, hidden, weight[mine], labels, vocab_start=off))
+    # Labels are those of the whole vocabulary: the last token is one, on the first process as well.
+    most = torch.full_like(labels, VOCAB - 1)
+    close(linear(hidden, weight[mine], most), linear_emo_loss(hidden, weight, most, COSTS["dense"]), 1e-6, "last token")
+    assert f"label {VOCAB} is neither a token id below {VOCAB}" in refusal(
+        partial(linear, hidden, weight[mine], most + 1)
+    )
+    assert "needs costs" in refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], labels, None))
+
+
+def groups_may_be_some_of_the_processes() -> None:
+    """Each process alone is a group whose slice is everything; and who is not in a group is told so."""
+    hidden, weight, bias, labels, _ = data(torch.float64)
+    groups = [distributed.new_group([rank]) for rank in range(distributed.get_world_size())]
+    rank = distributed.get_rank()
+    ours, theirs = weight.clone().requires_grad_(), weight.clone().requires_grad_()
+    loss = linear(hidden, ours, labels, group=groups[rank], bias=bias)
+    expected = linear_emo_loss(hidden, theirs, labels, COSTS["dense"], bias=bias)
+    close(loss, expected, 1e-12, "alone")
+    close(torch.autograd.grad(loss, ours)[0], torch.autograd.grad(expected, theirs)[0], 1e-12, "alone")
+    other = groups[(rank + 1) % len(groups)]
+    assert "not in the group" in refusal(partial(linear, hidden, weight, labels, group=other))
+    cut = distribute_tensor(weight, init_device_mesh("cpu", (len(groups),)), [Shard(0)])
+    assert "leave group out" in refusal(partial(linear, hidden, cut, labels, group=groups[rank]))
+
+
+def what_cannot_be_shared_is_refused() -> None:
+    hidden, weight, _, labels, _ = data(torch.float32)
+    mine = own(CUTS[distributed.get_world_size()][0])
+    for objective in ("log", "gibbs", "kernel", "d2gpo"):
+        options = EMOOptions(objective=objective, mixing="fixed")
+        costs = COSTS["neighbors" if objective == "d2gpo" else "dense"]
+        told = refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], labels, costs, options))
+        assert f"'{objective}' over a vocabulary that processes share" in told
+        assert "emo, delta, ce" in told
+    told = refusal(partial(linear, hidden, weight[mine], labels, options=EMOOptions(label_smoothing=0.1)))
+    assert "label smoothing" in told
