@@ -118,10 +118,12 @@ def summed_over(group: ProcessGroup) -> Callable[[Tensor], None]:
 
 def _gatherer(group: ProcessGroup) -> Callable[[Tensor], Tensor]:
     processes = distributed.get_world_size(group)
+    # PyTorch 2.13 has given it another name, and warns of this one.
+    gather_into = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
 
     def gather(tensor: Tensor) -> Tensor:
         every = tensor.new_empty(processes, *tensor.shape)
-        distributed.all_gather_into_tensor(every.flatten(0, 1), tensor, group=group)
+        gather_into(every.flatten(0, 1), tensor, group=group)
         return every
 
     return gather

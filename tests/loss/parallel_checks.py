@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -49,6 +49,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
+@cache
 def forms() -> dict[str, Costs | None]:
     rows = functional.normalize(torch.randn(VOCAB, 6, generator=seeded()), dim=1)
     rows[[4, 9]] = 0
@@ -117,9 +118,11 @@ def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], gi
 
 def each_cut(dtype: torch.dtype, tolerance: float, scale: float = 1.0) -> None:
     costs, given = forms(), data(dtype, scale)
-    for sizes in CUTS[distributed.get_world_size()]:
-        for name, (changes, form) in CASES.items():
-            compare(EMOOptions(chunk_rows=7, **changes), costs[form], sizes, given, tolerance, (name, sizes))
+    cuts = CUTS[distributed.get_world_size()]
+    for i, (name, (changes, form)) in enumerate(CASES.items()):
+        # Every case in every cut for float64; for the others a cut each, in turn.
+        for sizes in cuts if dtype == torch.float64 and scale == 1.0 else (cuts[i % len(cuts)],):
+            compare(EMOOptions(chunk_rows=11, **changes), costs[form], sizes, given, tolerance, (name, sizes))
 
 
 def float64_to_its_last_digits() -> None:
@@ -133,14 +136,11 @@ def float32_to_its_own() -> None:
 def sure_and_lost_tokens() -> None:
     """Logits far apart: a slice's sums may be nothing beside another's, or its label all that it has."""
     each_cut(torch.float64, 1e-9, scale=30.0)
-    each_cut(torch.float32, 1e-5, scale=30.0)
+    compare(EMOOptions(), forms()["dense"], CUTS[distributed.get_world_size()][0], data(torch.float32, 30.0), 1e-5, 30)
 
 
 def half_precision() -> None:
-    costs, given = forms(), data(torch.bfloat16)
-    for sizes in CUTS[distributed.get_world_size()]:
-        for name, (changes, form) in CASES.items():
-            compare(EMOOptions(chunk_rows=7, **changes), costs[form], sizes, given, 1e-2, (name, sizes))
+    each_cut(torch.bfloat16, 1e-2)
 
 
 def reductions_and_weights() -> None:
@@ -193,7 +193,7 @@ def ties_across_slices() -> None:
     pairs = torch.tensor([(a, b) for a in range(0, VOCAB, 3) for b in range(1, VOCAB, 3)])
     logits = torch.randn(len(pairs), VOCAB, generator=seeded(), dtype=torch.float64).clamp_max(1.5)
     logits.scatter_(1, pairs, 2.3)
-    for temperature in (1.0, 0.7, 3.0):
+    for temperature in (1.0, 0.7):
         for common in (0.0, 8192.0):
             for column in (0, 1):
                 options = EMOOptions(temperature=temperature)
@@ -293,7 +293,8 @@ def collectives_are_these() -> None:
     sizes = CUTS[distributed.get_world_size()][0]
     mine, costs = own(sizes), forms()
     gathered: list[tuple[int, ...]] = []
-    real = distributed.all_gather_into_tensor, distributed.all_reduce
+    name = "all_gather_single" if hasattr(distributed, "all_gather_single") else "all_gather_into_tensor"
+    real = getattr(distributed, name), distributed.all_reduce
 
     def gather(out: Tensor, tensor: Tensor, **more: Any) -> Any:
         gathered.append((*tensor.shape, tensor.element_size()))
@@ -311,7 +312,7 @@ def collectives_are_these() -> None:
     wanted = (("dense", options, False, 4), ("neighbors", options, False, 5), ("dense", options, True, 5),
               ("neighbors", options, True, 6), ("none", replace(options, objective="ce"), False, 3))  # fmt: skip
     with (
-        patch.object(distributed, "all_gather_into_tensor", gather),
+        patch.object(distributed, name, gather),
         patch.object(distributed, "all_reduce", reduce),
     ):
         for form, how, parts, numbers in wanted:

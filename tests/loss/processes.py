@@ -27,7 +27,7 @@ def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str,
 
 
 def _process(rank: int, processes: int, port: int, checks: Sequence[Check], folder: Path) -> None:
-    warnings.simplefilter("error", UserWarning)
+    warnings.simplefilter("error")
     torch.set_num_threads(1)
     # Whoever waits for a process that has failed is told so after the timeout.
     distributed.init_process_group(
