@@ -1,6 +1,5 @@
 """Checks that several processes run together, and what went wrong in any of them."""
 
-import socket
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,32 +13,38 @@ Check = Callable[[], None]
 
 
 def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str, str]:
-    """Run the checks one after the other on processes joined by gloo; the tracebacks of those that failed, by name."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_process, (processes, port, tuple(checks), folder), nprocs=processes)
+    """Run the checks one after the other on processes joined by gloo, up to the first that fails.
+
+    Returns:
+        By name of the check the tracebacks of its processes, or that it was not run.
+    """
+    (folder / "told").mkdir()
+    multiprocessing.spawn(_process, (processes, tuple(checks), folder), nprocs=processes)
     told: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted((folder / "told").iterdir()):
         name, rank = path.name.rsplit("-", 1)
         told[name] = told.get(name, "") + f"process {rank}: {path.read_text()}\n"
     return told
 
 
-def _process(rank: int, processes: int, port: int, checks: Sequence[Check], folder: Path) -> None:
+def _process(rank: int, processes: int, checks: Sequence[Check], folder: Path) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
+    store = distributed.FileStore(str(folder / "store"), processes)
     # Whoever waits for a process that has failed is told so after the timeout.
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"tcp://127.0.0.1:{port}",
-        rank=rank,
-        world_size=processes,
-        timeout=timedelta(seconds=20),
-    )
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=20))
+    failed = ""
     for check in checks:
         try:
+            if failed:
+                raise RuntimeError(f"it was not run, since {failed} failed")
             check()
+            wrong = "no"
         except BaseException:  # A failed assertion, whatever it is, is what there is to report.
-            (folder / f"{check.__name__}-{rank}").write_text(traceback.format_exc())
+            (folder / "told" / f"{check.__name__}-{rank}").write_text(traceback.format_exc())
+            wrong = "yes"
+        # Not by a collective: after a failure processes are out of step, and one that meets another's ends them all.
+        store.set(f"{check.__name__}-{rank}", wrong)
+        if not failed and any(store.get(f"{check.__name__}-{other}") == b"yes" for other in range(processes)):
+            failed = check.__name__
     distributed.destroy_process_group()
