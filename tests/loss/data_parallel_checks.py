@@ -8,7 +8,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from costbank.loss import LinearEMOLoss, linear_emo_loss
-from tests.loss.parallel_checks import forms, refusal
+from tests.loss.slices import forms, refusal
 
 VOCAB, DIM, BATCH, LENGTH, STEPS = 37, 8, 4, 7, 3
 

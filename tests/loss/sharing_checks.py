@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from costbank.loss import EMOOptions, emo_loss, linear_emo_loss, parallel_emo_loss, parallel_linear_emo_loss
-from tests.loss.parallel_checks import CUTS, DIM, TOKENS, VOCAB, close, data, forms, own, refusal
+from tests.loss.slices import CUTS, DIM, TOKENS, VOCAB, close, data, forms, own, refusal
 
 COSTS = forms()
 linear = partial(parallel_linear_emo_loss, costs=COSTS["dense"])
