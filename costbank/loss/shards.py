@@ -73,7 +73,12 @@ def whole(name: str, tensor: Tensor | None, partial_gradient: bool = False) -> T
             f"{name} is a DTensor placed {_told(placements)}",
             f"every process needs all of it: give {name}.redistribute(placements=[Replicate()]), or a plain tensor",
         )
-    grads = [Partial()] * len(placements) if partial_gradient else None
+    if partial_gradient and len(placements) > 1:
+        raise UsageError(
+            f"{name} is a DTensor on a mesh of {len(placements)} dimensions, with a gradient that is not summed",
+            f"give reduce_hidden=True, or {name} on the mesh of the processes that share the vocabulary",
+        )
+    grads = [Partial()] if partial_gradient else None
     return tensor.to_local(grad_placements=grads)  # pyright: ignore[reportAttributeAccessIssue]
 
 

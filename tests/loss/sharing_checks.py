@@ -69,6 +69,9 @@ def other_placements_are_refused() -> None:
     told = refusal(partial(linear, distribute_tensor(hidden, mesh, [Shard(0)]), cut, labels))
     assert "hidden is a DTensor placed" in told
     assert "Replicate()" in told
+    everywhere = distribute_tensor(hidden, square, [Replicate(), Replicate()])
+    assert "reduce_hidden=True" in refusal(partial(linear, everywhere, cut, labels, reduce_hidden=False))
+    close(linear(everywhere, cut, labels), linear_emo_loss(hidden, weight, labels, COSTS["dense"]), 1e-5, "2-D hidden")
     told = refusal(partial(linear, hidden, cut, distribute_tensor(labels, mesh, [Shard(0)])))
     assert "labels is a DTensor" in told
     rows = VOCAB // processes
