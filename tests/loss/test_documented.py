@@ -42,4 +42,6 @@ def test_the_names_of_the_room_are_these():
         "exact_transport_loss",
         "linear_emo_loss",
         "open_costs",
+        "parallel_emo_loss",
+        "parallel_linear_emo_loss",
     ]
