@@ -14,7 +14,7 @@ from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
 from costbank.loss.options import EMOOptions
-from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
+from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_losses
 from costbank.loss.soft import SoftTargets, check_soft
 
 __all__ = ["EMOResult", "PartColumns", "accumulation_dtype", "check_logits", "emo_loss", "logit_losses"]
@@ -184,13 +184,13 @@ def _run(logits: Tensor, tokens: Tokens, plan: BlockPlan, dtype: torch.dtype) ->
     if plan.with_gradient:
         # Rows that are left out are never written to.
         gradient = torch.empty_like(logits) if tokens.index is None else torch.zeros_like(logits)
-    workspace = Workspace(min(tokens.chunk_rows, max(1, len(logits))), logits.shape[1], logits, dtype)
+    workspace = Workspace(logits.shape[1], logits.device, dtype)
     with torch.autocast(logits.device.type, enabled=False):
         for rows in tokens.blocks():
             inputs = logits[rows]
             scores = workspace.take("scores", len(inputs)).copy_(inputs)
             weights = None if tokens.weights is None else tokens.weights[rows]
-            result = block_loss(scores, tokens.labels[rows], weights, plan, workspace)
+            result = block_losses(scores, tokens.labels[rows], weights, plan, workspace)
             columns.put(rows, result.loss, result.parts, tokens)
             if gradient is not None:
                 if tokens.index is None:

@@ -17,7 +17,7 @@ from costbank.loss.eager import eager
 from costbank.loss.functional import EMOResult, PartColumns, accumulation_dtype
 from costbank.loss.options import EMOOptions
 from costbank.loss.products import add_product_, product_
-from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_loss
+from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_losses
 from costbank.loss.soft import SoftTargets, check_soft
 
 __all__ = ["check_linear", "linear_emo_loss", "linear_losses"]
@@ -245,7 +245,7 @@ def _run(
         torch.zeros(weight.shape, dtype=call.sums, device=weight.device) if to_weight else None,
         torch.zeros(len(weight), dtype=call.sums, device=weight.device) if to_bias else None,
     )
-    workspace = Workspace(min(tokens.chunk_rows, max(1, len(hidden))), len(weight), hidden, call.sums)
+    workspace = Workspace(len(weight), hidden.device, call.sums)
     with torch.autocast(hidden.device.type, enabled=False):
         factor = weight.to(call.products)
         for rows in tokens.blocks():
@@ -255,7 +255,7 @@ def _run(
             if bias is not None:
                 scores.add_(bias)
             of_block = None if weights is None else weights[rows]
-            result = block_loss(scores, tokens.labels[rows], of_block, plan, workspace)
+            result = block_losses(scores, tokens.labels[rows], of_block, plan, workspace)
             columns.put(rows, result.loss, result.parts, tokens)
             if gradients.hidden is not None:
                 gradients.hidden[rows] = torch.mm(scores.to(call.products), factor).to(hidden.dtype)

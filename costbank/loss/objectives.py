@@ -77,7 +77,11 @@ class Delta(Objective):
 
 
 class DenseEMO(Objective):
-    """K = Σ p_i κ_i, with the gradient p_i (κ_i − K)."""
+    """K = Σ p_i κ_i, with the gradient p_i (κ_i − K).
+
+    κ_i = 1 − ⟨e_i, e_t⟩ is never made: with y_i = −p_i ⟨e_i, e_t⟩, K is the probability of a miss and Σ y_i, and the
+    gradient y_i + p_i (1 − K). That is two passes less.
+    """
 
     def __init__(self, block: Block, costs: DenseCosts) -> None:
         super().__init__(block)
@@ -86,17 +90,16 @@ class DenseEMO(Objective):
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         del label
         out = self.block.buffers.take("costs", len(scores))
-        self.paid = self.costs.fill_labels(labels, self.block.columns.slice, out)
+        self.saved = self.costs.negated_products(labels, self.block.columns.slice, out)
 
     def measure(self, wrong: Tensor) -> tuple[Tensor, ...]:
-        return (self.paid.mul_(wrong).sum(dim=1),)
+        return (self.saved.mul_(wrong).sum(dim=1),)
 
     def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        del rows
-        return measures[0]
+        return (rows.miss + measures[0]).clamp_min(0.0)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-        wrong.mul_(_columns(scale - weight * value, rows)).add_(self.paid.mul_(_columns(weight, rows)))
+        wrong.mul_(_columns(scale + weight * (1 - value), rows)).add_(self.saved.mul_(_columns(weight, rows)))
         return -weight * value * rows.hit
 
 
@@ -187,7 +190,7 @@ class DenseLog(Objective):
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         similar = self.block.buffers.take("costs", len(scores))
-        self.costs.fill_labels(labels, self.block.columns.slice, similar)
+        self.costs.fill(labels, self.block.columns.slice, similar)
         similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.block.options.log_power)
         self.block.columns.put_label_(similar, label, scores.new_zeros(len(scores)))
         similar.add_(scores)
@@ -261,7 +264,7 @@ class DenseGibbs(Objective):
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         soft = self.block.buffers.take("costs", len(scores))
-        self.costs.fill_labels(labels, self.block.columns.slice, soft)
+        self.costs.fill(labels, self.block.columns.slice, soft)
         self.block.columns.put_label_(soft, label, scores.new_zeros(len(scores)))
         soft.div_(-self.block.options.gibbs_temperature).masked_fill_(scores == -torch.inf, -torch.inf)
         torch.softmax(soft, dim=1, out=soft)

@@ -23,10 +23,11 @@ from costbank.loss.objectives import Rows, objective_of
 from costbank.loss.options import EMOOptions, Schedule
 from costbank.loss.soft import SoftTargets, soft_value
 
-__all__ = ["BlockPlan", "BlockResult", "EMOParts", "Workspace", "block_loss"]
+__all__ = ["BlockPlan", "BlockResult", "EMOParts", "Workspace", "block_losses"]
 
 _TINY = 1e-10
 _MOST_RATIO = 3.0
+_PIECE_ROWS = 128
 
 
 class EMOParts(NamedTuple):
@@ -62,18 +63,19 @@ class BlockResult(NamedTuple):
 
 
 class Workspace:
-    """Buffers of a block's size that are made once and used for every block."""
+    """Buffers of rows of logits that are made once and used again and again: fresh memory costs more than a pass."""
 
-    def __init__(self, rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> None:
-        self._shape = (rows, columns)
-        self._kind = {"dtype": dtype, "device": like.device}
+    def __init__(self, columns: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._columns, self._device, self._dtype = columns, device, dtype
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, rows: int) -> Tensor:
-        """The first `rows` rows of a buffer, with anything in it."""
-        if name not in self._buffers:
-            self._buffers[name] = torch.empty(self._shape, **self._kind)
-        return self._buffers[name][:rows]
+        """`rows` rows of a buffer, with anything in it."""
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < rows:
+            buffer = torch.empty(rows, self._columns, dtype=self._dtype, device=self._device)
+            self._buffers[name] = buffer
+        return buffer[:rows]
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,41 @@ class BlockPlan:
     with_parts: bool
 
 
-def block_loss(
+def block_losses(
     scores: Float[Tensor, "n columns"],
     labels: Int64[Tensor, "n"] | SoftTargets,
     weights: Float[Tensor, "n"] | None,
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
-    """Losses of some tokens, none of them ignored; `scores` become their gradient, or are used up."""
+    """Losses of a block of tokens, none of them ignored; `scores` become their gradient, or are used up.
+
+    A block is wide for the sake of the matrix products around it. Here a piece of it is taken at a time: costs are held
+    for that piece alone, and passes over it find it in the processor's cache.
+    """
+    rows = _PIECE_ROWS if scores.device.type == "cpu" and plan.columns.gather is None else len(scores)
+    pieces = [slice(start, start + rows) for start in range(0, len(scores), max(1, rows))]
+    results = [
+        _piece_loss(scores[piece], labels[piece], None if weights is None else weights[piece], plan, workspace)
+        for piece in pieces
+    ]
+    if len(results) == 1:
+        return results[0]
+    parts = None
+    if plan.with_parts:
+        parts = EMOParts(
+            *(torch.cat(columns) for columns in zip(*(result.parts or () for result in results), strict=True))
+        )
+    return BlockResult(torch.cat([result.loss for result in results]), parts)
+
+
+def _piece_loss(
+    scores: Float[Tensor, "n columns"],
+    labels: Int64[Tensor, "n"] | SoftTargets,
+    weights: Float[Tensor, "n"] | None,
+    plan: BlockPlan,
+    workspace: Workspace,
+) -> BlockResult:
     if isinstance(labels, SoftTargets):
         return _soft_block_loss(scores, labels, weights, plan, workspace)
     options, columns = plan.options, plan.columns

@@ -39,27 +39,17 @@ class DenseCosts(Costs):
     def error(self) -> str:
         return "exact" if self.vectors.dtype in (torch.float32, torch.float64) else f"rounded to {self.vectors.dtype}"
 
-    def fill(
-        self, targets: Float[Tensor, "n dim"], columns: slice, out: Float[Tensor, "n columns"]
-    ) -> Float[Tensor, "n columns"]:
-        """Write 1 − ⟨e_i, target⟩ for the tokens i of `columns` into `out`; never below 0.
-
-        The cost of a label to itself comes out as rounding leaves it: the caller masks it.
-        """
-        rows = self.vectors[columns]
-        if out.dtype == torch.float64:
-            rows = rows.double()
-        product_(targets.to(rows.dtype).neg(), rows.T, out)
-        return out.add_(1.0).clamp_min_(0.0)
-
-    def fill_labels(
+    def negated_products(
         self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
     ) -> Float[Tensor, "n columns"]:
-        """`fill` for labels; on a CPU the costs of equal labels that follow each other are computed once."""
+        """Write −⟨e_i, e_t⟩ for the tokens i of `columns` and the labels t into `out`.
+
+        On a CPU those of equal labels that follow each other are computed once.
+        """
         if labels.device.type != "cpu":
-            return self.fill(self.vectors[labels], columns, out)
+            return self._multiply(labels, columns, out)
         distinct, counts = torch.unique_consecutive(labels, return_counts=True)
-        self.fill(self.vectors[distinct], columns, out[: len(distinct)])
+        self._multiply(distinct, columns, out[: len(distinct)])
         # Spread from the last: a row is read before it is written over, since no label stands after its first place.
         end = len(labels)
         for row, count in reversed(list(enumerate(counts.tolist()))):
@@ -69,10 +59,26 @@ class DenseCosts(Costs):
             end -= count
         return out
 
+    def fill(
+        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
+    ) -> Float[Tensor, "n columns"]:
+        """Write the costs of the tokens of `columns` to the labels into `out`; never below 0.
+
+        The cost of a label to itself comes out as rounding leaves it: the caller masks it.
+        """
+        return self.negated_products(labels, columns, out).add_(1.0).clamp_min_(0.0)
+
+    def _multiply(self, labels: Tensor, columns: slice, out: Tensor) -> Tensor:
+        targets, rows = self.vectors[labels], self.vectors[columns]
+        if out.dtype == torch.float64:
+            targets, rows = targets.double(), rows.double()
+        product_(targets.neg(), rows.T, out)
+        return out
+
     def rows(self, labels: Int64[Tensor, "n"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n vocab"]:
         """The costs of every token to each label: never negative, and 0 at the label."""
         out = torch.empty(len(labels), self.vocab_size, dtype=dtype, device=self.device)
-        self.fill(self.vectors[labels], slice(None), out)
+        self.fill(labels, slice(None), out)
         return out.scatter_(1, labels[:, None], 0.0)
 
 
