@@ -20,18 +20,7 @@ __all__ = ["EMOLoss", "LinearEMOLoss"]
 
 
 class _Loss(nn.Module):
-    """Costs and options. A checkpoint holds the name and id of the costs' bank, and no costs.
-
-    Args:
-        costs: a bank, or its costs in another form or fitted to other logits (`bank.costs(…)`); None for objectives
-            that need none.
-        options: how the loss is put together.
-        **changes: single options by name, such as `mixing="fixed", weight=0.5`.
-
-    Raises:
-        UsageError: an option has a value that it cannot have; or a checkpoint is loaded that was trained with other
-            costs.
-    """
+    """Costs and options. A checkpoint holds the name and id of the costs' bank, and no costs."""
 
     def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
         super().__init__()
@@ -82,10 +71,18 @@ class EMOLoss(_Loss):
     """`emo_loss` with its costs and options: `EMOLoss(open_bank("my-bank"))(logits, labels)`.
 
     The costs follow the module to a device and keep their type through `.half()` and `.bfloat16()`. They are neither
-    parameters nor buffers.
-    """
+    parameters nor buffers: a checkpoint holds the name and id of their bank instead.
 
-    __doc__ = f"{__doc__}\n{_Loss.__doc__}"
+    Args:
+        costs: a bank, or its costs in another form or fitted to other logits (`bank.costs(…)`); None for objectives
+            that need none.
+        options: how the loss is put together.
+        **changes: single options by name, such as `mixing="fixed", weight=0.5`.
+
+    Raises:
+        UsageError: an option has a value that it cannot have; or, later, a checkpoint is loaded that was trained with
+            other costs.
+    """
 
     @overload
     def forward(
@@ -121,9 +118,10 @@ class EMOLoss(_Loss):
 
 
 class LinearEMOLoss(_Loss):
-    """`linear_emo_loss` with its costs and options: `LinearEMOLoss(bank)(hidden, head.weight, labels)`."""
+    """`linear_emo_loss` with its costs and options: `LinearEMOLoss(bank)(hidden, head.weight, labels)`.
 
-    __doc__ = f"{__doc__}\n{_Loss.__doc__}"
+    Made and kept as `EMOLoss` is.
+    """
 
     @overload
     def forward(

@@ -1,0 +1,46 @@
+"""The objectives: the value D of each token, and its gradient over the probabilities of the wrong tokens.
+
+An objective sees a block three times: its logits (`read`), its probabilities with the label's own left out (`measure`,
+`value`), and again when they become the gradient (`gradient_`). Formulas are those of `EMOOptions`.
+"""
+
+from costbank.errors import UsageError
+from costbank.loss.columns import Columns, Rows
+from costbank.loss.costs import Costs, DenseCosts, NeighborCosts
+from costbank.loss.objectives.base import Block, Buffers, Delta, Objective
+from costbank.loss.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kernel
+from costbank.loss.objectives.nearby import D2GPo, NeighborEMO, NeighborGibbs, NeighborLog
+from costbank.loss.options import EMOOptions
+
+__all__ = ["Objective", "Rows", "objective_of"]
+
+_DENSE = {"emo": DenseEMO, "kernel": Kernel, "log": DenseLog, "gibbs": DenseGibbs}
+_NEARBY = {"emo": NeighborEMO, "log": NeighborLog, "gibbs": NeighborGibbs, "d2gpo": D2GPo}
+_SHARDED = ("emo", "delta", "ce", "tailr", "mixce")
+
+
+def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers) -> Objective:
+    """The objective of a block.
+
+    Raises:
+        UsageError: the objective is not to be had from costs of this form, or from a slice of the vocabulary.
+    """
+    block, name = Block(options, columns, buffers), options.objective
+    if columns.gather is not None and (name not in _SHARDED or options.label_smoothing):
+        what = "label smoothing" if name in _SHARDED else f"the objective {name!r}"
+        raise UsageError(
+            f"{what} over a vocabulary that processes share",
+            f"it is there for {', '.join(_SHARDED)}, without smoothing",
+        )
+    if name == "delta":
+        return Delta(block)
+    if not options.needs_costs:
+        return Objective(block)
+    if isinstance(costs, DenseCosts) and name in _DENSE:
+        return _DENSE[name](block, costs)
+    if isinstance(costs, NeighborCosts) and name in _NEARBY:
+        return _NEARBY[name](block, costs)
+    if costs is None:
+        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: bank.costs('dense')")
+    forms = ", ".join(form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEARBY)) if name in known)
+    raise UsageError(f"the objective {name!r} with {costs.form} costs", f"open the bank's costs as {forms}")
