@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.columns import Columns
+from costbank.loss.columns import Columns, LabelPlace
 from costbank.loss.costs import Costs, DenseCosts
-from costbank.loss.objectives import Rows, objective_of
+from costbank.loss.objectives import Objective, Rows, objective_of
 from costbank.loss.options import EMOOptions, Schedule
 from costbank.loss.soft import SoftTargets, soft_value
 
@@ -230,7 +230,17 @@ def _relative_(scores: Tensor, options: EMOOptions) -> Tensor:
     return top
 
 
-def _gradient_(wrong, label, rows: Rows, value, ce_weight, emd_weight, by_token, objective, plan: BlockPlan) -> None:
+def _gradient_(
+    wrong: Tensor,
+    label: LabelPlace,
+    rows: Rows,
+    value: Tensor,
+    ce_weight: Tensor,
+    emd_weight: Tensor,
+    by_token: Tensor | float,
+    objective: Objective,
+    plan: BlockPlan,
+) -> None:
     """Turn the probabilities of wrong tokens into the gradient of every logit."""
     options = plan.options
     scale, of_label = ce_weight, -ce_weight * rows.miss
