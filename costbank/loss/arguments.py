@@ -7,6 +7,7 @@ from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
 from costbank.loss.costs import Costs, DenseCosts
+from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
 
@@ -23,7 +24,9 @@ class Tokens:
 
     Attributes:
         labels: int64 [tokens], 0 where ignored; or soft targets.
-        weights: [tokens] or None; 0 where ignored.
+        weights: [tokens] or None; 0 where ignored, and 1 at most in size, so that gradients in float16 keep their
+            digits.
+        scale: what losses are to be multiplied by for that.
         kept: [tokens], which are not ignored.
         index: the rows that are kept, where rows are left out; else None.
         denominator: what the sum of losses is divided by: a scalar.
@@ -32,6 +35,7 @@ class Tokens:
 
     labels: Tensor | SoftTargets
     weights: Tensor | None
+    scale: Tensor | None
     kept: Tensor
     index: Tensor | None
     denominator: Tensor
@@ -79,12 +83,15 @@ def lay_out(
     if isinstance(labels, SoftTargets):
         flat, kept = labels.flat(dtype)
     else:
+        _check_labels(labels, shape)
+        labels = labels.long()
         if options.shift:
             labels, weights = _shifted(labels, weights, options)
-        flat, kept = _labels(labels, shape, width, options)
+        flat, kept = _labels(labels, width, options)
+    scale = None
     if weights is not None:
-        weights = torch.where(kept, weights.reshape(-1), 0.0)
-        denominator = weights.sum()
+        weights, scale = scaled(torch.where(kept, weights.reshape(-1), 0.0))
+        denominator = weights.sum() * scale
     else:
         denominator = kept.sum().to(dtype)
     index = _index(flat, kept, costs) if compact else None
@@ -92,6 +99,7 @@ def lay_out(
     return Tokens(
         labels=flat,
         weights=weights,
+        scale=scale,
         kept=kept,
         index=index,
         denominator=torch.where(denominator == 0, 1.0, denominator),
@@ -109,16 +117,24 @@ def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> T
     return None if len(index) == len(kept) else index
 
 
+def scaled(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights over the largest of their sizes, and that size; 1 where there is none."""
+    size = weights.abs().amax() if len(weights) else weights.new_ones(())
+    size = torch.where(size > 0, size, 1.0)
+    return weights / size, size
+
+
 def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:
     """Each position's next label and its weight; the last position is ignored."""
     if labels.ndim == 0:
         raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
+    if labels.shape[-1] == 0:
+        return labels, weights
     labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)
     return labels, None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
 
 
-def _labels(labels: Tensor, shape: torch.Size, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
-    """[tokens] labels, 0 where ignored, and which are not."""
+def _check_labels(labels: Tensor, shape: torch.Size) -> None:
     if labels.shape != shape:
         raise ShapeError(
             f"labels of shape {list(labels.shape)} for {list(shape)} tokens",
@@ -126,7 +142,11 @@ def _labels(labels: Tensor, shape: torch.Size, width: int, options: EMOOptions) 
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UsageError(f"labels are {labels.dtype}", "give integer token ids")
-    flat = labels.reshape(-1).long()
+
+
+def _labels(labels: Tensor, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
+    """[tokens] labels, 0 where ignored, and which are not."""
+    flat = labels.reshape(-1)
     kept = flat != options.ignore_index
     _check_range(flat, kept, width, options)
     return torch.where(kept, flat, 0), kept
@@ -152,16 +172,15 @@ def check_plain(**tensors: Tensor | None) -> None:
 
 
 def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
-    """Check that costs are there if they are needed, and are for as many tokens as the logits have.
+    """Check that costs are there if they are needed, in a form that will do, and for as many tokens as the logits have.
 
     Raises:
-        UsageError: there are none.
+        UsageError: they are not there, or of another form.
         ShapeError: they are for another number of tokens.
     """
-    if not options.needs_costs:
+    check_form(costs, options)
+    if costs is None or not options.needs_costs:
         return
-    if costs is None:
-        raise UsageError(f"the objective {options.objective!r} needs costs", "give a bank's: bank.costs('dense')")
     if width != costs.vocab_size:
         raise ShapeError(
             f"the logits are {width:,} wide, and the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
@@ -195,12 +214,12 @@ def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
     if options.nan_logits == "pass":
         return
     advice = (
-        "look for the step before which weights became NaN (a learning rate, float16 without a scaler); "
+        "look for the step before which the model's weights became NaN (a learning rate, float16 without a scaler); "
         "nan_logits='pass' lets them through as a NaN loss"
     )
     if losses.device.type == "cpu":
         if losses.isnan().any():
-            raise UsageError(f"{what}: {int(losses.isnan().sum())} of {losses.numel()} losses are NaN", advice)
+            raise UsageError(f"the loss is NaN: {what}", advice)
     elif losses.device.type != "meta":
         torch._assert_async(~losses.isnan().any(), f"{what}; {advice}")  # pyright: ignore[reportPrivateImportUsage]
 

@@ -119,7 +119,9 @@ def logit_losses(
     tokens = lay_out(labels, logits.shape[:-1], vocab, options, token_weights, dtype, plan.costs, compact)
     plan = replace(plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
     losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)
-    check_finite(losses, options, "the logits hold NaN or inf")
+    check_finite(losses, options, "logits or token weights hold NaN, inf, or no finite logit for a label")
+    if tokens.scale is not None:
+        losses = losses * tokens.scale
     if options.reduction == "none":
         loss = losses.reshape(logits.shape[:-1])
     else:
@@ -150,7 +152,9 @@ class PartColumns:
     def put(self, rows: "slice | Tensor", loss: Tensor, parts: EMOParts | None, tokens: Tokens) -> None:
         kept = tokens.kept[rows]
         weights = None if tokens.weights is None else tokens.weights[rows]
-        self.losses[rows] = torch.where(kept, loss if weights is None else loss * weights, 0.0)
+        # A weight of 0 leaves a token out, even one whose loss is infinite.
+        weighted = loss if weights is None else torch.where(weights == 0, 0.0, loss * weights)
+        self.losses[rows] = torch.where(kept, weighted, 0.0)
         for column, values in zip(self.parts, parts or (), strict=True):
             column[rows] = torch.where(kept, values, 0.0)
 
@@ -174,7 +178,7 @@ class _RowLosses(torch.autograd.Function):
         gradient = ctx.gradient if ctx.gradient is not None else _run(logits, *ctx.run)[1]
         ctx.gradient = None
         assert gradient is not None
-        # In float32, rounded once: a gradient scaler's factor alone may be beyond what float16 holds.
+        # In float32: a gradient scaler's factor alone may be beyond what float16 holds.
         return torch.mul(gradient, gradients[0][:, None], out=gradient), None, None, None
 
 

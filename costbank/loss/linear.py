@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss.arguments import Tokens, check_costs, check_devices, check_finite, check_plain, lay_out
+from costbank.loss.arguments import Tokens, check_costs, check_devices, check_finite, check_plain, lay_out, scaled
 from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
@@ -140,13 +140,18 @@ def linear_losses(
     """
     options, place = plan.options, hidden.device.type
     # As torch.nn.Linear would: products in autocast's type, everything else in float32.
-    products = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else hidden.dtype
+    cast = torch.is_autocast_enabled(place) and hidden.dtype != torch.float64
+    products = torch.get_autocast_dtype(place) if cast else hidden.dtype
     dtype = accumulation_dtype(products, options)
     shape = hidden.shape[:-1]
     tokens = lay_out(labels, shape, vocab, options, token_weights, dtype, plan.costs, compact=True)
     call = _Call(tokens, plan, products, dtype, torch.is_grad_enabled(), reduce_hidden)
     loss, *columns = _LinearLosses.apply(hidden.reshape(-1, hidden.shape[-1]), weight, bias, call)
-    check_finite(loss, options, "the hidden states, or the head's weight, hold NaN or inf")
+    check_finite(
+        loss, options, "hidden states, the head's weight or token weights hold NaN or inf, or their products do"
+    )
+    if tokens.scale is not None:
+        loss = loss * tokens.scale
     if options.reduction == "none":
         loss = loss.reshape(shape)
     elif options.reduction == "mean":
@@ -219,7 +224,7 @@ class _LinearLosses(torch.autograd.Function):
         weights = call.tokens.weights
         if factor.ndim:
             # Each token's gradient has its own factor: a weight's gradient that is summed already cannot take them.
-            weights, factor = (factor if weights is None else factor * weights), None
+            weights, factor = scaled(factor if weights is None else factor * weights)
         # What the forward pass computed is used up in place; another backward pass computes it anew.
         if gradients is None:
             _, gradients = _run(hidden, weight, bias, call, weights, ctx.wanted, with_parts=False)

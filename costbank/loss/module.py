@@ -13,6 +13,7 @@ from costbank.errors import UsageError
 from costbank.loss.costs import Costs, open_costs
 from costbank.loss.functional import EMOResult, emo_loss
 from costbank.loss.linear import linear_emo_loss
+from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
 
@@ -26,8 +27,12 @@ class _Loss(nn.Module):
         super().__init__()
         self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
         self.options = replace(options or EMOOptions(), **changes)
-        if self.costs is None and self.options.needs_costs:
-            raise UsageError(f"the objective {self.options.objective!r} needs costs", "give a bank")
+        if self.costs is not None and not isinstance(self.costs, Costs):
+            raise UsageError(
+                f"costs are of type {type(self.costs).__name__}",
+                "give open_bank(name), bank.costs(form) or DenseCosts(rows)",
+            )
+        check_form(self.costs, self.options)
 
     @property
     def pin(self) -> str:

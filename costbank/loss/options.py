@@ -154,6 +154,11 @@ class EMOOptions:
             _check_count("chunk_rows", self.chunk_rows, least=1)
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
             raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
+        if self.weight != 1.0 and self.mixing not in ("fixed", "interpolate") and not self.is_cross_entropy:
+            raise UsageError(
+                f"weight is {self.weight}, and mixing {self.mixing!r}, which has weights of its own",
+                "give mixing='fixed' or mixing='interpolate', or leave the weight out",
+            )
         if self.objective in ("log", "gibbs", "d2gpo") and self.mixing not in ("fixed", "interpolate"):
             raise UsageError(
                 f"mixing is {self.mixing!r} and the objective {self.objective!r}, which is a cross-entropy itself",

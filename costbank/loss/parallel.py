@@ -10,6 +10,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from costbank.errors import UsageError
 from costbank.loss.arguments import check_devices
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
@@ -18,6 +19,7 @@ from costbank.loss.linear import check_linear, linear_losses
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan
 from costbank.loss.shards import columns_of, open_shard, summed_over, whole
+from costbank.loss.soft import SoftTargets
 
 __all__ = ["parallel_emo_loss", "parallel_linear_emo_loss"]
 
@@ -104,6 +106,7 @@ def parallel_linear_emo_loss(
         UsageError: see `linear_emo_loss`; also no process group, a DTensor placed in another way, or options that
             cannot be shared.
     """
+    _refuse_soft(labels)
     shard = open_shard("weight", weight, 0, group, vocab_start)
     biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
     inputs, ids = whole("hidden", hidden, partial_gradient=not reduce_hidden), whole("labels", labels)
@@ -179,6 +182,7 @@ def parallel_emo_loss(
         ShapeError: see `parallel_linear_emo_loss`.
         UsageError: see `parallel_linear_emo_loss`.
     """
+    _refuse_soft(labels)
     check_logits(logits)
     shard = open_shard("logits", logits, -1, group, vocab_start)
     ids, factors = whole("labels", labels), whole("token_weights", token_weights)
@@ -189,3 +193,11 @@ def parallel_emo_loss(
     check_devices(costs, options, logits=local, labels=ids, token_weights=factors)
     plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts)
     return logit_losses(local, ids, factors, vocab, plan)
+
+
+def _refuse_soft(labels: object) -> None:
+    if isinstance(labels, SoftTargets):
+        raise UsageError(
+            "soft targets over a vocabulary that processes share",
+            "give labels, or gather the head and call linear_emo_loss",
+        )

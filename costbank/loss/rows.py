@@ -180,7 +180,9 @@ def _soft_block_loss(
     """The same for soft targets: ∂/∂z_i = α (p_i − q_i) + β p_i (s_i − Σ_j p_j s_j), s the slope of D by p."""
     options = plan.options
     slope = _cap_(scores, options, workspace if plan.with_gradient else None)
-    top = _relative_(scores, options)
+    top, _ = plan.columns.tops_(scores)
+    scores.sub_(top[:, None]).div_(options.temperature)
+    top = top / options.temperature
     q = targets.normalized(scores.dtype)
     ahead = targets.mean(scores, q)
     correct = scores.argmax(dim=1) == targets.likeliest() if plan.with_parts else None
@@ -193,7 +195,7 @@ def _soft_block_loss(
         out = workspace.take("costs", len(scores))
         found = soft_value(scores, q, targets, plan.costs, options.objective, out)
     value = torch.zeros_like(ce) if found is None else found.value
-    rows = Rows(ce, top + lse, torch.exp(-ce), 1 - torch.exp(-ce), None, ce)
+    rows = Rows(ce, top + lse, torch.exp(-ce), 1 - torch.exp(-ce), None, ce.new_empty(0))
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
@@ -215,19 +217,6 @@ def _soft_block_loss(
             ce, value, ce_weight, emd_weight, rows.lse, correct.to(ce.dtype), torch.full_like(ce, torch.nan)
         )
     return BlockResult(loss, parts)
-
-
-def _relative_(scores: Tensor, options: EMOOptions) -> Tensor:
-    """Make logits differences from the largest of their row, over the temperature; what was taken off is returned.
-
-    What all logits have in common may be thousands, and would take the digits of whatever is added to it.
-    """
-    top = scores.amax(dim=1)
-    scores.sub_(top[:, None])
-    if options.temperature != 1.0:
-        scores.div_(options.temperature)
-        top = top / options.temperature
-    return top
 
 
 def _gradient_(
@@ -259,12 +248,12 @@ def _cap_(scores: Tensor, options: EMOOptions, workspace: Workspace | None) -> T
     """The softcap in place; its slope, where the gradient will need it."""
     if options.softcap is None:
         return None
-    slope = None
+    slope, masked = None, scores == -torch.inf
     scores.div_(options.softcap).tanh_()
     if workspace is not None:
         slope = workspace.take("slope", len(scores))
         torch.mul(scores, scores, out=slope).neg_().add_(1.0)
-    scores.mul_(options.softcap)
+    scores.mul_(options.softcap).masked_fill_(masked, -torch.inf)
     return slope
 
 
@@ -287,7 +276,8 @@ def _mix(ce: Tensor, value: Tensor, rows: Rows, options: EMOOptions) -> tuple[Te
     if options.mixing == "fixed":
         return ce + weight * value, one, weight * one
     if options.mixing == "interpolate":
-        return torch.lerp(ce, value, weight), (1 - weight) * one, weight * one
+        mixed = value if weight == 1 else torch.lerp(ce, value, weight)
+        return mixed, (1 - weight) * one, weight * one
     if options.mixing == "emo2":
         ratio = value / (ce + _TINY)
         return ratio * ce + value, ratio, one

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from costbank.cost import pairwise_costs
 from costbank.errors import ShapeError, UsageError, require
+from costbank.loss.soft import SoftTargets
 
 __all__ = ["TransportParts", "TransportResult", "exact_transport_loss"]
 
@@ -70,21 +71,23 @@ class _Problem(NamedTuple):
 
 @overload
 def exact_transport_loss(
-    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor], vectors: Tensor | _HasVectors, *, support: int = ...,
-    mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ..., parts: Literal[False] = False,
+    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor] | SoftTargets, vectors: Tensor | _HasVectors, *,
+    support: int = ..., mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ...,
+    parts: Literal[False] = False,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def exact_transport_loss(
-    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor], vectors: Tensor | _HasVectors, *, support: int = ...,
-    mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ..., parts: Literal[True],
+    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor] | SoftTargets, vectors: Tensor | _HasVectors, *,
+    support: int = ..., mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ...,
+    parts: Literal[True],
 ) -> TransportResult: ...  # fmt: skip
 def exact_transport_loss(
     logits: Float[Tensor, "*tokens vocab"],
-    targets: Tensor | tuple[Tensor, Tensor],
+    targets: Tensor | tuple[Tensor, Tensor] | SoftTargets,
     vectors: Any,
     *,
     support: int = 32,
-    mask: Bool[Tensor, "*tokens"] | None = None,
+    mask: Bool[Tensor, "*tokens"] | Integer[Tensor, "*tokens"] | None = None,
     reduction: str = "mean",
     parts: bool = False,
 ) -> Tensor | TransportResult:
@@ -106,10 +109,11 @@ def exact_transport_loss(
         logits: [..., vocab], any floating-point dtype.
         targets: probabilities [..., vocab]; or (ids [..., k], probabilities [..., k]) of the k tokens of a target that
             have any, all of them in the support. Dense ones sum to 1; sparse ones may sum to less, as those of a
-            teacher's top k do, and what is missing counts as left out. Entries of probability 0 are ignored.
+            teacher's top k do, and what is missing counts as left out. Entries of probability 0 are ignored. Or
+            `SoftTargets` of either kind, whose positions without any probability do not count.
         vectors: float32 [vocab, dim] of unit or zero rows, or an object with such `vectors`, as `DenseCosts`.
         support: how many entries of p, and of dense q, are kept; the width of the vocabulary or more keeps all.
-        mask: [...], true for the tokens that count; by default all.
+        mask: [...], true, or not 0, for the tokens that count; by default all.
         reduction: `mean` over the tokens that count, `sum`, or `none`: a loss for each token, 0 for the others.
         parts: also return the distances, and the masses left out, which bound the error.
 
@@ -122,6 +126,11 @@ def exact_transport_loss(
         MissingExtraError: POT is not installed.
     """
     rows: Tensor = getattr(vectors, "vectors", vectors)
+    mask = None if mask is None else mask.bool()
+    if isinstance(targets, SoftTargets):
+        some = targets.probabilities.sum(dim=-1) > 0
+        mask = some if mask is None else mask & some
+        targets = targets.probabilities if targets.ids is None else (targets.ids, targets.probabilities)
     _check(logits, targets, rows, support, mask, reduction)
     width, shape = logits.shape[-1], logits.shape[:-1]
     support = min(support, width)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from costbank.bank import Bank
-from costbank.errors import UsageError, require
+from costbank.errors import ShapeError, UsageError, require
 from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
@@ -52,7 +52,9 @@ class _ComputeLoss(_Pinned):
 
     step: int | None = None
 
-    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        if labels is None:
+            raise UsageError("the batch has no labels", "give a data collator that makes them")
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         _to_device(self.loss, logits)
         if isinstance(self.loss.options.weight, Schedule) and self.step is None:
@@ -60,7 +62,8 @@ class _ComputeLoss(_Pinned):
                 "the weight follows a schedule, and the step is not known",
                 "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
             )
-        options = _as_trained(self.loss.options, num_items_in_batch, _is_decoders(outputs))
+        # The model has capped its logits itself.
+        options = replace(_as_trained(self.loss.options, num_items_in_batch, _is_decoders(outputs)), softcap=None)
         loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
         return _per_item(loss, num_items_in_batch)
 
@@ -77,7 +80,9 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
     the loss's costs and options. Labels are shifted (but for an encoder-decoder's), and the sum over tokens is divided
     by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options
-    are left aside.
+    are left aside, and so are `softcap`, which the model has applied itself, and a model's auxiliary loss. Of models
+    that the Trainer takes for no language model, GPT-2 for one, it counts first labels as well, which nothing predicts;
+    the mean is that much smaller.
 
     Args:
         loss: moved to the logits' device at the first call.
@@ -125,6 +130,8 @@ class EMOTrainerMixin(_Trainer):
             check_tokenizer(bank, self.processing_class)
         # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
         self.model_accepts_loss_kwargs = True
+        # GPT-2's own entry says otherwise, and first labels would be counted that nothing predicts.
+        self._loss_shifts_labels = not self._is_encoder_decoder()
         self._emo_means = {True: _Means(), False: _Means()}
         self._emo_proved = False
         self.add_callback(_Pinned(self.emo))
@@ -222,6 +229,12 @@ class EMOTrainerMixin(_Trainer):
         if self.args.torch_compile and isinstance(self.emo, LinearEMOLoss):
             raise UsageError("a compiled model passes by the hook of the linear form", "give emo=EMOLoss(bank)")
         model: Any = self.model
+        if not hasattr(model, "config"):
+            raise UsageError(
+                f"the model is a {type(model).__name__}, and no Hugging Face model",
+                "give a PreTrainedModel, or train with compute_loss_func(loss)",
+            )
+        self._check_width(model)
         own = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         if self.emo.options.softcap not in (None, own):
             raise UsageError(
@@ -235,6 +248,21 @@ class EMOTrainerMixin(_Trainer):
         if self.args.n_gpu > 1:
             raise UsageError(
                 f"one process with {self.args.n_gpu} GPUs (DataParallel)", "start one process for each with torchrun"
+            )
+
+    def _is_encoder_decoder(self) -> bool:
+        model: Any = self.model
+        return bool(getattr(model.config, "is_encoder_decoder", False))
+
+    def _check_width(self, model: Any) -> None:
+        head = model.get_output_embeddings()
+        width = None if getattr(head, "weight", None) is None else head.weight.shape[0]
+        if width is not None and self.emo.costs is not None and width != self.emo.costs.vocab_size:
+            raise ShapeError(
+                f"the model's head is {width:,} wide, and the costs of {self.emo.costs.bank} are for "
+                f"{self.emo.costs.vocab_size:,} tokens",
+                f"if the ids agree (a padded head), emo=LinearEMOLoss(bank.costs(vocab_size={width})), emo_bank=bank; "
+                "else take the bank of this model's tokenizer",
             )
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from costbank.loss import EMOLoss, LinearEMOLoss
+from costbank.loss import EMOLoss, LinearEMOLoss, SoftTargets
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class EMOLightningMixin(_Module):
 
         Args:
             loss: one of this module's losses.
-            *args: what it is called with; labels come last.
+            *args: what it is called with; labels come last, or by name.
             prefix: of the names that are logged: `loss`, `ce`, `emd` and `accuracy`.
             **kwargs: others of the call, such as `bias`.
 
@@ -35,12 +35,16 @@ class EMOLightningMixin(_Module):
             The loss, to be returned from `training_step`.
         """
         result = loss(*args, step=self.global_step, parts=True, **kwargs)
-        options, labels = loss.options, args[-1]
-        tokens = ((labels[..., 1:] if options.shift else labels) != options.ignore_index).sum().clamp_min(1)
+        options, labels = loss.options, kwargs["labels"] if "labels" in kwargs else args[-1]
+        if isinstance(labels, SoftTargets):
+            kept = labels.probabilities.sum(dim=-1) > 0
+        else:
+            kept = (labels[..., 1:] if options.shift else labels) != options.ignore_index
+        tokens = kept.sum().clamp_min(1)
         parts = {"ce": result.parts.ce, "emd": result.parts.emd, "accuracy": result.parts.correct}
         means = {name: part.sum() / tokens for name, part in parts.items()}
         logged = {"loss": result.loss.detach().mean(), **means}
-        self.log_dict({prefix + name: value for name, value in logged.items()}, batch_size=len(labels))
+        self.log_dict({prefix + name: value for name, value in logged.items()}, batch_size=len(kept))
         return result.loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def test_on_tokens_that_are_sure_the_published_code_needs_float64_and_ours_does_
     sure = _with_sure_tokens(logits, labels, how_many=BATCH)
     exact = _theirs(sure.double(), labels, rows, mode)
     assert _apart(_ours(sure, labels, rows, mixing), exact) < 1e-5
-    assert _apart(_theirs(sure, labels, rows, mode), exact) > 1e-3
+    assert _apart(_theirs(sure, labels, rows, mode), exact) > {1: 0.02, 2: 1.0}[mode]
 
 
 @pytest.mark.parametrize(("mode", "mixing"), MODES)

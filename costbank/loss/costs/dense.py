@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from costbank.errors import ShapeError
-from costbank.loss.costs.base import Costs
+from costbank.loss.costs.base import Costs, rounding
 from costbank.loss.products import product_
 
 __all__ = ["DenseCosts", "LowRankCosts"]
@@ -37,7 +37,7 @@ class DenseCosts(Costs):
 
     @property
     def error(self) -> str:
-        return "exact" if self.vectors.dtype in (torch.float32, torch.float64) else f"rounded to {self.vectors.dtype}"
+        return rounding(self.vectors) or "exact"
 
     def negated_products(
         self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
@@ -144,5 +144,5 @@ class LowRankCosts(DenseCosts):
     @property
     def error(self) -> str:
         return f"{self.vectors.shape[1]} dimensions, costs wrong by {self.largest_error:.3g} at most, " + (
-            f"by {self.mean_error:.3g} in the mean"
+            f"by {self.mean_error:.3g} in the mean" + rounding(self.vectors, ", ")
         )

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from costbank.errors import ShapeError
-from costbank.loss.costs.base import Costs
+from costbank.loss.costs.base import Costs, rounding
 from costbank.loss.costs.dense import DenseCosts
 
 __all__ = ["NeighborCosts"]
@@ -107,4 +107,6 @@ class NeighborCosts(Costs):
     def error(self) -> str:
         worst = float(self.deviation.max())
         exactly = "" if self.measured else ", by a bound that was not measured"
-        return f"{self.ids.shape[1]} neighbors, K wrong by {worst:.3g} of the far mass at most{exactly}"
+        return f"{self.ids.shape[1]} neighbors, K wrong by {worst:.3g} of the far mass at most{exactly}" + (
+            rounding(self.costs, ", ")
+        )

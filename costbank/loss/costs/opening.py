@@ -44,12 +44,15 @@ def open_costs(
         device: where to put them.
 
     Raises:
-        UsageError: the form is none of these, or the bank's table is too narrow for k.
+        UsageError: the form is none of these, a setting is of another form, or the bank's table is too narrow for k.
         ShapeError: `vocab_size`, `rank` or `k` is out of range.
         TokenizerError: the bank was made for another tokenizer.
     """
     if form not in FORMS:
         raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
+    for name, value, of in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
+        if value is not None and form != of:
+            raise UsageError(f"{name} is {value} and form {form!r}", f"leave it out, or take form={of!r}")
     if vocab is not None:
         _check_vocab(bank, vocab)
     dense = _dense(bank, vocab_size)

@@ -12,11 +12,29 @@ from costbank.loss.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kerne
 from costbank.loss.objectives.nearby import D2GPo, NeighborEMO, NeighborGibbs, NeighborLog
 from costbank.loss.options import EMOOptions
 
-__all__ = ["Objective", "Rows", "objective_of"]
+__all__ = ["Objective", "Rows", "check_form", "objective_of"]
 
 _DENSE = {"emo": DenseEMO, "kernel": Kernel, "log": DenseLog, "gibbs": DenseGibbs}
 _NEARBY = {"emo": NeighborEMO, "log": NeighborLog, "gibbs": NeighborGibbs, "d2gpo": D2GPo}
 _SHARDED = ("emo", "delta", "ce", "tailr", "mixce")
+
+
+def check_form(costs: Costs | None, options: EMOOptions) -> None:
+    """Check that an objective is to be had from costs of this form.
+
+    Raises:
+        UsageError: it is not; forms of which it is are named.
+    """
+    name = options.objective
+    if not options.needs_costs:
+        return
+    if costs is None:
+        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: bank.costs('dense')")
+    if name not in (_DENSE if isinstance(costs, DenseCosts) else _NEARBY):
+        forms = [form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEARBY)) if name in known]
+        raise UsageError(
+            f"the objective {name!r} with {costs.form} costs", f"open the bank's costs as {' or '.join(forms)}"
+        )
 
 
 def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers) -> Objective:
@@ -32,15 +50,9 @@ def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buf
             f"{what} over a vocabulary that processes share",
             f"it is there for {', '.join(_SHARDED)}, without smoothing",
         )
-    if name == "delta":
-        return Delta(block)
-    if not options.needs_costs:
-        return Objective(block)
-    if isinstance(costs, DenseCosts) and name in _DENSE:
+    check_form(costs, options)
+    if isinstance(costs, DenseCosts) and options.needs_costs:
         return _DENSE[name](block, costs)
-    if isinstance(costs, NeighborCosts) and name in _NEARBY:
+    if isinstance(costs, NeighborCosts) and options.needs_costs:
         return _NEARBY[name](block, costs)
-    if costs is None:
-        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: bank.costs('dense')")
-    forms = ", ".join(form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEARBY)) if name in known)
-    raise UsageError(f"the objective {name!r} with {costs.form} costs", f"open the bank's costs as {forms}")
+    return Delta(block) if name == "delta" else Objective(block)

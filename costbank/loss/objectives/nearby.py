@@ -23,7 +23,7 @@ class NearbyObjective(Objective):
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         del label
         column = self.costs.ids[labels].long() - self.block.columns.start
-        # The label is its own neighbor where there is none: that entry holds no probability, and gets nothing.
+        # Where there is no neighbor, or it is another process's, any column will do: it is given nothing.
         self.here = (self.costs.ids[labels] >= 0) & (column >= 0) & (column < self.block.columns.size)
         self.near = torch.where(self.here, column, 0)
         self.near_costs = self.costs.costs[labels].to(scores.dtype)
