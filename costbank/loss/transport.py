@@ -128,9 +128,12 @@ def exact_transport_loss(
     rows: Tensor = getattr(vectors, "vectors", vectors)
     mask = None if mask is None else mask.bool()
     if isinstance(targets, SoftTargets):
-        some = targets.probabilities.sum(dim=-1) > 0
+        sums = targets.probabilities.sum(dim=-1, keepdim=True)
+        some = sums[..., 0] > 0
         mask = some if mask is None else mask & some
-        targets = targets.probabilities if targets.ids is None else (targets.ids, targets.probabilities)
+        # Positions without a target are not looked at; they get one that passes for a distribution.
+        q = torch.where(sums > 0, targets.probabilities / sums, 1 / targets.probabilities.shape[-1])
+        targets = q if targets.ids is None else (targets.ids, q)
     _check(logits, targets, rows, support, mask, reduction)
     width, shape = logits.shape[-1], logits.shape[:-1]
     support = min(support, width)

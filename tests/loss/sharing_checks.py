@@ -7,7 +7,14 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from costbank.loss import EMOOptions, emo_loss, linear_emo_loss, parallel_emo_loss, parallel_linear_emo_loss
+from costbank.loss import (
+    EMOOptions,
+    SoftTargets,
+    emo_loss,
+    linear_emo_loss,
+    parallel_emo_loss,
+    parallel_linear_emo_loss,
+)
 from tests.loss.slices import CUTS, DIM, TOKENS, VOCAB, close, data, forms, own, refusal
 
 COSTS = forms()
@@ -142,3 +149,8 @@ def what_cannot_be_shared_is_refused() -> None:
         assert "emo, delta, ce" in told
     told = refusal(partial(linear, hidden, weight[mine], labels, options=EMOOptions(label_smoothing=0.1)))
     assert "label smoothing" in told
+    soft = SoftTargets(torch.ones(len(labels), 1), labels.clamp_min(0)[:, None])
+    told = refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], soft, COSTS["dense"]))
+    assert "soft targets over a vocabulary that processes share" in told
+    told = refusal(partial(parallel_emo_loss, hidden @ weight[mine].T, soft, COSTS["dense"]))
+    assert "soft targets over a vocabulary that processes share" in told

@@ -308,3 +308,53 @@ def test_a_checkpoint_knows_its_bank_under_another_name(costs):
     LinearEMOLoss(replace(costs, bank="gazette@0123456789abcdef")).load_state_dict(saved)
     with pytest.raises(UsageError, match="news@0123456789abcdef"):
         LinearEMOLoss(replace(costs, bank="news@0123456789abcdee")).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e5])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_of_any_size_leave_float16_gradients_their_digits(head, labels, costs, generator, size, reduction):
+    """Weights that are all alike change nothing in a mean, and otherwise no more than the gradient's size."""
+    weights = size * torch.rand(29, generator=generator)
+    options = replace(OPTIONS, reduction=reduction)
+    halves = tuple(tensor.half() for tensor in head[:2])
+    ours, logits, exact = leaves(halves, torch.float16), leaves(halves, torch.float16), leaves(halves, torch.float64)
+    scaler = 2.0**10 if reduction == "mean" else 2.0**10 / size
+    (scaler * linear_emo_loss(*ours, labels, costs, options, token_weights=weights).sum()).backward()
+    full = emo_loss(logits[0] @ logits[1].T, labels, costs, options, token_weights=weights)
+    (scaler * full.sum()).backward()
+    (scaler * linear_emo_loss(*exact, labels, costs, options, token_weights=weights).sum()).backward()
+    for mine, other, right in zip(ours, logits, exact, strict=True):
+        for grad in (mine.grad, other.grad):
+            assert (grad - right.grad).abs().max() <= 5e-3 * right.grad.abs().max()
+
+
+def test_a_weight_of_zero_leaves_a_lost_token_out(head, labels, costs):
+    """Its label is masked, and its loss infinite."""
+    logits, weights = head[0] @ head[1].T, torch.ones(29)
+    logits[3, labels[3]] = -torch.inf
+    weights[3] = 0
+    kept = torch.where(torch.arange(29) == 3, -100, labels)
+    loss = emo_loss(logits, labels, costs, token_weights=weights)
+    assert torch.allclose(loss, emo_loss(logits, kept, costs))
+
+
+def test_small_integer_labels_can_be_shifted(head, costs, generator):
+    ids = torch.randint(0, 37, (4, 7), generator=generator)
+    hidden, options = head[0][:28].reshape(4, 7, 11), replace(OPTIONS, shift=True)
+    expected = linear_emo_loss(hidden, head[1], ids, costs, options)
+    assert torch.equal(linear_emo_loss(hidden, head[1], ids.to(torch.uint8), costs, options), expected)
+    assert linear_emo_loss(hidden[:, :0], head[1], ids[:, :0], costs, options) == 0
+    with pytest.raises(ShapeError, match=r"labels of shape \[3, 7\] for \[4, 7\]"):
+        linear_emo_loss(hidden, head[1], ids[:3], costs, options)
+
+
+def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_bank: Bank):
+    with pytest.raises(UsageError, match="'kernel' with neighbors costs"):
+        LinearEMOLoss(neighbors, objective="kernel")
+    with pytest.raises(UsageError, match="of type str") as caught:
+        EMOLoss("my-bank")  # pyright: ignore[reportArgumentType]
+    assert "open_bank" in caught.value.hint
+    with pytest.raises(UsageError, match=r"weight is 0\.5, and mixing 'emo1_clamped'"):
+        EMOLoss(costs, weight=0.5)
+    with pytest.raises(UsageError, match="k is 3 and form 'dense'"):
+        news_bank.costs(k=3)

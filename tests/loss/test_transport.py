@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from costbank.errors import MissingExtraError, ShapeError, UsageError
-from costbank.loss import DenseCosts, EMOOptions, emo_loss
+from costbank.loss import DenseCosts, EMOOptions, SoftTargets, emo_loss
 from costbank.loss.transport import exact_transport_loss
 from tests.loss.oracle import cost_matrix
 
@@ -218,3 +218,12 @@ def test_without_pot_the_extra_is_named(logits, soft, costs, monkeypatch: pytest
     with pytest.raises(MissingExtraError, match="'ot', which is not installed") as raised:
         exact_transport_loss(logits, soft, costs)
     assert raised.value.hint == "pip install 'costbank[ot]'"
+
+
+def test_soft_targets_are_taken_as_elsewhere(logits, costs):
+    q = torch.softmax(logits[:6].flip(1), dim=1)
+    q[2] = 0
+    ids = torch.arange(37).expand(6, 37).contiguous()
+    expected = exact_transport_loss(logits[:6], q.clamp_min(1e-30), costs, support=37, mask=torch.arange(6) != 2)
+    for targets in (SoftTargets(q), SoftTargets(q, ids)):
+        assert torch.allclose(exact_transport_loss(logits[:6], targets, costs, support=37), expected)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from costbank.bank import Bank
-from costbank.errors import TokenizerError, UsageError
+from costbank.errors import ShapeError, TokenizerError, UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
@@ -299,3 +299,20 @@ def test_autocast_in_bfloat16_stays_close(bank: Bank, arguments: Any, texts: Any
     rounded = EMOTrainer(llama(), arguments(bf16=True), train_dataset=texts, emo=bank)
     assert_same(trained(exact), trained(rounded), 2e-2)
     assert losses(exact) == pytest.approx(losses(rounded), abs=2e-2)
+
+
+def test_first_labels_that_nothing_predicts_are_not_counted(bank: Bank, arguments: Any, texts: Any):
+    texts.labels = texts.ids.masked_fill(texts.mask == 0, -100)
+    for model in (gpt2(), llama()):
+        trainer = EMOTrainer(model, arguments(), train_dataset=texts, eval_dataset=texts,
+                             emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
+        told = trainer.evaluate()
+        assert told["eval_loss"] == pytest.approx(told["eval_ce"], abs=1e-5)
+
+
+def test_costs_of_another_width_are_refused_at_once(bank: Bank, arguments: Any, texts: Any):
+    model = llama()
+    model.resize_token_embeddings(bank.size + 12)
+    with pytest.raises(ShapeError, match=f"head is {bank.size + 12} wide") as caught:
+        EMOTrainer(model, arguments(), train_dataset=texts, emo=bank)
+    assert "emo_bank=bank" in caught.value.hint

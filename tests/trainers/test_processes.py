@@ -47,7 +47,10 @@ def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> Non
             ]
             torch.save((dict(trainer.model.state_dict()), lines), f"{out}/{name}-{processes}.pt")
     if processes > 1:
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()
+        # All is saved. What is left is to take apart models and their process group, whose threads may then wait for
+        # each other for ever.
+        os._exit(0)
 
 
 def test_two_processes_train_as_one(bank: Bank, tmp_path: Path):
