@@ -35,8 +35,14 @@ class WithLoss(nn.Module):
         return self.loss(hidden, self.model.lm_head.weight, labels)
 
 
-def train(rank: int, bank_path: str, meeting: str) -> None:
+def process(rank: int, bank_path: str, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=PROCESSES)
+    train(rank, bank_path)
+    # Models are gone by now: those that outlive their process group may wait for it for ever.
+    dist.destroy_process_group()
+
+
+def train(rank: int, bank_path: str) -> None:
     torch.manual_seed(0)
     bank = open_bank(bank_path)
     model = GPT2LMHeadModel(GPT2Config(
@@ -58,10 +64,9 @@ def train(rank: int, bank_path: str, meeting: str) -> None:
         if rank == 0 and step % 5 == 0:
             print(f"step {step}: loss {mean:.3f}; of the head's {len(model.lm_head.weight)} rows, "
                   f"{len(model.lm_head.weight.to_local())} are here", flush=True)  # fmt: skip
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     path = str(tiny.bank().path)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (f"{path}/", f"{folder}/meeting"), nprocs=PROCESSES)
+        mp.spawn(process, (f"{path}/", f"{folder}/meeting"), nprocs=PROCESSES)

@@ -1,10 +1,12 @@
 """Checks that several processes run together, and what went wrong in any of them."""
 
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed, multiprocessing
@@ -19,12 +21,23 @@ def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str,
         By name of the check the tracebacks of its processes, or that it was not run.
     """
     (folder / "told").mkdir()
-    multiprocessing.spawn(_process, (processes, tuple(checks), folder), nprocs=processes)
+    spawn(_process, (processes, tuple(checks), folder), processes)
     told: dict[str, str] = {}
     for path in sorted((folder / "told").iterdir()):
         name, rank = path.name.rsplit("-", 1)
         told[name] = told.get(name, "") + f"process {rank}: {path.read_text()}\n"
     return told
+
+
+def spawn(function: Callable[..., None], arguments: tuple, processes: int, timeout_s: float = 240.0) -> None:
+    """`torch.multiprocessing.spawn`, which ends processes that do not end by themselves."""
+    running: Any = multiprocessing.spawn(function, arguments, nprocs=processes, join=False)
+    until = time.monotonic() + timeout_s
+    while not running.join(timeout=2):
+        if time.monotonic() > until:
+            for process in running.processes:
+                process.kill()
+            raise TimeoutError(f"processes ran for more than {timeout_s:.0f} s")
 
 
 def _process(rank: int, processes: int, checks: Sequence[Check], folder: Path) -> None:

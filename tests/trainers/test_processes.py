@@ -5,13 +5,13 @@ import socket
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as mp
 from transformers import Trainer, TrainingArguments
 
 from costbank import open_bank
 from costbank.bank import Bank
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
+from tests.loss.processes import spawn
 from tests.trainers.conftest import TEXTS, Texts, gpt2, llama, make_tokenizer
 
 
@@ -58,7 +58,7 @@ def test_two_processes_train_as_one(bank: Bank, tmp_path: Path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for processes in (1, 2):
-        mp.spawn(train, (processes, port, f"{bank.path}/", str(tmp_path)), nprocs=processes)
+        spawn(train, (processes, port, f"{bank.path}/", str(tmp_path)), processes)
     for name in ("tied", "untied", "function"):
         (one, one_lines), (two, two_lines) = (torch.load(tmp_path / f"{name}-{n}.pt") for n in (1, 2))
         for key in one:
