@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss.costs import Costs, open_costs
+from costbank.loss.costs import Costs, open_costs, same_pin
 from costbank.loss.functional import EMOResult, emo_loss
 from costbank.loss.linear import linear_emo_loss
 from costbank.loss.objectives import check_form
@@ -53,8 +53,7 @@ class _Loss(nn.Module):
             UsageError: it was not.
         """
         saved = bytes(state.tolist()).decode()
-        # A bank keeps its id under any name.
-        if saved.rpartition("@")[2] != self.pin.rpartition("@")[2]:
+        if not same_pin(saved, self.pin):
             raise UsageError(
                 f"the checkpoint was trained with the costs {saved}, and this loss has {self.pin}",
                 "open the bank that it names; to change costs on purpose, leave the loss out of what is loaded",

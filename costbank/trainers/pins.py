@@ -5,6 +5,7 @@ from typing import Any
 
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss
+from costbank.loss.costs import same_pin
 
 __all__ = ["PIN_KEY", "check_pin", "pin_of"]
 
@@ -36,7 +37,7 @@ def check_pin(saved: dict[str, Any], loss: EMOLoss | LinearEMOLoss, *, free: tup
         UsageError: it does not; both are named.
     """
     now, before = pin_of(loss), {"costs": saved["costs"], "options": {**asdict(EMOOptions()), **saved["options"]}}
-    if _id_of(now["costs"]) != _id_of(before["costs"]):
+    if not same_pin(now["costs"], before["costs"]):
         raise UsageError(
             f"the checkpoint was trained with the costs {before['costs']}, and this loss has {now['costs']}",
             "open the bank that it names; to change costs on purpose, load the weights alone and begin a new run",
@@ -51,7 +52,3 @@ def check_pin(saved: dict[str, Any], loss: EMOLoss | LinearEMOLoss, *, free: tup
             f"the checkpoint was trained with {'; '.join(changed)}",
             "give the options that it names; to change them on purpose, load the weights alone and begin a new run",
         )
-
-
-def _id_of(costs: str) -> str:
-    return costs.partition("@")[2] or costs

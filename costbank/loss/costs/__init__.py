@@ -1,8 +1,8 @@
 """Costs as training uses them: a bank's rows whole, in fewer dimensions, or its neighbors and a mean for the rest."""
 
-from costbank.loss.costs.base import Costs
+from costbank.loss.costs.base import Costs, same_pin
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
 from costbank.loss.costs.neighbors import NeighborCosts
 from costbank.loss.costs.opening import FORMS, open_costs
 
-__all__ = ["FORMS", "Costs", "DenseCosts", "LowRankCosts", "NeighborCosts", "open_costs"]
+__all__ = ["FORMS", "Costs", "DenseCosts", "LowRankCosts", "NeighborCosts", "open_costs", "same_pin"]

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Costs", "rounding"]
+__all__ = ["Costs", "rounding", "same_pin"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,3 +74,8 @@ class Costs:
 def rounding(values: Tensor, before: str = "") -> str:
     """What a type of 16 bits adds to an error, in words; nothing for wider ones."""
     return "" if values.element_size() >= 4 else f"{before}rounded to {str(values.dtype).removeprefix('torch.')}"
+
+
+def same_pin(one: str, other: str) -> bool:
+    """Whether two pins are of the same costs: a bank keeps its id under any name."""
+    return one.rpartition("@")[2] == other.rpartition("@")[2]

@@ -38,10 +38,10 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
 
 
 def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers) -> Objective:
-    """The objective of a block.
+    """The objective of a block, from costs that `check_form` has seen.
 
     Raises:
-        UsageError: the objective is not to be had from costs of this form, or from a slice of the vocabulary.
+        UsageError: the objective is not to be had from a slice of the vocabulary.
     """
     block, name = Block(options, columns, buffers), options.objective
     if columns.gather is not None and (name not in _SHARDED or options.label_smoothing):
@@ -50,7 +50,6 @@ def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buf
             f"{what} over a vocabulary that processes share",
             f"it is there for {', '.join(_SHARDED)}, without smoothing",
         )
-    check_form(costs, options)
     if isinstance(costs, DenseCosts) and options.needs_costs:
         return _DENSE[name](block, costs)
     if isinstance(costs, NeighborCosts) and options.needs_costs:
