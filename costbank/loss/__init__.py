@@ -9,6 +9,7 @@ loss = loss_of(logits, labels)
 
 from costbank.errors import require
 
+# Before the imports that need it: a missing torch is an error that names the extra to install.
 require("torch", "train")
 
 from costbank.loss.costs import Costs, DenseCosts, LowRankCosts, NeighborCosts, open_costs  # noqa: E402

@@ -7,7 +7,7 @@ For α·CE + β·D with per-token weights that take no gradient,
 whose sum over i is 0. The label's own entry is kept apart from the others, so that 1 − p_t is a sum of small numbers
 and never a difference of two large ones: a token that is nearly certain keeps an exact cross-entropy, cost and gradient
 in float32. All is done in one buffer, which holds logits, then probabilities, then the gradient: at 256 rows of 32,768
-a pass over it takes a hundredth of the matrix products around it, and a fresh buffer several times that.
+a fresh buffer takes longer than a pass over one that is there.
 """
 
 from dataclasses import dataclass

@@ -102,8 +102,8 @@ def exact_transport_loss(
     The costs are those of `Bank.cost_matrix`, rounded to float32. They are no metric (the triangle inequality does not
     hold), so mass that p and q share may yet be moved.
 
-    Slow: on one core, 0.6 ms for a token of support 32 and 2.4 ms for one of 128 (vocab 32,768, dim 256), and up to ten
-    times that where the threads of PyTorch and BLAS compete. For thousands of tokens, not millions.
+    Slow: a transport problem for each token, on one core, and slower yet where the threads of PyTorch and BLAS compete
+    for it. For thousands of tokens, not millions.
 
     Args:
         logits: [..., vocab], any floating-point dtype.

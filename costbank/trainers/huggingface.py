@@ -17,6 +17,7 @@ from costbank.trainers.heads import Head, find_head
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
 
+# Before the import that needs it: where it is missing, the error names the extra to install.
 require("transformers", "trainers")
 
 from transformers import TrainerCallback, TrainerState  # noqa: E402

@@ -14,7 +14,7 @@ __all__ = ["FORMS", "open_costs"]
 
 FORMS = ("dense", "low-rank", "neighbors")
 
-# About a minute on two cores.
+# Beyond, measuring would take longer than a person expects of opening costs.
 _MEASURED_PRODUCTS = 5e12
 
 
