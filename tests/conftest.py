@@ -23,6 +23,11 @@ ROOT = Path(__file__).parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes that are no text name no test: an archive's hold the time, and every worker must find the same tests."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real corpora and tokenizers that lie beside the checkout, where there are any."""

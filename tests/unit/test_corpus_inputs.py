@@ -274,6 +274,7 @@ def _pipe(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
         (b"PAR1....", ("parquet", "none")),
         (b"{not JSON}\n", ("text", "none")),
     ],
+    ids=["text", "jsonl", "jsonl-gz", "text-zst", "parquet", "braces"],
 )
 def test_standard_input_is_kept_while_it_is_needed(
     here: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: tuple[str, str]
