@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-__all__ = ["Columns", "LabelPlace", "Rows"]
+__all__ = ["Columns", "LabelPlace", "Pull", "Rows", "Sums"]
 
 
 class Rows(NamedTuple):
@@ -24,7 +24,8 @@ class Rows(NamedTuple):
         lse: log Σ exp z.
         hit: p_t.
         miss: 1 − p_t, as the sum of the others.
-        scale: what a wrong token's probability among this process's columns is to be multiplied by.
+        log_scale: log of what exp(z − base) of a column here is to be multiplied by to be a probability.
+        scale: what a wrong token's probability among this process's columns is to be multiplied by; None for 1.
         correct: 1 where no logit is above the label's, nor an earlier one equal to it; empty where not asked for.
     """
 
@@ -32,8 +33,35 @@ class Rows(NamedTuple):
     lse: Tensor
     hit: Tensor
     miss: Tensor
+    log_scale: Tensor
     scale: Tensor | None
     correct: Tensor
+
+
+class Pull(NamedTuple):
+    """Weights w_i of tokens towards which logits are pulled, each sum [n].
+
+    Attributes:
+        weight: Σ w_i.
+        ahead: Σ w_i (base − z_i) as an objective sums it over the columns here; Σ w_i (z_t − z_i) over all when merged.
+    """
+
+    weight: Tensor
+    ahead: Tensor
+
+
+class Sums(NamedTuple):
+    """What an objective sums over the wrong tokens here; and, merged, over all.
+
+    Attributes:
+        means: each [n] or [n, m], weighted by probabilities: of a softmax over the columns here; merged, over all.
+        pulls: weighted by what they say.
+        logs: each [n], the logarithm of a sum of exp(z_i − base); merged, of a sum of probabilities.
+    """
+
+    means: tuple[Tensor, ...] = ()
+    pulls: tuple[Pull, ...] = ()
+    logs: tuple[Tensor, ...] = ()
 
 
 class LabelPlace(NamedTuple):
@@ -50,12 +78,14 @@ class Columns:
     Attributes:
         start: the token of the first column.
         size: how many columns.
+        vocab: how many tokens there are.
         gather: [s, n] of this process to [processes, s, n] of all; None where the slice is the vocabulary.
         rank: which of them is this one.
     """
 
     start: int
     size: int
+    vocab: int
     gather: Callable[[Tensor], Tensor] | None = None
     rank: int = 0
 
@@ -91,16 +121,19 @@ class Columns:
         own = torch.where(first, -torch.inf, torch.inf).to(scores.dtype)
         return own if label.here is None else torch.where(label.here, own, scores.amax(dim=1))
 
-    def tops_(self, scores: Float[Tensor, "n columns"]) -> tuple[Tensor, Tensor]:
-        """[n] largest logits, and what to subtract from the logits before their softmax."""
+    def tops(self, scores: Float[Tensor, "n columns"]) -> tuple[Tensor, Tensor]:
+        """[n] largest logits, and the base: what is subtracted from logits before they are worked with."""
         top = scores.amax(dim=1)
-        if self.gather is None:
-            return top, top
-        # A token whose columns here are all masked has its mass at other processes. One of them is made finite, so that
-        # there is a softmax, which `merge` then weighs with 0.
-        masked = top == -torch.inf
-        scores[:, 0] = torch.where(masked, 0.0, scores[:, 0])
-        return top, torch.where(masked, 0.0, top)
+        # A token whose columns here are all masked has its mass at other processes.
+        return top, top if self.gather is None else torch.where(top == -torch.inf, 0.0, top)
+
+    def softmax_(self, scores: Float[Tensor, "n columns"], top: Float[Tensor, "n"]) -> Tensor:
+        """The softmax over the columns here in place, and its largest entries [n]."""
+        if self.gather is not None:
+            # Of columns that are all masked one is made finite, so that there is a softmax; `merge` weighs it with 0.
+            scores[:, 0] = torch.where(top == -torch.inf, 0.0, scores[:, 0])
+        torch.softmax(scores, dim=1, out=scores)
+        return scores.amax(dim=1)
 
     def merge(
         self,
@@ -110,8 +143,8 @@ class Columns:
         peak: Float[Tensor, "n"],
         miss: Float[Tensor, "n"],
         rival: Float[Tensor, "n"] | None,
-        measures: tuple[Tensor, ...],
-    ) -> tuple[Rows, tuple[Tensor, ...]]:
+        sums: Sums,
+    ) -> tuple[Rows, Sums]:
         """Statistics over the whole vocabulary from those of the columns here.
 
         Args:
@@ -121,31 +154,75 @@ class Columns:
             peak: its share of the softmax over the columns here.
             miss: the wrong tokens' share of that softmax.
             rival: see `rival`.
-            measures: each a sum over the wrong tokens here, weighted by that softmax.
+            sums: of the wrong tokens here.
 
         Returns:
-            The statistics, and the measures weighted by the softmax over all.
+            The statistics, and the sums over all.
         """
         if self.gather is None:
-            ce = torch.where(miss < 0.5, -torch.log1p(-miss), (top - target) / temperature - torch.log(peak))
-            correct = miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype)
-            return Rows(ce, top / temperature - torch.log(peak), torch.exp(-ce), miss, None, correct), measures
-        others = () if rival is None else (rival,)
+            return _alone((target - top) / temperature, top / temperature, torch.log(peak), miss, rival, sums)
         # Sums are sent as Σ exp(z − top), and logits as they were: only their differences have all digits.
-        every = self.gather(torch.stack([top, target, miss / peak, *(measure / peak for measure in measures), *others]))
-        tops, targets, sums = every[:, 0], every[:, 1], every[:, 2]
-        target, top = targets.amax(dim=0), tops.amax(dim=0)
-        lift = torch.exp((tops - top) / temperature)
-        ahead = (target - top) / temperature
-        whole = (lift * sums).sum(dim=0) + torch.exp(ahead)
-        lift = lift / whole
-        wrong = (lift * sums).sum(dim=0)
-        ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), torch.log(whole) - ahead)
-        correct = miss.new_empty(0)
-        if rival is not None:
-            ranks = torch.arange(len(every), device=target.device)[:, None]
-            stands = torch.where(ranks <= targets.argmax(dim=0), every[:, -1] < target, every[:, -1] <= target)
-            correct = stands.all(dim=0).to(miss.dtype)
-        merged = tuple((lift * every[:, 3 + i]).sum(dim=0) for i in range(len(measures)))
-        rows = Rows(ce, top / temperature + torch.log(whole), torch.exp(-ce), wrong, lift[self.rank] / peak, correct)
-        return rows, merged
+        sent = [torch.stack([top, target, miss / peak]), *(_columns(mean) / peak for mean in sums.means)]
+        sent += [*(torch.stack(pull) for pull in sums.pulls), *(log[None] for log in sums.logs)]
+        sent += [] if rival is None else [rival[None]]
+        every, *others = self.gather(torch.cat(sent)).split([len(part) for part in sent], dim=1)
+        tops, targets, misses = every.unbind(dim=1)
+        top, target = tops.amax(dim=0), targets.amax(dim=0)
+        apart, ahead = (tops - top) / temperature, (target - top) / temperature
+        lift = torch.exp(apart)
+        whole = (lift * misses).sum(dim=0) + torch.exp(ahead)
+        lift, log_whole = lift / whole, torch.log(whole)
+        wrong = (lift * misses).sum(dim=0)
+        ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), log_whole - ahead)
+        rows = Rows(
+            ce=ce,
+            lse=top / temperature + log_whole,
+            hit=torch.exp(-ce),
+            miss=wrong,
+            log_scale=apart[self.rank] - log_whole,
+            scale=lift[self.rank] / peak,
+            correct=miss.new_empty(0) if rival is None else _stands(others.pop()[:, 0], targets),
+        )
+        of_each = iter(others)
+        means = tuple((lift[:, None] * next(of_each)).sum(dim=0).T.reshape(mean.shape) for mean in sums.means)
+        # A slice that is all masked has no top, and no weight either that would be measured from it.
+        below = (target - torch.where(tops == -torch.inf, 0.0, tops)) / temperature
+        pulls = tuple(_measured(Pull(*next(of_each).unbind(dim=1)), below) for _ in sums.pulls)
+        logs = tuple(torch.logsumexp(next(of_each)[:, 0] + apart, dim=0) - log_whole for _ in sums.logs)
+        return rows, Sums(means, tuple(Pull(*(each.sum(dim=0) for each in pull)) for pull in pulls), logs)
+
+
+def _alone(
+    ahead: Tensor, top: Tensor, log_peak: Tensor, miss: Tensor, rival: Tensor | None, sums: Sums
+) -> tuple[Rows, Sums]:
+    """`merge` where the columns are the vocabulary, `ahead` the label's logit less the largest one."""
+    ce = torch.where(miss < 0.5, -torch.log1p(-miss), -ahead - log_peak)
+    rows = Rows(
+        ce=ce,
+        lse=top - log_peak,
+        hit=torch.exp(-ce),
+        miss=miss,
+        log_scale=log_peak,
+        scale=None,
+        correct=miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype),
+    )
+    pulls = tuple(_measured(pull, ahead) for pull in sums.pulls)
+    return rows, Sums(sums.means, pulls, tuple(log + log_peak for log in sums.logs))
+
+
+def _columns(mean: Tensor) -> Tensor:
+    """[n] or [n, m] as [1 or m, n]."""
+    return mean.T if mean.ndim == 2 else mean[None]
+
+
+def _measured(pull: Pull, ahead: Tensor) -> Pull:
+    """A pull measured from the label, whose logit is `ahead` of the base: masked ones are infinitely far behind."""
+    return Pull(pull.weight, torch.where(pull.weight > 0, pull.weight * ahead, 0.0) + pull.ahead)
+
+
+def _stands(rivals: Tensor, targets: Tensor) -> Tensor:
+    """1 where the label is the first of the largest: [processes, n] of rivals, and of labels' logits."""
+    ranks = torch.arange(len(rivals), device=rivals.device)[:, None]
+    target = targets.amax(dim=0)
+    stands = torch.where(ranks <= targets.argmax(dim=0), rivals < target, rivals <= target)
+    return stands.all(dim=0).to(rivals.dtype)

@@ -93,7 +93,7 @@ def emo_loss(
     if isinstance(labels, SoftTargets):
         check_soft(labels, logits.shape[:-1], width, costs, options)
     check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
-    plan = BlockPlan(costs, options, Columns(0, width), with_gradient=False, with_parts=parts)
+    plan = BlockPlan(costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts)
     return logit_losses(logits, labels, token_weights, width, plan)
 
 

@@ -95,7 +95,7 @@ def linear_emo_loss(
     if isinstance(labels, SoftTargets):
         check_soft(labels, hidden.shape[:-1], width, costs, options)
     check_devices(costs, options, hidden=hidden, weight=weight, bias=bias, labels=labels, token_weights=token_weights)
-    plan = BlockPlan(costs, options, Columns(0, width), with_gradient=False, with_parts=parts)
+    plan = BlockPlan(costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts)
     return linear_losses(hidden, weight, bias, labels, token_weights, width, plan)
 
 

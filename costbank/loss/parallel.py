@@ -1,6 +1,6 @@
 """The EMO losses over a vocabulary that processes share, each holding a slice of it (tensor parallelism).
 
-Each process computes the logits of its slice, and with the others exchanges four numbers a token: no tensor of the
+Each process computes the logits of its slice, and with the others exchanges a few numbers a token: no tensor of the
 vocabulary's width is ever sent, and gradients of logits need nothing from other processes.
 """
 
@@ -75,9 +75,10 @@ def parallel_linear_emo_loss(
     """`linear_emo_loss` where each process of a group holds a slice of the head's rows.
 
     Slices are contiguous and in the order of processes. All processes call it with the same tokens and options, and
-    get the same loss; one that does not call it leaves the others waiting. A block of tokens takes one all-gather of
-    4 numbers a token (up to 6 with parts, or with neighbor costs), in float32. With `reduction="none"`, or on a second
-    backward pass, blocks are computed again, and that exchange with them.
+    get the same loss; one that does not call it leaves the others waiting. A block of tokens takes one all-gather, in
+    float32: for `emo` of 4 numbers a token with dense costs and 5 with neighbor costs, for other objectives of 3 to 6,
+    for `kernel` of 3 and one for each dimension of the costs; label smoothing adds 2, and parts 1. With
+    `reduction="none"`, or on a second backward pass, blocks are computed again, and that exchange with them.
 
     Args:
         hidden: [..., dim], the same on all processes; a DTensor that is replicated is one, too.
@@ -85,8 +86,7 @@ def parallel_linear_emo_loss(
             a gradient that is one.
         labels: [...], token ids of the whole vocabulary, or `options.ignore_index`; the same on all processes.
         costs: of the whole vocabulary, on each process; None for objectives without costs.
-        options: how the loss is put together. The objectives `emo`, `delta`, `ce`, `tailr` and `mixce` can be shared,
-            without label smoothing.
+        options: how the loss is put together; the same on all processes.
         group: the processes; not given: all, or those of a DTensor's mesh.
         vocab_start: the token id of the slice's first row. Not given: processes tell each other their sizes, once a
             call, which accelerators are waited for; so they do for objectives without costs. DTensors know it.
@@ -103,8 +103,7 @@ def parallel_linear_emo_loss(
     Raises:
         ShapeError: shapes that do not fit, slices that do not add up to the costs' tokens, or different numbers of
             tokens (where sizes are told).
-        UsageError: see `linear_emo_loss`; also no process group, a DTensor placed in another way, or options that
-            cannot be shared.
+        UsageError: see `linear_emo_loss`; also no process group, a DTensor placed in another way, or soft targets.
     """
     _refuse_soft(labels)
     shard = open_shard("weight", weight, 0, group, vocab_start)

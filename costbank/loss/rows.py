@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.columns import Columns, LabelPlace
+from costbank.loss.columns import Columns, LabelPlace, Pull, Rows
 from costbank.loss.costs import Costs, DenseCosts
-from costbank.loss.objectives import Objective, Rows, objective_of
+from costbank.loss.objectives import Objective, objective_of
 from costbank.loss.options import EMOOptions, Schedule
 from costbank.loss.soft import SoftTargets, soft_value
 
@@ -142,23 +142,23 @@ def _piece_loss(
     target = columns.at_label(scores, label)
     # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
     # digits of whatever is added to it.
-    top, base = columns.tops_(scores)
+    top, base = columns.tops(scores)
     scores.sub_(base[:, None])
     if options.temperature != 1.0:
         scores.div_(options.temperature)
-    # Cross-entropy to the uniform distribution, less that to the label.
-    excess = columns.at_label(scores, label) - scores.mean(dim=1) if options.label_smoothing else None
+    smoothing = _evenly(scores, columns) if options.label_smoothing else None
     objective.read(scores, labels, label)
-    torch.softmax(scores, dim=1, out=scores)
-    peak = scores.amax(dim=1)
+    peak = columns.softmax_(scores, top)
     wrong = columns.without_label_(scores, label)
-    measures = objective.measure(wrong)
-    rows, measures = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, measures)
+    sums = objective.measure(wrong)
+    if smoothing is not None:
+        sums = sums._replace(pulls=(*sums.pulls, smoothing))
+    rows, sums = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, sums)
 
-    value = objective.value(rows, measures)
+    value = objective.value(rows, sums)
     ce = rows.ce
-    if excess is not None:
-        ce = ce + options.label_smoothing * excess
+    if smoothing is not None:
+        ce = ce + options.label_smoothing * sums.pulls[-1].ahead
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
@@ -169,7 +169,7 @@ def _piece_loss(
             wrong.mul_(slope)
     parts = None
     if rival is not None:
-        near = objective.neighbor_mass(rows, measures)
+        near = objective.neighbor_mass(rows, sums)
         parts = EMOParts(ce, value, ce_weight, emd_weight, rows.lse, rows.correct, near)
     return BlockResult(loss, parts)
 
@@ -180,7 +180,7 @@ def _soft_block_loss(
     """The same for soft targets: ∂/∂z_i = α (p_i − q_i) + β p_i (s_i − Σ_j p_j s_j), s the slope of D by p."""
     options = plan.options
     slope = _cap_(scores, options, workspace if plan.with_gradient else None)
-    top, _ = plan.columns.tops_(scores)
+    top, _ = plan.columns.tops(scores)
     scores.sub_(top[:, None]).div_(options.temperature)
     top = top / options.temperature
     q = targets.normalized(scores.dtype)
@@ -195,7 +195,8 @@ def _soft_block_loss(
         out = workspace.take("costs", len(scores))
         found = soft_value(scores, q, targets, plan.costs, options.objective, out)
     value = torch.zeros_like(ce) if found is None else found.value
-    rows = Rows(ce, top + lse, torch.exp(-ce), 1 - torch.exp(-ce), None, ce.new_empty(0))
+    hit = torch.exp(-ce)
+    rows = Rows(ce, top + lse, hit, 1 - hit, -lse, None, ce.new_empty(0))
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
@@ -239,9 +240,15 @@ def _gradient_(
     of_label = of_label + objective.gradient_(wrong, rows, value, scale, emd_weight)
     if options.label_smoothing:
         away = options.label_smoothing * ce_weight
-        wrong.sub_((away / wrong.shape[1])[:, None])
-        of_label = of_label + away * (1 - 1 / wrong.shape[1])
+        wrong.sub_((away / plan.columns.vocab)[:, None])
+        of_label = of_label + away * (1 - 1 / plan.columns.vocab)
     plan.columns.put_label_(wrong, label, of_label)
+
+
+def _evenly(scores: Tensor, columns: Columns) -> Pull:
+    """Towards the uniform distribution: its cross-entropy, less that of the label."""
+    share = 1 / columns.vocab
+    return Pull(scores.new_full((len(scores),), scores.shape[1] * share), -share * scores.sum(dim=1))
 
 
 def _cap_(scores: Tensor, options: EMOOptions, workspace: Workspace | None) -> Tensor | None:

@@ -105,7 +105,7 @@ def columns_of(shard: Shard, size: int, tokens: int, costs: Costs | None, option
         start, vocab = _ask(group, size, tokens, start, shard.tensor.device)
     assert start is not None
     check_costs(costs, vocab, options)
-    return Columns(start, size, _gatherer(group), rank), vocab
+    return Columns(start, size, vocab, _gatherer(group), rank), vocab
 
 
 def summed_over(group: ProcessGroup) -> Callable[[Tensor], None]:

@@ -12,6 +12,9 @@ from torch.nn import functional
 from costbank.loss import EMOOptions, emo_loss, parallel_emo_loss, parallel_linear_emo_loss
 from tests.loss.slices import CASES, CUTS, DIM, HALF, TOKENS, VOCAB, close, compare, data, forms, own, refusal, seeded
 
+FORMS = {"kernel": ("dense",), "d2gpo": ("neighbors",)}
+OBJECTIVES = [EMOOptions(), *(EMOOptions(objective=name, **HALF) for name in ("log", "gibbs", "kernel"))]
+
 
 def each_cut(dtype: torch.dtype, tolerance: float, scale: float = 1.0) -> None:
     costs, given = forms(), data(dtype, scale)
@@ -71,9 +74,9 @@ def labels_of_one_slice_or_none() -> None:
 
 
 def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float, what: object) -> None:
-    """Single rows of logits, with costs of both forms, parts and gradients."""
+    """Single rows of logits, with costs of each form that there are for the objective, parts and gradients."""
     for sizes in CUTS[distributed.get_world_size()]:
-        for form in ("dense", "neighbors"):
+        for form in FORMS.get(options.objective, ("dense", "neighbors")):
             full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
             expected = emo_loss(full, labels, forms()[form], options, parts=True)
             result = parallel_emo_loss(part, labels, forms()[form], options, parts=True)
@@ -109,18 +112,20 @@ def masked_slices() -> None:
                 masked = logits.to(dtype, copy=True)
                 masked[:, sum(sizes[:rank]) : sum(sizes[: rank + 1])] = -torch.inf
                 masked[labels, labels] = 1.0
-                _rows(masked, labels, EMOOptions(), tolerance, ("masked", rank))
-                _rows(masked, labels, EMOOptions(temperature=0.5), tolerance, ("masked and cool", rank))
+                for options in OBJECTIVES:
+                    _rows(masked, labels, options, tolerance, ("masked", rank, options))
+                    _rows(masked, labels, replace(options, temperature=0.5), tolerance, ("and cool", rank, options))
     only = torch.full((VOCAB, VOCAB), -torch.inf).fill_diagonal_(2.0)
-    _rows(only, labels, EMOOptions(), 1e-6, "nothing but labels")
-    for ahead in (-300.0, 60.0, 300.0):
-        _rows(functional.one_hot(labels, VOCAB) * ahead + 0.01 * labels, labels, EMOOptions(), 1e-5, ahead)
+    for options in OBJECTIVES:
+        _rows(only, labels, options, 1e-6, ("nothing but labels", options))
+        for ahead in (-300.0, 60.0, 300.0):
+            _rows(functional.one_hot(labels, VOCAB) * ahead + 0.01 * labels, labels, options, 1e-5, (ahead, options))
 
 
 def common_logits_take_no_digits() -> None:
     logits = (256 * 3 * torch.randn(VOCAB, VOCAB, generator=seeded())).round() / 256
     labels = torch.arange(VOCAB)
-    for options in (EMOOptions(**HALF), EMOOptions(temperature=0.7, **HALF)):
+    for options in (EMOOptions(temperature=0.7, **HALF), *(replace(options, **HALF) for options in OBJECTIVES)):
         for sizes in CUTS[distributed.get_world_size()]:
             near, far = (
                 parallel_emo_loss(logits[:, own(sizes)] + common, labels, forms()["dense"], options)
@@ -200,7 +205,13 @@ def collectives_are_these() -> None:
     blocks = [min(7, kept - start) for start in range(0, kept, 7)]
     options = EMOOptions(chunk_rows=7)
     wanted = (("dense", options, False, 4), ("neighbors", options, False, 5), ("dense", options, True, 5),
-              ("neighbors", options, True, 6), ("none", replace(options, objective="ce"), False, 3))  # fmt: skip
+              ("neighbors", options, True, 6), ("none", replace(options, objective="ce"), False, 3),
+              ("dense", replace(options, label_smoothing=0.1), False, 6),
+              ("dense", replace(options, objective="log", **HALF), False, 4),
+              ("neighbors", replace(options, objective="log", **HALF), True, 7),
+              ("dense", replace(options, objective="gibbs", **HALF), False, 5),
+              ("neighbors", replace(options, objective="gibbs", **HALF), False, 6),
+              ("dense", replace(options, objective="kernel", **HALF), False, 3 + 6))  # fmt: skip
     with (
         patch.object(distributed, name, gather),
         patch.object(distributed, "all_reduce", reduce),

@@ -141,14 +141,6 @@ def groups_may_be_some_of_the_processes() -> None:
 def what_cannot_be_shared_is_refused() -> None:
     hidden, weight, _, labels, _ = data(torch.float32)
     mine = own(CUTS[distributed.get_world_size()][0])
-    for objective in ("log", "gibbs", "kernel", "d2gpo"):
-        options = EMOOptions(objective=objective, mixing="fixed")
-        costs = COSTS["neighbors" if objective == "d2gpo" else "dense"]
-        told = refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], labels, costs, options))
-        assert f"'{objective}' over a vocabulary that processes share" in told
-        assert "emo, delta, ce" in told
-    told = refusal(partial(linear, hidden, weight[mine], labels, options=EMOOptions(label_smoothing=0.1)))
-    assert "label smoothing" in told
     soft = SoftTargets(torch.ones(len(labels), 1), labels.clamp_min(0)[:, None])
     told = refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], soft, COSTS["dense"]))
     assert "soft targets over a vocabulary that processes share" in told

@@ -39,6 +39,16 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "softcap": ({"softcap": 4.0}, "dense"),
     "cool": ({"temperature": 0.6}, "dense"),
     "z-loss": ({"z_loss": 1e-2}, "neighbors"),
+    "log": ({"objective": "log", **HALF}, "dense"),
+    "pure-log": ({"objective": "log", "mixing": "interpolate", "weight": 1.0, "log_power": 2.5}, "low-rank"),
+    "log-neighbors": ({"objective": "log", "temperature": 1.7, **HALF}, "neighbors"),
+    "gibbs": ({"objective": "gibbs", "mixing": "interpolate", "weight": 0.3}, "dense"),
+    "gibbs-neighbors": ({"objective": "gibbs", "temperature": 0.6, **HALF}, "neighbors"),
+    "kernel": ({"objective": "kernel", **HALF}, "dense"),
+    "d2gpo": ({"objective": "d2gpo", "mixing": "interpolate", "weight": 0.3}, "neighbors"),
+    "smoothed": ({"label_smoothing": 0.1}, "dense"),
+    "smoothed-gibbs": ({"objective": "gibbs", "label_smoothing": 0.1, "temperature": 0.8, **HALF}, "dense"),
+    "smoothed-ce": ({"objective": "ce", "label_smoothing": 0.2}, "none"),
     "all": ({"z_loss": 1e-2, "softcap": 5.0, "temperature": 1.3, **HALF}, "dense"),
 }
 

@@ -5,18 +5,17 @@ An objective sees a block three times: its logits (`read`), its probabilities wi
 """
 
 from costbank.errors import UsageError
-from costbank.loss.columns import Columns, Rows
+from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs, DenseCosts, NeighborCosts
 from costbank.loss.objectives.base import Block, Buffers, Delta, Objective
 from costbank.loss.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kernel
 from costbank.loss.objectives.nearby import D2GPo, NeighborEMO, NeighborGibbs, NeighborLog
 from costbank.loss.options import EMOOptions
 
-__all__ = ["Objective", "Rows", "check_form", "objective_of"]
+__all__ = ["Objective", "check_form", "objective_of"]
 
 _DENSE = {"emo": DenseEMO, "kernel": Kernel, "log": DenseLog, "gibbs": DenseGibbs}
 _NEARBY = {"emo": NeighborEMO, "log": NeighborLog, "gibbs": NeighborGibbs, "d2gpo": D2GPo}
-_SHARDED = ("emo", "delta", "ce", "tailr", "mixce")
 
 
 def check_form(costs: Costs | None, options: EMOOptions) -> None:
@@ -38,18 +37,8 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
 
 
 def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers) -> Objective:
-    """The objective of a block, from costs that `check_form` has seen.
-
-    Raises:
-        UsageError: the objective is not to be had from a slice of the vocabulary.
-    """
+    """The objective of a block, from costs that `check_form` has seen."""
     block, name = Block(options, columns, buffers), options.objective
-    if columns.gather is not None and (name not in _SHARDED or options.label_smoothing):
-        what = "label smoothing" if name in _SHARDED else f"the objective {name!r}"
-        raise UsageError(
-            f"{what} over a vocabulary that processes share",
-            f"it is there for {', '.join(_SHARDED)}, without smoothing",
-        )
     if isinstance(costs, DenseCosts) and options.needs_costs:
         return _DENSE[name](block, costs)
     if isinstance(costs, NeighborCosts) and options.needs_costs:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.columns import Columns, LabelPlace, Rows
+from costbank.loss.columns import Columns, LabelPlace, Rows, Sums
 from costbank.loss.options import EMOOptions
 
 __all__ = ["Block", "Buffers", "Delta", "Objective", "of_columns"]
@@ -35,14 +35,14 @@ class Objective:
     def read(self, scores: Float[Tensor, "n columns"], labels: Int64[Tensor, "n"], label: LabelPlace) -> None:
         """Take from the logits what is needed, before they become probabilities."""
 
-    def measure(self, wrong: Float[Tensor, "n columns"]) -> tuple[Tensor, ...]:
-        """[n] sums over the columns here, weighted by the wrong tokens' probabilities."""
+    def measure(self, wrong: Float[Tensor, "n columns"]) -> Sums:
+        """Sums over the columns here, of their softmax without the label's own entry."""
         del wrong
-        return ()
+        return Sums()
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        """D, [n]."""
-        del measures
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        """D, [n], from the sums over all columns."""
+        del sums
         return torch.zeros_like(rows.ce)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
@@ -51,17 +51,17 @@ class Objective:
         wrong.mul_(of_columns(scale, rows))
         return torch.zeros_like(scale)
 
-    def neighbor_mass(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
+    def neighbor_mass(self, rows: Rows, sums: Sums) -> Tensor:
         """The probability of the label's neighbors; NaN where costs know of none."""
-        del measures
+        del sums
         return torch.full_like(rows.ce, torch.nan)
 
 
 class Delta(Objective):
     """1 − p_t, with the gradient p_t · p_i."""
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        del measures
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        del sums
         return rows.miss
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from costbank.loss.columns import LabelPlace, Rows
+from costbank.loss.columns import LabelPlace, Pull, Rows, Sums
 from costbank.loss.costs import DenseCosts
 from costbank.loss.objectives.base import Block, Objective, of_columns
 
@@ -26,11 +26,11 @@ class DenseEMO(Objective):
         out = self.block.buffers.take("costs", len(scores))
         self.saved = self.costs.negated_products(labels, self.block.columns.slice, out)
 
-    def measure(self, wrong: Tensor) -> tuple[Tensor, ...]:
-        return (self.saved.mul_(wrong).sum(dim=1),)
+    def measure(self, wrong: Tensor) -> Sums:
+        return Sums((self.saved.mul_(wrong).sum(dim=1),))
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        return (rows.miss + measures[0]).clamp_min(0.0)
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        return (rows.miss + sums.means[0]).clamp_min(0.0)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         wrong.mul_(of_columns(scale + weight * (1 - value), rows)).add_(self.saved.mul_(of_columns(weight, rows)))
@@ -46,30 +46,30 @@ class Kernel(Objective):
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         del label
+        self.vectors = self.costs.vectors[self.block.columns.slice].to(scores.dtype)
         self.targets = self.costs.vectors[labels].to(scores.dtype)
 
-    def measure(self, wrong: Tensor) -> tuple[Tensor, ...]:
-        vectors = self.costs.vectors.to(wrong.dtype)
+    def measure(self, wrong: Tensor) -> Sums:
         # Over the wrong tokens alone: as a difference of two near unit vectors it would lose a sure token's digits.
-        self.u = torch.mm(wrong, vectors) - wrong.sum(dim=1)[:, None] * self.targets
-        return (0.5 * self.u.square().sum(dim=1),)
+        return Sums((torch.mm(wrong, self.vectors),))
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        del rows
-        return measures[0]
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        self.u = sums.means[0] - rows.miss[:, None] * self.targets
+        return 0.5 * self.u.square().sum(dim=1)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         pull = self.block.buffers.take("costs", len(wrong))
-        torch.mm(self.u, self.costs.vectors.to(wrong.dtype).T, out=pull)
-        pull.sub_(((self.u * self.targets).sum(dim=1) + 2 * value)[:, None]).mul_(weight[:, None]).add_(scale[:, None])
-        wrong.mul_(pull)
+        torch.mm(self.u, self.vectors.T, out=pull)
+        pull.sub_(((self.u * self.targets).sum(dim=1) + 2 * value)[:, None])
+        wrong.mul_(pull.mul_(of_columns(weight, rows)).add_(of_columns(scale, rows)))
         return -weight * 2 * value * rows.hit
 
 
 class DenseLog(Objective):
-    """−log Σ p_i s_i, with the gradient p − a, a = softmax(z + log s).
+    """−log Σ p_i s_i, with the gradient p − a, a_i = p_i s_i / Σ_j p_j s_j.
 
-    The same reading of the label apart as for cross-entropy gives D = CE(p) − CE(a), each exact for sure tokens.
+    The sum is taken as a logarithm, since all that is probable may be unlike the label; and from its distance to 1
+    where that is small, so that sure tokens keep their digits.
     """
 
     def __init__(self, block: Block, costs: DenseCosts) -> None:
@@ -77,31 +77,36 @@ class DenseLog(Objective):
         self.costs = costs
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
-        similar = self.block.buffers.take("costs", len(scores))
-        self.costs.fill(labels, self.block.columns.slice, similar)
-        similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.block.options.log_power)
-        self.block.columns.put_label_(similar, label, scores.new_zeros(len(scores)))
-        similar.add_(scores)
-        target = scores.gather(1, label.column)[:, 0]
-        top = similar.amax(dim=1)
-        torch.softmax(similar, dim=1, out=similar)
-        peak = similar.amax(dim=1)
-        self.drawn = self.block.columns.without_label_(similar, label)
-        self.miss = self.drawn.sum(dim=1)
-        self.ce = torch.where(self.miss < 0.5, -torch.log1p(-self.miss), top - target - torch.log(peak))
+        alike = self.block.buffers.take("costs", len(scores))
+        self.costs.fill(labels, self.block.columns.slice, alike)
+        alike.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.block.options.log_power).add_(scores)
+        self.block.columns.put_label_(alike, label, scores.new_full((len(scores),), -torch.inf))
+        self.top = alike.amax(dim=1)
+        # None may be alike at all, or all that are may be another process's.
+        self.alike = alike.sub_(self.top.clamp_min(torch.finfo(alike.dtype).min)[:, None]).exp_()
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        del measures
-        return (rows.ce - self.ce).clamp_min(0.0)
+    def measure(self, wrong: Tensor) -> Sums:
+        del wrong
+        return Sums(logs=(self.top + torch.log(self.alike.sum(dim=1)),))
+
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        near = torch.exp(sums.logs[0])
+        unlike = rows.miss - near
+        value = torch.where(unlike < 0.5, -torch.log1p(-unlike), -torch.logaddexp(-rows.ce, sums.logs[0]))
+        self.others = torch.exp(sums.logs[0] + value)
+        return value.clamp_min(0.0)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-        del value
-        wrong.mul_((scale + weight)[:, None]).sub_(self.drawn.mul_(weight[:, None]))
-        return weight * (self.miss - rows.miss)
+        drawn = weight * torch.exp(self.top + rows.log_scale + value)
+        wrong.mul_(of_columns(scale + weight, rows)).sub_(self.alike.mul_(drawn[:, None]))
+        return weight * (self.others - rows.miss)
 
 
 class DenseGibbs(Objective):
-    """−Σ q_i log p_i, q = softmax(−κ / T) over all tokens, with the gradient p − q."""
+    """−Σ q_i log p_i, q = softmax(−κ / T) over all tokens, with the gradient p − q.
+
+    The label's own energy is 0, and no other's is above it: exp(−κ_i / T) needs no largest one to be taken off.
+    """
 
     def __init__(self, block: Block, costs: DenseCosts) -> None:
         super().__init__(block)
@@ -110,21 +115,22 @@ class DenseGibbs(Objective):
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         soft = self.block.buffers.take("costs", len(scores))
         self.costs.fill(labels, self.block.columns.slice, soft)
-        self.block.columns.put_label_(soft, label, scores.new_zeros(len(scores)))
-        soft.div_(-self.block.options.gibbs_temperature).masked_fill_(scores == -torch.inf, -torch.inf)
-        torch.softmax(soft, dim=1, out=soft)
+        soft.div_(-self.block.options.gibbs_temperature).exp_().masked_fill_(scores == -torch.inf, 0.0)
         self.soft = self.block.columns.without_label_(soft, label)
-        self.others = self.soft.sum(dim=1)
-        target = scores.gather(1, label.column)
-        # Differences from the label's logit: what they add to its cross-entropy. A masked token adds nothing.
-        ahead = torch.where(self.soft > 0, (target - scores) * self.soft, 0.0)
-        self.excess = ahead.sum(dim=1)
+        # A masked token adds nothing.
+        self.pull = Pull(self.soft.sum(dim=1), -torch.where(self.soft > 0, scores * self.soft, 0.0).sum(dim=1))
 
-    def value(self, rows: Rows, measures: tuple[Tensor, ...]) -> Tensor:
-        del measures
-        return rows.ce + self.excess
+    def measure(self, wrong: Tensor) -> Sums:
+        del wrong
+        return Sums(pulls=(self.pull,))
+
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        others = sums.pulls[0]
+        self.total = 1.0 + others.weight
+        self.others = others.weight / self.total
+        return rows.ce + others.ahead / self.total
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value
-        wrong.mul_((scale + weight)[:, None]).sub_(self.soft.mul_(weight[:, None]))
+        wrong.mul_(of_columns(scale + weight, rows)).sub_(self.soft.mul_((weight / self.total)[:, None]))
         return weight * (self.others - rows.miss)
