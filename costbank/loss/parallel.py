@@ -10,7 +10,6 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from costbank.errors import UsageError
 from costbank.loss.arguments import check_devices
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
@@ -18,8 +17,8 @@ from costbank.loss.functional import EMOResult, check_logits, logit_losses
 from costbank.loss.linear import check_linear, linear_losses
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan
-from costbank.loss.shards import columns_of, open_shard, summed_over, whole
-from costbank.loss.soft import SoftTargets
+from costbank.loss.shards import columns_of, open_shard, summed_over, whole, whole_labels
+from costbank.loss.soft import SoftTargets, check_soft
 
 __all__ = ["parallel_emo_loss", "parallel_linear_emo_loss"]
 
@@ -28,7 +27,7 @@ __all__ = ["parallel_emo_loss", "parallel_linear_emo_loss"]
 def parallel_linear_emo_loss(
     hidden: Float[Tensor, "*tokens dim"],
     weight: Float[Tensor, "local_vocab dim"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -44,7 +43,7 @@ def parallel_linear_emo_loss(
 def parallel_linear_emo_loss(
     hidden: Float[Tensor, "*tokens dim"],
     weight: Float[Tensor, "local_vocab dim"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -60,7 +59,7 @@ def parallel_linear_emo_loss(
 def parallel_linear_emo_loss(
     hidden: Tensor,
     weight: Tensor,
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
@@ -84,7 +83,8 @@ def parallel_linear_emo_loss(
         hidden: [..., dim], the same on all processes; a DTensor that is replicated is one, too.
         weight: [local_vocab, dim], this process's slice; or a DTensor placed Shard(0) on a mesh of one dimension, with
             a gradient that is one.
-        labels: [...], token ids of the whole vocabulary, or `options.ignore_index`; the same on all processes.
+        labels: [...], token ids of the whole vocabulary, or `options.ignore_index`; or `SoftTargets` over all tokens
+            or with ids of the whole vocabulary; the same on all processes.
         costs: of the whole vocabulary, on each process; None for objectives without costs.
         options: how the loss is put together; the same on all processes.
         group: the processes; not given: all, or those of a DTensor's mesh.
@@ -103,28 +103,30 @@ def parallel_linear_emo_loss(
     Raises:
         ShapeError: shapes that do not fit, slices that do not add up to the costs' tokens, or different numbers of
             tokens (where sizes are told).
-        UsageError: see `linear_emo_loss`; also no process group, a DTensor placed in another way, or soft targets.
+        UsageError: see `linear_emo_loss`; also no process group, or a DTensor placed in another way.
     """
-    _refuse_soft(labels)
     shard = open_shard("weight", weight, 0, group, vocab_start)
     biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
-    inputs, ids = whole("hidden", hidden, partial_gradient=not reduce_hidden), whole("labels", labels)
+    inputs, targets = whole("hidden", hidden, partial_gradient=not reduce_hidden), whole_labels(labels)
     factors = whole("token_weights", token_weights)
     assert inputs is not None
-    assert ids is not None
     check_linear(inputs, shard.tensor, biases)
     options = options.at(step)
     columns, vocab = columns_of(shard, len(shard.tensor), inputs.shape[:-1].numel(), costs, options)
-    check_devices(costs, options, hidden=inputs, weight=shard.tensor, bias=biases, labels=ids, token_weights=factors)
+    if isinstance(targets, SoftTargets):
+        check_soft(targets, inputs.shape[:-1], vocab, costs, options)
+    check_devices(
+        costs, options, hidden=inputs, weight=shard.tensor, bias=biases, labels=targets, token_weights=factors
+    )
     plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts)
     reduce = summed_over(shard.group) if reduce_hidden else None
-    return linear_losses(inputs, shard.tensor, biases, ids, factors, vocab, plan, reduce)
+    return linear_losses(inputs, shard.tensor, biases, targets, factors, vocab, plan, reduce)
 
 
 @overload
 def parallel_emo_loss(
     logits: Float[Tensor, "*tokens local_vocab"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -137,7 +139,7 @@ def parallel_emo_loss(
 @overload
 def parallel_emo_loss(
     logits: Float[Tensor, "*tokens local_vocab"],
-    labels: Integer[Tensor, "*tokens"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = ...,
     *,
@@ -150,7 +152,7 @@ def parallel_emo_loss(
 @eager
 def parallel_emo_loss(
     logits: Tensor,
-    labels: Tensor,
+    labels: Tensor | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
@@ -164,7 +166,7 @@ def parallel_emo_loss(
 
     Args:
         logits: [..., local_vocab]; or a DTensor whose last dimension is cut, on a mesh of one dimension.
-        labels: [...], token ids of the whole vocabulary, or `options.ignore_index`.
+        labels: see `parallel_linear_emo_loss`.
         costs: see `parallel_linear_emo_loss`.
         options: see `parallel_linear_emo_loss`.
         group: see `parallel_linear_emo_loss`.
@@ -181,22 +183,14 @@ def parallel_emo_loss(
         ShapeError: see `parallel_linear_emo_loss`.
         UsageError: see `parallel_linear_emo_loss`.
     """
-    _refuse_soft(labels)
     check_logits(logits)
     shard = open_shard("logits", logits, -1, group, vocab_start)
-    ids, factors = whole("labels", labels), whole("token_weights", token_weights)
-    assert ids is not None
+    targets, factors = whole_labels(labels), whole("token_weights", token_weights)
     options = options.at(step)
     local = shard.tensor
     columns, vocab = columns_of(shard, local.shape[-1], local.shape[:-1].numel(), costs, options)
-    check_devices(costs, options, logits=local, labels=ids, token_weights=factors)
+    if isinstance(targets, SoftTargets):
+        check_soft(targets, local.shape[:-1], vocab, costs, options)
+    check_devices(costs, options, logits=local, labels=targets, token_weights=factors)
     plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts)
-    return logit_losses(local, ids, factors, vocab, plan)
-
-
-def _refuse_soft(labels: object) -> None:
-    if isinstance(labels, SoftTargets):
-        raise UsageError(
-            "soft targets over a vocabulary that processes share",
-            "give labels, or gather the head and call linear_emo_loss",
-        )
+    return logit_losses(local, targets, factors, vocab, plan)

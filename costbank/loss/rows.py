@@ -4,10 +4,11 @@ For α·CE + β·D with per-token weights that take no gradient,
 
     ∂/∂z_i = α (p_i − [i = t]) + β ∂D/∂z_i,
 
-whose sum over i is 0. The label's own entry is kept apart from the others, so that 1 − p_t is a sum of small numbers
-and never a difference of two large ones: a token that is nearly certain keeps an exact cross-entropy, cost and gradient
-in float32. All is done in one buffer, which holds logits, then probabilities, then the gradient: at 256 rows of 32,768
-a fresh buffer takes longer than a pass over one that is there.
+whose sum over i is 0. What label smoothing and soft targets give to tokens beside the label is added; the label of soft
+targets is their likeliest token. The label's own entry is kept apart from the others, so that 1 − p_t is a sum of small
+numbers and never a difference of two large ones: a token that is nearly certain keeps an exact cross-entropy, cost and
+gradient in float32. All is done in one buffer, which holds logits, then probabilities, then the gradient: at 256 rows
+of 32,768 a fresh buffer takes longer than a pass over one that is there.
 """
 
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.columns import Columns, LabelPlace, Pull, Rows
-from costbank.loss.costs import Costs, DenseCosts
+from costbank.loss.columns import Columns, Rows
+from costbank.loss.costs import Costs
 from costbank.loss.objectives import Objective, objective_of
 from costbank.loss.options import EMOOptions, Schedule
-from costbank.loss.soft import SoftTargets, soft_value
+from costbank.loss.smoothing import Smoothing
+from costbank.loss.soft import SoftBlock, SoftTargets
 
 __all__ = ["BlockPlan", "BlockResult", "EMOParts", "Workspace", "block_losses"]
 
@@ -132,12 +134,16 @@ def _piece_loss(
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
-    if isinstance(labels, SoftTargets):
-        return _soft_block_loss(scores, labels, weights, plan, workspace)
     options, columns = plan.options, plan.columns
     slope = _cap_(scores, options, workspace if plan.with_gradient else None)
-    objective = objective_of(plan.costs, options, columns, workspace)
-    label = columns.place(labels)
+    soft, ids, beside = None, labels, None
+    if isinstance(ids, SoftTargets):
+        soft = beside = SoftBlock(ids, columns, scores.dtype)
+        ids = soft.label
+    elif options.label_smoothing:
+        beside = Smoothing(options.label_smoothing, columns)
+    objective = objective_of(plan.costs, options, columns, workspace, soft)
+    label = columns.place(ids)
     rival = columns.rival(scores, label) if plan.with_parts else None
     target = columns.at_label(scores, label)
     # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
@@ -146,25 +152,26 @@ def _piece_loss(
     scores.sub_(base[:, None])
     if options.temperature != 1.0:
         scores.div_(options.temperature)
-    smoothing = _evenly(scores, columns) if options.label_smoothing else None
-    objective.read(scores, labels, label)
+    pull = None if beside is None else beside.pull(scores)
+    objective.read(scores, ids, label)
     peak = columns.softmax_(scores, top)
     wrong = columns.without_label_(scores, label)
     sums = objective.measure(wrong)
-    if smoothing is not None:
-        sums = sums._replace(pulls=(*sums.pulls, smoothing))
+    if pull is not None:
+        sums = sums._replace(pulls=(*sums.pulls, pull))
     rows, sums = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, sums)
 
     value = objective.value(rows, sums)
-    ce = rows.ce
-    if smoothing is not None:
-        ce = ce + options.label_smoothing * sums.pulls[-1].ahead
+    ce = rows.ce if pull is None else rows.ce + sums.pulls[-1].ahead
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
     if plan.with_gradient:
         by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
-        _gradient_(wrong, label, rows, value, ce_weight * by_token, emd_weight * by_token, by_token, objective, plan)
+        of_lse = 2 * options.z_loss * rows.lse * by_token if options.z_loss else None
+        factors = _Factors(ce_weight * by_token, emd_weight * by_token, of_lse)
+        of_label = _wrong_gradient_(wrong, rows, value, factors, objective, beside)
+        columns.put_label_(wrong, label, of_label)
         if slope is not None:
             wrong.mul_(slope)
     parts = None
@@ -174,81 +181,28 @@ def _piece_loss(
     return BlockResult(loss, parts)
 
 
-def _soft_block_loss(
-    scores: Tensor, targets: SoftTargets, weights: Tensor | None, plan: BlockPlan, workspace: Workspace
-) -> BlockResult:
-    """The same for soft targets: ∂/∂z_i = α (p_i − q_i) + β p_i (s_i − Σ_j p_j s_j), s the slope of D by p."""
-    options = plan.options
-    slope = _cap_(scores, options, workspace if plan.with_gradient else None)
-    top, _ = plan.columns.tops(scores)
-    scores.sub_(top[:, None]).div_(options.temperature)
-    top = top / options.temperature
-    q = targets.normalized(scores.dtype)
-    ahead = targets.mean(scores, q)
-    correct = scores.argmax(dim=1) == targets.likeliest() if plan.with_parts else None
-    torch.softmax(scores, dim=1, out=scores)
-    lse = -torch.log(scores.amax(dim=1))
-    ce = lse - ahead
-    found = None
-    if options.objective != "ce":
-        assert isinstance(plan.costs, DenseCosts)
-        out = workspace.take("costs", len(scores))
-        found = soft_value(scores, q, targets, plan.costs, options.objective, out)
-    value = torch.zeros_like(ce) if found is None else found.value
-    hit = torch.exp(-ce)
-    rows = Rows(ce, top + lse, hit, 1 - hit, -lse, None, ce.new_empty(0))
-    loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
-    if options.z_loss:
-        loss = loss + options.z_loss * rows.lse.square()
-    if plan.with_gradient:
-        by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
-        scale, pull = ce_weight * by_token, emd_weight * by_token
-        factor = scale + 2 * options.z_loss * rows.lse * by_token
-        if found is None:
-            scores.mul_(factor[:, None])
-        else:
-            center = torch.mul(scores, found.slope).sum(dim=1)
-            scores.mul_(found.slope.sub_(center[:, None]).mul_(pull[:, None]).add_(factor[:, None]))
-        targets.add_(scores, -q * scale[:, None])
-        if slope is not None:
-            scores.mul_(slope)
-    parts = None
-    if correct is not None:
-        parts = EMOParts(
-            ce, value, ce_weight, emd_weight, rows.lse, correct.to(ce.dtype), torch.full_like(ce, torch.nan)
-        )
-    return BlockResult(loss, parts)
+class _Factors(NamedTuple):
+    """What gradients of CE, of D and of log Σ exp z are multiplied by, each [n]."""
+
+    ce: Tensor
+    emd: Tensor
+    lse: Tensor | None
 
 
-def _gradient_(
+def _wrong_gradient_(
     wrong: Tensor,
-    label: LabelPlace,
     rows: Rows,
     value: Tensor,
-    ce_weight: Tensor,
-    emd_weight: Tensor,
-    by_token: Tensor | float,
+    factors: _Factors,
     objective: Objective,
-    plan: BlockPlan,
-) -> None:
-    """Turn the probabilities of wrong tokens into the gradient of every logit."""
-    options = plan.options
-    scale, of_label = ce_weight, -ce_weight * rows.miss
-    if options.z_loss:
-        pull = 2 * options.z_loss * rows.lse * by_token
-        scale, of_label = scale + pull, of_label + pull * rows.hit
-    of_label = of_label + objective.gradient_(wrong, rows, value, scale, emd_weight)
-    if options.label_smoothing:
-        away = options.label_smoothing * ce_weight
-        wrong.sub_((away / plan.columns.vocab)[:, None])
-        of_label = of_label + away * (1 - 1 / plan.columns.vocab)
-    plan.columns.put_label_(wrong, label, of_label)
-
-
-def _evenly(scores: Tensor, columns: Columns) -> Pull:
-    """Towards the uniform distribution: its cross-entropy, less that of the label."""
-    share = 1 / columns.vocab
-    return Pull(scores.new_full((len(scores),), scores.shape[1] * share), -share * scores.sum(dim=1))
+    beside: SoftBlock | Smoothing | None,
+) -> Tensor:
+    """Turn the probabilities of wrong tokens into the gradient of their logits; the label's own entry is returned."""
+    scale, of_label = factors.ce, -factors.ce * rows.miss
+    if factors.lse is not None:
+        scale, of_label = scale + factors.lse, of_label + factors.lse * rows.hit
+    of_label = of_label + objective.gradient_(wrong, rows, value, scale, factors.emd)
+    return of_label if beside is None else of_label + beside.pull_(wrong, factors.ce)
 
 
 def _cap_(scores: Tensor, options: EMOOptions, workspace: Workspace | None) -> Tensor | None:

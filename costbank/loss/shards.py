@@ -12,8 +12,9 @@ from costbank.loss.arguments import check_costs
 from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.options import EMOOptions
+from costbank.loss.soft import SoftTargets
 
-__all__ = ["Shard", "columns_of", "open_shard", "summed_over", "whole"]
+__all__ = ["Shard", "columns_of", "open_shard", "summed_over", "whole", "whole_labels"]
 
 
 class Shard(NamedTuple):
@@ -80,6 +81,17 @@ def whole(name: str, tensor: Tensor | None, partial_gradient: bool = False) -> T
         )
     grads = [Partial()] if partial_gradient else None
     return tensor.to_local(grad_placements=grads)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def whole_labels(labels: Tensor | SoftTargets) -> Tensor | SoftTargets:
+    """Labels, or soft targets, as `whole` has them."""
+    if isinstance(labels, SoftTargets):
+        probabilities = whole("soft targets", labels.probabilities)
+        assert probabilities is not None
+        return SoftTargets(probabilities, whole("ids of soft targets", labels.ids))
+    ids = whole("labels", labels)
+    assert ids is not None
+    return ids
 
 
 def columns_of(shard: Shard, size: int, tokens: int, costs: Costs | None, options: EMOOptions) -> tuple[Columns, int]:

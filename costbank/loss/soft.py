@@ -1,4 +1,8 @@
-"""Soft targets: a distribution over tokens for each position, such as a teacher's, in the place of a label."""
+"""Soft targets: a distribution over tokens for each position, such as a teacher's, in the place of a label.
+
+The likeliest token of a distribution q stands as its label r, so that the arithmetic of labels holds for the rest: the
+cross-entropy to q is that to r and Σ q_i (z_r − z_i), and a teacher that is nearly certain loses no digits.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +12,11 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
+from costbank.loss.columns import Columns, Pull
 from costbank.loss.costs import Costs, DenseCosts
 from costbank.loss.options import EMOOptions
 
-__all__ = ["SoftTargets", "SoftValue", "check_soft", "soft_value"]
+__all__ = ["SoftBlock", "SoftTargets", "check_soft"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,65 +61,64 @@ class SoftTargets:
     def __getitem__(self, rows: "slice | Tensor") -> "SoftTargets":
         return SoftTargets(self.probabilities[rows], None if self.ids is None else self.ids[rows])
 
-    def normalized(self, dtype: torch.dtype) -> Tensor:
-        """[n, entries] rows that sum to 1; rows of zeros stay."""
-        q = self.probabilities.to(dtype)
-        return q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
 
-    def mean(self, values: Float[Tensor, "n columns"], q: Tensor) -> Float[Tensor, "n"]:
-        """Σ q_i v_i of each row, where a token that has no probability counts for nothing, whatever its value."""
-        values = values if self.ids is None else values.gather(1, self.ids)
-        return torch.where(q > 0, q * values, 0.0).sum(dim=1)
+class SoftBlock:
+    """The soft targets of a block of rows, before the columns of a slice of the vocabulary.
 
-    def mean_vector(self, vectors: Float[Tensor, "vocab dim"], q: Tensor) -> Float[Tensor, "n dim"]:
-        """Σ q_i e_i of each row."""
+    Attributes:
+        q: [n, entries], over all tokens or those of `ids`; each row sums to 1, or is 0 where ignored.
+        ids: [n, entries], or None.
+        label: [n], the likeliest token of each row.
+        at_label: [n], its probability.
+        others: [n], that of all other tokens: a sum, since the difference from 1 would lose a sure teacher's digits.
+    """
+
+    def __init__(self, targets: SoftTargets, columns: Columns, dtype: torch.dtype) -> None:
+        q = targets.probabilities.to(dtype)
+        q = q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+        self.q, self.ids = q, targets.ids
+        first = q.argmax(dim=1, keepdim=True)
+        self.at_label = q.gather(1, first)[:, 0]
+        self.others = q.scatter(1, first, 0.0).sum(dim=1)
+        self.label = (first if self.ids is None else self.ids.gather(1, first))[:, 0]
         if self.ids is None:
-            return torch.mm(q.to(vectors.dtype), vectors).to(q.dtype)
-        return torch.bmm(q[:, None].to(vectors.dtype), vectors[self.ids])[:, 0].to(q.dtype)
+            self._here = q[:, columns.slice]
+        else:
+            column = self.ids - columns.start
+            here = (column >= 0) & (column < columns.size)
+            # What is another process's adds nothing to a column of ours.
+            self._here, self._column = torch.where(here, q, 0.0), torch.where(here, column, 0)
+
+    def pull(self, scores: Float[Tensor, "n columns"]) -> Pull:
+        """Of the cross-entropy to q, from that to the label."""
+        logits = scores if self.ids is None else scores.gather(1, self._column)
+        # A token that has no probability counts for nothing, whatever its logit.
+        below = torch.where(self._here > 0, self._here * logits, 0.0).sum(dim=1)
+        return Pull(self._here.sum(dim=1), -below)
+
+    def pull_(self, block: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
+        """Subtract weight · q from the columns; what it is at the label, beyond −weight, is returned."""
+        self.add_(block, -self._here * weight[:, None])
+        return weight * self.others
 
     def add_(self, block: Float[Tensor, "n columns"], values: Tensor) -> None:
-        """Add [n, entries] to the tokens that they stand for."""
+        """Add [n, entries here] to the columns of the tokens that they stand for."""
         if self.ids is None:
             block.add_(values)
         else:
-            block.scatter_add_(1, self.ids, values)
+            block.scatter_add_(1, self._column, values)
 
-    def likeliest(self) -> Tensor:
-        """[n] ids of the largest probabilities."""
-        top = self.probabilities.argmax(dim=1)
-        return top if self.ids is None else self.ids.gather(1, top[:, None])[:, 0]
+    def mean_of(self, vectors: Float[Tensor, "vocab dim"]) -> Float[Tensor, "n dim"]:
+        """Σ q_i e_i of each row."""
+        if self.ids is None:
+            return torch.mm(self.q, vectors)
+        return torch.bmm(self.q[:, None], vectors[self.ids])[:, 0]
 
-
-@dataclass
-class SoftValue:
-    """The objective of a block of soft targets: its value [n], and ∂D/∂p up to a constant of each row, [n, columns]."""
-
-    value: Tensor
-    slope: Tensor
-
-
-def soft_value(
-    p: Float[Tensor, "n vocab"], q: Tensor, targets: SoftTargets, costs: DenseCosts, objective: str, out: Tensor
-) -> SoftValue:
-    """What it costs to move p to q.
-
-    `emo`: Σ_ij p_i q_j c(i, j), the cost of moving mass without regard to where it comes from: the product coupling,
-    which bounds the Earth Mover's Distance from above and is it where q is one-hot. It is not 0 for p = q. `kernel`:
-    ½ ‖Σ p_i e_i − Σ q_j e_j‖², the same less half of what p and q cost to themselves (the debiased bound of Genevay,
-    Peyré & Cuturi 2018, arXiv 1706.00292, where a token without a vector has no cost to itself); it is 0 for p = q.
-    """
-    vectors = costs.vectors.to(p.dtype) if costs.vectors.dtype != p.dtype else costs.vectors
-    of_targets = targets.mean_vector(vectors, q)
-    if objective == "kernel":
-        away = torch.mm(p, vectors) - of_targets
-        slope = torch.mm(away, vectors.T, out=out)
-        return SoftValue(0.5 * away.square().sum(dim=1), slope)
-    torch.mm(of_targets.neg(), vectors.T, out=out).add_(1.0)
-    # The rows' own lengths say what the product of a token with itself makes of its cost, which is 0.
-    own = 1.0 - vectors.square().sum(dim=1)
-    targets.add_(out, -q * (own if targets.ids is None else own[targets.ids]))
-    out.clamp_min_(0.0)
-    return SoftValue(torch.mul(p, out).sum(dim=1), out)
+    def times(self, values: Float[Tensor, "vocab"], columns: Columns) -> Tensor:
+        """[n, entries here] q_i v_i, of values of all tokens."""
+        if self.ids is None:
+            return self._here * values[columns.slice]
+        return self._here * values[self.ids]
 
 
 def check_soft(

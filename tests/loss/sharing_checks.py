@@ -15,7 +15,7 @@ from costbank.loss import (
     parallel_emo_loss,
     parallel_linear_emo_loss,
 )
-from tests.loss.slices import CUTS, DIM, TOKENS, VOCAB, close, data, forms, own, refusal
+from tests.loss.slices import CUTS, DIM, TOKENS, VOCAB, close, compare, data, forms, own, refusal
 
 COSTS = forms()
 linear = partial(parallel_linear_emo_loss, costs=COSTS["dense"])
@@ -138,11 +138,28 @@ def groups_may_be_some_of_the_processes() -> None:
     assert "leave group out" in refusal(partial(linear, hidden, cut, labels, group=groups[rank]))
 
 
-def what_cannot_be_shared_is_refused() -> None:
-    hidden, weight, _, labels, _ = data(torch.float32)
-    mine = own(CUTS[distributed.get_world_size()][0])
-    soft = SoftTargets(torch.ones(len(labels), 1), labels.clamp_min(0)[:, None])
-    told = refusal(partial(parallel_linear_emo_loss, hidden, weight[mine], soft, COSTS["dense"]))
-    assert "soft targets over a vocabulary that processes share" in told
-    told = refusal(partial(parallel_emo_loss, hidden @ weight[mine].T, soft, COSTS["dense"]))
-    assert "soft targets over a vocabulary that processes share" in told
+def soft_targets_are_of_the_whole_vocabulary() -> None:
+    """Distributions over all tokens, or over some that lie anywhere; one of them names tokens of one slice alone."""
+    given = data(torch.float64)
+    g = torch.Generator().manual_seed(5)
+    teacher = torch.softmax(2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64), dim=1)
+    teacher[::5] = 0
+    some = SoftTargets(*teacher.topk(6))
+    one_slice = SoftTargets(teacher[:, :5], torch.arange(5).expand(TOKENS, 5))
+    given[4].mul_(2)
+    for sizes in CUTS[distributed.get_world_size()]:
+        for targets in (SoftTargets(teacher), some, one_slice):
+            for objective in ("emo", "kernel", "ce"):
+                for reduction in ("mean", "none"):
+                    options = EMOOptions(
+                        objective=objective, reduction=reduction, chunk_rows=11, temperature=1.5, z_loss=1e-2
+                    )
+                    what = (sizes, objective, reduction, targets.shape)
+                    compare(options, COSTS["dense"], sizes, [*given[:3], targets], 1e-9, what, given[4])
+        compare(EMOOptions(), COSTS["low-rank"], sizes, [*given[:3], some], 1e-9, "low-rank")
+    hidden, weight = given[0], given[1][own(CUTS[distributed.get_world_size()][0])]
+    short = SoftTargets(teacher[:, 1:])
+    assert "over 36 tokens" in refusal(partial(parallel_linear_emo_loss, hidden, weight, short, COSTS["dense"]))
+    cut = distribute_tensor(teacher, init_device_mesh("cpu", (distributed.get_world_size(),)), [Shard(1)])
+    told = refusal(partial(parallel_linear_emo_loss, hidden, weight, SoftTargets(cut), COSTS["dense"]))
+    assert "soft targets is a DTensor" in told

@@ -89,7 +89,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float, what: object) -> None:
     assert error <= tolerance * (1 + size), (what, float(error), float(size))
 
 
-def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], given: list[Tensor], tolerance: float,
+def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], given: list[Any], tolerance: float,
             what: object, token_weights: Tensor | None = None, **more: Any) -> None:  # fmt: skip
     """Values, parts and gradients of both functions, against the whole on one process."""
     hidden, weight, bias, labels = given[:4]

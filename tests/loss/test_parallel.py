@@ -31,7 +31,7 @@ CHECKS = [
     sharing.other_placements_are_refused,
     sharing.sizes_are_checked_in_words,
     sharing.groups_may_be_some_of_the_processes,
-    sharing.what_cannot_be_shared_is_refused,
+    sharing.soft_targets_are_of_the_whole_vocabulary,
 ]
 
 

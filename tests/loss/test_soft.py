@@ -81,7 +81,7 @@ def test_values_and_gradients_are_the_definitions(logits, teacher, costs, option
     (gradient,), (right,) = torch.autograd.grad(loss.sum(), leaf), torch.autograd.grad(expected.sum(), exact)
     assert torch.allclose(gradient.double(), right, rtol=1e-4, atol=2e-6)
     wide = emo_loss(logits.double(), targets, costs, options)
-    assert torch.allclose(wide, definition(logits.double(), teacher, costs, options), rtol=1e-6, atol=1e-7)
+    assert torch.allclose(wide, definition(logits.double(), teacher, costs, options), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", CASES)
@@ -101,15 +101,43 @@ def test_the_linear_form_is_the_same(generator, teacher, costs, options: EMOOpti
 
 @pytest.mark.parametrize("objective", ["emo", "kernel", "ce"])
 @pytest.mark.parametrize("mixing", ["emo1_clamped", "emo2", "fixed"])
-def test_one_token_with_all_the_mass_is_a_label(logits, labels, costs, objective: str, mixing: str):
+@pytest.mark.parametrize("ahead", [0.0, 20.0, -200.0], ids=["spread", "sure", "lost"])
+def test_one_token_with_all_the_mass_is_a_label(logits, labels, costs, objective: str, mixing: str, ahead: float):
+    logits = logits.double() + ahead * functional.one_hot(labels.clamp_min(0), 37)
     options = EMOOptions(objective=objective, mixing=mixing, reduction="none")
     one_hot = functional.one_hot(labels.clamp_min(0), 37) * (labels >= 0)[:, None]
     sparse = SoftTargets((labels >= 0)[:, None].float(), labels.clamp_min(0)[:, None])
-    expected = emo_loss(logits, labels, costs, options, parts=True)
+    plain = logits.clone().requires_grad_()
+    expected = emo_loss(plain, labels, costs, options, parts=True)
+    (right,) = torch.autograd.grad(expected.loss.sum(), plain)
     for targets in (SoftTargets(one_hot.float()), sparse):
-        result = emo_loss(logits, targets, costs, options, parts=True)
-        assert torch.allclose(result.loss, expected.loss, rtol=1e-4, atol=1e-5)
+        leaf = logits.clone().requires_grad_()
+        result = emo_loss(leaf, targets, costs, options, parts=True)
+        assert torch.allclose(result.loss, expected.loss, rtol=1e-6, atol=1e-14)
         assert torch.equal(result.parts.correct, expected.parts.correct)
+        assert torch.allclose(torch.autograd.grad(result.loss.sum(), leaf)[0], right, rtol=1e-6, atol=1e-14)
+
+
+def test_a_sure_teacher_takes_no_digits_of_the_cross_entropy(logits, labels, costs):
+    """In float32: a student that is as sure as its teacher, by which 1 − q_t and 1 − p_t are far below 1e-7."""
+    sure = functional.one_hot(labels.clamp_min(0), 37) * 36.0
+    logits = logits.clamp(-3, 3)
+    teacher = torch.softmax(sure + logits, dim=1)
+    student = (sure + logits.flip(1)).requires_grad_()
+    options = EMOOptions(objective="ce", reduction="none")
+    result = emo_loss(student, SoftTargets(teacher), None, options)
+    exact = student.detach().double().requires_grad_()
+    log_p = torch.log_softmax(exact, dim=1)
+    q = teacher.double()
+    # Without the label, whose own summand float64 would round as well.
+    others = 1.0 - functional.one_hot(labels.clamp_min(0), 37)
+    miss = (others * log_p.exp()).sum(1)
+    away = log_p.gather(1, labels.clamp_min(0)[:, None]) - log_p
+    expected = -torch.log1p(-miss) + (others * q * away).sum(1)
+    assert expected.max() < 1e-8
+    assert torch.allclose(result.double(), expected, rtol=1e-4, atol=0)
+    (gradient,), (right,) = torch.autograd.grad(result.sum(), student), torch.autograd.grad(expected.sum(), exact)
+    assert torch.allclose(gradient.double(), right, rtol=1e-4, atol=1e-15)
 
 
 def test_the_product_coupling_bounds_the_distance_itself(logits, teacher, costs):

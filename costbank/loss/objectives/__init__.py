@@ -8,9 +8,10 @@ from costbank.errors import UsageError
 from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs, DenseCosts, NeighborCosts
 from costbank.loss.objectives.base import Block, Buffers, Delta, Objective
-from costbank.loss.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kernel
+from costbank.loss.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kernel, SoftEMO
 from costbank.loss.objectives.nearby import D2GPo, NeighborEMO, NeighborGibbs, NeighborLog
 from costbank.loss.options import EMOOptions
+from costbank.loss.soft import SoftBlock
 
 __all__ = ["Objective", "check_form", "objective_of"]
 
@@ -36,9 +37,13 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
         )
 
 
-def objective_of(costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers) -> Objective:
-    """The objective of a block, from costs that `check_form` has seen."""
+def objective_of(
+    costs: Costs | None, options: EMOOptions, columns: Columns, buffers: Buffers, soft: SoftBlock | None = None
+) -> Objective:
+    """The objective of a block, from costs that `check_form` has seen; of soft targets that `check_soft` has."""
     block, name = Block(options, columns, buffers), options.objective
+    if isinstance(costs, DenseCosts) and soft is not None and options.needs_costs:
+        return (SoftEMO if name == "emo" else Kernel)(block, costs, soft)
     if isinstance(costs, DenseCosts) and options.needs_costs:
         return _DENSE[name](block, costs)
     if isinstance(costs, NeighborCosts) and options.needs_costs:

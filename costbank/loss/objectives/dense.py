@@ -6,8 +6,9 @@ from torch import Tensor
 from costbank.loss.columns import LabelPlace, Pull, Rows, Sums
 from costbank.loss.costs import DenseCosts
 from costbank.loss.objectives.base import Block, Objective, of_columns
+from costbank.loss.soft import SoftBlock
 
-__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel"]
+__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SoftEMO"]
 
 
 class DenseEMO(Objective):
@@ -37,24 +38,67 @@ class DenseEMO(Objective):
         return -weight * value * rows.hit
 
 
-class Kernel(Objective):
-    """½ ‖u‖², u = Σ p_i e_i − e_t, with the gradient p_i (⟨e_i − e_t, u⟩ − ‖u‖²)."""
+class SoftEMO(Objective):
+    """Σ_ij p_i q_j c(i, j) = Σ p_i s_i, with the gradient p_i (s_i − D).
 
-    def __init__(self, block: Block, costs: DenseCosts) -> None:
+    The cost of moving mass without regard to where it comes from: the product coupling, which bounds the Earth Mover's
+    Distance from above and is it where q is one-hot. It is not 0 for p = q.
+    """
+
+    def __init__(self, block: Block, costs: DenseCosts, soft: SoftBlock) -> None:
         super().__init__(block)
-        self.costs = costs
+        self.costs, self.soft = costs, soft
 
     def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
         del label
-        self.vectors = self.costs.vectors[self.block.columns.slice].to(scores.dtype)
-        self.targets = self.costs.vectors[labels].to(scores.dtype)
+        vectors, columns = self.costs.vectors.to(scores.dtype), self.block.columns
+        mean = self.soft.mean_of(vectors)
+        # The rows' own lengths say what the product of a token with itself makes of its cost, which is 0.
+        own = 1.0 - vectors.square().sum(dim=1)
+        paid = self.block.buffers.take("costs", len(scores))
+        torch.mm(mean.neg(), vectors[columns.slice].T, out=paid).add_(1.0)
+        self.soft.add_(paid, -self.soft.times(own, columns))
+        self.paid = paid.clamp_min_(0.0)
+        at_label = 1.0 - (mean * vectors[labels]).sum(dim=1) - self.soft.at_label * own[labels]
+        self.at_label = at_label.clamp_min_(0.0)
 
     def measure(self, wrong: Tensor) -> Sums:
-        # Over the wrong tokens alone: as a difference of two near unit vectors it would lose a sure token's digits.
+        return Sums((torch.mul(wrong, self.paid).sum(dim=1),))
+
+    def value(self, rows: Rows, sums: Sums) -> Tensor:
+        return sums.means[0] + rows.hit * self.at_label
+
+    def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+        self.paid.sub_(value[:, None]).mul_(of_columns(weight, rows)).add_(of_columns(scale, rows))
+        wrong.mul_(self.paid)
+        return weight * rows.hit * (self.at_label - value)
+
+
+class Kernel(Objective):
+    """½ ‖u‖², u = Σ p_i e_i − ē_q, with the gradient p_i (⟨e_i − ē_q, u⟩ − ‖u‖²); ē_q is e_t for a label.
+
+    For soft targets it is the product coupling without half of what p and q cost to themselves (the debiased bound of
+    Genevay, Peyré & Cuturi 2018, arXiv 1706.00292, where a token without a vector has no cost to itself).
+    """
+
+    def __init__(self, block: Block, costs: DenseCosts, soft: SoftBlock | None = None) -> None:
+        super().__init__(block)
+        self.costs, self.soft = costs, soft
+
+    def read(self, scores: Tensor, labels: Tensor, label: LabelPlace) -> None:
+        del label
+        vectors = self.costs.vectors.to(scores.dtype)
+        self.vectors = vectors[self.block.columns.slice]
+        self.own = self.targets = vectors[labels]
+        if self.soft is not None:
+            self.targets = self.soft.mean_of(vectors)
+
+    def measure(self, wrong: Tensor) -> Sums:
         return Sums((torch.mm(wrong, self.vectors),))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        self.u = sums.means[0] - rows.miss[:, None] * self.targets
+        # From the label's vector: as a difference of two near unit vectors it would lose a sure token's digits.
+        self.u = sums.means[0] - rows.miss[:, None] * self.own + (self.own - self.targets)
         return 0.5 * self.u.square().sum(dim=1)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
@@ -62,7 +106,7 @@ class Kernel(Objective):
         torch.mm(self.u, self.vectors.T, out=pull)
         pull.sub_(((self.u * self.targets).sum(dim=1) + 2 * value)[:, None])
         wrong.mul_(pull.mul_(of_columns(weight, rows)).add_(of_columns(scale, rows)))
-        return -weight * 2 * value * rows.hit
+        return weight * rows.hit * (((self.own - self.targets) * self.u).sum(dim=1) - 2 * value)
 
 
 class DenseLog(Objective):

@@ -1,0 +1,26 @@
+"""Label smoothing: a part of the target that all tokens share evenly."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from costbank.loss.columns import Columns, Pull
+
+__all__ = ["Smoothing"]
+
+
+class Smoothing:
+    """The share of the target that each token of the vocabulary has, the label too beside its own."""
+
+    def __init__(self, amount: float, columns: Columns) -> None:
+        self.amount, self.share = amount, amount / columns.vocab
+
+    def pull(self, scores: Float[Tensor, "n columns"]) -> Pull:
+        """Of the cross-entropy to the smoothed label, from that to the label."""
+        weight = torch.full_like(scores[:, 0], scores.shape[1] * self.share)
+        return Pull(weight, -self.share * scores.sum(dim=1))
+
+    def pull_(self, block: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
+        """Subtract weight · share from the columns; what it is at the label, beyond −weight, is returned."""
+        block.sub_((weight * self.share)[:, None])
+        return weight * (self.amount - self.share)
