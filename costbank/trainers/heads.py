@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from costbank.errors import UsageError
+from costbank.trainers.adapters import in_use
 
 __all__ = ["Head", "find_head"]
 
@@ -92,9 +93,11 @@ class Head:
 def find_head(model: Any) -> Head:
     """Find the head of a causal language model; PEFT's wrapping is looked through.
 
+    A head that PEFT trains whole (`modules_to_save`) is the active adapter's copy.
+
     Raises:
-        UsageError: the model cannot leave out logits, has no head that is a whole `torch.nn.Linear`, or shows no
-            backbone.
+        UsageError: the model cannot leave out logits, has no head that is a whole `torch.nn.Linear`, has one that an
+            adapter changes, or shows no backbone.
     """
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -102,8 +105,17 @@ def find_head(model: Any) -> Head:
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise UsageError(f"{name} has no logits_to_keep, and so makes the logits of all tokens", _INSTEAD)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    # An adapter's layer holds the weight that it adapts, and would be left out silently.
-    if not isinstance(head, nn.Linear) or hasattr(head, "base_layer"):
+    head = None if head is None else in_use(head)
+    # An adapter's layer holds the weight that it adapts, and would be left out silently: an adapter begins as zeros,
+    # and the proof of the first batch would not see it.
+    if hasattr(head, "base_layer") or type(head).__module__.startswith("peft."):
+        raise UsageError(
+            f"the head of {name} is adapted by PEFT's {type(head).__module__}.{type(head).__name__}, and is no longer "
+            "one weight",
+            "keep the adapter off the head (target_modules, target_parameters and trainable_token_indices without it, "
+            f"and ensure_weight_tying=False), train it whole with modules_to_save, or {_INSTEAD}",
+        )
+    if not isinstance(head, nn.Linear):
         raise UsageError(f"the head of {name} is {type(head).__name__} and no torch.nn.Linear", _INSTEAD)
     weight = head.weight
     if hasattr(weight, "placements") or weight.ndim != 2 or not weight.numel() or not weight.is_floating_point():

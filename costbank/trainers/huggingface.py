@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError, require
 from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
+from costbank.trainers.adapters import check_adapters, virtual_tokens
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
@@ -57,6 +58,11 @@ class _ComputeLoss(_Pinned):
         if labels is None:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if logits.shape[:-1] != labels.shape:
+            raise ShapeError(
+                f"logits of shape {list(logits.shape)} for labels of shape {list(labels.shape)}",
+                "where prompt tuning lengthens the rows, take the EMOTrainerMixin, which knows by how much",
+            )
         _to_device(self.loss, logits)
         if isinstance(self.loss.options.weight, Schedule) and self.step is None:
             raise UsageError(
@@ -69,6 +75,7 @@ class _ComputeLoss(_Pinned):
         return _per_item(loss, num_items_in_batch)
 
     def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        check_adapters(rest.get("model"))
         self.step = state.global_step
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
@@ -90,7 +97,9 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
 
     Raises:
         UsageError: `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a schedule without
-            the callback; from resuming, a checkpoint that was trained with other costs or options.
+            the callback; from the Trainer, an adapter with a loss of its own; from resuming, a checkpoint that was
+            trained with other costs or options.
+        ShapeError: from the calls, rows that prompt tuning has lengthened.
     """
     _check_ignore_index(loss)
     return _ComputeLoss(loss)
@@ -104,7 +113,8 @@ class EMOTrainerMixin(_Trainer):
     of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in
     evaluation, the model's own logits are taken. Labels are shifted (but for an encoder-decoder's), and sums are
     divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture of experts), training
-    adds that as the config weighs it.
+    adds that as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they have no labels,
+    and the last of them predicts the first label.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
     in evaluation `eval_ce` and so on. Checkpoints are pinned to the loss's costs and options.
@@ -131,8 +141,9 @@ class EMOTrainerMixin(_Trainer):
             check_tokenizer(bank, self.processing_class)
         # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
         self.model_accepts_loss_kwargs = True
-        # GPT-2's own entry says otherwise, and first labels would be counted that nothing predicts.
-        self._loss_shifts_labels = not self._is_encoder_decoder()
+        # GPT-2's own entry says otherwise, and first labels would be counted that nothing predicts. After virtual
+        # tokens, something does.
+        self._loss_shifts_labels = not self._is_encoder_decoder() and not virtual_tokens(self.model)
         self._emo_means = {True: _Means(), False: _Means()}
         self._emo_proved = False
         self.add_callback(_Pinned(self.emo))
@@ -149,14 +160,16 @@ class EMOTrainerMixin(_Trainer):
             raise UsageError("the batch has no labels", "give a data collator that makes them")
         labels, shifted = inputs["labels"], inputs.get("shift_labels")
         inputs = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
-        head = None
+        head, unwrapped = None, self.accelerator.unwrap_model(model)
         if isinstance(self.emo, LinearEMOLoss) and model.training and not return_outputs:
-            head = find_head(self.accelerator.unwrap_model(model))
+            head = find_head(unwrapped)
             outputs, hidden = self._hidden_of(head, model, inputs)
         else:
             outputs, hidden = model(**inputs), None
         shift = shifted is None and _is_decoders(outputs)
         labels = labels if shifted is None else shifted
+        if labels.shape[1] != (outputs.logits if hidden is None else hidden).shape[1]:
+            labels = nn.functional.pad(labels, (virtual_tokens(unwrapped), 0), value=self.emo.options.ignore_index)
         options = _as_trained(self.emo.options, num_items_in_batch, shift)
         result = self._result(outputs, hidden, head, labels, options)
         self._emo_means[model.training].add(result, labels, options)
@@ -235,6 +248,7 @@ class EMOTrainerMixin(_Trainer):
                 f"the model is a {type(model).__name__}, and no Hugging Face model",
                 "give a PreTrainedModel, or train with compute_loss_func(loss)",
             )
+        check_adapters(model)
         self._check_width(model)
         own = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         if self.emo.options.softcap not in (None, own):
