@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from lightning import LightningModule
 from peft import (
     AdaLoraConfig,
     CPTConfig,
@@ -26,8 +27,10 @@ from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
+from costbank.trainers.lightning import EMOLightningMixin
 from tests.trainers.conftest import TEXTS, gemma2, gpt2, llama
 from tests.trainers.test_huggingface import EMOTrainer, assert_same, by_function, losses, trained
+from tests.trainers.test_lightning import fit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -412,3 +415,37 @@ def test_trls_trainer_trains_a_prompt(sft: Any, bank: Bank):
     linear, full = (sft(EMOSFTTrainer, adapter, emo=emo(bank)) for emo in (LinearEMOLoss, EMOLoss))
     assert_same(trained(linear), trained(full))
     assert losses(linear) == pytest.approx(losses(full), abs=1e-5)
+
+
+class Module(EMOLightningMixin, LightningModule):
+    def __init__(self, loss: EMOLoss | LinearEMOLoss, model: Any) -> None:
+        super().__init__()
+        self.model, self.emo = model, loss
+
+    def training_step(self, batch: dict[str, torch.Tensor], _index: int) -> torch.Tensor:
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        if isinstance(self.emo, EMOLoss):
+            return self.emo_step(self.emo, self.model(**inputs).logits, batch["labels"])
+        head = find_head(self.model)
+        with head.hidden_states() as caught:
+            self.model(**inputs, logits_to_keep=1)
+        return self.emo_step(self.emo, caught[0], head.linear.weight, batch["labels"])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD((p for p in self.parameters() if p.requires_grad), lr=0.5)
+
+
+@pytest.mark.parametrize("whole", [None, ["lm_head"]], ids=["head frozen", "head whole"])
+def test_a_lightning_module_trains_alike(whole: list[str] | None, bank: Bank, texts: Any, tmp_path: Path):
+    linear = Module(LinearEMOLoss(bank, shift=True), lora(modules_to_save=whole))
+    full = Module(EMOLoss(bank, shift=True), lora(modules_to_save=whole))
+    before = {name: p.detach().clone() for name, p in linear.named_parameters()}
+    still = frozen(linear)
+    fit(linear, texts, tmp_path)
+    fit(full, texts, tmp_path)
+    after = {name: p.detach() for name, p in linear.named_parameters()}
+    assert_same(after, {name: p.detach() for name, p in full.named_parameters()})
+    assert_same({name: after[name] for name in still}, still, 0.0)
+    assert max((after[name] - before[name]).abs().max() for name in after) > 1e-3
+    with pytest.raises(UsageError, match="adapted by PEFT"):
+        fit(Module(LinearEMOLoss(bank, shift=True), lora(targets=["lm_head"])), texts, tmp_path)
