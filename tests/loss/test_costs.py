@@ -106,6 +106,29 @@ def test_half_precision_vectors_leave_a_label_at_no_cost(costs: DenseCosts):
     assert half.bank == costs.bank
 
 
+def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("costbank.loss.costs.opening._BLOCK_ROWS", 300)
+    asked, rows = [], Bank.vectors
+    monkeypatch.setattr(Bank, "vectors", lambda bank, ids: asked.append(ids) or rows(bank, ids))
+    for vocab_size in (1_000, 2_000, 2_048):
+        half = news_bank.costs(dtype=torch.bfloat16, vocab_size=vocab_size)
+        expected = functional.pad(torch.tensor(rows(news_bank)), (0, 0, 0, 48))[:vocab_size]
+        assert torch.equal(half.vectors, expected.bfloat16())
+    assert max(ids.stop - ids.start for ids in asked) == 300
+    for form in ("low-rank", "neighbors"):
+        opened = news_bank.costs(form, dtype=torch.bfloat16)
+        assert "rounded to bfloat16" in opened.error
+        assert opened.pin == news_bank.costs(form).pin
+
+
+def test_rows_by_hand_have_unit_length_or_none(costs: DenseCosts):
+    assert DenseCosts(costs.vectors.bfloat16()).vocab_size == 37
+    for wrong, told in ((2 * costs.vectors, "token 0 has length 2"), (costs.vectors / torch.zeros(()), "length inf")):
+        with pytest.raises(UsageError, match=told) as caught:
+            DenseCosts(wrong)
+        assert "normalize" in caught.value.hint
+
+
 def test_what_cannot_be_opened_is_refused(news_bank: Bank):
     with pytest.raises(UsageError, match="form is 'exact'"):
         news_bank.costs("exact")

@@ -8,7 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Costs", "rounding", "same_pin"]
+__all__ = ["UNNAMED", "Costs", "rounding", "same_pin"]
+
+# Costs that are from no bank.
+UNNAMED = "unnamed"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,7 +22,7 @@ class Costs:
         bank: name and id of the bank that they are from: what a checkpoint is pinned to.
     """
 
-    bank: str = field(default="unnamed")
+    bank: str = field(default=UNNAMED)
 
     @property
     @abstractmethod
@@ -46,7 +49,7 @@ class Costs:
 
         Costs that are from no bank are told by a digest of their first tensor.
         """
-        if self.bank != "unnamed":
+        if self.bank != UNNAMED:
             return f"{self.bank} {self.form}"
         first = next(value for entry in fields(self) if isinstance(value := getattr(self, entry.name), Tensor))
         if first.device.type == "meta":

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.errors import ShapeError
-from costbank.loss.costs.base import Costs, rounding
+from costbank.errors import ShapeError, UsageError
+from costbank.loss.costs.base import UNNAMED, Costs, rounding
 from costbank.loss.products import product_
 
 __all__ = ["DenseCosts", "LowRankCosts"]
@@ -19,9 +19,27 @@ class DenseCosts(Costs):
 
     Attributes:
         vectors: [vocab, dim], floating point.
+
+    Raises:
+        UsageError: vectors that are from no bank have a row of another length, or NaN.
     """
 
     vectors: Float[Tensor, "vocab dim"]
+
+    def __post_init__(self) -> None:
+        if self.bank == UNNAMED and self.vectors.device.type != "meta":
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        lengths = torch.linalg.vector_norm(self.vectors, dim=1, dtype=torch.float32)
+        # As a type of 16 bits rounds them.
+        wrong = ~((lengths - 1.0).abs() <= 1e-2) & (lengths != 0.0)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise UsageError(
+                f"the vector of token {row} has length {lengths[row].item():.4g}",
+                "divide rows by their lengths, torch.nn.functional.normalize(rows, dim=1); rows of zeros may stay",
+            )
 
     @property
     def form(self) -> str:
@@ -96,6 +114,9 @@ class LowRankCosts(DenseCosts):
 
     largest_error: float
     mean_error: float
+
+    def _check_rows(self) -> None:
+        """What is cut off shortens rows."""
 
     @classmethod
     def project(cls, costs: DenseCosts, rank: int, sample: int = 2_048) -> "LowRankCosts":

@@ -16,6 +16,7 @@ FORMS = ("dense", "low-rank", "neighbors")
 
 # Beyond, measuring would take longer than a person expects of opening costs.
 _MEASURED_PRODUCTS = 5e12
+_BLOCK_ROWS = 16_384
 
 
 def open_costs(
@@ -28,6 +29,7 @@ def open_costs(
     vocab: Vocab | None = None,
     measure: bool | None = None,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Costs:
     """Load a bank's costs for training.
 
@@ -41,7 +43,8 @@ def open_costs(
             head) cost 1 to every token. Fewer ids drop the bank's last rows.
         vocab: that of the model's tokenizer, which must be the one that the bank was made for.
         measure: for `neighbors`, find the largest error by computing all costs once; not given: up to 5e12 products.
-        device: where to put them.
+        device: where to put them. Dense rows are put there a block at a time, and never held whole elsewhere.
+        dtype: of the vectors, or of the neighbors' costs; see `Costs.to`. Not given: float32.
 
     Raises:
         UsageError: the form is none of these, a setting is of another form, or the bank's table is too narrow for k.
@@ -55,23 +58,27 @@ def open_costs(
             raise UsageError(f"{name} is {value} and form {form!r}", f"leave it out, or take form={of!r}")
     if vocab is not None:
         _check_vocab(bank, vocab)
-    dense = _dense(bank, vocab_size)
-    if form == "dense":
-        costs: Costs = dense
-    elif form == "low-rank":
-        costs = LowRankCosts.project(dense.to(device), min(256, bank.dim) if rank is None else rank)
-    else:
-        costs = _neighbors(bank, dense, k, measure)
-    return costs.to(device)
-
-
-def _dense(bank: Bank, vocab_size: int | None) -> DenseCosts:
     width = bank.size if vocab_size is None else vocab_size
     if width < 1:
         raise ShapeError(f"vocab_size is {width}", "give the width of the logits")
-    rows = np.zeros((width, bank.dim), np.float32)
-    rows[: bank.size] = bank.vectors(slice(0, width))
-    return DenseCosts(torch.from_numpy(rows), bank=f"{bank.name}@{bank.id}")
+    if form == "dense":
+        return _dense(bank, width, device, dtype)
+    if form == "low-rank":
+        costs = LowRankCosts.project(_dense(bank, width, device), min(256, bank.dim) if rank is None else rank)
+    else:
+        costs = _neighbors(bank, _dense(bank, width), k, measure)
+    return costs.to(device, dtype)
+
+
+def _dense(
+    bank: Bank, width: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> DenseCosts:
+    rows = torch.zeros(width, bank.dim, device=device, dtype=dtype or torch.float32)
+    for start in range(0, min(width, bank.size), _BLOCK_ROWS):
+        block = torch.tensor(bank.vectors(slice(start, min(start + _BLOCK_ROWS, width))))
+        rows[start : start + len(block)] = block
+        bank.release()
+    return DenseCosts(rows, bank=f"{bank.name}@{bank.id}")
 
 
 def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | None) -> NeighborCosts:
