@@ -16,38 +16,16 @@ from torch import Tensor
 __all__ = ["Columns", "LabelPlace", "Pull", "Rows", "Sums"]
 
 
-class Rows(NamedTuple):
-    """Softmax statistics of each token over the whole vocabulary, each [n].
-
-    Attributes:
-        ce: −log p_t.
-        lse: log Σ exp z.
-        hit: p_t.
-        miss: 1 − p_t, as the sum of the others.
-        log_scale: log of what exp(z − base) of a column here is to be multiplied by to be a probability.
-        scale: what a wrong token's probability among this process's columns is to be multiplied by; None for 1.
-        correct: 1 where no logit is above the label's, nor an earlier one equal to it; empty where not asked for.
-    """
-
-    ce: Tensor
-    lse: Tensor
-    hit: Tensor
-    miss: Tensor
-    log_scale: Tensor
-    scale: Tensor | None
-    correct: Tensor
-
-
 class Pull(NamedTuple):
     """Weights w_i of tokens towards which logits are pulled, each sum [n].
 
     Attributes:
         weight: Σ w_i.
-        ahead: Σ w_i (base − z_i) as an objective sums it over the columns here; Σ w_i (z_t − z_i) over all when merged.
+        under: Σ w_i (base − z_i) as it is summed over the columns here; Σ w_i (top − z_i) over all when merged.
     """
 
     weight: Tensor
-    ahead: Tensor
+    under: Tensor
 
 
 class Sums(NamedTuple):
@@ -62,6 +40,48 @@ class Sums(NamedTuple):
     means: tuple[Tensor, ...] = ()
     pulls: tuple[Pull, ...] = ()
     logs: tuple[Tensor, ...] = ()
+
+
+class Rows(NamedTuple):
+    """Softmax statistics of each token over the whole vocabulary, each [n].
+
+    Attributes:
+        ce: −log p_t.
+        top: the largest logit, after temperature.
+        ahead: the label's logit less that: 0 at most, and −inf where it is masked.
+        log_whole: log Σ exp(z − top).
+        hit: p_t.
+        miss: 1 − p_t, as the sum of the others.
+        log_scale: log of what exp(z − base) of a column here is to be multiplied by to be a probability.
+        scale: what a wrong token's probability among this process's columns is to be multiplied by; None for 1.
+        correct: 1 where no logit is above the label's, nor an earlier one equal to it; empty where not asked for.
+    """
+
+    ce: Tensor
+    top: Tensor
+    ahead: Tensor
+    log_whole: Tensor
+    hit: Tensor
+    miss: Tensor
+    log_scale: Tensor
+    scale: Tensor | None
+    correct: Tensor
+
+    @property
+    def lse(self) -> Tensor:
+        """log Σ exp z."""
+        return self.top + self.log_whole
+
+    def cross_entropy(self, pull: Pull, own: Tensor | float | None) -> Tensor:
+        """−Σ q_i log p_i, [n].
+
+        q has the pull's weights, and at the label `own` beside what the pull gives it; its sum is 1. It is measured
+        from the label where that has most of the probability, and else from the largest logit, since the difference of
+        two large numbers would lose digits.
+        """
+        near = self.ce + (pull.weight * self.ahead + pull.under)
+        far = self.log_whole + (pull.under if own is None else pull.under - own * self.ahead)
+        return torch.where(self.miss < 0.5, near, far)
 
 
 class LabelPlace(NamedTuple):
@@ -176,7 +196,9 @@ class Columns:
         ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), log_whole - ahead)
         rows = Rows(
             ce=ce,
-            lse=top / temperature + log_whole,
+            top=top / temperature,
+            ahead=ahead,
+            log_whole=log_whole,
             hit=torch.exp(-ce),
             miss=wrong,
             log_scale=apart[self.rank] - log_whole,
@@ -185,11 +207,9 @@ class Columns:
         )
         of_each = iter(others)
         means = tuple((lift[:, None] * next(of_each)).sum(dim=0).T.reshape(mean.shape) for mean in sums.means)
-        # A slice that is all masked has no top, and no weight either that would be measured from it.
-        below = (target - torch.where(tops == -torch.inf, 0.0, tops)) / temperature
-        pulls = tuple(_measured(Pull(*next(of_each).unbind(dim=1)), below) for _ in sums.pulls)
+        pulls = tuple(_merged_pull(next(of_each), apart) for _ in sums.pulls)
         logs = tuple(torch.logsumexp(next(of_each)[:, 0] + apart, dim=0) - log_whole for _ in sums.logs)
-        return rows, Sums(means, tuple(Pull(*(each.sum(dim=0) for each in pull)) for pull in pulls), logs)
+        return rows, Sums(means, pulls, logs)
 
 
 def _alone(
@@ -199,15 +219,16 @@ def _alone(
     ce = torch.where(miss < 0.5, -torch.log1p(-miss), -ahead - log_peak)
     rows = Rows(
         ce=ce,
-        lse=top - log_peak,
+        top=top,
+        ahead=ahead,
+        log_whole=-log_peak,
         hit=torch.exp(-ce),
         miss=miss,
         log_scale=log_peak,
         scale=None,
         correct=miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype),
     )
-    pulls = tuple(_measured(pull, ahead) for pull in sums.pulls)
-    return rows, Sums(sums.means, pulls, tuple(log + log_peak for log in sums.logs))
+    return rows, sums._replace(logs=tuple(log + log_peak for log in sums.logs))
 
 
 def _columns(mean: Tensor) -> Tensor:
@@ -215,9 +236,11 @@ def _columns(mean: Tensor) -> Tensor:
     return mean.T if mean.ndim == 2 else mean[None]
 
 
-def _measured(pull: Pull, ahead: Tensor) -> Pull:
-    """A pull measured from the label, whose logit is `ahead` of the base: masked ones are infinitely far behind."""
-    return Pull(pull.weight, torch.where(pull.weight > 0, pull.weight * ahead, 0.0) + pull.ahead)
+def _merged_pull(sent: Tensor, apart: Tensor) -> Pull:
+    """From [processes, 2, n] of pulls, and how far the tops of processes lie apart from that of all."""
+    weight, under = sent.unbind(dim=1)
+    # A slice that is all masked is infinitely far, and has no base to measure from: its own is 0.
+    return Pull(weight.sum(dim=0), (under - torch.where(weight > 0, weight * apart, 0.0)).sum(dim=0))
 
 
 def _stands(rivals: Tensor, targets: Tensor) -> Tensor:

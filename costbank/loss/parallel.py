@@ -76,7 +76,7 @@ def parallel_linear_emo_loss(
     Slices are contiguous and in the order of processes. All processes call it with the same tokens and options, and
     get the same loss; one that does not call it leaves the others waiting. A block of tokens takes one all-gather, in
     float32: for `emo` of 4 numbers a token with dense costs and 5 with neighbor costs, for other objectives of 3 to 6,
-    for `kernel` of 3 and one for each dimension of the costs; label smoothing adds 2, and parts 1. With
+    for `kernel` of 3 and one for each dimension of the costs; label smoothing and soft targets add 2, parts 1. With
     `reduction="none"`, or on a second backward pass, blocks are computed again, and that exchange with them.
 
     Args:

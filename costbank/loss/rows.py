@@ -36,12 +36,13 @@ class EMOParts(NamedTuple):
     """What a loss is made of, per token and without gradient; 0 for ignored tokens.
 
     Attributes:
-        ce: cross-entropy, in nats; with label smoothing, to the smoothed label.
+        ce: cross-entropy, in nats; with label smoothing, to the smoothed label; that of soft targets to these.
         emd: D, the value of the objective: for `emo` the expected cost K = Σ_i p_i c(i, t).
         ce_weight: α, the weight of the cross-entropy's gradient.
         emd_weight: β, the weight of D's gradient.
         lse: log Σ_i exp z_i, after softcap and temperature.
-        correct: 1 where the label has the largest logit, the first of them where several are equal.
+        correct: 1 where the label has the largest logit, the first of them where several are equal; of soft targets
+            the likeliest token is meant.
         neighbor_mass: the probability of the label's neighbors, where costs are of that form; else NaN.
     """
 
@@ -162,14 +163,18 @@ def _piece_loss(
     rows, sums = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, sums)
 
     value = objective.value(rows, sums)
-    ce = rows.ce if pull is None else rows.ce + sums.pulls[-1].ahead
+    ce = rows.ce if beside is None else rows.cross_entropy(sums.pulls[-1], beside.own)
     loss, ce_weight, emd_weight = _mix(ce, value, rows, options)
     if options.z_loss:
         loss = loss + options.z_loss * rows.lse.square()
     if plan.with_gradient:
         by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
         of_lse = 2 * options.z_loss * rows.lse * by_token if options.z_loss else None
-        factors = _Factors(ce_weight * by_token, emd_weight * by_token, of_lse)
+        of_emd = emd_weight * by_token
+        if weights is not None:
+            # A token that is left out may have an infinite loss, and with `emo1` an infinite weight.
+            of_emd = torch.where(weights == 0, 0.0, of_emd)
+        factors = _Factors(ce_weight * by_token, of_emd, of_lse)
         of_label = _wrong_gradient_(wrong, rows, value, factors, objective, beside)
         columns.put_label_(wrong, label, of_label)
         if slope is not None:
@@ -237,7 +242,7 @@ def _mix(ce: Tensor, value: Tensor, rows: Rows, options: EMOOptions) -> tuple[Te
     if options.mixing == "fixed":
         return ce + weight * value, one, weight * one
     if options.mixing == "interpolate":
-        mixed = value if weight == 1 else torch.lerp(ce, value, weight)
+        mixed = value if weight == 1 else (1 - weight) * ce + weight * value
         return mixed, (1 - weight) * one, weight * one
     if options.mixing == "emo2":
         ratio = value / (ce + _TINY)

@@ -10,13 +10,17 @@ __all__ = ["Smoothing"]
 
 
 class Smoothing:
-    """The share of the target that each token of the vocabulary has, the label too beside its own."""
+    """The share of the target that each token of the vocabulary has, the label too beside its own.
+
+    Attributes:
+        own: what the label has beside that.
+    """
 
     def __init__(self, amount: float, columns: Columns) -> None:
-        self.amount, self.share = amount, amount / columns.vocab
+        self.amount, self.own, self.share = amount, 1.0 - amount, amount / columns.vocab
 
     def pull(self, scores: Float[Tensor, "n columns"]) -> Pull:
-        """Of the cross-entropy to the smoothed label, from that to the label."""
+        """Towards all tokens alike."""
         weight = torch.full_like(scores[:, 0], scores.shape[1] * self.share)
         return Pull(weight, -self.share * scores.sum(dim=1))
 

@@ -1,7 +1,7 @@
 """Soft targets: a distribution over tokens for each position, such as a teacher's, in the place of a label.
 
-The likeliest token of a distribution q stands as its label r, so that the arithmetic of labels holds for the rest: the
-cross-entropy to q is that to r and Σ q_i (z_r − z_i), and a teacher that is nearly certain loses no digits.
+The likeliest token of a distribution q stands as its label, so that the arithmetic of labels holds for the rest, and a
+teacher that is nearly certain loses no digits.
 """
 
 from collections.abc import Sequence
@@ -70,8 +70,11 @@ class SoftBlock:
         ids: [n, entries], or None.
         label: [n], the likeliest token of each row.
         at_label: [n], its probability.
+        own: what the label has beside that: nothing.
         others: [n], that of all other tokens: a sum, since the difference from 1 would lose a sure teacher's digits.
     """
+
+    own = None
 
     def __init__(self, targets: SoftTargets, columns: Columns, dtype: torch.dtype) -> None:
         q = targets.probabilities.to(dtype)
@@ -90,7 +93,7 @@ class SoftBlock:
             self._here, self._column = torch.where(here, q, 0.0), torch.where(here, column, 0)
 
     def pull(self, scores: Float[Tensor, "n columns"]) -> Pull:
-        """Of the cross-entropy to q, from that to the label."""
+        """Towards all tokens of q, the label too."""
         logits = scores if self.ids is None else scores.gather(1, self._column)
         # A token that has no probability counts for nothing, whatever its logit.
         below = torch.where(self._here > 0, self._here * logits, 0.0).sum(dim=1)
@@ -136,6 +139,11 @@ def check_soft(
             "give a distribution for each row of logits",
         )
     entries = targets.probabilities.shape[-1]
+    ids = targets.ids
+    if entries < 1:
+        raise ShapeError("soft targets of no tokens", "give the probability of one token at least")
+    if ids is not None and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise UsageError(f"ids of soft targets are {ids.dtype}", "give integer token ids")
     if targets.ids is None and entries != width:
         raise ShapeError(
             f"soft targets over {entries:,} tokens, and the logits are {width:,} wide",

@@ -6,12 +6,20 @@ from torch import nn
 
 from costbank.errors import UsageError
 
-__all__ = ["check_adapters", "in_use", "virtual_tokens"]
+__all__ = ["base_of", "check_adapters", "in_use", "virtual_tokens"]
 
 # The kinds of prompt learning whose tokens have hidden states; a prefix has keys and values alone.
 _LENGTHENING = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
 # Factors of what a kind of adapter adds to the loss that a model makes itself: AdaLoRA's, and that of shadows.
 _OWN_LOSSES = ("orth_reg_weight", "auxiliary_loss_weight")
+
+
+def base_of(model: Any) -> Any:
+    """The model that PEFT wraps; one that it does not wrap is that itself."""
+    if hasattr(model, "get_base_model"):
+        return model.get_base_model()
+    # One of mixed adapters has no method for it.
+    return model.base_model.model if type(model).__name__ == "PeftMixedModel" else model
 
 
 def virtual_tokens(model: Any) -> int:

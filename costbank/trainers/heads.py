@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from costbank.errors import UsageError
-from costbank.trainers.adapters import in_use
+from costbank.trainers.adapters import base_of, in_use
 
 __all__ = ["Head", "find_head"]
 
@@ -99,8 +99,7 @@ def find_head(model: Any) -> Head:
         UsageError: the model cannot leave out logits, has no head that is a whole `torch.nn.Linear`, has one that an
             adapter changes, or shows no backbone.
     """
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
+    model = base_of(model)
     name = type(model).__name__
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise UsageError(f"{name} has no logits_to_keep, and so makes the logits of all tokens", _INSTEAD)

@@ -31,6 +31,7 @@ def cost_matrix(costs: Costs | None, size: int) -> Tensor:
 
 def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
     p, paid = log_p.exp(), matrix[:, label]
+    masked = log_p == -torch.inf
     match options.objective:
         case "emo":
             return (p * paid).sum()
@@ -43,7 +44,9 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
             if isinstance(costs, NeighborCosts):
                 near = [label, *(i for i in costs.ids[label].tolist() if i >= 0)]
                 energies = torch.full_like(energies, -torch.inf).index_put((torch.tensor(near),), energies[near])
-            return -(torch.softmax(energies, 0) * log_p).sum()
+            # A masked token is no target.
+            q = torch.softmax(energies.masked_fill(masked, -torch.inf), 0)
+            return -(q[~masked] * log_p[~masked]).sum()
         case "kernel":
             assert isinstance(costs, DenseCosts)
             rows = costs.vectors.double()
@@ -71,7 +74,7 @@ def token_losses(logits: Tensor, labels: Tensor, costs: Costs | None, options: E
 
 def _token_loss(row: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
     if options.softcap is not None:
-        row = options.softcap * torch.tanh(row / options.softcap)
+        row = torch.where(row == -torch.inf, row, options.softcap * torch.tanh(row / options.softcap))
     row = row / options.temperature
     log_p = torch.log_softmax(row, dim=0)
     ce, hit = -log_p[label], log_p[label].exp().detach()

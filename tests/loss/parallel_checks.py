@@ -125,11 +125,13 @@ def masked_slices() -> None:
 def common_logits_take_no_digits() -> None:
     logits = (256 * 3 * torch.randn(VOCAB, VOCAB, generator=seeded())).round() / 256
     labels = torch.arange(VOCAB)
-    for options in (EMOOptions(temperature=0.7, **HALF), *(replace(options, **HALF) for options in OBJECTIVES)):
+    smoothed, ranked = EMOOptions(label_smoothing=0.1, **HALF), EMOOptions(objective="d2gpo", **HALF)
+    halves = (replace(options, **HALF) for options in OBJECTIVES)
+    for options in (EMOOptions(temperature=0.7, **HALF), smoothed, ranked, *halves):
+        costs = forms()[FORMS.get(options.objective, ("dense",))[0]]
         for sizes in CUTS[distributed.get_world_size()]:
             near, far = (
-                parallel_emo_loss(logits[:, own(sizes)] + common, labels, forms()["dense"], options)
-                for common in (0, 8192)
+                parallel_emo_loss(logits[:, own(sizes)] + common, labels, costs, options) for common in (0, 8192)
             )
             close(far, near, 1e-6, sizes)
 

@@ -157,6 +157,19 @@ def soft_targets_are_of_the_whole_vocabulary() -> None:
                     what = (sizes, objective, reduction, targets.shape)
                     compare(options, COSTS["dense"], sizes, [*given[:3], targets], 1e-9, what, given[4])
         compare(EMOOptions(), COSTS["low-rank"], sizes, [*given[:3], some], 1e-9, "low-rank")
+        for objective in ("emo", "kernel", "ce"):
+            options = EMOOptions(objective=objective, mixing="fixed")
+            compare(options, COSTS["dense"], sizes, [*data(torch.float64, 30.0)[:3], some], 1e-9, (sizes, "far apart"))
+            # Tokens of the first slice are masked, and no targets.
+            logits = torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64)
+            logits[:, : sizes[0]] = -torch.inf
+            rest = SoftTargets(teacher[:, sizes[0] :], torch.arange(sizes[0], VOCAB).expand(TOKENS, -1))
+            full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
+            expected = emo_loss(full, rest, COSTS["dense"], options)
+            loss = parallel_emo_loss(part, rest, COSTS["dense"], options)
+            close(loss, expected, 1e-9, (sizes, "masked"))
+            theirs = torch.autograd.grad(expected, full)[0][:, own(sizes)]
+            close(torch.autograd.grad(loss, part)[0], theirs, 1e-9, (sizes, "masked"))
     hidden, weight = given[0], given[1][own(CUTS[distributed.get_world_size()][0])]
     short = SoftTargets(teacher[:, 1:])
     assert "over 36 tokens" in refusal(partial(parallel_linear_emo_loss, hidden, weight, short, COSTS["dense"]))

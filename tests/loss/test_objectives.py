@@ -43,6 +43,7 @@ CASES = {
         ("dense",),
     ),
 }
+WITH_NEIGHBORS = torch.tensor([i for i in range(20) if i not in (4, 9)])
 EACH = [pytest.param(EMOOptions(**given), form, id=f"{name}-{form}") for name, (given, forms) in CASES.items()
         for form in forms]  # fmt: skip
 
@@ -98,16 +99,22 @@ def test_gradients_of_rows_sum_to_nothing(logits, labels, of_form, options: EMOO
 
 
 @pytest.mark.parametrize(("options", "form"), EACH)
-def test_lost_and_sure_tokens_stay_finite(of_form, options: EMOOptions, form: str):
-    """The label's logit is 300 below the others, or 60 above; a token among them is out by masking."""
+@pytest.mark.parametrize("ahead", [-300.0, 20.0, 60.0], ids=["lost", "sure", "certain"])
+def test_lost_and_sure_tokens_keep_their_digits(of_form, options: EMOOptions, form: str, ahead: float):
+    """Labels are far below or above all others, of which some are out by masking, neighbors among them."""
     labels = torch.arange(20)
-    for ahead in (-300.0, 60.0):
-        logits = functional.one_hot(labels, 37) * ahead + 0.01 * torch.arange(37.0)
-        each, gradient, expected, expected_gradient = both(logits, labels, of_form[form], options)
-        assert torch.isfinite(each).all()
-        assert torch.isfinite(gradient).all()
-        assert torch.allclose(each.double(), expected, rtol=1e-4, atol=1e-6)
-        assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-3, atol=1e-6)
+    logits = functional.one_hot(labels, 37) * ahead + 0.01 * torch.arange(37.0)
+    if not (options.label_smoothing or options.objective == "d2gpo"):
+        logits[:, 30:33] = -torch.inf
+    each, gradient, expected, expected_gradient = both(logits, labels, of_form[form], options)
+    assert torch.isfinite(each).all()
+    assert torch.isfinite(gradient).all()
+    # At 60 the definition's float64 knows nothing of 1 − p_t, and float32 nothing of the slope of a reached softcap.
+    least = {-300.0: 1e-6, 20.0: 1e-14, 60.0: 1e-9 if options.softcap else 1e-20}[ahead]
+    if options.target_mass == "detached":
+        least = 1e-5
+    assert torch.allclose(each.double(), expected, rtol=1e-4, atol=least)
+    assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-3, atol=least)
 
 
 @pytest.mark.parametrize(("options", "form"), EACH)
@@ -138,6 +145,54 @@ def test_what_all_logits_have_in_common_takes_no_digits(logits, labels, of_form,
     each, gradient, expected, expected_gradient = both(shifted, labels, of_form[form], options)
     assert torch.allclose(each.double(), expected, rtol=2e-5, atol=2e-6)
     assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-4, atol=3e-6)
+
+
+def test_sure_tokens_with_a_synonym_keep_the_digits_of_log(neighbors):
+    """All that is not the label's is a near neighbor's, whose log s is nothing beside its logit."""
+    labels = WITH_NEIGHBORS
+    near = neighbors.ids[labels, 0].long()
+    costs = replace(neighbors, costs=neighbors.costs.index_fill(1, torch.tensor([0]), 0.01))
+    logits = 60.0 * functional.one_hot(labels, 37) + 30.0 * functional.one_hot(near, 37) + 0.01 * torch.arange(37.0)
+    options = EMOOptions(objective="log", reduction="none", **PURE)
+    results = []
+    for given in (logits, logits.double()):
+        leaf = given.requires_grad_()
+        results.append(torch.autograd.grad(emo_loss(leaf, labels, costs, options).sum(), leaf)[0].double())
+    error = (results[0] - results[1]).abs().amax(1) / results[1].abs().amax(1)
+    assert error.max() < 3e-5
+
+
+def test_far_tokens_may_have_all_there_is_of_log(neighbors):
+    """With a power so large that what is like the label is like it by less than float32's smallest numbers."""
+    costs = replace(neighbors, far=torch.full_like(neighbors.far, 0.999))
+    labels = WITH_NEIGHBORS
+    logits = -300.0 * functional.one_hot(labels, 37) + 0.01 * torch.arange(37.0)
+    logits.scatter_(1, neighbors.ids[labels].long(), -300.0)
+    options = EMOOptions(objective="log", log_power=12.0, reduction="none", **PURE)
+    for dtype in (torch.float32, torch.float64):
+        each, gradient, expected, right = both(logits.to(dtype), labels, costs, options)
+        assert torch.allclose(each.double(), expected, rtol=1e-5)
+        assert torch.allclose(gradient.double(), right, atol=1e-4)
+
+
+@pytest.mark.parametrize(("objective", "form"), [("gibbs", "dense"), ("gibbs", "neighbors"), ("log", "dense")])
+@pytest.mark.parametrize("mixing", ["fixed", "interpolate"])
+def test_a_masked_label_is_infinitely_far(logits, of_form, objective: str, form: str, mixing: str):
+    labels = torch.arange(20)
+    masked = logits[:20].scatter(1, labels[:, None], -torch.inf)
+    options = EMOOptions(objective=objective, mixing=mixing, weight=0.5, reduction="none")
+    assert (emo_loss(masked, labels, of_form[form], options) == torch.inf).all()
+
+
+def test_a_token_of_no_weight_has_no_gradient_however_far_its_label(logits, costs):
+    for mixing in ("emo1", "emo1_clamped", "emo2"):
+        leaf = logits[:5].scatter(1, torch.zeros(5, 1, dtype=torch.long), -torch.inf).requires_grad_()
+        labels, weights = torch.arange(5), torch.tensor([0.0, 1, 1, 1, 1])
+        loss = emo_loss(leaf, labels, costs, EMOOptions(mixing=mixing), token_weights=weights)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+        assert (gradient[0] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "gibbs", "kernel"])

@@ -140,6 +140,30 @@ def test_a_sure_teacher_takes_no_digits_of_the_cross_entropy(logits, labels, cos
     assert torch.allclose(gradient.double(), right, rtol=1e-4, atol=1e-15)
 
 
+def test_a_lost_likeliest_token_takes_no_digits_of_the_cross_entropy(generator):
+    """A flat teacher's likeliest token is lost: what it adds to the cross-entropy to others is taken off again."""
+    logits = torch.randn(20, 200, generator=generator)
+    teacher = torch.softmax(0.1 * torch.randn(20, 200, generator=generator), dim=1)
+    likeliest = teacher.argmax(1, keepdim=True)
+    for lost in (30.0, 300.0, 3_000.0):
+        z = logits.scatter(1, likeliest, -lost)
+        loss = emo_loss(z, SoftTargets(teacher), None, EMOOptions(objective="ce", reduction="none"))
+        q = teacher.double() / teacher.double().sum(1, keepdim=True)
+        expected = -(q * torch.log_softmax(z.double(), dim=1)).sum(1)
+        assert torch.allclose(loss.double(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["emo", "kernel", "ce"])
+def test_a_masked_token_with_probability_is_infinitely_far(logits, teacher, costs, objective: str):
+    """The likeliest, or another: whole and among a few."""
+    options = EMOOptions(objective=objective, mixing="fixed", reduction="none")
+    for place in (0, 1):
+        masked = logits.scatter(1, teacher.topk(2).indices[:, place : place + 1], -torch.inf)
+        for targets in (SoftTargets(teacher), SoftTargets(*teacher.topk(5))):
+            loss = emo_loss(masked, targets, costs, options)
+            assert torch.equal(loss == torch.inf, teacher.sum(1) > 0)
+
+
 def test_the_product_coupling_bounds_the_distance_itself(logits, teacher, costs):
     pure = EMOOptions(mixing="interpolate", weight=1.0, reduction="none")
     kept = teacher.sum(1) > 0
@@ -200,6 +224,10 @@ def test_what_makes_no_sense_is_refused(logits, teacher, costs, neighbors):
     assert "not logits" in caught.value.hint
     with pytest.raises(UsageError, match="an id of a soft target"):
         emo_loss(logits, SoftTargets(torch.ones(29, 1), torch.full((29, 1), 37)), costs)
+    with pytest.raises(UsageError, match=r"are torch.float32") as caught:
+        emo_loss(logits, SoftTargets(torch.ones(29, 1), torch.full((29, 1), 1.7)), costs)
+    with pytest.raises(ShapeError, match="of no tokens"):
+        emo_loss(logits, SoftTargets(torch.ones(29, 0), torch.ones(29, 0, dtype=torch.long)), costs)
     with pytest.raises(UsageError, match="neighbors costs"):
         emo_loss(logits, SoftTargets(teacher), neighbors)
     with pytest.raises(UsageError, match="'log' of soft targets"):

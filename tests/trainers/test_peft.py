@@ -117,6 +117,24 @@ def test_adapters_of_transformers_own_train_alike(bank: Bank, arguments: Any, te
     assert_trains_alike(make, bank, arguments, texts)
 
 
+def test_mixed_adapters_train_alike(bank: Bank, arguments: Any, texts: Any):
+    def make() -> Any:
+        model = llama()
+        torch.manual_seed(3)
+        return get_peft_model(model, LoraConfig(task_type=TaskType.CAUSAL_LM, target_modules=ATTENTION), mixed=True)
+
+    assert_trains_alike(make, bank, arguments, texts)
+
+
+def test_an_adapter_without_a_head_of_its_own_has_the_models(bank: Bank):
+    model = lora(modules_to_save=["lm_head"])
+    model.add_adapter("plain", LoraConfig(task_type=TaskType.CAUSAL_LM, target_modules=ATTENTION))
+    wrapper = model.get_base_model().lm_head
+    assert find_head(model).linear is wrapper.modules_to_save["default"]
+    model.set_adapter("plain")
+    assert find_head(model).linear is wrapper.original_module
+
+
 def test_adapters_in_float32_on_a_model_in_bfloat16_train_alike(bank: Bank, arguments: Any, texts: Any):
     linear, full = (
         EMOTrainer(lora(lambda: llama().to(torch.bfloat16)), arguments(), train_dataset=texts, emo=emo(bank))

@@ -112,8 +112,7 @@ class Kernel(Objective):
 class DenseLog(Objective):
     """−log Σ p_i s_i, with the gradient p − a, a_i = p_i s_i / Σ_j p_j s_j.
 
-    The sum is taken as a logarithm, since all that is probable may be unlike the label; and from its distance to 1
-    where that is small, so that sure tokens keep their digits.
+    The sum is taken as a logarithm, since all that is probable may be unlike the label.
     """
 
     def __init__(self, block: Block, costs: DenseCosts) -> None:
@@ -134,9 +133,7 @@ class DenseLog(Objective):
         return Sums(logs=(self.top + torch.log(self.alike.sum(dim=1)),))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        near = torch.exp(sums.logs[0])
-        unlike = rows.miss - near
-        value = torch.where(unlike < 0.5, -torch.log1p(-unlike), -torch.logaddexp(-rows.ce, sums.logs[0]))
+        value = -torch.logaddexp(-rows.ce, sums.logs[0])
         self.others = torch.exp(sums.logs[0] + value)
         return value.clamp_min(0.0)
 
@@ -169,10 +166,10 @@ class DenseGibbs(Objective):
         return Sums(pulls=(self.pull,))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        others = sums.pulls[0]
-        self.total = 1.0 + others.weight
-        self.others = others.weight / self.total
-        return rows.ce + others.ahead / self.total
+        weight, under = sums.pulls[0]
+        self.total = 1.0 + weight
+        self.others = weight / self.total
+        return rows.cross_entropy(Pull(self.others, under / self.total), 1.0 / self.total)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value

@@ -98,12 +98,14 @@ class NeighborLog(NearbyObjective):
         return torch.where(self.unlike < 0.5, -torch.log1p(-self.unlike), lost)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-        # Far tokens that share in a sum this small hold no probability that float32 knows of.
-        lift = torch.exp(value.clamp_max(80.0))
-        far = weight * self.similar_far * lift
-        drawn = weight[:, None] * torch.exp(self.alike + (rows.log_scale + value)[:, None])
+        lift = torch.exp(value.clamp_max(50.0))
+        # Far tokens whose share in the sum would be more than this hold no probability that float32 knows of.
+        far = weight * torch.exp((torch.log(self.similar_far) + value).clamp_max(80.0))
+        # Products have more digits than sums of logarithms, which are for what float32 cannot hold.
+        drawn = torch.where(value[:, None] < 50.0, of_columns(lift, rows) * self.masses * self.similar,
+                            torch.exp(self.alike + (rows.log_scale + value)[:, None]))  # fmt: skip
         wrong.mul_(of_columns(scale + weight - far, rows))
-        self.add_(wrong, of_columns(far, rows) * self.masses - drawn)
+        self.add_(wrong, of_columns(far, rows) * self.masses - weight[:, None] * drawn)
         sure = (rows.miss - self.unlike) * lift - rows.miss
         return weight * torch.where(value < 1.0, sure, rows.hit - torch.exp(value - rows.ce))
 
@@ -121,10 +123,10 @@ class NeighborGibbs(NearbyObjective):
         return super().measure(wrong)._replace(pulls=(self.pulled,))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        others = sums.pulls[0]
-        self.total = 1.0 + others.weight
-        self.others = others.weight / self.total
-        return rows.ce + others.ahead / self.total
+        weight, under = sums.pulls[0]
+        self.total = 1.0 + weight
+        self.others = weight / self.total
+        return rows.cross_entropy(Pull(self.others, under / self.total), 1.0 / self.total)
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value
@@ -158,13 +160,13 @@ class D2GPo(NearbyObjective):
         self.floor = 1 / (vocab + bumps.sum(dim=1))
         self.share = bumps * self.floor[:, None]
         near = self.pull(scores, self.share[:, 1:])
-        self.pulled = Pull(near.weight + self.floor * scores.shape[1], near.ahead - self.floor * scores.sum(dim=1))
+        self.pulled = Pull(near.weight + self.floor * scores.shape[1], near.under - self.floor * scores.sum(dim=1))
 
     def measure(self, wrong: Tensor) -> Sums:
         return super().measure(wrong)._replace(pulls=(self.pulled,))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        return rows.ce + sums.pulls[0].ahead
+        return rows.cross_entropy(sums.pulls[0], self.share[:, 0])
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value
