@@ -70,8 +70,9 @@ class SoftBlock:
         ids: [n, entries], or None.
         label: [n], the likeliest token of each row.
         at_label: [n], its probability.
-        own: what the label has beside that: nothing.
-        others: [n], that of all other tokens: a sum, since the difference from 1 would lose a sure teacher's digits.
+        others: [n], the probability of all other tokens: a sum, since the difference from 1 would lose a sure
+            teacher's digits.
+        own: what the label has beside its place in q: nothing.
     """
 
     own = None

@@ -39,17 +39,13 @@ class NearbyObjective(Objective):
         weights = torch.where(usable, weights, 0.0)
         return Pull(weights.sum(dim=1), -torch.where(usable, weights * logits, 0.0).sum(dim=1))
 
-    def mass(self, wrong: Tensor) -> Tensor:
-        """[n, k] probabilities of the neighbors that are here."""
-        return torch.where(self.here, wrong.gather(1, self.near), 0.0)
-
     def add_(self, wrong: Tensor, values: Tensor) -> None:
         """Add [n, k] to the columns of the neighbors."""
         wrong.scatter_add_(1, self.near, torch.where(self.here, values, 0.0))
 
     def measure(self, wrong: Tensor) -> Sums:
-        """The neighbors' mass comes first."""
-        self.masses = self.mass(wrong)
+        """The neighbors' mass, and first of all means."""
+        self.masses = torch.where(self.here, wrong.gather(1, self.near), 0.0)
         return Sums((self.masses.sum(dim=1),))
 
     def neighbor_mass(self, rows: Rows, sums: Sums) -> Tensor:
