@@ -1,16 +1,16 @@
 """What an objective is: three looks at a block of logits; and the two that need no costs."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.columns import Columns, LabelPlace, Rows, Sums
+from costbank.loss.columns import Columns, LabelPlace, Pull, Rows, Sums
 from costbank.loss.options import EMOOptions
 
-__all__ = ["Block", "Buffers", "Delta", "Objective", "of_columns"]
+__all__ = ["Block", "Buffers", "Delta", "Objective", "Softened", "of_columns", "softened"]
 
 
 class Buffers(Protocol):
@@ -72,3 +72,23 @@ class Delta(Objective):
 def of_columns(values: Tensor, rows: Rows) -> Tensor:
     """[n, 1] factors of the probabilities of the columns here, which sum to 1 over these alone."""
     return (values if rows.scale is None else values * rows.scale)[:, None]
+
+
+class Softened(NamedTuple):
+    """The cross-entropy to a label that shares with others: weights are 1 at the label, and a pull's beside it.
+
+    Attributes:
+        value: −Σ q_i log p_i, [n], of these weights divided by their total.
+        total: [n].
+        others: [n], 1 − q_t.
+    """
+
+    value: Tensor
+    total: Tensor
+    others: Tensor
+
+
+def softened(rows: Rows, pull: Pull) -> Softened:
+    total = 1.0 + pull.weight
+    others = pull.weight / total
+    return Softened(rows.cross_entropy(Pull(others, pull.under / total), 1.0 / total), total, others)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from costbank.loss.columns import LabelPlace, Pull, Rows, Sums
 from costbank.loss.costs import DenseCosts
-from costbank.loss.objectives.base import Block, Objective, of_columns
+from costbank.loss.objectives.base import Block, Objective, of_columns, softened
 from costbank.loss.soft import SoftBlock
 
 __all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SoftEMO"]
@@ -166,12 +166,10 @@ class DenseGibbs(Objective):
         return Sums(pulls=(self.pull,))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        weight, under = sums.pulls[0]
-        self.total = 1.0 + weight
-        self.others = weight / self.total
-        return rows.cross_entropy(Pull(self.others, under / self.total), 1.0 / self.total)
+        self.q = softened(rows, sums.pulls[0])
+        return self.q.value
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value
-        wrong.mul_(of_columns(scale + weight, rows)).sub_(self.soft.mul_((weight / self.total)[:, None]))
-        return weight * (self.others - rows.miss)
+        wrong.mul_(of_columns(scale + weight, rows)).sub_(self.soft.mul_((weight / self.q.total)[:, None]))
+        return weight * (self.q.others - rows.miss)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from costbank.errors import UsageError
 from costbank.loss.columns import LabelPlace, Pull, Rows, Sums
 from costbank.loss.costs import NeighborCosts
-from costbank.loss.objectives.base import Block, Objective, of_columns
+from costbank.loss.objectives.base import Block, Objective, of_columns, softened
 
 __all__ = ["D2GPo", "NeighborEMO", "NeighborGibbs", "NeighborLog"]
 
@@ -119,16 +119,14 @@ class NeighborGibbs(NearbyObjective):
         return super().measure(wrong)._replace(pulls=(self.pulled,))
 
     def value(self, rows: Rows, sums: Sums) -> Tensor:
-        weight, under = sums.pulls[0]
-        self.total = 1.0 + weight
-        self.others = weight / self.total
-        return rows.cross_entropy(Pull(self.others, under / self.total), 1.0 / self.total)
+        self.q = softened(rows, sums.pulls[0])
+        return self.q.value
 
     def gradient_(self, wrong: Tensor, rows: Rows, value: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
         del value
         wrong.mul_(of_columns(scale + weight, rows))
-        self.add_(wrong, -self.soft * (weight / self.total)[:, None])
-        return weight * (self.others - rows.miss)
+        self.add_(wrong, -self.soft * (weight / self.q.total)[:, None])
+        return weight * (self.q.others - rows.miss)
 
 
 class D2GPo(NearbyObjective):
