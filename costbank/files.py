@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterator
@@ -166,9 +167,10 @@ def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
     try:
         yield
     finally:
-        if parent.exists():
+        # Another process may remove it at any moment, or have done so.
+        with suppress(FileNotFoundError):
             _remove_abandoned(parent, prefix)
-            remove_if_empty(parent)
+        remove_if_empty(parent)
 
 
 def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
@@ -182,9 +184,17 @@ def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
             return directory
         except (FileNotFoundError, FileExistsError):
             # Another process that failed in this moment has just removed the directory that it had made.
-            if attempt == _MOST_ATTEMPTS - 1 or (parent.exists() and not parent.is_dir()):
+            if attempt == _MOST_ATTEMPTS - 1 or _is_no_directory(parent):
                 raise
     raise AssertionError
+
+
+def _is_no_directory(path: Path) -> bool:
+    """Whether it is there, and is none; asked once, since in between it may come or go."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def remove_if_empty(directory: Path) -> None:
@@ -205,10 +215,13 @@ def locked(directory: Path, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another holds it, and `wait` is false.
+        FileNotFoundError: it is not there, or who held it until now has removed it, or made another in its place.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if not os.path.samestat(os.fstat(descriptor), directory.stat()):
+            raise FileNotFoundError(errno.ENOENT, "another directory has taken its place", str(directory))
         yield
     finally:
         os.close(descriptor)

@@ -150,9 +150,8 @@ def _held(work: Path, progress: Progress) -> Iterator[None]:
                         progress.note("another process is counting the same; waiting for it")
                     told = True
                     holding.enter_context(locked(work))
-                if work.exists():
-                    held.push(holding.pop_all())
-                    break
+                held.push(holding.pop_all())
+                break
         yield
 
 
