@@ -27,7 +27,7 @@ class Tokens:
         weights: [tokens] or None; 0 where ignored, and 1 at most in size, so that gradients in float16 keep their
             digits.
         scale: what losses are to be multiplied by for that.
-        kept: [tokens], which are not ignored.
+        kept: [tokens], which are not ignored, nor have a weight of 0.
         index: the rows that are kept, where rows are left out; else None.
         denominator: what the sum of losses is divided by: a scalar.
         chunk_rows: rows in a block.
@@ -90,6 +90,7 @@ def lay_out(
         flat, kept = _labels(labels, width, options)
     scale = None
     if weights is not None:
+        kept = kept & (weights.reshape(-1) != 0)
         weights, scale = scaled(torch.where(kept, weights.reshape(-1), 0.0))
         denominator = weights.sum() * scale
     else:

@@ -75,13 +75,11 @@ class Rows(NamedTuple):
     def cross_entropy(self, pull: Pull, own: Tensor | float | None) -> Tensor:
         """−Σ q_i log p_i, [n].
 
-        q has the pull's weights, and at the label `own` beside what the pull gives it; its sum is 1. It is measured
-        from the label where that has most of the probability, and else from the largest logit, since the difference of
-        two large numbers would lose digits.
+        q has the pull's weights, and at the label `own` beside what the pull gives it; its sum is 1. All is measured
+        from the largest logit: where that is the label's, its cross-entropy is log Σ exp(z − top), with all digits.
         """
-        near = self.ce + (pull.weight * self.ahead + pull.under)
-        far = self.log_whole + (pull.under if own is None else pull.under - own * self.ahead)
-        return torch.where(self.miss < 0.5, near, far)
+        under = pull.under if own is None else pull.under - own * self.ahead
+        return torch.where(self.miss < 0.5, self.ce, self.log_whole) + under
 
 
 class LabelPlace(NamedTuple):

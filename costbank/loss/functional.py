@@ -72,7 +72,7 @@ def emo_loss(
         costs: of as many tokens as the logits have, on their device; None for objectives without costs.
         options: how the loss is put together.
         token_weights: [...], factors of the tokens' losses, without gradient; with `shift`, that of the label at the
-            same place. The mean is then over weights.
+            same place. The mean is then over weights, and a token of weight 0 is ignored, whatever its logits hold.
         step: of training, counted from 0, where `options.weight` follows a schedule.
         parts: also return what it is made of.
 
@@ -119,7 +119,7 @@ def logit_losses(
     tokens = lay_out(labels, logits.shape[:-1], vocab, options, token_weights, dtype, plan.costs, compact)
     plan = replace(plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
     losses, *columns = _RowLosses.apply(logits.reshape(-1, width), tokens, plan, dtype)
-    check_finite(losses, options, "logits or token weights hold NaN, inf, or no finite logit for a label")
+    check_finite(losses, options, "logits or token weights hold NaN or inf, or a row of logits nothing finite")
     if tokens.scale is not None:
         losses = losses * tokens.scale
     if options.reduction == "none":
@@ -151,9 +151,7 @@ class PartColumns:
 
     def put(self, rows: "slice | Tensor", loss: Tensor, parts: EMOParts | None, tokens: Tokens) -> None:
         kept = tokens.kept[rows]
-        weights = None if tokens.weights is None else tokens.weights[rows]
-        # A weight of 0 leaves a token out, even one whose loss is infinite.
-        weighted = loss if weights is None else torch.where(weights == 0, 0.0, loss * weights)
+        weighted = loss if tokens.weights is None else loss * tokens.weights[rows]
         self.losses[rows] = torch.where(kept, weighted, 0.0)
         for column, values in zip(self.parts, parts or (), strict=True):
             column[rows] = torch.where(kept, values, 0.0)

@@ -172,7 +172,7 @@ def _piece_loss(
         of_lse = 2 * options.z_loss * rows.lse * by_token if options.z_loss else None
         of_emd = emd_weight * by_token
         if weights is not None:
-            # A token that is left out may have an infinite loss, and with `emo1` an infinite weight.
+            # A token whose loss counts for nothing may have an infinite one, and with `emo1` an infinite weight.
             of_emd = torch.where(weights == 0, 0.0, of_emd)
         factors = _Factors(ce_weight * by_token, of_emd, of_lse)
         of_label = _wrong_gradient_(wrong, rows, value, factors, objective, beside)
@@ -240,13 +240,15 @@ def _mix(ce: Tensor, value: Tensor, rows: Rows, options: EMOOptions) -> tuple[Te
     weight = options.weight
     assert not isinstance(weight, Schedule), "options are taken at a step before they get here"
     if options.mixing == "fixed":
-        return ce + weight * value, one, weight * one
+        return (ce if weight == 0 else ce + weight * value), one, weight * one
     if options.mixing == "interpolate":
-        mixed = value if weight == 1 else (1 - weight) * ce + weight * value
+        # At either end the other may be infinite.
+        mixed = value if weight == 1 else ce if weight == 0 else (1 - weight) * ce + weight * value
         return mixed, (1 - weight) * one, weight * one
     if options.mixing == "emo2":
         ratio = value / (ce + _TINY)
-        return ratio * ce + value, ratio, one
+        # Where both are infinite, the ratio is 0.
+        return torch.where(ce == torch.inf, ce, ratio * ce) + value, ratio, one
     ratio = ce / (value + _TINY)
     if options.mixing == "emo1_clamped":
         ratio = ratio.clamp_max(_MOST_RATIO)

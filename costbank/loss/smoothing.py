@@ -13,11 +13,11 @@ class Smoothing:
     """The share of the target that each token of the vocabulary has, the label too beside its own.
 
     Attributes:
-        own: what the label has beside that.
+        own: what the label has beside that; None for nothing.
     """
 
     def __init__(self, amount: float, columns: Columns) -> None:
-        self.amount, self.own, self.share = amount, 1.0 - amount, amount / columns.vocab
+        self.amount, self.own, self.share = amount, (1.0 - amount) or None, amount / columns.vocab
 
     def pull(self, scores: Float[Tensor, "n columns"]) -> Pull:
         """Towards all tokens alike."""

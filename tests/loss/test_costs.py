@@ -85,6 +85,8 @@ def test_neighbors_that_narrow_logits_do_not_have_are_left_out(news_bank: Bank):
     assert costs.ids.shape[0] == 1_000
     assert costs.ids.max() < 1_000
     assert (costs.ids < 0).any()
+    assert ((costs.ids[:, :-1] >= 0) | (costs.ids[:, 1:] < 0)).all(), "a neighbor's place is its rank"
+    assert (costs.costs[:, :-1] <= costs.costs[:, 1:]).masked_select(costs.ids[:, 1:] >= 0).all()
     assert torch.isfinite(costs.costs).all()
 
 
@@ -122,11 +124,26 @@ def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: py
 
 
 def test_rows_by_hand_have_unit_length_or_none(costs: DenseCosts):
-    assert DenseCosts(costs.vectors.bfloat16()).vocab_size == 37
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        assert DenseCosts(costs.vectors.to(dtype)).vocab_size == costs.to(dtype=dtype).vocab_size == 37
+    barely = DenseCosts(1.0098 * functional.normalize(torch.randn(5, 3), dim=1))
+    assert barely.to(dtype=torch.bfloat16).vectors.dtype == torch.bfloat16
     for wrong, told in ((2 * costs.vectors, "token 0 has length 2"), (costs.vectors / torch.zeros(()), "length inf")):
         with pytest.raises(UsageError, match=told) as caught:
             DenseCosts(wrong)
         assert "normalize" in caught.value.hint
+
+
+@pytest.mark.parametrize("rows", [torch.ones(3), torch.ones(4, 4, 4) / 2, torch.eye(3, dtype=torch.int64)])
+def test_rows_by_hand_are_a_matrix(rows: torch.Tensor):
+    with pytest.raises(ShapeError, match="vectors are torch"):
+        DenseCosts(rows)
+
+
+def test_costs_are_of_a_floating_point_type(news_bank: Bank, costs: DenseCosts):
+    for refused in (lambda: news_bank.costs(dtype=torch.int64), lambda: costs.to(dtype=torch.int64)):
+        with pytest.raises(UsageError, match=r"costs in torch.int64"):
+            refused()
 
 
 def test_what_cannot_be_opened_is_refused(news_bank: Bank):

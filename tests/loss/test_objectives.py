@@ -184,15 +184,47 @@ def test_a_masked_label_is_infinitely_far(logits, of_form, objective: str, form:
     assert (emo_loss(masked, labels, of_form[form], options) == torch.inf).all()
 
 
-def test_a_token_of_no_weight_has_no_gradient_however_far_its_label(logits, costs):
-    for mixing in ("emo1", "emo1_clamped", "emo2"):
-        leaf = logits[:5].scatter(1, torch.zeros(5, 1, dtype=torch.long), -torch.inf).requires_grad_()
-        labels, weights = torch.arange(5), torch.tensor([0.0, 1, 1, 1, 1])
-        loss = emo_loss(leaf, labels, costs, EMOOptions(mixing=mixing), token_weights=weights)
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        assert torch.isfinite(loss)
-        assert torch.isfinite(gradient).all()
-        assert (gradient[0] == 0).all()
+@pytest.mark.parametrize("spoiled", [-torch.inf, torch.inf, torch.nan])
+@pytest.mark.parametrize(("options", "form"), EACH)
+def test_a_token_of_no_weight_is_ignored_whatever_it_holds(logits, of_form, options: EMOOptions, form: str, spoiled):
+    labels, weights = torch.arange(5), torch.tensor([0.0, 1, 2, 1, 1])
+    spoilt = logits[:5].clone()
+    spoilt[0, 0] = spoiled
+    leaf, rest = spoilt.requires_grad_(), logits[1:5].clone().requires_grad_()
+    loss = emo_loss(leaf, labels, of_form[form], options, token_weights=weights)
+    expected = emo_loss(rest, labels[1:], of_form[form], options, token_weights=weights[1:])
+    assert torch.allclose(loss, expected)
+    (gradient,), (right,) = torch.autograd.grad(loss, leaf), torch.autograd.grad(expected, rest)
+    assert torch.allclose(gradient[1:], right)
+    assert (gradient[0] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["dense", "neighbors"])
+@pytest.mark.parametrize("mixing", ["emo1", "emo1_clamped", "emo2"])
+def test_a_masked_label_is_infinitely_far_in_every_mixing(logits, of_form, form: str, mixing: str):
+    masked = logits[:20].scatter(1, torch.arange(20)[:, None], -torch.inf)
+    options = EMOOptions(mixing=mixing, reduction="none")
+    assert (emo_loss(masked, torch.arange(20), of_form[form], options) == torch.inf).all()
+
+
+def test_a_weight_of_nothing_takes_no_notice_of_an_infinite_distance(logits, neighbors):
+    labels = torch.arange(20)
+    masked = logits[:20].clone()
+    masked[:, 36] = -torch.inf
+    for mixing in ("fixed", "interpolate"):
+        options = EMOOptions(objective="d2gpo", mixing=mixing, weight=0.0)
+        leaf, plain = masked.clone().requires_grad_(), masked.clone().requires_grad_()
+        loss, expected = emo_loss(leaf, labels, neighbors, options), functional.cross_entropy(plain, labels)
+        assert torch.allclose(loss, expected)
+        (gradient,), (right,) = torch.autograd.grad(loss, leaf), torch.autograd.grad(expected, plain)
+        assert torch.allclose(gradient, right, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 1.0])
+def test_a_masked_label_is_infinitely_far_under_smoothing(logits, smoothing: float):
+    masked = logits[:20].scatter(1, torch.arange(20)[:, None], -torch.inf)
+    options = EMOOptions(objective="ce", label_smoothing=smoothing, reduction="none")
+    assert (emo_loss(masked, torch.arange(20), None, options) == torch.inf).all()
 
 
 @pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "gibbs", "kernel"])

@@ -1,14 +1,17 @@
 """What every form of costs has in common."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from typing import Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["UNNAMED", "Costs", "rounding", "same_pin"]
+from costbank.errors import UsageError
+
+__all__ = ["UNNAMED", "Costs", "check_type", "rounding", "same_pin"]
 
 # Costs that are from no bank.
 UNNAMED = "unnamed"
@@ -62,16 +65,32 @@ class Costs:
 
         A type of 16 bits makes products of rows fast on accelerators, and costs wrong by up to 8e-3 (bfloat16). The
         cost of a token to itself stays 0 in any type: it is never computed.
+
+        Raises:
+            UsageError: the type is no floating-point one.
         """
-        changed = {}
+        check_type(dtype)
+        # What was checked when it was made is not checked again.
+        moved = copy(self)
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, Tensor):
-                changed[entry.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-        return replace(self, **changed)
+                value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+                object.__setattr__(moved, entry.name, value)
+        return moved
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.bank}: {self.vocab_size:,} tokens, {self.error}>"
+
+
+def check_type(dtype: torch.dtype | None) -> None:
+    """Check that costs may be had in a type.
+
+    Raises:
+        UsageError: they may not.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise UsageError(f"costs in {dtype}", "take a floating-point type, such as torch.bfloat16")
 
 
 def rounding(values: Tensor, before: str = "") -> str:

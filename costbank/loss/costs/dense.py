@@ -21,17 +21,24 @@ class DenseCosts(Costs):
         vectors: [vocab, dim], floating point.
 
     Raises:
+        ShapeError: vectors are no floating-point tensor [vocab, dim].
         UsageError: vectors that are from no bank have a row of another length, or NaN.
     """
 
     vectors: Float[Tensor, "vocab dim"]
 
     def __post_init__(self) -> None:
-        if self.bank == UNNAMED and self.vectors.device.type != "meta":
+        rows = self.vectors
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or not rows.is_floating_point():
+            what = f"{rows.dtype} of shape {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+            raise ShapeError(f"vectors are {what}", "give a floating-point torch.Tensor [vocab, dim]")
+        if self.bank == UNNAMED and rows.device.type != "meta":
             self._check_rows()
 
     def _check_rows(self) -> None:
-        lengths = torch.linalg.vector_norm(self.vectors, dim=1, dtype=torch.float32)
+        lengths = torch.linalg.vector_norm(
+            self.vectors, dim=1, dtype=torch.promote_types(self.vectors.dtype, torch.float32)
+        )
         # As a type of 16 bits rounds them.
         wrong = ~((lengths - 1.0).abs() <= 1e-2) & (lengths != 0.0)
         if wrong.any():

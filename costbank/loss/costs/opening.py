@@ -5,7 +5,7 @@ import torch
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenizerError, UsageError
-from costbank.loss.costs.base import Costs
+from costbank.loss.costs.base import Costs, check_type
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
 from costbank.loss.costs.neighbors import NeighborCosts
 from costbank.vocab import Vocab
@@ -47,10 +47,12 @@ def open_costs(
         dtype: of the vectors, or of the neighbors' costs; see `Costs.to`. Not given: float32.
 
     Raises:
-        UsageError: the form is none of these, a setting is of another form, or the bank's table is too narrow for k.
+        UsageError: the form is none of these, a setting is of another form, the bank's table is too narrow for k, or
+            `dtype` is no floating-point type.
         ShapeError: `vocab_size`, `rank` or `k` is out of range.
         TokenizerError: the bank was made for another tokenizer.
     """
+    check_type(dtype)
     if form not in FORMS:
         raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
     for name, value, of in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
@@ -98,6 +100,9 @@ def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | Non
     # Where the logits are narrower, a neighbor may be a token that they do not have.
     gone = ids >= width
     ids[gone], costs[gone] = -1, np.inf
+    # Those that are left move up: a neighbor's place is its rank.
+    order = np.argsort(ids < 0, axis=1, kind="stable")
+    ids, costs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(costs, order, axis=1)
     if measure is None:
         measure = float(width) ** 2 * bank.dim <= _MEASURED_PRODUCTS
     return NeighborCosts.from_table(dense, torch.from_numpy(ids), torch.from_numpy(costs), measure)
