@@ -177,7 +177,12 @@ class _RowLosses(torch.autograd.Function):
         ctx.gradient = None
         assert gradient is not None
         # In float32: a gradient scaler's factor alone may be beyond what float16 holds.
-        return torch.mul(gradient, gradients[0][:, None], out=gradient), None, None, None
+        factors = gradients[0][:, None]
+        torch.mul(gradient, factors, out=gradient)
+        if ctx.run[1].options.reduction == "none":
+            # A token whose loss counts for nothing may have an infinite one.
+            gradient.masked_fill_(factors == 0, 0.0)
+        return gradient, None, None, None
 
 
 def _run(logits: Tensor, tokens: Tokens, plan: BlockPlan, dtype: torch.dtype) -> tuple[PartColumns, Tensor | None]:

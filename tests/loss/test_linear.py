@@ -358,3 +358,23 @@ def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_
         EMOLoss(costs, weight=0.5)
     with pytest.raises(UsageError, match="k is 3 and form 'dense'"):
         news_bank.costs(k=3)
+
+
+def test_a_loss_that_counts_for_nothing_has_no_gradient_though_it_be_infinite(costs):
+    """A factor of 0 comes with the backward pass alone; `emo1` weighs the cost of an infinite loss infinitely."""
+    g = torch.Generator().manual_seed(2)
+    hidden, weight, labels = torch.randn(3, 5, generator=g), torch.randn(37, 5, generator=g), torch.tensor([3, 5, 6])
+    bias = torch.zeros(37).index_fill(0, torch.tensor([3]), -torch.inf)
+    options = EMOOptions(mixing="emo1", reduction="none")
+    for of_logits in (False, True):
+        leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        if of_logits:
+            logits = (leaves[0] @ leaves[1].T + bias).detach().requires_grad_()
+            leaves, losses = [logits], emo_loss(logits, labels, costs, options)
+        else:
+            losses = linear_emo_loss(*leaves, labels, costs, options, bias=bias)
+        assert losses.isinf().tolist() == [True, False, False]
+        grads = torch.autograd.grad(losses[1:].sum(), leaves)
+        assert all(torch.isfinite(grad).all() for grad in grads)
+        assert (grads[0][0] == 0).all()
+        assert (grads[0][1] != 0).any()

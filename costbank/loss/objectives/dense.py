@@ -54,7 +54,7 @@ class SoftEMO(Objective):
         vectors, columns = self.costs.vectors.to(scores.dtype), self.block.columns
         mean = self.soft.mean_of(vectors)
         # The rows' own lengths say what the product of a token with itself makes of its cost, which is 0.
-        own = 1.0 - vectors.square().sum(dim=1)
+        own = 1.0 - torch.linalg.vector_norm(vectors, dim=1).square()
         paid = self.block.buffers.take("costs", len(scores))
         torch.mm(mean.neg(), vectors[columns.slice].T, out=paid).add_(1.0)
         self.soft.add_(paid, -self.soft.times(own, columns))
