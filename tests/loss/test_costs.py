@@ -108,6 +108,12 @@ def test_half_precision_vectors_leave_a_label_at_no_cost(costs: DenseCosts):
     assert half.bank == costs.bank
 
 
+def test_stated_errors_stay_bounds(costs: DenseCosts, neighbors: NeighborCosts):
+    assert LowRankCosts.project(costs, costs.vectors.shape[1]).largest_error >= 2**-23
+    assert torch.equal(neighbors.to(dtype=torch.bfloat16).deviation, neighbors.deviation)
+    assert neighbors.to("meta").deviation.device.type == "meta"
+
+
 def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("costbank.loss.costs.opening._BLOCK_ROWS", 300)
     asked, rows = [], Bank.vectors

@@ -115,7 +115,8 @@ class LowRankCosts(DenseCosts):
     so no cost is wrong by more than the product of the two longest r.
 
     Attributes:
-        largest_error: that product: no cost of two different tokens is further from the bank's.
+        largest_error: that product, and what float32 rounds of rows: no cost of two different tokens is further from
+            the bank's.
         mean_error: mean of |⟨r_i, r_t⟩| over sampled pairs.
     """
 
@@ -158,8 +159,9 @@ class LowRankCosts(DenseCosts):
         cut = chosen - chosen @ axes @ axes.T
         products = (cut @ cut.T).abs_().fill_diagonal_(0.0)
         mean = products.sum() / max(1, len(cut) * (len(cut) - 1))
-        largest = longest.prod() if len(longest) == 2 else 0.0
-        return cls(torch.cat(rows), float(largest), float(mean), bank=costs.bank)
+        largest = float(longest.prod()) if len(longest) == 2 else 0.0
+        # Each of two unit rows is off by half an epsilon of its length at most.
+        return cls(torch.cat(rows), largest + torch.finfo(torch.float32).eps, float(mean), bank=costs.bank)
 
     @property
     def form(self) -> str:

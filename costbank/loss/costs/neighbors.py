@@ -1,6 +1,7 @@
 """Costs of each token's nearest neighbors, and one mean cost for all others."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Integer
@@ -86,6 +87,12 @@ class NeighborCosts(Costs):
         far_costs = torch.cat(far)
         known_costs = torch.where(present, costs.float(), far_costs[:, None])
         return cls(ids.int(), known_costs, far_costs, torch.cat(deviation), measure, bank=dense.bank)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        moved = super().to(device, dtype)
+        # A bound that is rounded may be none.
+        object.__setattr__(moved, "deviation", self.deviation.to(device))
+        return moved
 
     @property
     def form(self) -> str:
