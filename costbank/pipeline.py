@@ -71,7 +71,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     near = plan_neighbors(vocab_size, dim, config.neighbors.k or 0, config.neighbors.method)
     config = config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"method": near.method})})
     if near.k and near.seconds > _TOLD_SECONDS:
-        progress.note(str(near))
+        progress.note(f"{near}; training with dense costs needs no table: --set neighbors.k=0 leaves it out")
     clock = _Clock()
     with BankWriter(config.store / config.bank_name) as writer:
         with clock.time("source"):

@@ -47,6 +47,8 @@ def _table_quality(neighbors: dict[str, Any]) -> str:
     if neighbors["exact"]:
         return f"{neighbors['k']} a token, exact"
     measured = f"recall@{neighbors['recall_at']} {neighbors['recall']:.4f} on {neighbors['sampled']:,} rows"
+    if tolerance := neighbors.get("recall_tolerance"):
+        measured += f", within {tolerance:g} of the exact costs"
     return f"{neighbors['k']} a token, {measured}"
 
 

@@ -82,7 +82,8 @@ class VectorFacts(_Facts):
 class NeighborFacts(_Facts):
     """The neighbor table: columns, and the share of true neighbors in it (1.0 where it is exact).
 
-    `recall` looks at the nearest `recall_at` of a token, `recall_of_all` at all columns, both on `sampled` rows.
+    `recall` looks at the nearest `recall_at` of a token, `recall_of_all` at all columns, both on `sampled` rows. A
+    neighbor counts as found where its cost is at most `recall_tolerance` above that of the last exact one.
     """
 
     k: int = Field(ge=0)
@@ -91,6 +92,7 @@ class NeighborFacts(_Facts):
     method: str = "exact"
     recall_at: int = 10
     recall_of_all: float = 1.0
+    recall_tolerance: float = Field(default=0.0, ge=0)
     sampled: int = 0
 
 

@@ -233,8 +233,10 @@ class NeighborsConfig(_Settings):
         "fewer dimensions (`reduced`); `auto` is exact up to 3e13 products",
     )
     min_recall: float = Field(
-        default=0.99, ge=0, le=1, description="recall@10 that a method other than `exact` must reach on a sample"
-    )
+        default=0.99, ge=0, le=1,
+        description="recall@10, costs within 1e-4 counted as found, that a method other than `exact` must reach on "
+        "a sample",
+    )  # fmt: skip
 
 
 class BuildConfig(_Settings):

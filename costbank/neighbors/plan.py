@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from costbank.neighbors.speed import float32_products_a_second, int8_products_a_second
 
-__all__ = ["METHODS", "NeighborPlan", "plan_neighbors"]
+__all__ = ["METHODS", "NeighborPlan", "plan_neighbors", "spoken"]
 
 METHODS = ("exact", "int8", "reduced")
 """`exact`: FAISS over all rows. `int8`: 8 bits an element, by torch. `reduced`: fewer dimensions, by FAISS."""
@@ -37,8 +37,8 @@ class NeighborPlan:
             "int8": "candidates from 8 bits an element, decided by exact costs",
             "reduced": "candidates from fewer dimensions, decided by exact costs",
         }
-        text = f"the neighbor table will take about {_spoken(self.seconds)}: {ways[self.method]}"
-        return text if self.method == "exact" else f"{text}; an exact one would take {_spoken(self.exact_seconds)}"
+        text = f"the neighbor table will take about {spoken(self.seconds)}: {ways[self.method]}"
+        return text if self.method == "exact" else f"{text}; an exact one would take {spoken(self.exact_seconds)}"
 
 
 def plan_neighbors(rows: int, dim: int, k: int, method: str = "auto") -> NeighborPlan:
@@ -66,7 +66,8 @@ def plan_neighbors(rows: int, dim: int, k: int, method: str = "auto") -> Neighbo
     return replace(plan, seconds=exact_seconds / 4) if method == "reduced" else plan
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A duration as a person says it: `45 s`, `16 min`, `2.5 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:,.0f} min" if seconds < 5_400 else f"{seconds / 3_600:,.1f} h"

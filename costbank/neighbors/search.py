@@ -1,5 +1,7 @@
 """Carrying out a plan: a table, and how much of the exact one is in it."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,10 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from costbank.neighbors.candidates import Int8Candidates, Proposer, ReducedCandidates
-from costbank.neighbors.plan import NeighborPlan
+from costbank.neighbors.plan import NeighborPlan, spoken
 from costbank.neighbors.table import NeighborTable, Rows, exact_nearest, exact_neighbors, rerank
 
-__all__ = ["FoundNeighbors", "find_neighbors"]
+__all__ = ["RECALL_TOLERANCE", "FoundNeighbors", "find_neighbors"]
+
+RECALL_TOLERANCE = 1e-4
+"""A neighbor counts as found where its cost is at most this much above the exact one. Untrained rows of a real head
+lie within such costs of each other by the thousand, and it makes no difference which of them a table holds."""
 
 _RECALL_AT = 10
 _SAMPLED_ROWS = 512
@@ -27,8 +33,10 @@ class FoundNeighbors:
         table: the neighbors.
         method: what made it; `exact` also where a coarser way fell short of the recall that was asked for.
         recall_at: how many neighbors of a token `recall` looks at, 10 or fewer.
-        recall: share of the exact nearest ones in the table, measured on `sampled` rows; 1 where it is exact.
+        recall: share of the neighbors in the table that are among the exact nearest, or cost at most `tolerance` more
+            than the last of these, measured on `sampled` rows; 1 where the table is exact.
         recall_of_all: the same over all k columns.
+        recall_tolerance: see `recall`; 0 where the table is exact.
         candidates: how many were decided by their costs for each row; 0 where the table is exact.
         sampled: rows that the recall was measured on.
     """
@@ -38,6 +46,7 @@ class FoundNeighbors:
     recall_at: int = _RECALL_AT
     recall: float = 1.0
     recall_of_all: float = 1.0
+    recall_tolerance: float = 0.0
     candidates: int = 0
     sampled: int = 0
 
@@ -52,8 +61,8 @@ def find_neighbors(
 ) -> FoundNeighbors:
     """The k nearest usable tokens of each usable token.
 
-    A coarser method is tried on a sample first, with more and more candidates until its recall suffices; where it
-    never does, the table is made exactly.
+    A coarser method is tried on a sample first, with more and more candidates until its recall suffices. Where it
+    never does, the table is made exactly; `note` is told first how long that will take, as the sample took.
 
     Args:
         rows: unit rows as they are stored.
@@ -69,7 +78,9 @@ def find_neighbors(
         return FoundNeighbors(exact_neighbors(rows, usable, plan.k, advance), recall_at=min(_RECALL_AT, plan.k))
     proposer = _PROPOSERS[plan.method](rows, row_ids)
     sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(row_ids))[:_SAMPLED_ROWS]
+    began = time.perf_counter()
     exact = exact_nearest(rows, row_ids, row_ids[sample], wanted)[1]
+    exact_seconds = (time.perf_counter() - began) * len(row_ids) / len(sample)
     at = min(_RECALL_AT, wanted)
     for spare in _SPARE:
         count = min(wanted + 1 + spare, len(row_ids))
@@ -77,12 +88,14 @@ def find_neighbors(
         recall, recall_of_all = _recall(found, exact, at), _recall(found, exact, wanted)
         if note:
             note(f"{plan.method}, {count} candidates: recall@{at} {recall:.4f}, recall@{wanted} {recall_of_all:.4f} "
-                 f"on {len(sample)} rows")  # fmt: skip
+                 f"within {RECALL_TOLERANCE:g} of the exact costs, on {len(sample)} rows")  # fmt: skip
         if recall >= least_recall:
             break
     else:
         if note:
-            note(f"recall@{at} stays below {least_recall}: the table is made exactly")
+            note(f"recall@{at} stays below {least_recall}: the table is made exactly, which will take about "
+                 f"{spoken(exact_seconds)}, as these rows took; to accept the recall instead, stop now and build "
+                 f"with --set neighbors.min_recall={math.floor(recall * 100) / 100:.2f}")  # fmt: skip
         del proposer
         return FoundNeighbors(exact_neighbors(rows, usable, plan.k, advance), recall_at=at)
     table = NeighborTable.empty(len(usable), plan.k)
@@ -93,7 +106,7 @@ def find_neighbors(
         table.ids[part, :wanted], table.costs[part, :wanted] = rerank(rows, part, near, wanted)
         if advance:
             advance(len(part))
-    return FoundNeighbors(table, plan.method, at, recall, recall_of_all, count, len(sample))
+    return FoundNeighbors(table, plan.method, at, recall, recall_of_all, RECALL_TOLERANCE, count, len(sample))
 
 
 def _proposed(proposer: Proposer, positions: np.ndarray, count: int) -> np.ndarray:
@@ -102,5 +115,5 @@ def _proposed(proposer: Proposer, positions: np.ndarray, count: int) -> np.ndarr
 
 
 def _recall(found: Float32[np.ndarray, "rows wanted"], exact: Float32[np.ndarray, "rows wanted"], at: int) -> float:
-    """By costs, so that equal ones count whichever of them was found."""
-    return float((found[:, :at] <= exact[:, at - 1 : at]).mean())
+    """By costs, so that equal ones count whichever of them was found, and those that all but agree."""
+    return float((found[:, :at] <= exact[:, at - 1 : at] + RECALL_TOLERANCE).mean())

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -175,6 +176,32 @@ def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_mo
     assert facts["combined"] == 0
     assert facts["held_out"] > 50
     assert "exact bytes in the donor" in moved.err
+
+
+def test_a_bank_for_training_has_no_table_and_answers_all_the_same(run, news_model: Path, tmp_path: Path):
+    build = ("build", "--source", "vocabulary", "--tokenizer", news_model, "--set", "vocabulary.dim=16")
+    store = ("--store", tmp_path / "store")
+    assert run(*build, "--name", "bare", "--for-training", *store).status == 0
+    assert run(*build, "--name", "with-table", "--set", "neighbors.k=7", *store).status == 0
+    shown = run("show", "bare", *store).out
+    assert "no table; computed from all rows on request" in shown
+    assert re.search(r"^index +none", shown, re.MULTILINE)
+    nearest = [json.loads(run("nearest", name, "▁the", "-k", "5", "--json", *store).out)["neighbors"]
+               for name in ("bare", "with-table")]  # fmt: skip
+    assert nearest[0] == nearest[1]
+    assert run("build", "--source", "vocabulary", "--tokenizer", news_model, "--for-training", "--set", "neighbors.k=0",
+               "--set", "vocabulary.dim=16", "--name", "bare", *store).status == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_bank_for_training_cannot_have_a_table(run, news_model: Path, tmp_path: Path, in_file: bool):
+    (tmp_path / "c.toml").write_text("[neighbors]\nk = 9\n" if in_file else "")
+    settings = ["--config", tmp_path / "c.toml"] if in_file else ["--set", "neighbors.k=9"]
+    result = run("build", "--source", "vocabulary", "--tokenizer", news_model, "--for-training", *settings,
+                 "--store", tmp_path / "store")  # fmt: skip
+    assert result.status == 2
+    assert "--for-training leaves out the neighbor table, and neighbors.k asks for one of 9" in result.err
+    assert not (tmp_path / "store").exists()
 
 
 def test_export_prints_what_it_made(run, news_bank: Bank, news_model: Path, tmp_path: Path):

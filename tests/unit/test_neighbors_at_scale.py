@@ -1,5 +1,8 @@
 """Tables whose candidates come from a coarser form of the rows."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ import costbank
 from costbank.config import BuildConfig, NeighborsConfig, VectorFileConfig
 from costbank.neighbors import build_index, exact_neighbors, find_neighbors, load_index, plan_neighbors, search_index
 from costbank.neighbors import index as index_module
+from costbank.neighbors.search import RECALL_TOLERANCE, _recall
 from costbank.transforms import normalize
 
 
@@ -45,6 +49,49 @@ def test_the_recall_is_that_against_the_exact_table(random: np.random.Generator)
     assert found.recall == pytest.approx((found.table.ids == exact.ids).mean(), abs=0.03)
 
 
+def _with_a_cluster(random: np.random.Generator, vocab: int = 2_000, clustered: int = 900) -> np.ndarray:
+    """A head whose last rows were never trained and all but agree: costs of about 6e-5 among them."""
+    rows = random.normal(size=(vocab, 64)).astype(np.float32)
+    rows[-clustered:] = random.normal(size=64) + 0.008 * random.normal(size=(clustered, 64))
+    return normalize(rows)[0]
+
+
+def test_neighbors_within_the_tolerance_count_as_found(random: np.random.Generator):
+    """8 bits cannot rank 900 rows of one direction, and it makes no difference which of them are in the table."""
+    rows, usable = _with_a_cluster(random), np.ones(2_000, bool)
+    found = find_neighbors(rows.__getitem__, usable, plan_neighbors(2_000, 64, 16, "int8"), 0.99)
+    assert (found.method, found.recall_tolerance) == ("int8", RECALL_TOLERANCE)
+    exact = exact_neighbors(rows.__getitem__, usable, 16)
+    assert (found.table.ids == exact.ids)[-900:].mean() < 0.9, "other ids are found than the exact ones"
+    assert (found.table.costs[:, :10] - exact.costs[:, 9:10] <= RECALL_TOLERANCE).mean() > 0.99
+    assert found.recall > 0.99
+    costs = np.maximum(0, 1 - np.einsum("rkd,rd->rk", rows[found.table.ids[:50]].astype("f8"), rows[:50].astype("f8")))
+    assert np.array_equal(found.table.costs[:50], costs.astype("f4")), "costs are those of the ids in the table"
+
+
+def test_a_neighbor_outside_the_tolerance_is_not_found():
+    exact = np.array([[0.1, 0.2]], np.float32)
+    assert _recall(np.array([[0.1, 0.20009]], np.float32), exact, 2) == 1
+    assert _recall(np.array([[0.1, 0.20011]], np.float32), exact, 2) == 0.5
+    assert _recall(np.array([[0.15, 0.2]], np.float32), exact, 2) == 1, "the last of the exact ones decides"
+    assert _recall(np.array([[0.1, 0.2]], np.float32), exact, 1) == 1
+
+
+def test_the_tolerance_is_in_the_bank_and_on_its_card(random: np.random.Generator, tmp_path):
+    rows = _with_a_cluster(random, 1_000, 400)
+    (tmp_path / "labels.txt").write_text("\n".join(f"label{i}" for i in range(len(rows))) + "\n")
+    np.save(tmp_path / "rows.npy", rows)
+    bank = costbank.build(
+        BuildConfig(
+            source="vectors", tokenizer=tmp_path / "labels.txt", store=tmp_path, name="b",
+            vector_file=VectorFileConfig(path=tmp_path / "rows.npy"), neighbors=NeighborsConfig(k=12, method="int8"),
+        )
+    )  # fmt: skip
+    facts = bank.manifest.neighbors
+    assert (facts.method, facts.exact, facts.recall_tolerance) == ("int8", False, 1e-4)
+    assert "within 0.0001 of the exact costs" in (bank.path / "README.md").read_text("utf-8")
+
+
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proposer that proposes the same tokens to everyone."""
@@ -62,6 +109,10 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(search._PROPOSERS, "int8", Blind)
 
 
+def _last_recall(notes: list[str]) -> float:
+    return float(re.findall(r"recall@8 ([0-9.]+)", "\n".join(notes[:-1]))[-1])
+
+
 @pytest.mark.usefixtures("blind")
 def test_candidates_that_fall_short_are_not_trusted(random: np.random.Generator):
     rows, usable = _rows(random)
@@ -69,8 +120,24 @@ def test_candidates_that_fall_short_are_not_trusted(random: np.random.Generator)
     found = find_neighbors(rows.__getitem__, usable, plan_neighbors(900, 96, 8, "int8"), 0.99, note=notes.append)
     assert found.method == "exact"
     assert np.array_equal(found.table.ids, exact_neighbors(rows.__getitem__, usable, 8).ids)
-    assert "made exactly" in notes[-1]
+    assert "made exactly, which will take about" in notes[-1]
+    assert f"--set neighbors.min_recall={math.floor(_last_recall(notes) * 100) / 100:.2f}" in notes[-1]
     assert len(notes) == 4, "more and more candidates are tried first"
+
+
+@pytest.mark.usefixtures("blind")
+def test_the_time_of_the_exact_table_is_told_before_it_is_made(random: np.random.Generator):
+    """A person who stops there has lost no more than the sample."""
+    rows, usable = _rows(random)
+    done: list[int] = []
+
+    def stop(text: str) -> None:
+        if "will take about" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_neighbors(rows.__getitem__, usable, plan_neighbors(900, 96, 8, "int8"), 0.99, done.append, stop)
+    assert not done
 
 
 @pytest.mark.usefixtures("blind")

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from costbank_cli.output import json_option, print_json, progress_for_people, store_option
+
+if TYPE_CHECKING:
+    from costbank.config import BuildConfig
 
 __all__ = ["command"]
 
@@ -58,6 +61,18 @@ def _refuse_foreign(options: Iterable[str], source: str) -> None:
             )
 
 
+def _without_table(config: "BuildConfig") -> "BuildConfig":
+    """The config with `neighbors.k` = 0, unless it names another k."""
+    from costbank.errors import UsageError
+
+    if config.neighbors.k:
+        raise UsageError(
+            f"--for-training leaves out the neighbor table, and neighbors.k asks for one of {config.neighbors.k}",
+            "give one of the two",
+        )
+    return config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"k": 0})})
+
+
 @click.command("build", cls=_ManyFiles)
 @click.option(
     "--source", help="Where vectors come from: word2vec, cooccurrence, lm-head, vocabulary, vectors, transfer."
@@ -80,6 +95,9 @@ def _refuse_foreign(options: Iterable[str], source: str) -> None:
 @click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
 @click.option("--donor", metavar="BANK", help="Bank of another tokenizer, for transfer.")
 @click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
+@click.option(
+    "--for-training", is_flag=True, help="Leave out the neighbor table and the index, which dense costs do not use."
+)
 @click.option("--name", help="The bank's name. [default: the tokenizer's or the model's name, and the source]")
 @store_option
 @click.option("--cache", type=click.Path(), help="Directory of encoded text. [default: $COSTBANK_CACHE]")
@@ -87,14 +105,19 @@ def _refuse_foreign(options: Iterable[str], source: str) -> None:
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings from a TOML file.")
 @json_option
 def command(
-    files: tuple[str, ...], assignments: tuple[str, ...], config: Path | None, as_json: bool, **given: Any
+    files: tuple[str, ...],
+    assignments: tuple[str, ...],
+    config: Path | None,
+    for_training: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Build a bank from a source of vectors.
 
     \b
     costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
     costbank build --source cooccurrence --corpus corpus/ --tokenizer my.model
-    costbank build --source lm-head --model path/to/model-folder --name my-model
+    costbank build --source lm-head --model path/to/model-folder --name my-model --for-training
     costbank build --source vocabulary --tokenizer tokenizer.json
     costbank build --source vectors --vectors glove.txt --tokenizer tokenizer.json
     costbank build --source transfer --donor my-bank --tokenizer other.json
@@ -112,6 +135,8 @@ def command(
     chosen = {path: value for name, value in options.items() for path in _SETTINGS.get(name, (name,))}
     asked = load_config(chosen, assignments, config)
     _refuse_foreign(options, asked.source)
+    if for_training:
+        asked = _without_table(asked)
     bank = build(asked, progress_for_people())
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "facts": bank.manifest.facts})

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from costbank_cli.output import facts_table, json_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from costbank.bank.manifest import NeighborFacts
 
 __all__ = ["command"]
 
@@ -24,7 +27,6 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"name": opened.name, "path": str(opened.path), **manifest.model_dump()})
         return
-    neighbors = manifest.neighbors
     facts: dict[str, object] = {
         "bank": f"{opened.name}@{opened.id}",
         "path": opened.path,
@@ -32,7 +34,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
         "vectors": f"{opened.size:,} × {opened.dim}, {manifest.vectors.dtype}",
         "tokens": ", ".join(f"{count:,} {name}" for name, count in manifest.status.items() if count),
         "tokenizer": f"{manifest.tokenizer.file} ({manifest.tokenizer.kind}), {manifest.tokenizer.fingerprint[:16]}…",
-        "neighbors": f"{neighbors.k} a token, {'exact' if neighbors.exact else f'recall {neighbors.recall:.4f}'}",
+        "neighbors": _neighbors(manifest.neighbors),
         "index": f"{manifest.index.kind}, {manifest.index.rows:,} rows",
         "size": f"{sum(file.size for file in manifest.files.values()) / 1e6:,.1f} MB",
         "created": f"{manifest.created} by costbank {manifest.costbank}, in {sum(manifest.seconds.values()):.1f} s",
@@ -43,6 +45,15 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     facts["settings"] = ", ".join(_settings(manifest.config))
     facts["libraries"] = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
     facts_table(facts)
+
+
+def _neighbors(facts: "NeighborFacts") -> str:
+    if not facts.k:
+        return "no table; computed from all rows on request"
+    if facts.exact:
+        return f"{facts.k} a token, exact"
+    within = f", within {facts.recall_tolerance:g} of the exact costs" if facts.recall_tolerance else ""
+    return f"{facts.k} a token, recall@{facts.recall_at} {facts.recall:.4f}{within}"
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
