@@ -81,7 +81,7 @@ def find_neighbors(
     began = time.perf_counter()
     exact = exact_nearest(rows, row_ids, row_ids[sample], wanted)[1]
     exact_seconds = (time.perf_counter() - began) * len(row_ids) / len(sample)
-    at = min(_RECALL_AT, wanted)
+    at, recall = min(_RECALL_AT, wanted), 0.0
     for spare in _SPARE:
         count = min(wanted + 1 + spare, len(row_ids))
         found = rerank(rows, row_ids[sample], row_ids[_proposed(proposer, sample, count)], wanted)[1]
