@@ -54,6 +54,11 @@ def _run(python: Path, *arguments: str, **variables: str) -> "subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("package", ["costbank", "costbank_service", "costbank_cli"])
+def test_type_checkers_read_the_annotations(wheel: Path, package: str):
+    assert f"{package}/py.typed" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path):
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"costbank", "costbank_service", "costbank_cli"}
