@@ -1,9 +1,14 @@
-"""HEAD wherever there is GET: the same answer without its body. FastAPI alone answers HEAD with 405."""
+"""What holds for every route: HEAD wherever there is GET, and paths that mean what was sent."""
+
+import re
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HeadMiddleware"]
+__all__ = ["HeadMiddleware", "PathMiddleware", "routed_path"]
+
+_ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
 class HeadMiddleware:
@@ -29,3 +34,36 @@ class HeadMiddleware:
             await send(message)
 
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_without_body)
+
+
+class PathMiddleware:
+    """Routes by the path as it was sent, where servers decode `%2F` to a slash and other bytes to U+FFFD."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("raw_path"):
+            scope = {**scope, "path": routed_path(scope["raw_path"])}
+        await self._app(scope, receive, send)
+
+
+def routed_path(raw_path: bytes) -> str:
+    """The path that routes are matched with.
+
+    Each segment is decoded separately. One that holds an encoded slash or bytes that are not UTF-8 stays encoded, so it
+    matches no name. One slash at the end is ignored. The absolute form (`GET http://host/path`) loses its origin.
+    """
+    path = _ORIGIN.sub(b"", raw_path, count=1) if not raw_path.startswith(b"/") else raw_path
+    path = path[:-1] if len(path) > 1 and path.endswith(b"/") else path
+    return "/".join(map(_segment, path.split(b"/"))) or "/"
+
+
+def _segment(raw: bytes) -> str:
+    decoded = unquote_to_bytes(raw)
+    if b"/" not in decoded:
+        try:
+            return decoded.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("ascii", "backslashreplace")

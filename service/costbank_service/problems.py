@@ -1,4 +1,8 @@
-"""Errors as RFC 9457 problems: `application/problem+json` with a stable `code` and a hint."""
+"""Errors as RFC 9457 problems: `application/problem+json` with a stable `code` and a hint.
+
+What the library raises may name paths of this machine. Only errors about what was asked for are answered in their own
+words; the others are logged, and answered in words that name none.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -11,9 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from costbank.errors import CostbankError
+from costbank.errors import BankNotFoundError, CorruptBankError, CostbankError, TokenNotFoundError, UsageError
 
-__all__ = ["Problem", "add_problem_handlers", "problem"]
+__all__ = ["PROBLEM_JSON", "Problem", "ServiceError", "StoreUnavailableError", "add_problem_handlers", "problem",
+           "problem_bytes", "problem_responses"]  # fmt: skip
+
+PROBLEM_JSON = "application/problem+json"
+_MOST_INSTANCE = 256
 
 logger = logging.getLogger("costbank.service")
 
@@ -21,22 +29,55 @@ logger = logging.getLogger("costbank.service")
 class Problem(BaseModel):
     """What went wrong, for programs (`code`) and for people (`detail`, `hint`)."""
 
-    type: str = Field(description="about:blank: the code says it all")
+    type: str = Field(default="about:blank", description="about:blank: `code` names the kind of error")
     title: str
     status: int
     detail: str
     code: str = Field(description="stable name of the kind of error")
     hint: str = Field(description="what to do about it")
-    instance: str = Field(description="the path that was asked for")
+    instance: str = Field(description="the path of the request; empty where the request could not be read")
+
+
+class ServiceError(CostbankError):
+    """An error of the service's own, whose words name nothing of the machine."""
+
+
+class StoreUnavailableError(ServiceError):
+    code = "store-unavailable"
+    title = "The store cannot be read"
+    http_status = 503
+
+
+_PUBLIC = (ServiceError, UsageError, BankNotFoundError, TokenNotFoundError)
+_DAMAGED = ("a file of this bank is damaged, incomplete or being replaced",
+            "the service's log names the file; `costbank verify` checks all of them")  # fmt: skip
+_UNREADABLE = ("the service could not read its store", "the service's log says why")
+_DESCRIPTIONS = {
+    400: "Malformed request", 401: "The key is missing or wrong", 404: "No such bank or token", 500: "A damaged bank",
+    503: "Busy, or the store cannot be read; `Retry-After` says in how many seconds to try again",
+}  # fmt: skip
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an OpenAPI operation: those that are named, and `default` for all others."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    named = {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+    return {**named, "default": {"description": "Any other error", "content": content}}
 
 
 def problem(
     request: Request, status: int, code: str, title: str, detail: str, hint: str = "", headers: Mapping[str, str] = {}
 ) -> Response:
-    body = Problem(
-        type="about:blank", title=title, status=status, detail=detail, code=code, hint=hint, instance=request.url.path
-    )
-    return Response(orjson.dumps(body.model_dump()), status, dict(headers), "application/problem+json")
+    raw = request.scope.get("raw_path") or request.scope["path"].encode("utf-8", "backslashreplace")
+    instance = raw[:_MOST_INSTANCE].decode("ascii", "backslashreplace")
+    body = Problem(title=title, status=status, detail=detail, code=code, hint=hint, instance=instance)
+    return Response(problem_bytes(body), status, dict(headers), PROBLEM_JSON)
+
+
+def problem_bytes(body: Problem) -> bytes:
+    """A problem as JSON; what is not valid Unicode in it is escaped."""
+    texts = {key: _unicode(value) if isinstance(value, str) else value for key, value in body.model_dump().items()}
+    return orjson.dumps(texts)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -44,11 +85,22 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(CostbankError, _costbank_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(Exception, _bug)
 
 
 async def _costbank_error(request: Request, error: Any) -> Response:
-    return problem(request, error.http_status, error.code, error.title, str(error), error.hint)
+    detail, hint = str(error.args[0]), error.hint
+    if not isinstance(error, _PUBLIC):
+        logger.error("%s: %s (%s)", request.url.path, detail, hint)
+        detail, hint = _DAMAGED if isinstance(error, CorruptBankError) else _UNREADABLE
+    headers = {"Retry-After": "1"} if error.http_status == 503 else {}
+    return problem(request, error.http_status, error.code, error.title, detail, hint, headers)
+
+
+async def _os_error(request: Request, error: Any) -> Response:
+    logger.error("%s: the store cannot be read", request.url.path, exc_info=error)
+    return await _costbank_error(request, StoreUnavailableError(*_UNREADABLE))
 
 
 async def _invalid_request(request: Request, error: Any) -> Response:
@@ -57,13 +109,20 @@ async def _invalid_request(request: Request, error: Any) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    phrase = HTTPStatus(error.status_code).phrase
-    code = phrase.lower().replace(" ", "-")
-    return problem(
-        request, error.status_code, code, phrase, str(error.detail), "see /openapi.json", error.headers or {}
-    )
+    status = HTTPStatus(error.status_code)
+    detail, hint = str(error.detail), "the routes are listed in /openapi.json"
+    if status == 404:
+        detail = "there is no such route"
+    elif status == 405:
+        detail, hint = f"{request.method} is not allowed here", "this service only reads: use GET or HEAD"
+    code = status.phrase.lower().replace(" ", "-")
+    return problem(request, status, code, status.phrase, detail, hint, error.headers or {})
 
 
 async def _bug(request: Request, error: Any) -> Response:
     logger.error("unexpected error for %s", request.url.path, exc_info=error)
     return problem(request, 500, "internal", "Internal error", "an unexpected error; it was logged", "report it")
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,6 +12,8 @@ __all__ = ["Registry"]
 
 _REFERENCE = re.compile(rf"{NAME_PATTERN}(@[0-9a-f]{{4,16}})?")
 _MOST_OPEN = 64
+_MOST_SHOWN = 80
+_MOST_NAMES = 20
 
 
 class Registry:
@@ -29,8 +31,19 @@ class Registry:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`.
         """
         if not _REFERENCE.fullmatch(reference):
-            raise BankNotFoundError(f"{reference!r} is no reference to a bank", "write a name, or name@idprefix")
-        return self.at(self.store.resolve_name(reference))
+            shown = reference[:_MOST_SHOWN]
+            raise BankNotFoundError(f"{shown!r} does not name a bank", "write a name, or name@ and 4 to 16 digits")
+        try:
+            return self.at(self.store.resolve_name(reference))
+        except BankNotFoundError:  # whose words name directories
+            raise BankNotFoundError(f"no bank is {reference}", self._names()) from None
+
+    def _names(self) -> str:
+        names = sorted({place.name for place in self.store.banks()})
+        if not names:
+            return "this service has no banks yet"
+        more = "; all of them: /v1/banks" if len(names) > _MOST_NAMES else ""
+        return f"there are: {', '.join(names[:_MOST_NAMES])}{more}"
 
     def at(self, path: Path) -> Bank:
         """The bank in a directory of the store."""

@@ -9,6 +9,7 @@ import uvicorn
 
 from costbank.errors import UsageError
 from costbank_service.app import create_app
+from costbank_service.protocol import ProblemProtocol
 from costbank_service.settings import Settings, check_exposure
 
 __all__ = ["run", "serving"]
@@ -52,8 +53,9 @@ def serving(settings: Settings) -> Iterator[str]:
 
 def _server(settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
-        create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=_SECONDS_TO_DRAIN
-    )
+        create_app(settings), http=ProblemProtocol, ws="none", log_level="warning", access_log=False,
+        timeout_graceful_shutdown=_SECONDS_TO_DRAIN,
+    )  # fmt: skip
     return uvicorn.Server(config)
 
 

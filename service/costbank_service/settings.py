@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from costbank.bank import default_store
@@ -27,6 +27,15 @@ class Settings(BaseSettings):
     )
     no_auth: bool = Field(default=False, description="listen beyond loopback without a key")
 
+    @field_validator("api_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key else ""
+        if text != text.strip(" \t") or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+            # HTTP drops spaces around a header's value and allows no control characters in it.
+            raise ValueError("a key with control characters, or with spaces around it, cannot be sent in a header")
+        return key
+
 
 def load_settings(**given: Any) -> Settings:
     """Settings from what is given, and from the environment for the rest.
@@ -37,9 +46,7 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = [
-            f"$COSTBANK_{str(e['loc'][0]).upper()}: {e['msg'][:1].lower()}{e['msg'][1:]}" for e in error.errors()
-        ]
+        problems = [f"$COSTBANK_{str(e['loc'][0]).upper()}: {_words(e['msg'])}" for e in error.errors()]
         raise UsageError("; ".join(problems), "set another value, or leave it unset for the default") from None
 
 
@@ -54,6 +61,11 @@ def check_exposure(settings: Settings) -> None:
             f"{settings.host} can be reached from other machines, and there is no key",
             "set $COSTBANK_API_KEY, or say --no-auth if anyone may read these banks",
         )
+
+
+def _words(message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{text[:1].lower()}{text[1:]}"
 
 
 def _is_loopback(host: str) -> bool:

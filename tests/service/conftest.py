@@ -7,6 +7,7 @@ from costbank_service import Settings, create_app
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
+from tests.service.banks import write_bank
 
 
 @pytest.fixture
@@ -23,3 +24,10 @@ def store(news_bank: Bank, tmp_path: Path) -> Path:
 def client(store: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(store=store, max_k=100)), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def byte_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    """A bank with a token for each byte, for the first two bytes of a character of three, and a word."""
+    tokens = [bytes([byte]) for byte in range(256)] + [b"\xe4\xbd", b" king", b"king", b"king"]
+    return write_bank(tmp_path_factory.mktemp("bytes") / "store" / "bytes", tokens)

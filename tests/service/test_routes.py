@@ -28,7 +28,9 @@ def test_it_lives_and_is_ready(client: TestClient):
 def test_without_a_store_it_lives_but_is_not_ready(tmp_path: Path):
     with TestClient(create_app(Settings(store=tmp_path / "missing"))) as client:
         assert client.get("/livez").status_code == 200
-        assert "missing" in _problem(client.get("/readyz"), 503, "store-unavailable")["detail"]
+        response = client.get("/readyz")
+        assert "does not exist" in _problem(response, 503, "store-unavailable")["detail"]
+        assert response.headers["retry-after"] == "1"
         assert client.get("/v1/banks").json() == []
 
 
@@ -103,7 +105,7 @@ def test_costs_are_printed_as_the_float32_that_they_are(client: TestClient):
 )
 def test_every_mistake_is_a_problem(client: TestClient, url: str, status: int, code: str):
     body = _problem(client.get(url), status, code)
-    assert body["instance"] == url.split("?")[0].replace("%20", " ")
+    assert body["instance"] == url.split("?")[0]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,8 @@ def test_every_mistake_is_a_problem(client: TestClient, url: str, status: int, c
 def test_a_path_is_no_reference(client: TestClient, news_bank: Bank, ref: str):
     ref = ref.format(path=str(news_bank.path).replace("/", "%2f"), id=news_bank.id)
     for url in (f"/v1/banks/{ref}", f"/v1/banks/{ref}/nearest?token_id=5"):
-        assert client.get(url).status_code in (200, 404) if ref == "." else client.get(url).status_code == 404
+        # The client itself drops "/.", so that this asks for the list, or for a bank called "nearest".
+        assert client.get(url).status_code in ((200, 400) if ref == "." else (404,))
 
 
 def test_methods_are_get_and_head(client: TestClient):

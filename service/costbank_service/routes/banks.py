@@ -3,29 +3,36 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
-from costbank.errors import CostbankError, UsageError
-from costbank_service.dependencies import authorize, registry_of, settings_of
-from costbank_service.problems import Problem
+from costbank.bank import Bank
+from costbank.errors import CostbankError, TokenNotFoundError, UsageError
+from costbank_service.dependencies import registry_of, settings_of
+from costbank_service.problems import problem_responses
+from costbank_service.query import QueryParameter, query_reader
 from costbank_service.registry import Registry
 from costbank_service.schemas import BankDetails, BankSummary, NearestAnswer
 from costbank_service.settings import Settings
 
 __all__ = ["router"]
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"content": {"application/problem+json": {"schema": Problem.model_json_schema()}}, "description": text}
-    for status, text in ((400, "Malformed request"), (401, "No key"), (404, "No such bank or token"))
-}
+_MOST_TOKEN_BYTES = 64
 
-router = APIRouter(prefix="/v1/banks", tags=["banks"], dependencies=[Depends(authorize)], responses=_PROBLEMS)
+NEAREST = (
+    QueryParameter("token", "string", "text, piece:ing, id:123 or hex:e4bda0; its bytes need not be UTF-8"),
+    QueryParameter("token_id", "integer", "the token's id, instead of token", minimum=0),
+    QueryParameter("k", "integer", "how many neighbors", default=10, minimum=1),
+)
+
+router = APIRouter(prefix="/v1/banks", tags=["banks"], responses=problem_responses(400))
 
 OpenRegistry = Annotated[Registry, Depends(registry_of)]
+NoQuery = Depends(query_reader(()))
 
 
-@router.get("", response_model=list[BankSummary])
+@router.get("", response_model=list[BankSummary], dependencies=[NoQuery])
 def list_banks(registry: OpenRegistry) -> Response:
     """Every bank of the store; a damaged one is listed with its problem."""
     listed = []
@@ -42,29 +49,32 @@ def list_banks(registry: OpenRegistry) -> Response:
     return _json(listed)
 
 
-@router.get("/{ref}", response_model=BankDetails)
+@router.get("/{ref}", response_model=BankDetails, dependencies=[NoQuery], responses=problem_responses(404, 500))
 def show_bank(ref: str, registry: OpenRegistry) -> Response:
     """What a bank holds and where it came from. A name means its latest bank, and the answer has the id."""
     bank = registry.bank(ref)
     return _json({"name": bank.name, **bank.manifest.model_dump(include=set(BankDetails.model_fields))})
 
 
-@router.get("/{ref}/nearest", response_model=NearestAnswer)
+@router.get(
+    "/{ref}/nearest", response_model=NearestAnswer, responses=problem_responses(404, 500),
+    openapi_extra={"parameters": [parameter.openapi() for parameter in NEAREST]},
+)  # fmt: skip
 def nearest(
     ref: str,
     registry: OpenRegistry,
     settings: Annotated[Settings, Depends(settings_of)],
-    token: Annotated[str | None, Query(description="text, id:123 or hex:e4bda0", min_length=1)] = None,
-    token_id: Annotated[int | None, Query(description="instead of token")] = None,
-    k: Annotated[int, Query(description="how many")] = 10,
+    query: Annotated[dict[str, Any], Depends(query_reader(NEAREST))],
 ) -> Response:
     """The k tokens of least cost to a token, by ascending cost."""
-    bank = registry.bank(ref)
+    token, token_id, k = query["token"], query["token_id"], query["k"]
     if (token is None) == (token_id is None):
-        raise UsageError("one of token and token_id is needed", "ask for ?token=king, or for ?token_id=123")
-    if k > settings.max_k:
-        raise UsageError(f"k is {k}, and this service gives {settings.max_k} at most", f"ask for {settings.max_k}")
-    found = bank.vocab.find(token) if token is not None else bank.vocab.check(token_id or 0)
+        wrong = "neither token nor token_id is given" if token is None else "both token and token_id are given"
+        raise UsageError(wrong, "ask for ?token=king, or for ?token_id=123")
+    if not 1 <= k <= settings.max_k:
+        raise UsageError(f"k is {k}, and this service gives 1 to {settings.max_k:,} neighbors", "give such a k")
+    bank = registry.bank(ref)
+    found = _find(bank, token) if token is not None else bank.vocab.check(token_id)
     neighbors = bank.nearest(found, k)
     count = int(bank.vocab.counts[found])
     about = {
@@ -76,6 +86,14 @@ def nearest(
     return _json(
         {"bank": bank.name, "id": bank.id, "token": about, "neighbors": [asdict(neighbor) for neighbor in neighbors]}
     )
+
+
+def _find(bank: Bank, token: str) -> int:
+    """The id of a token; of one that is far longer than every token nothing is searched, nor echoed."""
+    size, longest = len(token.encode("utf-8", "surrogateescape")), int(np.diff(bank.vocab.offsets).max())
+    if size > _MOST_TOKEN_BYTES + 2 * longest:  # hex: takes two letters a byte
+        raise TokenNotFoundError(f"no token has {size:,} bytes; the longest has {longest}", "give a shorter token")
+    return bank.vocab.find(token)
 
 
 def _json(document: Any) -> Response:

@@ -5,20 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from costbank.errors import StorageError
 from costbank_service.dependencies import registry_of
+from costbank_service.problems import StoreUnavailableError, problem_responses
 from costbank_service.registry import Registry
 from costbank_service.schemas import Health
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["health"])
-
-
-class StoreUnavailableError(StorageError):
-    code = "store-unavailable"
-    title = "The store cannot be read"
-    http_status = 503
+router = APIRouter(tags=["health"], responses=problem_responses())
 
 
 @router.get("/livez")
@@ -27,9 +21,9 @@ async def livez() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=problem_responses(503))
 def readyz(registry: Annotated[Registry, Depends(registry_of)]) -> Health:
     """The store can be read; 503 while it cannot."""
     if not os.access(registry.store.root, os.R_OK | os.X_OK):
-        raise StoreUnavailableError(f"the store {registry.store.root} cannot be read", "make it, or mend its rights")
+        raise StoreUnavailableError("the store does not exist or cannot be read", "make it, or correct its permissions")
     return Health(status="ok")

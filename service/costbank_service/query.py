@@ -1,0 +1,104 @@
+"""Query strings, read as the bytes that were sent.
+
+FastAPI decodes a query leniently: bytes that are not UTF-8 become U+FFFD, the last of two equal names wins, and names
+that no route knows are ignored. Here bytes stay what they are (as surrogates, which `Vocab.find` reads back as bytes),
+and everything else is refused in words.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+
+from costbank.errors import UsageError
+
+__all__ = ["QueryParameter", "parse_query", "query_reader", "readable"]
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
+_INTEGER = re.compile(rb"-?[0-9]+")
+_MOST_DIGITS = 18
+_MOST_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class QueryParameter:
+    """One parameter of a route: text (with `surrogateescape` for bytes that are not UTF-8) or an integer."""
+
+    name: str
+    kind: Literal["string", "integer"]
+    description: str
+    default: int | None = None
+    minimum: int | None = None
+
+    def openapi(self) -> dict[str, Any]:
+        """The parameter object of an OpenAPI operation."""
+        schema: dict[str, Any] = {"type": self.kind, "title": self.name}
+        schema |= {"minLength": 1} if self.kind == "string" else {}
+        schema |= {"minimum": self.minimum} if self.minimum is not None else {}
+        schema |= {"default": self.default} if self.default is not None else {}
+        return {
+            "name": self.name, "in": "query", "required": False, "schema": schema, "description": self.description,
+        }  # fmt: skip
+
+    def read(self, value: bytes) -> str | int:
+        if not value:
+            raise UsageError(f"{self.name} is empty", f"give {self.name} a value, or leave it out")
+        if self.kind == "string":
+            return value.decode("utf-8", "surrogateescape")
+        if not _INTEGER.fullmatch(value):
+            raise UsageError(f"{self.name} is {readable(value)!r}, not a whole number", f"write it as {self.name}=10")
+        if len(value.lstrip(b"-0")) > _MOST_DIGITS:
+            raise UsageError(f"{self.name} has {len(value):,} digits", "give a smaller number")
+        return int(value)
+
+
+def query_reader(parameters: Sequence[QueryParameter]) -> Callable[[Request], dict[str, Any]]:
+    """A dependency that gives a route its parameters by name: all of them, None where one is absent."""
+
+    def read(request: Request) -> dict[str, Any]:
+        return parse_query(request.scope.get("query_string", b""), parameters)
+
+    return read
+
+
+def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str, Any]:
+    """The parameters of a query string (`application/x-www-form-urlencoded`: `+` is a space).
+
+    Raises:
+        UsageError: a name is unknown or given twice, a value does not fit, or a `%` begins no escape.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    values: dict[str, Any] = {name: parameter.default for name, parameter in known.items()}
+    given: set[str] = set()
+    for pair in filter(None, query.split(b"&")):
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = readable(_decoded(raw_name))
+        if name not in known:
+            raise UsageError(f"unknown query parameter {name!r}", _known_names(name, list(known)))
+        if name in given:
+            raise UsageError(f"{name} is given more than once", f"give {name} once")
+        given.add(name)
+        values[name] = known[name].read(_decoded(raw_value))
+    return values
+
+
+def readable(data: bytes) -> str:
+    """Bytes for an error message: text where they are UTF-8, else escaped as `\\xe4`; cut where they are long."""
+    shown = data[:_MOST_SHOWN].decode("utf-8", "backslashreplace")
+    return shown if len(data) <= _MOST_SHOWN else f"{shown}…"
+
+
+def _decoded(data: bytes) -> bytes:
+    if bad := _BAD_ESCAPE.search(data):
+        raise UsageError(f"{readable(bad.group())!r} is not a percent-encoded byte", "write a percent sign as %25")
+    return unquote_to_bytes(data.replace(b"+", b" "))
+
+
+def _known_names(name: str, known: list[str]) -> str:
+    if close := get_close_matches(name.lower(), known, 1):
+        return f"did you mean {close[0]}?"
+    return f"this route takes: {', '.join(known)}" if known else "this route takes no query parameters"

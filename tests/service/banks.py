@@ -1,0 +1,37 @@
+"""Small banks that the tests of the service write themselves."""
+
+from pathlib import Path
+
+import numpy as np
+
+from costbank.bank import Bank, BankWriter
+from costbank.neighbors import build_index, exact_neighbors
+from costbank.transforms import normalize
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["write_bank"]
+
+
+def write_bank(
+    directory: Path, tokens: list[bytes], dim: int = 8, k: int = 4, index: bool = True, seed: int = 0
+) -> Bank:
+    """A bank of random unit rows, with an exact table and, where asked for, a flat index."""
+    rows = normalize(np.random.default_rng(seed).standard_normal((len(tokens), dim), np.float32))[0]
+    vocab = Vocab.from_tokens(tokens, [TokenStatus.OK] * len(tokens))
+    usable = np.ones(len(tokens), bool)
+    with BankWriter(directory) as writer:
+        writer.write_vectors(rows.shape, "F32", [rows])
+        writer.write_tokens(vocab)
+        writer.write_neighbors(exact_neighbors(rows.__getitem__, usable, k))
+        kind = "none"
+        if index:
+            kind, made = build_index(rows.__getitem__, usable)
+            writer.write_index(made)
+        facts = {
+            "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {"seed": seed},
+            "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),
+            "tokenizer": {"kind": "none", "file": "none", "sha256": "", "fingerprint": vocab.fingerprint},
+            "vectors": {"vocab": len(tokens), "dim": dim, "dtype": "F32"},
+            "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": len(tokens)},
+        }  # fmt: skip
+        return Bank(writer.publish(facts, lambda manifest: f"random bank {manifest['id']}\n"))
