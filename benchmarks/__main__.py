@@ -9,6 +9,7 @@ BENCHMARKS = (
     "word2vec_build",
     "lm_head",
     "lm_head_table",
+    "gguf_open",
     "dtypes",
     "transfer",
     "long_lines",

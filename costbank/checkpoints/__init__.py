@@ -130,7 +130,7 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
 
 def _open_gguf(path: Path) -> Checkpoint:
     model = GGUFFile.open(path)
-    return Checkpoint(path, {name: file for name, (file, _) in model.tensors.items()}, model.matrix)
+    return Checkpoint(path, {name: header.path for name, (header, _) in model.tensors.items()}, model.matrix)
 
 
 def _missing(files: list[Path]) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-__all__ = ["Checkpoint", "Matrix", "joined_rows", "same_bytes"]
+from costbank.errors import CheckpointError
+
+__all__ = ["Checkpoint", "Matrix", "joined_rows", "read_bytes", "same_bytes"]
 
 _COMPARED_ROWS = 4_096
 
@@ -55,6 +57,24 @@ class Checkpoint:
     matrix: Callable[[str], Matrix]
     config: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+
+
+def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndarray, "bytes"]:
+    """`count` bytes of a file from `begin` on.
+
+    Raises:
+        CheckpointError: the file ends before; `tensor` names what is being read.
+    """
+    raw = np.empty(count, np.uint8)
+    with path.open("rb", buffering=0) as file:
+        file.seek(begin)
+        view, taken = raw.data, 0
+        while taken < count:
+            got = file.readinto(view[taken:])
+            if not got:
+                raise CheckpointError(f"{path} ends within the tensor {tensor!r}", "download or copy this file again")
+            taken += got
+    return raw
 
 
 def joined_rows(parts: list[Matrix]) -> Matrix:

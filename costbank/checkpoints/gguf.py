@@ -1,83 +1,117 @@
-"""Matrices and tokens in GGUF files, quantised or not, whole or split."""
+"""Matrices and metadata in GGUF files, quantised or not, whole or split. The library gguf dequantises."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix
+from costbank.checkpoints.base import Matrix, read_bytes
+from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.checkpoints.gguf_header import GGUFArray, GGUFHeader, GGUFTensor, read_gguf_header
 from costbank.errors import CheckpointError, require
 
 __all__ = ["GGUFFile", "is_gguf", "split_series"]
 
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_PLAIN = ("F32", "F16", "BF16", "F64")
+_AGAIN = "download or copy this file again"
 
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """One or more GGUF files of one model: its tensors by name, and the metadata of the first file."""
+    """One or more GGUF files of one model.
 
-    files: tuple[Path, ...]
-    tensors: dict[str, tuple[Path, Any]]
-    fields: Any
+    Attributes:
+        headers: of every file, in order.
+        tensors: the header that each tensor stands in, and its place, by name.
+    """
+
+    headers: tuple[GGUFHeader, ...]
+    tensors: Mapping[str, tuple[GGUFHeader, GGUFTensor]]
 
     @classmethod
     def open(cls, path: Path) -> "GGUFFile":
-        """Open a file, or the series that a split file belongs to.
+        """Read the header of a file, or of the series that a split file belongs to.
 
         Raises:
-            CheckpointError: a file is cut short, missing from its series, or no GGUF file.
+            CheckpointError: a file is cut short, missing from its series, or not GGUF.
             MissingExtraError: gguf is not installed.
         """
-        gguf = require("gguf", "build")
-        files = split_series(path)
-        tensors, fields = {}, None
-        for file in files:
-            try:
-                reader = gguf.GGUFReader(file)
-            except Exception as error:  # the reader runs into whatever a broken file leads it to
-                raise CheckpointError(
-                    f"{file} is cut short or no GGUF file: {str(error)[:160] or type(error).__name__}",
-                    "download or copy this file again",
-                ) from None
-            fields = fields if fields is not None else reader.fields
-            tensors |= {tensor.name: (file, tensor) for tensor in reader.tensors}
-        return cls(files, tensors, fields)
+        sizes = _block_sizes()
+        headers = tuple(read_gguf_header(file) for file in split_series(path))
+        tensors: dict[str, tuple[GGUFHeader, GGUFTensor]] = {}
+        for header in headers:
+            for name, tensor in header.tensors.items():
+                if name in tensors:
+                    raise CheckpointError(
+                        f"tensor {name!r} is in {tensors[name][0].path.name} and in {header.path.name}",
+                        "the files do not belong together",
+                    )
+                # How long a tensor of an unknown type is cannot be known, and does not matter unless it is read.
+                if tensor.kind in sizes and tensor.begin + _stored_bytes(tensor, *sizes[tensor.kind]) > header.size:
+                    raise CheckpointError(f"{header.path} is cut short: it ends within the tensor {name!r}", _AGAIN)
+                tensors[name] = header, tensor
+        return cls(headers, tensors)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The first file's metadata: numbers, booleans, strings as bytes, arrays by their place."""
+        return self.headers[0].metadata
 
     def value(self, key: str) -> Any:
-        """A metadata value, None where there is none."""
-        return self.fields[key].contents() if key in self.fields else None
+        """A number, a boolean or a string by its key; None where there is none.
+
+        Raises:
+            CheckpointError: the value is an array.
+        """
+        value = self.metadata.get(key)
+        if isinstance(value, GGUFArray):
+            raise CheckpointError(f"{self.headers[0].path}: {key} is an array", _AGAIN)
+        return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+    def strings(self, key: str) -> list[bytes] | None:
+        """An array of strings as bytes; None where there is none. Raises `CheckpointError` for other values."""
+        return self.headers[0].strings(key)
+
+    def numbers(self, key: str) -> np.ndarray | None:
+        """An array of numbers; None where there is none. Raises `CheckpointError` for other values."""
+        return self.headers[0].numbers(key)
+
+    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """The element type and the shape of a tensor."""
+        tensor = self.tensors[name][1]
+        return _type_name(tensor.kind), tensor.shape
 
     def matrix(self, name: str) -> Matrix:
         """One matrix.
 
         Raises:
-            CheckpointError: it is no matrix, or its quantisation is unknown.
+            CheckpointError: it is not a matrix, or its type is unknown or cannot be dequantised.
         """
-        gguf = require("gguf", "build")
-        file, tensor = self.tensors[name]
-        if len(tensor.shape) != 2 or not tensor.n_elements:
+        header, tensor = self.tensors[name]
+        kind, where = _type_name(tensor.kind), f"tensor {name!r} in {header.path}"
+        if len(tensor.shape) != 2 or not prod(tensor.shape):
+            raise CheckpointError(f"{where} has the shape {list(tensor.shape)}", "a row for each token is needed")
+        if tensor.kind not in (sizes := _block_sizes()):
             raise CheckpointError(
-                f"tensor {name!r} in {file} has the shape {tensor.shape.tolist()}", "a row for each token is needed"
+                f"{where} is of the type {tensor.kind}, which this gguf library does not know",
+                "upgrade gguf, or convert the model to another type",
             )
-        dim, rows = map(int, tensor.shape)
-        kind = tensor.tensor_type
-        data = tensor.data.reshape(rows, -1)
+        (rows, dim), (block, block_bytes) = tensor.shape, sizes[tensor.kind]
+        if dim % block:
+            raise CheckpointError(f"{where} has rows of {dim:,} elements, which {kind} cannot store", _AGAIN)
+        row_bytes = dim // block * block_bytes
 
-        def decode(raw: np.ndarray) -> np.ndarray:
-            stored = raw.reshape(-1, data.shape[1] * data.itemsize)
-            try:
-                return np.asarray(gguf.quants.dequantize(stored.view(data.dtype), kind), np.float32).reshape(-1, dim)
-            except NotImplementedError:
-                raise CheckpointError(
-                    f"tensor {name!r} in {file} is quantised as {kind.name}, which this gguf library cannot read",
-                    "upgrade gguf, or convert the model to another type",
-                ) from None
+        def read(start: int, stop: int) -> np.ndarray:
+            return read_bytes(header.path, tensor.begin + start * row_bytes, (stop - start) * row_bytes, name)
 
-        decode(data[:1].view(np.uint8).reshape(-1))
-        return Matrix(name, file, kind.name, (rows, dim), lambda i, j: data[i:j].view(np.uint8).reshape(-1), decode)
+        decode = _decoder(tensor.kind, dim, row_bytes, header.big_endian, where)
+        decode(read(0, 1))
+        return Matrix(name, header.path, kind, (rows, dim), read, decode)
 
 
 def is_gguf(path: Path) -> bool:
@@ -100,3 +134,47 @@ def split_series(path: Path) -> tuple[Path, ...]:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing; {path.name} is one part of a split model", "put all parts there")
     return series
+
+
+def _block_sizes() -> Mapping[int, tuple[int, int]]:
+    """Elements and bytes of a block by ggml's code of the type."""
+    return require("gguf", "build").GGML_QUANT_SIZES
+
+
+def _stored_bytes(tensor: GGUFTensor, block: int, block_bytes: int) -> int:
+    return prod(tensor.shape) // block * block_bytes
+
+
+def _type_name(kind: int) -> str:
+    """A type by its name, or by its code where the library does not know it."""
+    try:
+        return require("gguf", "build").GGMLQuantizationType(kind).name
+    except ValueError:
+        return f"type {kind}"
+
+
+def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) -> Callable[[np.ndarray], np.ndarray]:
+    gguf = require("gguf", "build")
+    type_name = _type_name(kind)
+    if type_name in _PLAIN:
+        decode, width = decoder(type_name, dim), DECODED[type_name][0]
+        if not big_endian:
+            return decode
+        return lambda raw: decode(np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1))
+    if big_endian:
+        raise CheckpointError(
+            f"{where} is quantised as {type_name} with the most significant byte first, which cannot be read",
+            "convert the file first: gguf-convert-endian FILE little",
+        )
+
+    def dequantise(raw: np.ndarray) -> np.ndarray:
+        try:
+            rows = gguf.quants.dequantize(raw.reshape(-1, row_bytes), gguf.GGMLQuantizationType(kind))
+        except NotImplementedError:
+            raise CheckpointError(
+                f"{where} is of the type {type_name}, which this gguf library cannot dequantise",
+                "upgrade gguf, or convert the model to another type",
+            ) from None
+        return np.asarray(rows, np.float32).reshape(-1, dim)
+
+    return dequantise

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix
+from costbank.checkpoints.base import Matrix, read_bytes
 from costbank.checkpoints.dtypes import DECODED, decoder
 from costbank.errors import CheckpointError
 from costbank.tensorfile import read_header
@@ -48,16 +48,7 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
     row_bytes = dim * DECODED[entry.dtype][0]
 
     def read(start: int, stop: int) -> np.ndarray:
-        raw = np.empty((stop - start) * row_bytes, np.uint8)
-        with path.open("rb", buffering=0) as file:
-            file.seek(header.start + entry.begin + start * row_bytes)
-            view, taken = raw.data, 0
-            while taken < len(raw):
-                count = file.readinto(view[taken:])
-                if not count:
-                    raise CheckpointError(f"{path} ends inside of tensor {name!r}", _DAMAGED)
-                taken += count
-        return raw
+        return read_bytes(path, header.start + entry.begin + start * row_bytes, (stop - start) * row_bytes, name)
 
     return Matrix(name, path, entry.dtype, (rows, dim), read, decoder(entry.dtype, dim))
 

@@ -76,6 +76,13 @@ def tokenizer_json(path: Path, bank: Bank) -> TokenizerJson:
             f"and the bank's is {facts.fingerprint[:16]}…",
             f"give the one that the bank was made with: {facts.file} ({facts.kind})",
         )
+    if original.kind not in _EXPRESSIONS:
+        raise TokenizerError(
+            f"{path} holds tokens but not the rules that split text into them, so it cannot be expressed as a "
+            "tokenizer.json",
+            "give the tokenizer.json or the SentencePiece model of the same model, or export to a format without a "
+            "tokenizer",
+        )
     content = _EXPRESSIONS[original.kind](original, path)
     expressed = require("tokenizers", "export").Tokenizer.from_buffer(content)
     texts = _words(original.vocab) if original.kind == "list" else proof_texts(original.vocab)

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -20,6 +19,8 @@ __all__ = ["GGUFTokenizer"]
 _TOKENS = "tokenizer.ggml.tokens"
 _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 2, 3, 4, 5, 6
 _WORD_START = "▁"
+_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|[^x]|.?)", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -35,11 +36,11 @@ class GGUFTokenizer:
 
     def __init__(self, path: Path) -> None:
         file = GGUFFile.open(path)
-        if _TOKENS not in file.fields:
+        tokens = file.strings(_TOKENS)
+        if tokens is None:
             raise TokenizerError(f"{path} carries no tokens", "give --tokenizer FILE")
-        entry = file.fields[_TOKENS]
-        tokens = [entry.parts[part].tobytes() for part in entry.data]
-        types = file.value("tokenizer.ggml.token_type") or [1] * len(tokens)
+        stored_types = file.numbers("tokenizer.ggml.token_type")
+        types = [1] * len(tokens) if stored_types is None else stored_types.tolist()
         model = str(file.value("tokenizer.ggml.model") or "llama")
         if len(types) != len(tokens):
             raise TokenizerError(
@@ -63,7 +64,9 @@ class GGUFTokenizer:
 
 
 def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
-    text: Any = stored.decode("utf-8", "surrogateescape")
+    if model == "rwkv":
+        stored = _unescaped(stored)
+    text = stored.decode("utf-8", "surrogateescape")
     if kind in (_UNKNOWN, _CONTROL):
         return stored, TokenStatus.SPECIAL
     if kind == _UNUSED:
@@ -74,7 +77,23 @@ def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
         return bytes([int(written[1], 16)]), TokenStatus.BYTE
     if kind == _USER:
         return stored, TokenStatus.OK
+    if model == "rwkv":
+        return stored, status_of_bytes(stored)
     if model == "gpt2":
         token = byte_level_bytes(text)
         return token, status_of_bytes(token)
     return text.replace(_WORD_START, " ").encode("utf-8", "surrogateescape"), TokenStatus.OK
+
+
+def _unescaped(stored: bytes) -> bytes:
+    """A token as RWKV's vocabularies write it, with the escapes of a Python literal: `\\xe4\\xbd`, `\\n`, `\\\\`."""
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        if len(code) == 3:
+            return bytes([int(code[1:], 16)])
+        if code in (b"", b"x"):
+            raise ValueError(f"the token {stored.decode('utf-8', 'backslashreplace')!r} has a broken escape")
+        return _ESCAPED.get(code, code)
+
+    return _ESCAPE.sub(byte, stored)

@@ -157,3 +157,20 @@ def test_the_proof_looks_at_every_token_of_a_common_vocabulary(news_model: Path)
     vocab = load_tokenizer(news_model).vocab
     assert {vocab.token(i).decode("utf-8", "replace") for i in range(vocab.size)} <= set(proof_texts(vocab))
     assert proof_texts(vocab) == proof_texts(vocab)
+
+
+def test_the_tokens_of_a_gguf_file_are_an_error_in_words(bank_of, tmp_path: Path):
+    import gguf
+
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["▁a", "b"])
+    writer.add_token_types([1, 1])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(TokenizerError, match="not the rules that split text") as caught:
+        tokenizer_json(path, bank_of(path))
+    assert "tokenizer.json" in caught.value.hint
