@@ -6,22 +6,25 @@ It does not encode text; that is a tokenizer's work.
 
 import hashlib
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
+from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from costbank.errors import ShapeError, TokenNotFoundError
+from costbank.errors import ShapeError, TokenNotFoundError, UsageError
+from costbank.token_names import FORMS, WORD_START_MARKS, Reading, case_variants, readings
 
-__all__ = ["WORD_START_MARKS", "TokenStatus", "Vocab", "display_bytes"]
-
-WORD_START_MARKS = ("▁", "Ġ")
-"""How tokenizers spell a leading space: SentencePiece writes U+2581, byte-level BPE U+0120."""
+__all__ = ["WORD_START_MARKS", "FoundToken", "TokenFacts", "TokenMatch", "TokenStatus", "Vocab", "display_bytes"]
 
 _MOST_SUGGESTIONS = 5
+_MOST_QUOTED = 60
+_ID = re.compile(r"id:(-?[0-9]{1,18})")
 
 
 class TokenStatus(IntEnum):
@@ -35,6 +38,36 @@ class TokenStatus(IntEnum):
 
 
 _FIRST_FOUND = (TokenStatus.OK, TokenStatus.BYTE, TokenStatus.UNSEEN, TokenStatus.SPECIAL, TokenStatus.UNUSED)
+
+
+@dataclass(frozen=True)
+class TokenMatch:
+    """The token that a text names.
+
+    Attributes:
+        id: the token that is taken.
+        other: another token that the same text may mean, such as the piece `king` where `▁king` is taken; else None.
+    """
+
+    id: int
+    other: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What there is to say about one token. `text` is for people; `count` is None where a vocabulary has no counts."""
+
+    id: int
+    text: str
+    status: str
+    count: int | None
+
+
+@dataclass(frozen=True)
+class FoundToken(TokenFacts):
+    """A token that a text named, and the other token that the same text may mean."""
+
+    other: TokenFacts | None
 
 
 def display_bytes(token: bytes) -> str:
@@ -157,54 +190,155 @@ class Vocab:
         """All ids that stand for exactly these bytes: those of ordinary tokens first, then byte pieces and the rest."""
         if not token:
             return []
-        ids = self._ids_starting(token, exact=True)
+        ids = self._ids_with(token)
         return sorted(ids.tolist(), key=lambda token_id: (_FIRST_FOUND.index(self.status[token_id]), token_id))
 
-    def find(self, text: str) -> int:
-        """The id that a person means by `text`.
+    def match(self, token: str | SupportsIndex) -> TokenMatch:
+        """The token that a person means, and the other one that they may mean.
 
-        In this order: `id:123`, `hex:e4bda0`, the exact bytes of the text, the text with each leading ▁ or Ġ read
-        as a space, the text with a space before it.
+        A text is the token that starts a word with it (`king`: ▁king, Ġking, WordPiece's `king`), else the exact
+        piece. A special token goes by its literal text. Leading ▁ and Ġ are spaces. `piece:king` is the exact piece
+        (WordPiece's `##king`), `id:123` an id, `hex:e4bda0` a token's bytes. What tokenizers write for a token
+        (`##ing`, `king</w>`, `<0x0A>`, `Ċ`) and what costbank prints for it is understood as well. An integer is an id.
 
         Raises:
             TokenNotFoundError: no token fits; the hint names some that come close.
+            UsageError: `token` is neither a text nor an integer.
         """
-        kind, _, value = text.partition(":")
-        if kind == "id" and re.fullmatch(r"-?[0-9]{1,18}", value):
-            return self.check(int(value))
-        spellings = [text.encode("utf-8", "surrogateescape")] if text else []
-        if kind == "hex" and value:
+        if not isinstance(token, str):
+            return TokenMatch(self._checked_id(token))
+        stated, ids = _ID.fullmatch(token), list[int]()
+        if stated and 0 <= int(stated[1]) < self.size:
+            ids.append(int(stated[1]))
+        for reading in self._meanings(token):
+            found = self.ids_of(reading.token)
+            if reading.byte_piece:
+                found.sort(key=lambda token_id: self.status[token_id] != TokenStatus.BYTE)
+            if found and found[0] not in ids:
+                special = reading.literal and self.status[found[0]] == TokenStatus.SPECIAL and not stated
+                ids.insert(0 if special else len(ids), found[0])
+            if len(ids) == 2:
+                break
+        if not ids:
+            if stated:
+                self.check(int(stated[1]))
+            raise TokenNotFoundError(_refusal(token), self._suggestion(token))
+        return TokenMatch(*ids)
+
+    def find(self, token: str | SupportsIndex) -> int:
+        """The id of `match`."""
+        return self.match(token).id
+
+    def name_of(self, token_id: int) -> str:
+        """A text that `match` takes for this id: what is displayed, else with `piece:` before it, else `id:123`."""
+        shown = self.display(token_id)
+        for name in (shown, f"piece:{shown}"):
             try:
-                spellings.append(bytes.fromhex(value))
-            except ValueError:
-                raise TokenNotFoundError(f"{text!r} is not a token in hexadecimal", "write it as hex:e4bda0") from None
-        if text.startswith(WORD_START_MARKS):
-            word = text.lstrip("".join(WORD_START_MARKS))
-            spellings.append(b" " * (len(text) - len(word)) + word.encode("utf-8", "surrogateescape"))
-        elif text:
-            spellings.append(b" " + spellings[0])
-        for spelling in spellings:
-            if ids := self.ids_of(spelling):
-                return ids[0]
-        raise TokenNotFoundError(f"no token is spelled {text!r}", self._suggestion(spellings))
+                if self.find(name) == token_id:
+                    return name
+            except TokenNotFoundError:
+                continue
+        return f"id:{token_id}"
 
-    def word_start_of(self, token_id: int) -> int | None:
-        """The id that is this token with a space before it, where the vocabulary has one."""
-        ids = self.ids_of(b" " + self.token(token_id))
-        return ids[0] if ids else None
+    def facts_of(self, token_id: int) -> TokenFacts:
+        count = int(self.counts[self.check(token_id)])
+        status = self.status_of(token_id).name.lower()
+        return TokenFacts(token_id, self.display(token_id), status, count if count >= 0 else None)
 
-    def _ids_starting(self, prefix: bytes, exact: bool = False) -> Int64[np.ndarray, "found"]:
-        lengths = np.diff(self.offsets)
-        ids = np.flatnonzero(lengths == len(prefix) if exact else lengths >= len(prefix))
-        for position, byte in enumerate(prefix):
+    def describe(self, match: TokenMatch) -> FoundToken:
+        """What there is to say about a match; `dataclasses.asdict` makes JSON of it."""
+        other = None if match.other is None else self.facts_of(match.other)
+        return FoundToken(**vars(self.facts_of(match.id)), other=other)
+
+    def _checked_id(self, token: SupportsIndex) -> int:
+        try:
+            return self.check(index(token))
+        except TypeError:
+            raise UsageError(f"a token is named by a text or an id, not by {type(token).__name__}", FORMS) from None
+
+    @cached_property
+    def _lengths(self) -> Int64[np.ndarray, "vocab"]:
+        return np.diff(self.offsets)
+
+    def _suggestion(self, token: str) -> str:
+        """Tokens that a text nearly names, by names that `match` takes, and the forms that there are."""
+        text = token.removeprefix("piece:")
+        if not text or text.startswith("hex:"):
+            return FORMS
+        if text.isdecimal() and text.isascii() and len(text) < 19 and int(text) < self.size:
+            return f"the token with the id {int(text)} is id:{int(text)}"
+        bare = text.lstrip(" ".join(WORD_START_MARKS))
+        folded = unicodedata.normalize("NFKD", bare)
+        plain = "".join(letter for letter in folded if not unicodedata.combining(letter))
+        near = [
+            *case_variants(text),
+            bare,
+            text.strip(),
+            *case_variants(bare),
+            unicodedata.normalize("NFC", folded),
+            plain,
+        ]
+        meant = [reading for other in dict.fromkeys(near) for reading in readings(other)]
+        ids, kind = [found[0] for reading in meant if (found := self.ids_of(reading.token))], "close"
+        if not ids:
+            alike = [self._beginning_alike(reading.token) for reading in readings(text)]
+            ids, kind = max(alike, key=lambda found: found[0], default=(0, []))[1], "that begin alike"
+        if not ids:
+            return FORMS
+        names = dict.fromkeys(self.name_of(token_id) for token_id in dict.fromkeys(ids[:_MOST_SUGGESTIONS]))
+        return f"tokens {kind}: {', '.join(names)}; or {FORMS}"
+
+    @cached_property
+    def _words_end_in_space(self) -> bool:
+        """Whether tokens mark the end of a word, as CLIP's do, rather than its start."""
+        longer = np.flatnonzero(self._lengths > 1)
+        starts = np.count_nonzero(self.data[self.offsets[longer]] == 0x20)
+        ends = np.count_nonzero(self.data[self.offsets[longer + 1] - 1] == 0x20)
+        return bool(ends > max(100 * starts, self.size // 10))
+
+    def _meanings(self, token: str) -> Iterator[Reading]:
+        """What a text may mean, its prefixes read first, and after these as part of the text."""
+        kind, _, value = token.partition(":")
+        if kind == "piece":
+            yield from readings(value, piece=True)
+        if kind == "hex" and value and (stated := _from_hex(value)) is not None:
+            yield Reading(stated)
+        yield from readings(token, word_ends_in_space=self._words_end_in_space)
+
+    def _ids_with(self, token: bytes) -> Int64[np.ndarray, "found"]:
+        ids = np.flatnonzero(self._lengths == len(token))
+        for position, byte in enumerate(token):
+            if not len(ids):
+                break
             ids = ids[self.data[self.offsets[ids] + position] == byte]
         return ids
 
-    def _suggestion(self, spellings: list[bytes]) -> str:
-        for spelling in reversed(spellings):
-            for end in range(len(spelling), len(spelling) // 2, -1):
-                ids = self._ids_starting(spelling[:end])
-                if len(ids):
-                    names = ", ".join(self.display(int(i)) for i in ids[:_MOST_SUGGESTIONS])
-                    return f"tokens that begin alike: {names}; or name one as id:123 or hex:e4bda0"
-        return "name a token by its text, as id:123 or as hex:e4bda0"
+    def _beginning_alike(self, token: bytes) -> tuple[int, list[int]]:
+        """How many first characters the vocabulary's tokens share with this one, where more than half; and which do."""
+        shared, alike = 0, np.arange(self.size)
+        for position, byte in enumerate(token):
+            longer = alike[self._lengths[alike] > position]
+            found = longer[self.data[self.offsets[longer] + position] == byte]
+            if not len(found):
+                break
+            shared, alike = position + 1, found
+        common = token[:shared].decode("utf-8", "ignore").strip()
+        enough = 2 * len(common) > len(token.decode("utf-8", "replace").strip())
+        return (len(common), alike[:_MOST_SUGGESTIONS].tolist()) if enough else (0, [])
+
+
+def _from_hex(digits: str) -> bytes | None:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return None
+
+
+def _refusal(token: str) -> str:
+    shown = repr(token if len(token) <= _MOST_QUOTED else f"{token[:_MOST_QUOTED]}…")
+    if not token:
+        return "an empty text names no token"
+    kind, _, value = token.partition(":")
+    if kind == "hex" and _from_hex(value) is None:
+        return f"{shown} is not a token in hexadecimal"
+    return f"no token is spelled {shown}"

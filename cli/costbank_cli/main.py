@@ -65,8 +65,8 @@ class _LazyGroup(click.Group):
 def command_line() -> None:
     """Frozen token cost embeddings: build them, keep them as banks, look at them, serve them.
 
-    BANK is a name, name@idprefix, or a path. TOKEN is text (the exact piece, else the same with a space before it),
-    or id:123, or hex:e4bda0.
+    BANK is a name, name@idprefix, or a path. TOKEN is a text (king: the token that starts a word with it, else the
+    exact piece), or piece:king (the piece within a word), id:123, or hex:e4bda0.
     """
 
 

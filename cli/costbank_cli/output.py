@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -13,7 +13,19 @@ from rich.table import Table
 
 from costbank.progress import LogProgress, Progress, TerminalProgress
 
-__all__ = ["facts_table", "json_option", "note", "print_json", "print_table", "progress_for_people", "store_option"]
+if TYPE_CHECKING:
+    from costbank.vocab import TokenMatch, Vocab
+
+__all__ = [
+    "facts_table",
+    "json_option",
+    "note",
+    "note_other_reading",
+    "print_json",
+    "print_table",
+    "progress_for_people",
+    "store_option",
+]
 
 _WIDE = 10_000
 
@@ -60,6 +72,13 @@ def facts_table(facts: dict[str, object]) -> None:
 def note(text: str) -> None:
     """A remark to the person, on stderr."""
     click.echo(f"note: {text}", err=True)
+
+
+def note_other_reading(vocab: "Vocab", match: "TokenMatch") -> None:
+    """Name the other token that a text may mean, and how to ask for it."""
+    if match.other is not None:
+        name, shown = vocab.name_of(match.other), vocab.display(match.id)
+        note(f"{shown} (id {match.id}) was taken; the same text also names {name} (id {match.other})")
 
 
 def progress_for_people() -> Progress:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
@@ -152,13 +152,17 @@ class Bank:
     def has_vector(self, token_id: int) -> bool:
         return bool(self._vectors.data[self.vocab.check(token_id)].any())
 
-    def cost(self, token: int, target: int) -> float:
+    def cost(self, token: str | SupportsIndex, target: str | SupportsIndex) -> float:
         """The cost of predicting `token` where `target` is right; it is symmetric.
 
+        Args:
+            token, target: ids, or texts as `Vocab.match` takes them: `king`, `piece:king`, `id:123`, `hex:e4bda0`.
+
         Raises:
-            TokenNotFoundError: an id is outside the vocabulary.
+            TokenNotFoundError: no token goes by that text, or the id is outside the vocabulary.
         """
-        return shortest(self.cost_matrix(np.array([token]), np.array([target]))[0, 0])
+        ids = np.array([self.vocab.find(token), self.vocab.find(target)])
+        return shortest(self.cost_matrix(ids[:1], ids[1:])[0, 0])
 
     def cost_matrix(
         self, rows: Integer[np.ndarray, "rows"], columns: Integer[np.ndarray, "columns"]
@@ -172,25 +176,29 @@ class Bank:
             self.vocab.check(token_id)
         return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
 
-    def nearest(self, token: int, k: int = 10) -> list[Neighbor]:
+    def nearest(self, token: str | SupportsIndex, k: int = 10) -> list[Neighbor]:
         """The k other tokens of least cost, ascending; none for a token without a vector.
 
         Served from the table where that is wide enough, else computed over all rows.
 
+        Args:
+            token: an id, or a text as `Vocab.match` takes it: `king`, `piece:king`, `id:123`, `hex:e4bda0`.
+            k: how many.
+
         Raises:
-            TokenNotFoundError: the id is outside the vocabulary.
+            TokenNotFoundError: no token goes by that text, or the id is outside the vocabulary.
             UsageError: k is not between 1 and the number of other tokens.
         """
-        self.vocab.check(token)
+        token_id = self.vocab.find(token)
         if not 1 <= k < self.size:
             raise UsageError(
                 f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"ask for 1 to {self.size - 1:,}"
             )
-        if not self.has_vector(token):
+        if not self.has_vector(token_id):
             return []
-        ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
+        ids, costs = self.neighbors.ids[token_id, :k], self.neighbors.costs[token_id, :k]
         if k > self.neighbors.k and (ids >= 0).all():
-            ids, costs = nearest_rows(token, self.vectors, self.usable, k)
+            ids, costs = nearest_rows(token_id, self.vectors, self.usable, k)
         return [
             Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
             for i, cost in zip(ids, costs, strict=True)

@@ -11,6 +11,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
+from costbank.token_names import BYTE_LEVEL_ALPHABET
 from costbank.tokenizers.base import joined, status_of_bytes
 from costbank.vocab import TokenStatus, Vocab
 
@@ -19,20 +20,14 @@ __all__ = ["HuggingFaceTokenizer", "byte_level_bytes", "byte_level_text"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-def _byte_level_alphabet() -> dict[str, int]:
-    """How byte-level BPE (Radford et al. 2019) writes a byte: printable Latin-1 as itself, others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-_ALPHABET = _byte_level_alphabet()
-_LETTERS = {byte: letter for letter, byte in _ALPHABET.items()}
+_LETTERS = {byte: letter for letter, byte in BYTE_LEVEL_ALPHABET.items()}
 
 
 def byte_level_bytes(token: str) -> bytes:
     """The bytes of a byte-level token; characters outside its alphabet stand for themselves."""
-    return b"".join(bytes([_ALPHABET[c]]) if c in _ALPHABET else c.encode("utf-8", "replace") for c in token)
+    return b"".join(
+        bytes([BYTE_LEVEL_ALPHABET[c]]) if c in BYTE_LEVEL_ALPHABET else c.encode("utf-8", "replace") for c in token
+    )
 
 
 def byte_level_text(token: bytes) -> str:

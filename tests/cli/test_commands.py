@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from costbank_cli.main import COMMANDS, command_line
 import costbank
 from costbank.bank import Bank
 from costbank.config import BuildConfig
+from costbank.vocab import TokenMatch
 
 
 def test_help_names_every_command_as_the_command_itself_does(run):
@@ -44,16 +46,31 @@ def test_nearest_prints_json_and_nothing_else(run, news_bank: Bank):
     token = news_bank.vocab.find("▁the")
     assert document["bank"] == "news"
     assert document["id"] == news_bank.id
-    assert document["token"] == {"id": token, "text": "▁the", "status": "ok"}
+    count = int(news_bank.vocab.counts[token])
+    assert document["token"] == {"id": token, "text": "▁the", "status": "ok", "count": count, "other": None}
     assert [n["id"] for n in document["neighbors"]] == news_bank.neighbors.ids[token, :2].tolist()
     assert result.err == ""
 
 
-def test_a_piece_that_is_also_a_word_start_is_pointed_out(run, news_bank: Bank):
+def test_a_word_finds_the_word_and_its_piece_is_pointed_out(run, news_bank: Bank):
     vocab = news_bank.vocab
-    both = next(i for i in range(300, vocab.size) if vocab.word_start_of(i) is not None and news_bank.has_vector(i))
-    result = run("nearest", "news", vocab.token(both).decode())
-    assert f"note: {vocab.display(vocab.word_start_of(both))}" in result.err
+    word, piece, text = next(
+        (vocab.ids_of(b" " + vocab.token(i))[0], i, vocab.token(i).decode())
+        for i in range(300, vocab.size)
+        if vocab.ids_of(b" " + vocab.token(i)) and news_bank.has_vector(vocab.ids_of(b" " + vocab.token(i))[0])
+    )
+    result = run("nearest", "news", text, "-k", "1")
+    assert f"nearest to {vocab.display(word)}\n" in result.out
+    assert f"the same text also names piece:{text} (id {piece})" in result.err
+    document = json.loads(run("nearest", "news", text, "-k", "1", "--json").out)
+    assert document["token"] == asdict(vocab.describe(TokenMatch(word, piece)))
+    assert document["token"]["other"]["id"] == piece
+    result = run("cost", "news", text, f"piece:{text}", text)
+    assert result.err.count("note: ") == 1
+    document = json.loads(run("cost", "news", text, f"piece:{text}", "--json").out)
+    assert [token["id"] for token in document["tokens"]] == [word, piece]
+    assert [token["other"] is None for token in document["tokens"]] == [False, True]
+    assert document["tokens"][1]["count"] == int(vocab.counts[piece])
 
 
 def test_nearest_to_a_token_without_a_vector_says_why(run):

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import faiss
@@ -170,3 +172,18 @@ def test_the_card_shows_the_bank_to_a_person(news_bank: Bank):
 
 def test_canonical_json_has_one_text():
     assert canonical({"b": 1, "a": [1.5, "é"]}) == '{"a":[1.5,"é"],"b":1}'.encode()
+
+
+def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
+    the, of = news_bank.vocab.ids_of(b" the")[0], news_bank.vocab.ids_of(b" of")[0]
+    for name in ("the", "▁the", f"id:{the}", "hex:20746865", np.int64(the)):
+        assert news_bank.nearest(name, 3) == news_bank.nearest(the, 3)
+        assert news_bank.cost(name, "of") == news_bank.cost(the, of)
+    with pytest.raises(TokenNotFoundError, match="no token is spelled 'zzyzzx'"):
+        news_bank.nearest("zzyzzx")
+
+
+def test_what_names_no_token_is_refused_in_words(news_bank: Bank):
+    code = f"import costbank; costbank.open_bank({str(news_bank.path)!r}).nearest([3])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "UsageError: a token is named by a text or an id, not by list" in result.stderr

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenNotFoundError
-from costbank.vocab import TokenStatus, Vocab, display_bytes
+from costbank.vocab import FoundToken, TokenFacts, TokenMatch, TokenStatus, Vocab, display_bytes
 
 TOKENS = [b"<s>", b"A", b"A", b" king", b"king", b" k\xc3\xb6nig", b"\xe4\xbd", b"\n", b"", b"  "]
 STATUS = [
@@ -27,7 +28,9 @@ def test_every_id_gives_back_its_bytes(vocab: Vocab):
 @pytest.mark.parametrize(
     ("text", "token_id"),
     [
-        ("king", 4),
+        ("king", 3),
+        ("piece:king", 4),
+        ("##king", 4),
         (" king", 3),
         ("▁king", 3),
         ("Ġking", 3),
@@ -73,9 +76,108 @@ def test_a_token_is_shown_on_one_printable_line(token: bytes, shown: str):
     assert display_bytes(token) == shown
 
 
-def test_the_word_start_of_a_piece_is_another_token(vocab: Vocab):
-    assert vocab.word_start_of(4) == 3
-    assert vocab.word_start_of(3) is None
+def _vocab(*tokens: str | bytes, **status: TokenStatus) -> Vocab:
+    """Tokens with the status OK, or one that is given by the position: `t3=TokenStatus.BYTE`."""
+    data = [token if isinstance(token, bytes) else token.encode() for token in tokens]
+    return Vocab.from_tokens(data, [status.get(f"t{i}", TokenStatus.OK) for i in range(len(data))])
+
+
+READINGS = {
+    "a word before its piece": ("king", _vocab("king", " king"), 1, 0),
+    "a word alone": ("king", _vocab("x", " king"), 1, None),
+    "a piece alone": ("king", _vocab("x", "king"), 1, None),
+    "the piece": ("piece:king", _vocab("king", " king"), 0, None),
+    "a word in quotes": (" king", _vocab("king", " king"), 1, None),
+    "two spaces and a word": ("▁▁king", _vocab("king", " king", "  king"), 2, None),
+    "Japanese, no word starts": ("日本", _vocab("日", "日本"), 1, None),
+    "a letter, which begins words": ("č", _vocab("\r", "č", " č"), 2, 1),
+    "a Maltese letter that is also a mark": ("Ġorġ", _vocab("Ġorġ", " orġ", " Ġorġ"), 1, 2),
+    "a literal ▁ and a space": ("▁", _vocab("▁", " "), 1, 0),
+    "the literal ▁": ("piece:▁", _vocab("▁", " "), 0, 1),
+    "a newline as byte-level BPE writes it": ("Ċ", _vocab("a", "\n"), 1, None),
+    "newlines with a space": ("ĠĊĊ", _vocab("a", " \n\n"), 1, None),
+    "a newline and the letter": ("Ċ", _vocab("Ċ", "\n"), 1, 0),
+    "byte-level BPE's letters": ("ĠcafÃ©", _vocab("a", " café"), 1, None),
+    "a Czech letter is not a carriage return": ("piece:č", _vocab("č", "\r"), 0, None),
+    "WordPiece's marks": ("##ing", _vocab("ing", " ing"), 0, None),
+    "a heading of Markdown": ("##", _vocab("#", "##"), 1, None),
+    "two marks that are text": ("##ing", _vocab("##ing", "ing"), 0, 1),
+    "CLIP marks the ends of words": ("king", _vocab("king", "king ", "a "), 1, 0),
+    "CLIP's own spelling": ("king</w>", _vocab("king", "king ", "a "), 1, None),
+    "▁ within a token": ("▁of▁the", _vocab("of", " of the"), 1, None),
+    "a byte piece": ("<0x41>", _vocab("A", b"A", t1=TokenStatus.BYTE), 1, None),
+    "a byte piece in small letters": ("<0x0a>", _vocab("A", b"\n", t1=TokenStatus.BYTE), 1, None),
+    "a newline as it is printed": ("\\n", _vocab("a", "\n"), 1, None),
+    "a backslash and a letter": ("\\n", _vocab("\\n", "\n"), 0, 1),
+    "a broken character as it is printed": ("▁\\xe4\\xbd", _vocab("a", b" \xe4\xbd"), 1, None),
+    "a space that does not break": ("\\xa0", _vocab("a", "\u00a0"), 1, None),
+    "composed for decomposed": ("caf\u00e9", _vocab("a", " cafe\u0301"), 1, None),
+    "decomposed for composed": ("cafe\u0301", _vocab("a", " caf\u00e9"), 1, None),
+    "both forms": ("caf\u00e9", _vocab("cafe\u0301", "caf\u00e9"), 1, 0),
+    "a special token": ("<s>", _vocab("<s>", " <s>", t0=TokenStatus.SPECIAL), 0, 1),
+    "a special token of BERT": ("[CLS]", _vocab("[CLS]", " cls", t0=TokenStatus.SPECIAL), 0, None),
+    "an id": ("id:1", _vocab("a", "b"), 1, None),
+    "an id that is also a text": ("id:1", _vocab("id:1", "b"), 1, 0),
+    "a text like an id": ("id:99", _vocab("a", "id:99"), 1, None),
+    "the text like an id": ("piece:id:1", _vocab("id:1", "b"), 0, None),
+    "a text like a piece": ("piece:x", _vocab("piece:x", "y"), 0, None),
+    "a piece that is also a text": ("piece:x", _vocab("piece:x", "x"), 1, 0),
+    "a text like bytes": ("hex:zz", _vocab("a", " hex:zz"), 1, None),
+    "bytes in groups": ("hex:e4 bd", _vocab("a", b"\xe4\xbd"), 1, None),
+    "bytes of a command line": ("\udce4\udcbd", _vocab("a", b"\xe4\xbd"), 1, None),
+    "an unseen word before an ordinary piece": ("king", _vocab("king", " king", t1=TokenStatus.UNSEEN), 1, 0),
+}
+
+
+@pytest.mark.parametrize(("text", "vocab", "token_id", "other"), READINGS.values(), ids=READINGS)
+def test_a_text_is_read_as_it_is_most_likely_meant(text: str, vocab: Vocab, token_id: int, other: int | None):
+    assert vocab.match(text) == TokenMatch(token_id, other)
+    assert vocab.find(text) == token_id
+
+
+@pytest.mark.parametrize(
+    "text", ["▁queen", " queen", "hex:", "piece:", "id:x", "\ud800", "piece:KING", "queenly", "q" * 1_000_000]
+)
+def test_nothing_is_guessed(text: str):
+    with pytest.raises(TokenNotFoundError) as caught:
+        _vocab("queen", "king").match(text)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [("KING", "▁king"), ("King", "▁king"), ("▁queen", "queen"), ("könig", "▁konig"), ("queen ", "queen"),
+     ("1", "id:1"), ("kings", "▁king"), ("ｋｉｎｇ", "▁king"), ("piece:king", "▁king"), ("hex:0", "hex:e4bda0"),
+     ("č", "piece:ing")],
+)  # fmt: skip
+def test_the_hint_names_what_comes_close(text: str, suggestion: str):
+    with pytest.raises(TokenNotFoundError) as caught:
+        _vocab(" king", "queen", " konig", "đ").match(text)
+    assert suggestion in caught.value.hint
+    assert "đ" not in caught.value.hint  # it shares a byte with č, and no character
+
+
+def test_ids_are_numbers_of_any_kind(vocab: Vocab):
+    assert vocab.find(3) == vocab.find(np.int64(3)) == vocab.find(np.uint16(3)) == 3
+    for outside in (-1, vocab.size):
+        with pytest.raises(TokenNotFoundError, match="outside the vocabulary"):
+            vocab.find(outside)
+
+
+def test_what_is_displayed_finds_the_token(news_bank: Bank):
+    vocab = news_bank.vocab
+    for token_id in range(vocab.size):
+        match = vocab.match(vocab.display(token_id))
+        assert vocab.token(token_id) in {vocab.token(found) for found in (match.id, match.other) if found is not None}
+        assert vocab.find(vocab.name_of(token_id)) == token_id
+
+
+def test_a_match_is_described_with_its_other_reading():
+    vocab = _vocab("king", " king").with_counts(np.array([3, -1]))
+    assert vocab.describe(vocab.match("king")) == FoundToken(
+        1, "▁king", "ok", None, other=TokenFacts(0, "king", "ok", 3)
+    )
+    assert vocab.describe(vocab.match("piece:king")).other is None
 
 
 def test_ordinary_tokens_without_evidence_become_unseen(vocab: Vocab):

@@ -1,10 +1,11 @@
 """`costbank cost BANK TOKEN TOKEN…`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from costbank_cli.output import json_option, print_json, print_table, store_option
+from costbank_cli.output import json_option, note_other_reading, print_json, print_table, store_option
 
 __all__ = ["command"]
 
@@ -25,12 +26,16 @@ def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: boo
     if len(tokens) < 2:
         raise click.UsageError("a cost needs two tokens or more")
     opened = open_bank(bank, store)
-    ids = np.array([opened.vocab.find(token) for token in tokens])
-    names = [opened.vocab.display(int(token_id)) for token_id in ids]
+    vocab = opened.vocab
+    matches = [vocab.match(token) for token in tokens]
+    ids = np.array([match.id for match in matches])
+    names = [vocab.display(match.id) for match in matches]
     costs = [[shortest(cost) for cost in row] for row in opened.cost_matrix(ids, ids)]
     if as_json:
-        listed = [{"id": int(token_id), "text": name} for token_id, name in zip(ids, names, strict=True)]
+        listed = [asdict(vocab.describe(match)) for match in matches]
         print_json({"bank": opened.name, "id": opened.id, "tokens": listed, "costs": costs})
         return
     rows = [(name, *row) for name, row in zip(names, costs, strict=True)]
     print_table(("", *names), rows, right=names)
+    for match in dict.fromkeys(matches):
+        note_other_reading(vocab, match)

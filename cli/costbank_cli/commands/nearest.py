@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from costbank_cli.output import json_option, note, print_json, print_table, store_option
+from costbank_cli.output import json_option, note, note_other_reading, print_json, print_table, store_option
 
 __all__ = ["command"]
 
@@ -24,26 +24,25 @@ def command(bank: str, token: str, k: int, store: Path | None, as_json: bool) ->
 
     opened = open_bank(bank, store)
     vocab = opened.vocab
-    token_id = vocab.find(token)
-    neighbors = opened.nearest(token_id, k)
-    status = vocab.status_of(token_id).name.lower()
+    match = vocab.match(token)
+    about = vocab.describe(match)
+    neighbors = opened.nearest(about.id, k)
     if as_json:
         print_json(
             {
                 "bank": opened.name,
                 "id": opened.id,
-                "token": {"id": token_id, "text": vocab.display(token_id), "status": status},
+                "token": asdict(about),
                 "neighbors": [asdict(neighbor) for neighbor in neighbors],
             }
         )
         return
-    if not neighbors:
-        note(f"{vocab.display(token_id)} (id {token_id}) has no vector ({status}): its cost to every token is 1")
-        return
-    print_table(
-        ("cost", "id", f"nearest to {vocab.display(token_id)}"),
-        [(n.cost, n.id, n.text) for n in neighbors],
-        right=("cost", "id"),
-    )
-    if (word_start := vocab.word_start_of(token_id)) is not None:
-        note(f"{vocab.display(word_start)} (id {word_start}), at the start of a word, is another token")
+    if neighbors:
+        print_table(
+            ("cost", "id", f"nearest to {about.text}"),
+            [(n.cost, n.id, n.text) for n in neighbors],
+            right=("cost", "id"),
+        )
+    else:
+        note(f"{about.text} (id {about.id}) has no vector ({about.status}): its cost to every token is 1")
+    note_other_reading(vocab, match)
