@@ -26,7 +26,7 @@ COMMANDS = {
     "show": "Show what a bank holds and where it came from.",
     "list": "List the banks of a store.",
     "verify": "Check every byte of a bank.",
-    "health": "Say whether a bank's vectors deserve trust.",
+    "health": "Report the quality of a bank's vectors.",
     "export": "Write a bank as files that other tools open.",
     "serve": "Answer over HTTP for the banks of a store.",
     "demo": "Run the whole journey on text that every installation has.",

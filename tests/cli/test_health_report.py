@@ -17,7 +17,16 @@ def test_the_report_names_tokens_and_ends_in_a_verdict(run, news_bank: Bank):
     lines = result.out.splitlines()
     assert lines[0].split() == ["bank", f"news@{news_bank.id}"]
     assert lines[-1].startswith("verdict: ")
-    for fact in ("mean cosine", "raw norms", "isotropy", "hubness", "duplicates", "saturated", "under-trained"):
+    for fact in (
+        "word forms",
+        "mean cosine",
+        "raw norms",
+        "isotropy",
+        "hubness",
+        "duplicates",
+        "saturated",
+        "under-trained",
+    ):
         assert any(line.startswith(f"{fact}  ") for line in lines), fact
     unseen = next(i for i in range(news_bank.size) if news_bank.vocab.status_of(i).name == "UNSEEN")
     row = next(line for line in lines if line.split()[1:2] == ["unseen-tokens"])
@@ -32,7 +41,7 @@ def test_the_json_has_every_number(run, news_bank: Bank):
     document = json.loads(result.out)
     assert list(document) == [
         "bank", "id", "status", "vectors", "dim", "norms", "mean_cosine", "isotropy", "hubness", "duplicates",
-        "near_duplicates", "saturation", "under_training", "findings", "trustworthy", "verdict",
+        "near_duplicates", "saturation", "under_training", "word_forms", "built_in", "findings", "quality", "verdict",
     ]  # fmt: skip
     assert list(document["norms"]) == [
         "least", "percentile_1", "percentile_25", "median", "percentile_75", "percentile_99", "largest", "small_below",
@@ -52,7 +61,11 @@ def test_the_json_has_every_number(run, news_bank: Bank):
     assert unseen["count"] == news_bank.manifest.status["unseen"]
     assert list(unseen["tokens"][0]) == ["id", "text", "value"]
     grave = [finding["code"] for finding in document["findings"] if finding["severity"] != "info"]
-    assert document["trustworthy"] == (not grave)
+    assert list(document["word_forms"]) == [
+        "kinds", "pairs", "tokens", "auc", "standard_error", "evidence", "ranges"
+    ]  # fmt: skip
+    assert [kind["kind"] for kind in document["word_forms"]["kinds"]] == ["space", "case", "ending"]
+    assert document["quality"] in ("good", "care", "poor", "unknown")
     assert all(code in document["verdict"] for code in grave)
 
 

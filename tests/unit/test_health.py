@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 import costbank
-from costbank.analysis.health import Finding, Health, Severity, health
+from costbank.analysis.health import Finding, Health, Quality, Severity, health
 from costbank.analysis.health.hubness import hubness, occurrences
 from costbank.analysis.health.likeness import NEAR_COST, equal_groups, near_groups
 from costbank.analysis.health.outliers import near_unused, norm_outliers
@@ -75,9 +75,10 @@ def test_rows_that_are_all_the_same_have_a_mean_cosine_of_one_and_no_isotropy(tm
     found = health(_bank(tmp_path, np.tile(np.arange(1.0, 31.0), (50, 1))))
     assert found.mean_cosine == pytest.approx(1, abs=1e-6)
     assert found.isotropy is None
-    assert _found(found)["high-mean-cosine"].severity is Severity.SERIOUS
+    assert _found(found)["equal-rows"].severity is Severity.SERIOUS
     assert (found.duplicates.groups, found.duplicates.tokens, found.duplicates.largest) == (1, 50, 50)
-    assert not found.trustworthy
+    assert found.quality is Quality.POOR
+    assert found.verdict.startswith("do not use: equal-rows")
 
 
 def test_rows_on_a_line_have_an_isotropy_of_zero(tmp_path: Path):
@@ -190,7 +191,7 @@ def test_a_bank_without_a_table_says_so(tmp_path: Path, random: np.random.Genera
     assert found.hubness is None
     assert found.near_duplicates is None
     assert _found(found)["no-neighbor-table"].severity is Severity.INFO
-    assert found.verdict == "deserves trust"
+    assert found.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
 
 
 def _unit(generator: np.random.Generator, size: int, dim: int) -> np.ndarray:
@@ -368,10 +369,11 @@ def _build(place: Path, head: np.ndarray, **settings) -> Bank:
     )
 
 
-def test_a_sound_head_deserves_trust(tmp_path: Path, random: np.random.Generator):
+def test_a_head_without_defects_whose_vocabulary_has_no_word_forms(tmp_path: Path, random: np.random.Generator):
     found = health(_build(tmp_path, _head(random)))
-    assert (found.verdict, found.trustworthy) == ("deserves trust", True)
-    assert {finding.code for finding in found.findings} <= {"hubs"}
+    assert found.quality is Quality.UNKNOWN
+    assert found.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
+    assert {finding.code for finding in found.findings} <= {"hubs", "word-forms-unknown"}
     assert found.under_training is not None
     assert found.under_training.candidates == 0
     assert found.status["unused"] == 30
@@ -404,7 +406,7 @@ def test_a_head_with_everything_wrong_has_it_all_named(
     else:
         assert sorted(_ids(codes["saturated-rows"])) == [100, 101, 102]
         assert codes["saturated-rows"].severity is Severity.WARNING
-    assert found.verdict.startswith("use with care: ")
+    assert found.verdict.startswith("meaning not tested (forms of words are too few to tell); geometry: small-norms, ")
     assert "under-trained" in found.verdict
     assert "large-norms" not in found.verdict
 
@@ -422,11 +424,12 @@ def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random
     head = _head(random) + 1.2
     before = health(_build(tmp_path / "before", head))
     finding = _found(before)["high-mean-cosine"]
-    assert finding.severity is Severity.SERIOUS
-    assert "--set 'transforms=[\"abtt:1\"]'" in finding.advice
-    after = health(_build(tmp_path / "after", head, transforms=("abtt:1",)))
+    assert finding.severity is Severity.WARNING
+    assert "--set 'transforms=[\"center\"]'" in finding.advice
+    assert "has not been measured yet" in finding.advice
+    after = health(_build(tmp_path / "after", head, transforms=("center",)))
     assert abs(after.mean_cosine or 1) < 0.01
-    assert after.trustworthy
+    assert all(finding.severity is Severity.INFO for finding in after.findings)
 
 
 def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random.Generator):

@@ -62,8 +62,9 @@ def test_the_public_names_are_these():
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
         (
             "costbank.analysis.health",
-            ["Duplicates", "Finding", "Health", "Hubness", "Isotropy", "NamedGroup", "NamedToken", "Norms",
-             "Saturation", "Severity", "UnderTraining", "health"],
+            ["Duplicates", "Evidence", "Finding", "FormPairs", "Health", "Hubness", "IdRange", "Isotropy",
+             "NamedGroup", "NamedToken", "Norms", "Quality", "Saturation", "Severity", "UnderTraining", "WordForms",
+             "health"],
         ),
     ],
 )  # fmt: skip

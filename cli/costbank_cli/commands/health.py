@@ -9,7 +9,7 @@ import click
 from costbank_cli.output import facts_table, json_option, print_json, print_table, progress_for_people, store_option
 
 if TYPE_CHECKING:
-    from costbank.analysis.health import Duplicates, Finding, Health, NamedGroup, NamedToken
+    from costbank.analysis.health import Duplicates, Finding, Health, NamedGroup, NamedToken, WordForms
 
 __all__ = ["command"]
 
@@ -23,18 +23,19 @@ _NOT_KNOWN = "not known"
 @store_option
 @json_option
 def command(bank: str, named: int, store: Path | None, as_json: bool) -> None:
-    """Say whether a bank's vectors deserve trust.
+    """Report the quality of a bank's vectors.
 
-    Looks for rows that share a direction, hubs, duplicates, zero and saturated rows, lengths out of the ordinary, and
-    tokens that were hardly trained; names the tokens, and says what to do. It is a report: it exits with 0 whatever it
-    finds.
+    Tests whether forms of a word (king, ▁king, ▁King, ▁kings) lie nearer to each other than chance, which random
+    vectors and rows of other tokens do not pass. Then examines the geometry: rows that share a direction, hubs,
+    duplicates, zero and saturated rows, unusual lengths, and tokens that were hardly trained. Names the tokens and says
+    what to do. The exit status is 0 whatever it finds.
     """
     from costbank.analysis.health import health
     from costbank.bank import open_bank
 
     found = health(open_bank(bank, store), named, progress_for_people())
     if as_json:
-        print_json(asdict(found) | {"trustworthy": found.trustworthy, "verdict": found.verdict})
+        print_json(asdict(found) | {"quality": found.quality, "verdict": found.verdict})
         return
     facts_table(_facts(found))
     if found.findings:
@@ -53,6 +54,7 @@ def _facts(found: "Health") -> dict[str, object]:
         "bank": f"{found.bank}@{found.id}",
         "tokens": ", ".join(f"{count:,} {name}" for name, count in found.status.items() if count),
         "vectors": f"{found.vectors:,} × {found.dim:,}",
+        "word forms": _forms(found.word_forms),
         "raw norms": _NOT_KNOWN
         if norms is None
         else f"{norms.least:.3g} to {norms.largest:.3g}, median {norms.median:.3g}, "
@@ -66,7 +68,7 @@ def _facts(found: "Health") -> dict[str, object]:
         "hubness": _NOT_KNOWN
         if hubness is None
         else f"skewness of N{hubness.k} {hubness.skewness:.2f}, largest {hubness.largest:,}; "
-        f"{hubness.hubs:,} hubs, {hubness.antihubs:,} tokens near nobody",
+        f"{hubness.hubs:,} hubs, {hubness.antihubs:,} anti-hubs (tokens in no one's list)",
         "duplicates": _groups(found.duplicates),
         "near-duplicates": _groups(found.near_duplicates),
         "saturated": _NOT_KNOWN
@@ -78,6 +80,13 @@ def _facts(found: "Health") -> dict[str, object]:
         else f"{training.candidates:,} candidates; cosine to unused rows: median {training.median:.3f}, "
         f"largest {training.largest:.3f}, threshold {training.threshold:.3f}",
     }
+
+
+def _forms(found: "WordForms") -> str:
+    if found.auc is None:
+        return "too few to tell"
+    kinds = ", ".join(f"{k.kind} {k.auc:.3f} ± {k.standard_error:.3f} ({k.pairs:,} pairs)" for k in found.kinds)
+    return f"AUC {kinds}; 0.5 is chance; {found.tokens:,} tokens have such a form"
 
 
 def _groups(found: "Duplicates | None") -> str:

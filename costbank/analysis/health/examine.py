@@ -10,6 +10,7 @@ from costbank.analysis.health.measures import Measures
 from costbank.analysis.health.outliers import near_unused, norm_outliers
 from costbank.analysis.health.result import Health, Saturation
 from costbank.analysis.health.rows import LEAST_DIM, measure_rows, saturated_rows
+from costbank.analysis.health.wordforms import BUILT_IN_SOURCES, word_forms
 from costbank.bank import Bank
 from costbank.bank.manifest import NEIGHBORS, REPAIR, ROWS
 from costbank.errors import CorruptBankError
@@ -20,7 +21,7 @@ __all__ = ["health"]
 
 
 def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Health:
-    """Whether a bank's vectors deserve trust.
+    """The quality of a bank's vectors: their geometry, and whether forms of a word lie near each other.
 
     Rows are read once, in blocks. Numbers are of the stored unit rows, but for what `Bank.raw` says of the raw ones.
 
@@ -53,6 +54,7 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         under_training, nearest = near_unused(raw.to_unused[in_text])
         candidates = in_text[nearest]
 
+    forms = word_forms(bank, usable, rows.first_equal)
     equal = equal_groups(rows.first_equal)
     measures = Measures(
         rows=rows,
@@ -66,6 +68,7 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         partly=partly,
         under_training=under_training,
         candidates=candidates,
+        word_forms=forms,
     )
     return Health(
         bank=bank.name,
@@ -81,6 +84,8 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         near_duplicates=None if near is None else summary(near),
         saturation=saturation,
         under_training=under_training,
+        word_forms=forms,
+        built_in=bank.manifest.source in BUILT_IN_SOURCES,
         findings=findings(bank, measures, named),
     )
 

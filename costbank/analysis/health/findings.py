@@ -9,34 +9,32 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from costbank.analysis.health.advice import (
+    NOTHING_TO_DO,
+    evidence_advice,
+    misplaced_advice,
+    shared_direction_advice,
+    unseen_advice,
+)
 from costbank.analysis.health.hubness import HUB_FACTOR
 from costbank.analysis.health.likeness import NEAR_COST, Groups
 from costbank.analysis.health.measures import Measures
-from costbank.analysis.health.result import Finding, NamedGroup, NamedToken, Severity
+from costbank.analysis.health.result import Evidence, Finding, NamedGroup, NamedToken, Severity
 from costbank.analysis.health.rows import LEAST_DIM
+from costbank.analysis.health.wordforms import BUILT_IN_SOURCES
 from costbank.bank import Bank
 from costbank.vocab import TokenStatus
 
 __all__ = ["findings"]
 
 _WARNING_SHARE, _SERIOUS_SHARE = 0.001, 0.05
-_WARNING_COSINE, _SERIOUS_COSINE = 0.25, 0.5
+_NOTED_COSINE, _WARNING_COSINE, _SERIOUS_COSINE = 0.25, 0.5, 0.9
+_EQUAL_COSINE = 1 - 1e-6
 _LEAST_ISOTROPY = 0.05
-_WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE = 0.05, 0.2
+_WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE = 0.05, 0.5
 _WARNING_UNSEEN_SHARE = 0.5
 
 _WEIGHT = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
-_NOTHING_TO_DO = "Nothing needs to be done."
-_EVIDENCE = {
-    "word2vec": "Give more text, or raise --set word2vec.min_count=N, so that tokens of little evidence are unseen.",
-    "lm-head": "Use another checkpoint, or build with --source word2vec from your text, where rare tokens are unseen. "
-    "Where text hardly holds these tokens, they do little harm.",
-    "vocabulary": "More of the spelling is told apart with more --set vocabulary.dim=N.",
-    "vectors": "Where tokens should not share a word's vector, build with --set vector_file.match=exact or word-start.",
-    "transfer": "Sums of the donor's rows are shorter than its rows, and tokens of equal pieces have equal sums: see "
-    "how near sums come to true rows in `costbank show`, or take a donor or a method that shares more tokens.",
-}
-_OTHER_EVIDENCE = "Use another source. Where text hardly holds these tokens, they do little harm."
 _SHARING = ("vectors", "transfer")
 """Sources in which tokens share a word's row by intent: `king` and ` king`, or `King`."""
 _COMPUTED = ("vocabulary", "transfer")
@@ -48,7 +46,8 @@ def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
     look = _Look(bank, measures, named)
     if not measures.rows.usable.any():
         return tuple(look.emptiness())
-    parts = (look.evidence, look.lengths, look.directions, look.hubs, look.likeness, look.saturation, look.training)
+    parts = (look.forms, look.evidence, look.lengths, look.directions, look.hubs, look.likeness, look.saturation,
+             look.training)  # fmt: skip
     found = [finding for part in parts for finding in part()]
     return tuple(sorted(found, key=lambda finding: _WEIGHT[finding.severity]))
 
@@ -68,6 +67,55 @@ class _Look:
         advice = "Check what the bank was built from, and build it anew."
         yield Finding("no-vectors", Severity.SERIOUS, self._bank.size, 1.0, (), (), meaning, advice)
 
+    def forms(self) -> Iterator[Finding]:
+        """Whether rows belong to their tokens and hold more than noise."""
+        forms = self._measures.word_forms
+        auc = f"in {forms.auc or 0:.0%} of comparisons, where chance is 50 %"
+        measured = f"Forms of a word, such as ▁king and ▁King, lie nearer to each other than to other words {auc}"
+        match forms.evidence:
+            case Evidence.CHANCE:
+                yield self._about_all(
+                    "word-forms-at-chance",
+                    Severity.SERIOUS,
+                    f"{measured} ({forms.pairs:,} pairs): these are random vectors, or vectors of other tokens.",
+                    misplaced_advice(self._source),
+                )
+            case Evidence.UNDECIDED:
+                yield self._unknown(
+                    "word-forms-unknown",
+                    f"Whether near tokens are alike cannot be told: the vocabulary has {forms.pairs:,} pairs of word "
+                    "forms with different rows (with and without a space, letter case, endings), too few. All else "
+                    "here is about geometry, which random vectors pass too.",
+                    "Look at neighbors with `costbank nearest`, or hold the costs against judgements of your own with "
+                    "costbank.analysis.evaluation.",
+                )
+            case Evidence.WEAK:
+                yield self._about_all(
+                    "weak-word-forms",
+                    Severity.WARNING,
+                    f"{measured} ({forms.pairs:,} pairs). That is more than chance, and less than usual.",
+                    misplaced_advice(self._source),
+                )
+        if self._source in BUILT_IN_SOURCES and forms.evidence in (Evidence.NEARER, Evidence.WEAK):
+            yield self._unknown(
+                "word-forms-built-in",
+                "Forms of a word are near each other in any bank of this source, since they share their spelling or "
+                "pieces. Whether near tokens mean the same is not tested.",
+                "Take it for spelling, not for meaning. For meaning, build with --source cooccurrence from text."
+                if self._source == "vocabulary"
+                else "See how near sums come to true rows in `costbank show`.",
+            )
+        by_chance = [r for r in forms.ranges if r.evidence is Evidence.CHANCE]
+        if by_chance and forms.evidence is not Evidence.CHANCE:
+            where = ", ".join(f"{r.first:,} to {r.last:,} ({r.auc:.2f} over {r.pairs:,} pairs)" for r in by_chance)
+            yield self._about_all(
+                "word-forms-at-chance-in-part",
+                Severity.SERIOUS,
+                f"Forms of a word lie no nearer to each other than chance where the ids are {where}, AUC in "
+                "parentheses: there the rows hold noise, or belong to other tokens.",
+                misplaced_advice(self._source),
+            )
+
     def evidence(self) -> Iterator[Finding]:
         """Tokens that have no vector, and those that should have one."""
         status = self._bank.vocab.status
@@ -79,9 +127,7 @@ class _Look:
                 "unseen-tokens",
                 unseen,
                 f"{share:.1%} of the tokens that a text can hold are unseen and have no vector: they cost 1 to all.",
-                "Give more text to --corpus, or lower the bar with --set word2vec.min_count=N."
-                if self._word2vec
-                else "The source has no row for them, or a zero one: take another if your text holds these tokens.",
+                unseen_advice(self._source),
                 share=share,
                 severity=Severity.WARNING if share > _WARNING_UNSEEN_SHARE else Severity.INFO,
             )
@@ -132,13 +178,20 @@ class _Look:
 
     def directions(self) -> Iterator[Finding]:
         mean, isotropy = self._measures.rows.mean_cosine, self._measures.rows.isotropy
-        if mean is not None and mean >= _WARNING_COSINE:
+        if mean is not None and mean >= _EQUAL_COSINE:
+            yield self._about_all(
+                "equal-rows",
+                Severity.SERIOUS,
+                "All rows point in one direction: every mistake costs next to nothing.",
+                misplaced_advice(self._source),
+            )
+        elif mean is not None and mean >= _NOTED_COSINE:
             yield self._about_all(
                 "high-mean-cosine",
-                Severity.SERIOUS if mean >= _SERIOUS_COSINE else Severity.WARNING,
+                _level(mean, _WARNING_COSINE, _SERIOUS_COSINE),
                 f"Two tokens taken at random have a cosine of {mean:.2f}, so a cost of {1 - mean:.2f} instead of about "
-                "1: rows share a direction, and costs tell unrelated tokens from related ones less well.",
-                self._transform("the mean and the strongest directions"),
+                "1: rows share a direction, and costs of unrelated tokens lie closer to those of related ones.",
+                self._shared_direction(),
             )
         if isotropy is not None and isotropy.score < _LEAST_ISOTROPY:
             yield self._about_all(
@@ -146,7 +199,7 @@ class _Look:
                 Severity.WARNING,
                 f"The rows vary in few directions, as {isotropy.effective_dimension:.1f} of {self._bank.dim:,} "
                 "dimensions would if used alike. These few decide most costs.",
-                self._transform("the mean and the strongest directions"),
+                self._shared_direction(),
             )
 
     def hubs(self) -> Iterator[Finding]:
@@ -155,7 +208,7 @@ class _Look:
             yield self._unknown(
                 "no-neighbor-table",
                 "The bank has no neighbor table (k = 0): hubs and near-duplicates were not looked for.",
-                "Build it with --set neighbors.k=10 or more to know.",
+                "Build it without --for-training, with --set neighbors.k=10 or more, to know.",
             )
             return
         least, share = HUB_FACTOR * hubness.k, hubness.hub_share
@@ -167,9 +220,9 @@ class _Look:
                 f"Each is among the {hubness.k} nearest of {least:,} tokens or more (how many, in parentheses), and "
                 f"together they take {share:.1%} of all places there: a mistake that predicts one of them is cheap for "
                 "many right tokens, whatever they mean.",
-                self._transform("what all rows share and hubs are near to (Suzuki et al. 2013)"),
+                f"Hubs are near to what all rows share (Suzuki et al. 2013). {self._shared_direction()}",
                 values=counts,
-                severity=_severity(share, _WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE),
+                severity=_level(share, _WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE),
             )
 
     def likeness(self) -> Iterator[Finding]:
@@ -193,7 +246,7 @@ class _Look:
             yield self._unknown(
                 "saturation-unknown",
                 f"Saturated rows were not looked for: {turned if self._transformed else short}.",
-                "Build once without transforms to know." if self._transformed else _NOTHING_TO_DO,
+                "Build once without transforms to know." if self._transformed else NOTHING_TO_DO,
             )
             return
         variation, share = self._measures.rows.variation, self._measures.rows.at_top / self._bank.dim
@@ -229,7 +282,7 @@ class _Look:
                 "no-unused-rows",
                 "There are no rows that no text uses, so nearness to such rows cannot tell which tokens were hardly "
                 f"trained; {instead}.",
-                _NOTHING_TO_DO,
+                "See whether names such as [unused1] are among the tokens of small norms or equal rows.",
             )
         elif training.candidates:
             yield self._about(
@@ -243,18 +296,10 @@ class _Look:
             )
 
     def _more_evidence(self) -> str:
-        return _EVIDENCE.get(self._source, _OTHER_EVIDENCE)
+        return evidence_advice(self._source)
 
-    def _transform(self, what: str) -> str:
-        if self._bank.dim < 3:
-            return "Build with more dimensions."
-        if self._transformed:
-            return "Transforms were applied already: remove more directions with abtt:N, or use another source."
-        count = max(1, round(self._bank.dim / 100))
-        return (
-            f"Build with --set 'transforms=[\"abtt:{count}\"]', which removes {what}; dim / 100 directions are what "
-            "Mu & Viswanath (2018) advise."
-        )
+    def _shared_direction(self) -> str:
+        return shared_direction_advice(self._source, self._bank.dim, self._transformed)
 
     def _about(
         self,
@@ -289,7 +334,11 @@ class _Look:
         return tuple(NamedToken(i, show(i), None if values is None else float(values[i])) for i in chosen)
 
 
-def _severity(share: float, warning: float = _WARNING_SHARE, serious: float = _SERIOUS_SHARE) -> Severity:
-    if share >= serious:
+def _severity(share: float) -> Severity:
+    return _level(share, _WARNING_SHARE, _SERIOUS_SHARE)
+
+
+def _level(value: float, warning: float, serious: float) -> Severity:
+    if value >= serious:
         return Severity.SERIOUS
-    return Severity.WARNING if share >= warning else Severity.INFO
+    return Severity.WARNING if value >= warning else Severity.INFO

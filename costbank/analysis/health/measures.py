@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from costbank.analysis.health.likeness import Groups
-from costbank.analysis.health.result import Hubness, Norms, Saturation, UnderTraining
+from costbank.analysis.health.result import Hubness, Norms, Saturation, UnderTraining, WordForms
 from costbank.analysis.health.rows import RowMeasures
 
 __all__ = ["Measures"]
@@ -23,6 +23,7 @@ class Measures:
         equal, near: ids whose rows are the same, or all but the same.
         whole, partly: ids of saturated rows.
         candidates: ids of under-trained tokens, the nearest to unused rows first.
+        word_forms: the test by forms of words.
     """
 
     rows: RowMeasures
@@ -36,3 +37,4 @@ class Measures:
     partly: Int64[np.ndarray, "partly"]
     under_training: UnderTraining | None
     candidates: Int64[np.ndarray, "candidates"]
+    word_forms: WordForms

@@ -5,17 +5,25 @@ from enum import StrEnum
 
 __all__ = [
     "Duplicates",
+    "Evidence",
     "Finding",
+    "FormPairs",
     "Health",
     "Hubness",
+    "IdRange",
     "Isotropy",
     "NamedGroup",
     "NamedToken",
     "Norms",
+    "Quality",
     "Saturation",
     "Severity",
     "UnderTraining",
+    "WordForms",
 ]
+
+_UNUSABLE = ("no-vectors", "equal-rows", "word-forms-at-chance")
+"""Findings that leave nothing to train with."""
 
 
 class Severity(StrEnum):
@@ -24,6 +32,29 @@ class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
     SERIOUS = "serious"
+
+
+class Quality(StrEnum):
+    """The verdict on a bank.
+
+    `good`: forms of a word lie near each other, and no finding is serious. `care`: a finding is serious, or forms of a
+    word lie only a little nearer than chance. `poor`: the vectors tell nothing. `unknown`: the vocabulary has too few
+    forms of words, or the source makes them alike by construction, so that only the geometry was examined.
+    """
+
+    GOOD = "good"
+    CARE = "care"
+    POOR = "poor"
+    UNKNOWN = "unknown"
+
+
+class Evidence(StrEnum):
+    """What pairs of word forms say: nearer than chance, only a little so, as chance has it, or too few to tell."""
+
+    NEARER = "nearer"
+    WEAK = "weak"
+    CHANCE = "chance"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -161,6 +192,57 @@ class UnderTraining:
 
 
 @dataclass(frozen=True)
+class FormPairs:
+    """Word forms of one kind (`space`, `case`, `ending`).
+
+    Attributes:
+        kind: see `costbank.analysis.health.wordforms.form_pairs`.
+        pairs: how many were compared.
+        auc: how often a form lies nearer to its partner than to the partner of another pair: 0.5 by chance, 1 always.
+        standard_error: of `auc`.
+    """
+
+    kind: str
+    pairs: int
+    auc: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class IdRange:
+    """Word forms whose larger id is from `first` to `last`."""
+
+    first: int
+    last: int
+    pairs: int
+    auc: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class WordForms:
+    """Whether forms of one word lie nearer to each other than chance has it.
+
+    Attributes:
+        kinds: those of which there are 20 pairs or more.
+        pairs: compared, of all kinds.
+        tokens: in a pair of these kinds, compared or not.
+        auc: over all pairs; None where there are none.
+        standard_error: of `auc`.
+        evidence: what follows.
+        ranges: the same for quarters of the ids, those with 20 pairs or more.
+    """
+
+    kinds: tuple[FormPairs, ...]
+    pairs: int
+    tokens: int
+    auc: float | None
+    standard_error: float | None
+    evidence: Evidence
+    ranges: tuple[IdRange, ...]
+
+
+@dataclass(frozen=True)
 class Health:
     """What is known of a bank's vectors; None where something cannot be told, which a finding then says.
 
@@ -177,6 +259,8 @@ class Health:
         near_duplicates: tokens of a cost below 1e-6 that are no duplicates; None without a neighbor table.
         saturation: None where a transform has turned the rows, or they are too short.
         under_training: None where the bank has no rows that no text uses.
+        word_forms: the one measure here that is about more than geometry.
+        built_in: whether the source makes forms of a word alike by construction, so that they prove nothing.
         findings: the weightiest first.
     """
 
@@ -193,17 +277,32 @@ class Health:
     near_duplicates: Duplicates | None
     saturation: Saturation | None
     under_training: UnderTraining | None
+    word_forms: WordForms
+    built_in: bool
     findings: tuple[Finding, ...]
 
     @property
-    def trustworthy(self) -> bool:
-        """Whether no finding is more than information."""
-        return all(finding.severity is Severity.INFO for finding in self.findings)
+    def quality(self) -> Quality:
+        """The verdict in a word."""
+        if any(finding.code in _UNUSABLE for finding in self.findings):
+            return Quality.POOR
+        if any(finding.severity is Severity.SERIOUS for finding in self.findings):
+            return Quality.CARE
+        if self.built_in or self.word_forms.evidence is Evidence.UNDECIDED:
+            return Quality.UNKNOWN
+        return Quality.CARE if self.word_forms.evidence is Evidence.WEAK else Quality.GOOD
 
     @property
     def verdict(self) -> str:
-        """One line."""
-        if self.trustworthy:
-            return "deserves trust"
-        grave = [finding.code for finding in self.findings if finding.severity is not Severity.INFO]
-        return f"use with care: {', '.join(grave)}"
+        """One line, which names every finding that is more than information."""
+        codes = ", ".join(finding.code for finding in self.findings if finding.severity is not Severity.INFO)
+        match self.quality:
+            case Quality.POOR:
+                return f"do not use: {codes}"
+            case Quality.CARE:
+                return f"use with care: {codes}"
+            case Quality.UNKNOWN:
+                why = "similar by construction" if self.built_in else "too few to tell"
+                return f"meaning not tested (forms of words are {why}); geometry: {codes or 'no defect found'}"
+        auc = f"good: forms of a word lie near each other (AUC {self.word_forms.auc:.3f})"
+        return f"{auc}; look at {codes}" if codes else f"{auc}, and the geometry has no defect"
