@@ -6,11 +6,12 @@ import os
 import shutil
 import stat
 import tempfile
-from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
+from costbank.encodings import encoding_fault, without_mark
 from costbank.errors import CorpusError, InputError, InputNotFoundError, StorageError
 
 __all__ = [
@@ -69,20 +70,23 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
 
 def _refuse_nul(path: Path, data: bytes, offset: int) -> None:
     if (nul := data.find(b"\0")) >= 0:
-        raise CorpusError(f"{path} is not text: a NUL byte at offset {offset + nul}", "give UTF-8 text")
+        _refuse_encoding(path, data, "is not text: a NUL byte", offset + nul)
 
 
 def _decoded(path: Path, data: bytes, offset: int) -> str:
     _refuse_nul(path, data, offset)
-    start = len(BOM_UTF8) if offset == 0 and data.startswith(BOM_UTF8) else 0
+    text = without_mark(data) if offset == 0 else data
     try:
-        return data[start:].decode("utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = start + error.start
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{data[at]:02x} at offset {offset + at}",
-            "give UTF-8 text; `iconv -f latin1 -t utf8` converts older files",
-        ) from None
+        at = len(data) - len(text) + error.start
+        _refuse_encoding(path, data, f"is not UTF-8: byte 0x{data[at]:02x}", offset + at)
+
+
+def _refuse_encoding(path: Path, data: bytes, fault: str, offset: int) -> NoReturn:
+    said, encoding = encoding_fault(data, fault)
+    hint = f"convert it: {encoding.conversion(str(path))}" if encoding else "give UTF-8 text"
+    raise CorpusError(f"{path} {said} at offset {offset}", hint) from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from costbank.config.asked import settings
 from costbank.config.models import BuildConfig, Location, Reference
 from costbank.corpus.readers.inputs import STANDARD_INPUT
+from costbank.encodings import told_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
 
 __all__ = ["load_config"]
@@ -45,7 +46,10 @@ def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text("utf-8"))
+        content = without_mark(file.read_bytes())
+        if encoding := told_encoding(content):
+            raise UsageError(f"{file} is {encoding.name} text, and TOML is UTF-8", encoding.conversion(str(file)))
+        values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:

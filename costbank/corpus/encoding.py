@@ -37,7 +37,7 @@ from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, loa
 
 __all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
 
-_FORMAT = "costbank encoded text 2"
+_FORMAT = "costbank encoded text 3"
 _DRAWS = "costbank draws 1"
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 

@@ -1,6 +1,6 @@
 """What sources that learn from a corpus share: its files found and checked, then encoded and counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from costbank.config import BuildConfig
 from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, refuse_sampling, token_counts
-from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, find_files, stdin_spool
+from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, check_token_bin, find_files, stdin_spool
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
 from costbank.progress import Progress
@@ -91,7 +91,7 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
         raise UsageError(f"a bank of the source {config.source} needs text", "give --corpus FILE")
     named = [name for name in config.corpus.files if name != STANDARD_INPUT]
     notes: list[str] = []
-    files = find_files(named, wanted=config.corpus.format, note=notes.append) if named else ()
+    files = _found(named, config, notes.append) if named else ()
     if config.engine.kind == "ray":
         require("ray", "scale")
         files = tuple(file if file.is_remote else replace(file, location=str(file.path.absolute())) for file in files)
@@ -103,11 +103,19 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
             "a GGUF file's tokens alone cannot encode text",
             "give a tokenizer file that can: tokenizer.json, a SentencePiece model",
         )
+    checked = (check_token_bin(file, tokenizer.vocab.size) for file in files if file.is_tokens)
+    notes.extend(note for note in checked if note)
     return CorpusPlan(config, tokenizer, files, tuple(notes))
 
 
+def _found(
+    named: Sequence[str], config: BuildConfig, note: Callable[[str], None], spool: Path | None = None
+) -> tuple[CorpusFile, ...]:
+    return find_files(named, wanted=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
+
+
 def _standard_input(config: BuildConfig, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
-    found = find_files([STANDARD_INPUT], wanted=config.corpus.format, spool=spool, note=progress.note)
+    found = _found([STANDARD_INPUT], config, progress.note, spool)
     if any(file.is_tokens for file in found):
         raise UsageError("token ids are mapped from disk, and not read from standard input", "write them to a file")
     return found

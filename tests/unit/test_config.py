@@ -119,3 +119,14 @@ def test_a_donor_by_path_is_beside_the_config_file(tmp_path: Path):
         file.write_text(f'source = "transfer"\n[transfer]\ndonor = "{donor}"\nguide = "{donor}"\n')
         config = load_config({}, (), file)
         assert (config.transfer.donor, config.transfer.guide) == (read, read)
+
+
+def test_a_byte_order_mark_before_a_config_is_skipped_and_utf16_is_named(tmp_path: Path):
+    file, content = tmp_path / "c.toml", 'source = "word2vec"\ntokenizer = "a.model"\n'
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert load_config({}, (), file).tokenizer == tmp_path / "a.model"
+    for codec in ("utf-16", "utf-16-le"):
+        file.write_bytes(content.encode(codec))
+        with pytest.raises(UsageError, match=r"c\.toml is UTF-16.* text, and TOML is UTF-8") as caught:
+            load_config({}, (), file)
+        assert caught.value.hint.startswith("iconv -f UTF-16")

@@ -196,7 +196,7 @@ def test_a_format_that_is_given_is_the_format(here: Path):
 )
 def test_archives_that_are_not_read_are_named(here: Path, content: bytes, kind: str):
     _write("a.txt", content=content)
-    with pytest.raises(InputError, match=f"a.txt is a {kind} archive"):
+    with pytest.raises(InputError, match=f"a.txt is an? {kind} archive"):
         find_files(["a.txt"])
 
 

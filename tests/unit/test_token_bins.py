@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costbank.corpus.readers import CorpusFile, TokenBin, open_token_bin, token_bins
+from costbank.corpus.readers import CorpusFile, TokenBin, check_token_bin, open_token_bin, token_bins
 from costbank.corpus.readers.formats import FileFormat
 from costbank.errors import CorpusError, InputError, UsageError
 
@@ -200,7 +200,7 @@ def test_nanogpt_ids_are_the_file(tmp_path: Path):
     path = _raw(tmp_path / "x.bin", IDS)
     _assert_holds(_open(path, "nanogpt"), IDS, [7], "u2")
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CorpusError, match="15 bytes, an odd number"):
+    with pytest.raises(CorpusError, match="15 bytes, which 16-bit ids cannot fill"):
         _open(path, "nanogpt")
 
 
@@ -228,7 +228,7 @@ def test_a_separator_outside_the_vocabulary_is_refused(tmp_path: Path):
     for separator in (-1, 100, 70_000):
         with pytest.raises(UsageError, match=f"the separator {separator} is no id"):
             _open(path, "nanogpt", separator=separator)
-    assert _open(path, "nanogpt", separator=70_000, vocab_size=80_000).ends.tolist() == [7]
+    assert _open(path, "raw-u16", separator=70_000, vocab_size=80_000).ends.tolist() == [7]
 
 
 # datatrove
@@ -314,6 +314,135 @@ def test_several_arrays_in_one_file_are_refused(tmp_path: Path):
     np.savez(tmp_path / "x.npz", a=np.arange(3))
     with pytest.raises(CorpusError, match="cannot map"):
         _open(tmp_path / "x.npz", "npy")
+
+
+# How wide raw ids are
+
+
+def _dump(path: Path, ids: Sequence[int], dtype: str) -> Path:
+    np.array(ids).astype(dtype).tofile(path)
+    return path
+
+
+@pytest.fixture
+def many(random: np.random.Generator) -> np.ndarray:
+    """1,000 ids of a small vocabulary, 0 among them, as frequent as tokens are."""
+    return np.minimum(random.zipf(1.3, 1_000) - 1, 29)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("nanogpt", "<u2"), ("raw-u16", "<u2"), ("raw-u32", "<u4"), ("raw-u32", "<i4"),
+                        ("raw-u64", "<i8"), ("raw-u64", "<u8")]
+)  # fmt: skip
+def test_raw_ids_are_the_file_in_the_width_that_is_named(
+    tmp_path: Path, many: np.ndarray, kind: FileFormat, dtype: str
+):
+    found = _open(_dump(tmp_path / "x.bin", many, dtype), kind, separator=0, vocab_size=30)
+    assert found.ids.tolist() == many.tolist()
+    assert found.ends.tolist()[:-1] == (np.flatnonzero(many == 0) + 1).tolist()[: len(found.ends) - 1]
+    found.check_ids()
+    path = tmp_path / "x.bin"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CorpusError, match=f"which {dtype[2]}*[0-9]*-bit ids cannot fill"):
+        _open(path, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "wider"),
+    [("nanogpt", "<u4", 32), ("nanogpt", "<i4", 32), ("nanogpt", "<i8", 64), ("nanogpt", "<u8", 64),
+     ("raw-u32", "<i8", 64)],
+)  # fmt: skip
+@pytest.mark.parametrize("count", [16, 1_000, 2_000_000])
+def test_wider_ids_read_as_narrower_ones_are_refused(
+    tmp_path: Path, random: np.random.Generator, kind: FileFormat, dtype: str, wider: int, count: int
+):
+    path = _dump(tmp_path / "x.bin", random.integers(1, 30, count), dtype)
+    with pytest.raises(CorpusError, match=f"does not hold .*-bit ids: .* as in {wider}-bit ids") as caught:
+        _open(path, kind, vocab_size=30)
+    assert f"corpus.format=raw-u{wider}" in caught.value.hint
+    assert ("raw-u16" in caught.value.hint) == (kind == "nanogpt")
+
+
+def test_wider_ids_that_are_mostly_padding_are_refused(tmp_path: Path):
+    ids = np.zeros(5_000, int)
+    ids[::51] = 7
+    with pytest.raises(CorpusError, match="as in 32-bit ids"):
+        _open(_dump(tmp_path / "x.bin", ids, "<u4"), "nanogpt", vocab_size=30)
+
+
+def test_a_vocabulary_that_16_bits_cannot_hold_needs_a_width(tmp_path: Path, random: np.random.Generator):
+    ids = random.integers(0, 128_256, 1_000)
+    path = _dump(tmp_path / "x.bin", ids, "<u4")
+    with pytest.raises(CorpusError, match="as in 32-bit ids") as caught:
+        _open(path, "nanogpt", vocab_size=128_256)
+    assert "corpus.format=raw-u32" in caught.value.hint
+    assert _open(path, "raw-u32", vocab_size=128_256).ids.tolist() == ids.tolist()
+    narrow = random.integers(0, 65_536, 1_000)
+    path = _dump(tmp_path / "x.bin", narrow, "<u2")
+    message = "read as 16-bit ids, which end at 65,535, and the vocabulary has 128,256 tokens"
+    with pytest.raises(CorpusError, match=message) as caught:
+        _open(path, "nanogpt", vocab_size=128_256)
+    assert "raw-u16 reads 16-bit ids all the same" in caught.value.hint
+    assert _open(path, "raw-u16", vocab_size=128_256).ids.tolist() == narrow.tolist()
+    assert _open(path, "nanogpt", vocab_size=65_536).ids.tolist() == narrow.tolist()
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [[5, 0], [5, 0] * 7, [0, 0] * 100, [0] * 99 + [7], [3, 0, 0, 0] * 50 + [0, 4] * 50, [*range(1, 30)] * 9],
+    ids=["two", "few", "zeros", "one at the end", "both places", "no zero"],
+)
+def test_16_bit_ids_are_not_suspected(tmp_path: Path, ids: list[int]):
+    assert _open(_dump(tmp_path / "x.bin", ids, "<u2"), "nanogpt", vocab_size=30).ids.tolist() == ids
+
+
+def test_real_16_bit_ids_padded_with_zeros_are_not_suspected(tmp_path: Path, many: np.ndarray):
+    rows = np.zeros((50, 400), int)
+    rows[:, :20] = many.reshape(50, 20)
+    assert _open(_dump(tmp_path / "x.bin", rows, "<u2"), "nanogpt", vocab_size=30).ids.tolist() == rows.ravel().tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "advice"),
+    [("raw-u32", "<u2", "corpus.format=raw-u16 reads 16-bit ids"),
+     ("raw-u64", "<u2", "corpus.format=raw-u16 reads 16-bit ids"),
+     ("raw-u64", "<u4", "corpus.format=raw-u32 reads 32-bit ids"),
+     ("nanogpt", ">u2", "they look big-endian; numpy.save('ids.npy', numpy.fromfile(…, '>u2'))"),
+     ("raw-u32", ">i4", "numpy.fromfile(…, '>u4')")],
+)  # fmt: skip
+def test_ids_out_of_range_are_read_in_every_other_way(
+    tmp_path: Path, random: np.random.Generator, kind: FileFormat, dtype: str, advice: str
+):
+    path = _dump(tmp_path / "x.bin", random.integers(1, 200, 1_000), dtype)
+    found = _open(path, kind, vocab_size=200)
+    with pytest.raises(CorpusError, match="has the id") as caught:
+        found.check_ids()
+    assert advice in caught.value.hint
+
+
+def test_ids_below_0_are_explained(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.array([5, -100, 7]))
+    with pytest.raises(CorpusError, match="has the id -100 at position 1") as caught:
+        _open(tmp_path / "x.npy", "npy").check_ids()
+    assert "mask labels" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["<i4", ">i4", ">u2", "<i8", "|u1", "|i1"])
+def test_an_array_states_its_type_and_order(tmp_path: Path, dtype: str):
+    np.save(tmp_path / "x.npy", np.array(IDS, dtype))
+    found = _open(tmp_path / "x.npy", "npy")
+    assert found.ids.tolist() == IDS
+    found.check_ids()
+
+
+@pytest.mark.parametrize(("dtype", "noted"), [("u2", True), ("i2", True), ("u4", False), ("i8", False)])
+def test_a_stated_type_too_narrow_for_the_vocabulary_is_noted(tmp_path: Path, dtype: str, noted: bool):
+    np.save(tmp_path / "x.npy", np.array(IDS, dtype))
+    file = CorpusFile(str(tmp_path / "x.npy"), "npy", "none", 100)
+    note = check_token_bin(file, 128_256)
+    assert (note is not None) == noted
+    assert not noted or f"{np.iinfo(dtype).max:,}, and the vocabulary has 128,256 tokens" in (note or "")
+    assert check_token_bin(file, 30_000) is None
 
 
 # Whose ids they are

@@ -11,7 +11,7 @@ import rs_bytepiece
 import tiktoken_ext.openai_public
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from costbank.errors import InputError, InputNotFoundError, TokenizerError
+from costbank.errors import CorpusError, InputError, InputNotFoundError, TokenizerError
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.huggingface import byte_level_bytes
 from costbank.tokenizers.tiktoken import _CL100K, _GPT2
@@ -239,3 +239,13 @@ def test_what_is_no_tokenizer_is_refused_by_every_reader(tmp_path: Path, content
     with pytest.raises(InputError) as caught:
         load_tokenizer(path)
     assert caught.value.hint
+
+
+def test_a_list_may_begin_with_a_byte_order_mark_and_in_utf16_it_is_named(tmp_path: Path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"\xef\xbb\xbf[UNK]\r\nthe\r\nking\r\n")
+    assert [load_tokenizer(path).vocab.token(i) for i in range(3)] == [b"[UNK]", b"the", b"king"]
+    path.write_bytes("[UNK]\nthe\nking\n".encode("utf-16"))
+    with pytest.raises(CorpusError, match=r"vocab\.txt is UTF-16 text, not UTF-8, at offset") as caught:
+        load_tokenizer(path)
+    assert "iconv -f UTF-16 -t UTF-8" in caught.value.hint

@@ -7,7 +7,7 @@ from costbank.corpus.readers.inputs import STANDARD_INPUT, find_files, stdin_spo
 from costbank.corpus.readers.parts import parts_of
 from costbank.corpus.readers.reading import WHOLE, DocumentRule, Part, ReadOptions
 from costbank.corpus.readers.records import BadRecord, BadRecords, OnError
-from costbank.corpus.readers.token_bins import TokenBin, open_token_bin
+from costbank.corpus.readers.token_bins import TokenBin, check_token_bin, open_token_bin
 
 __all__ = [
     "STANDARD_INPUT",
@@ -21,6 +21,7 @@ __all__ = [
     "Part",
     "ReadOptions",
     "TokenBin",
+    "check_token_bin",
     "fetched",
     "find_files",
     "index_of",

@@ -17,7 +17,6 @@ __all__ = [
     "FileFormat",
     "FormatName",
     "compression_of",
-    "foreign_archive",
     "index_of",
     "known_suffixes",
     "partner_of",
@@ -25,7 +24,7 @@ __all__ = [
 ]
 
 TextFormat = Literal["text", "jsonl", "parquet"]
-TokenFormat = Literal["megatron", "llmc", "nanogpt", "datatrove", "npy"]
+TokenFormat = Literal["megatron", "llmc", "nanogpt", "raw-u16", "raw-u32", "raw-u64", "datatrove", "npy"]
 FileFormat = Literal[TextFormat, TokenFormat]
 FormatName = Literal["auto", FileFormat]
 Compression = Literal["none", "gz", "zst"]
@@ -39,16 +38,13 @@ _SUFFIXES: dict[FileFormat, tuple[str, ...]] = {
     "megatron": (".bin",),
     "llmc": (".bin",),
     "nanogpt": (".bin",),
+    "raw-u16": (".bin",),
+    "raw-u32": (".bin",),
+    "raw-u64": (".bin",),
     "datatrove": (".ds",),
     "npy": (".npy",),
 }
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd")
-_ARCHIVES = {
-    b"\xfd7zXZ\0": ("xz", "xz -d"),
-    b"\x04\x22\x4d\x18": ("lz4", "lz4 -d"),
-    b"PK\x03\x04": ("zip", "unzip"),
-    b"7z\xbc\xaf\x27\x1c": ("7z", "7z x"),
-}
 
 
 @dataclass(frozen=True)
@@ -107,13 +103,6 @@ def compression_of(head: bytes) -> Compression:
         return "gz"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
     return "zst" if skippable or head.startswith(b"\x28\xb5\x2f\xfd") else "none"
-
-
-def foreign_archive(head: bytes) -> tuple[str, str] | None:
-    """The name of an archive that is not read here, and the command that unpacks it."""
-    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
-        return "bzip2", "bunzip2"
-    return next((known for mark, known in _ARCHIVES.items() if head.startswith(mark)), None)
 
 
 def index_of(file: CorpusFile) -> Path | None:

@@ -1,25 +1,29 @@
 """What a file holds: its format by its name, its compression by its first bytes, its content where names are vague."""
 
 import json
+import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from costbank.corpus.readers.foreign import refuse_foreign, refuse_foreign_archive, refuse_foreign_ids
 from costbank.corpus.readers.formats import (
     TOKEN_FORMATS,
+    Compression,
     CorpusFile,
     FileFormat,
     FormatName,
     compression_of,
-    foreign_archive,
     index_of,
     known_suffixes,
     suffix_of,
 )
 from costbank.corpus.readers.places import Place, file_name
 from costbank.corpus.readers.remote import is_url
-from costbank.corpus.readers.streams import open_stored, open_stream
+from costbank.corpus.readers.streams import MOST_WINDOW_BYTES, open_stored, open_stream
 from costbank.corpus.readers.token_layouts import LLMC_VERSIONS
-from costbank.errors import InputError
+from costbank.errors import InputError, require
 from costbank.files import check_readable
+from costbank.signatures import SIGNATURE_BYTES
 
 __all__ = ["check_json_lines", "format_of_content", "identify", "json_objects"]
 
@@ -27,29 +31,52 @@ _HEAD_BYTES = 16
 _SNIFFED_BYTES = 1 << 20
 
 
-def identify(place: Place, location: str, wanted: FormatName) -> CorpusFile:
+def identify(place: Place, location: str, wanted: FormatName, title: str = "") -> CorpusFile:
     """A file as one of the format that is wanted, or, with `auto`, as one of the format that its name says.
 
+    With `auto`, its beginning is held against that; a format that is given is believed. A file with a title has no
+    name that says anything, so its beginning tells between text, JSON lines and Parquet.
+
     Raises:
+        CorpusError: its beginning is that of another kind of file, or of text in another encoding.
         InputError: it is an archive that is not read, token ids that cannot be mapped, or it cannot be opened.
         InputNotFoundError: the index that token ids need does not lie beside them.
     """
     size = place.size(location) or 0
     with open_stored(CorpusFile(location, "text", "none", size)) as handle:
-        head = handle.read(_HEAD_BYTES)
-    if archive := foreign_archive(head):
-        name, command = archive
-        raise InputError(f"{location} is a {name} archive, which is not read", f"unpack it first: {command}")
+        head = handle.read(SIGNATURE_BYTES)
+    refuse_foreign_archive(title or location, head)
     kind = _kind_by_name(location, head) if wanted == "auto" else wanted
     if kind in TOKEN_FORMATS:
+        if wanted == "auto" and kind == "nanogpt":
+            refuse_foreign_ids(location, head)
         _check_token_file(location, kind, head)
         return CorpusFile(location, kind, "none", size)
     compression = compression_of(head)
+    if title and wanted == "auto":
+        kind = format_of_content(CorpusFile(location, kind, compression, size, title))
     if kind == "parquet" and compression != "none":
         raise InputError(
             f"{location} is a compressed Parquet file", "decompress it first; Parquet is compact by itself"
         )
-    return CorpusFile(location, kind, compression, size)
+    file = CorpusFile(location, kind, compression, size, title)
+    if wanted == "auto":
+        refuse_foreign(file, _decompressed(head, compression))
+    return file
+
+
+def _decompressed(head: bytes, compression: Compression) -> bytes:
+    """So much of the content as the beginning of a file gives; nothing where it is damaged, which reading tells."""
+    if compression == "none":
+        return head
+    with suppress(zlib.error):
+        if compression == "gz":
+            return zlib.decompressobj(wbits=31).decompress(head, SIGNATURE_BYTES)
+        zstandard = require("zstandard", "corpus")
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
+        with suppress(zstandard.ZstdError), decompressor.stream_reader(head) as stream:
+            return stream.read(SIGNATURE_BYTES)
+    return b""
 
 
 def _kind_by_name(location: str, head: bytes) -> FileFormat:

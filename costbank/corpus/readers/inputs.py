@@ -6,14 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from costbank.corpus.readers.formats import TOKEN_FORMATS, CorpusFile, FormatName, known_suffixes, partner_of, suffix_of
-from costbank.corpus.readers.identify import check_json_lines, format_of_content, identify, json_objects
+from costbank.corpus.readers.identify import check_json_lines, identify, json_objects
 from costbank.corpus.readers.places import Place, file_name, has_wildcards, place_of
+from costbank.corpus.readers.records import OnError
 from costbank.corpus.readers.remote import is_url
-from costbank.errors import InputError, InputNotFoundError, UsageError
+from costbank.errors import CorpusError, InputError, InputNotFoundError, UsageError
 from costbank.files import staging_directory, storage_errors
 
 __all__ = ["STANDARD_INPUT", "find_files", "stdin_spool"]
@@ -46,31 +46,38 @@ def find_files(
     wanted: FormatName = "auto",
     spool: Path | None = None,
     note: Callable[[str], None] = _ignore,
+    on_error: OnError = "refuse",
 ) -> tuple[CorpusFile, ...]:
     """The files that are meant by names of files and folders, patterns, URLs, and `-` for standard input.
 
     Folders are searched to their depths for files of known suffixes, patterns are expanded, both in the order of
     names; a file that goes by a name with `*` in it is that file. A file that is reached twice is taken at its first
-    place. Standard input is written to a file in `spool`. What is passed over is told to `note`, a line each.
+    place. Standard input is written to a file in `spool`. What is left out is told to `note`, a line each.
+    A file that is no corpus, or text that is not UTF-8, is an error, or is left out where `on_error` is `skip`.
 
     Raises:
         InputNotFoundError: a name, a folder or a pattern leads to no file.
+        CorpusError: a file holds something else, or text in another encoding, and these are refused.
         InputError: a file is empty, cannot be read, is an archive that is not known, or is not of the format `wanted`.
         MissingExtraError: a URL needs a library that is not installed.
         UsageError: `-` is given without a `spool`, or a URL is of an unknown kind.
     """
-    search = _Search(wanted, spool)
+    search = _Search(wanted, spool, on_error)
     for entry in given:
         search.add(entry)
     for line in search.notes():
         note(line)
+    if search.foreign and not search.found:
+        raise search.foreign[0]
     return tuple(search.found.values())
 
 
 class _Search:
-    def __init__(self, wanted: FormatName, spool: Path | None) -> None:
+    def __init__(self, wanted: FormatName, spool: Path | None, on_error: OnError) -> None:
         self._format: FormatName = wanted
         self._spool = spool
+        self._on_error: OnError = on_error
+        self.foreign: list[CorpusError] = []
         self._known = known_suffixes(wanted)
         self.found: dict[str, CorpusFile] = {}
         self._unknown: Counter[str] = Counter()
@@ -107,6 +114,8 @@ class _Search:
             names = ", ".join(self._empty[:_MOST_NAMES_SHOWN])
             more = len(self._empty) - _MOST_NAMES_SHOWN
             yield f"left out empty files: {names}" + (f" and {more} more" if more > 0 else "")
+        if self.foreign:
+            yield "left out files that cannot be read:\n  " + "\n  ".join(map(str, self.foreign))
         if self._repeated:
             yield f"files that were named more than once are read once: {self._repeated}"
 
@@ -148,7 +157,8 @@ class _Search:
 
     def _is_json_lines(self, place: Place, location: str) -> bool:
         """Whether a `.json` in a folder is a corpus: at least two lines, and an object in each."""
-        return json_objects(identify(place, location, self._format)) >= 2
+        file = self._identified(place, location)
+        return file is not None and json_objects(file) >= 2
 
     def _add_stdin(self) -> None:
         if self._spool is None:
@@ -161,20 +171,28 @@ class _Search:
             shutil.copyfileobj(sys.stdin.buffer, spooled, _COPIED_BYTES)
         if Path(location).stat().st_size == 0:
             raise InputError("standard input is empty", "pipe text into it")
-        file = replace(identify(place_of(location), location, self._format), title=_SPOOLED_NAME)
-        if self._format == "auto" and file.format == "text":
-            file = replace(file, format=format_of_content(file))
-        self.found[location] = file
+        if (file := self._identified(place_of(location), location, _SPOOLED_NAME)) is not None:
+            self.found[location] = file
 
     def _keep(self, place: Place, location: str) -> None:
         identity = place.identity(location)
         if identity in self.found:
             self._repeated += 1
             return
-        file = identify(place, location, self._format)
+        if (file := self._identified(place, location)) is None:
+            return
         if suffix_of(file.name) == ".json" and self._format == "auto":
             check_json_lines(file)
         self.found[identity] = file
+
+    def _identified(self, place: Place, location: str, title: str = "") -> CorpusFile | None:
+        try:
+            return identify(place, location, self._format, title)
+        except CorpusError as error:
+            if self._on_error == "refuse":
+                raise
+            self.foreign.append(error)
+            return None
 
 
 def _asked_for(pattern: str, location: str) -> bool:

@@ -10,6 +10,7 @@ from costbank.corpus.readers.formats import CorpusFile
 from costbank.corpus.readers.reading import Part
 from costbank.corpus.readers.records import BadRecord
 from costbank.corpus.readers.streams import open_stream
+from costbank.encodings import encoding_fault
 
 __all__ = ["Fault", "LineBlock", "is_blank", "line_blocks"]
 
@@ -35,13 +36,18 @@ class LineBlock:
     first_line: int | None
 
     def lines(self) -> list[str] | Iterator[str | Fault]:
-        """The lines without their ends: a list where all are text, and otherwise one by one, with their faults."""
+        """The lines without their ends: a list where all are text, and otherwise one by one, with their faults.
+
+        Files that were joined have byte-order marks in the middle; one that begins a line is skipped.
+        """
         if b"\0" not in self.data:
             try:
-                return self.data.decode("utf-8").replace("\r\n", "\n").split("\n")
+                text = self.data.decode("utf-8").replace("\r\n", "\n")
             except UnicodeDecodeError:
                 pass
-        return map(_text_or_fault, self._byte_lines)
+            else:
+                return (text.replace("\n\ufeff", "\n") if "\ufeff" in text else text).split("\n")
+        return map(self._text_or_fault, self._byte_lines)
 
     def bad_record(self, line: int, fault: Fault) -> BadRecord:
         """The fault in a line of this block, counted from 0, with its place in the file."""
@@ -51,6 +57,26 @@ class LineBlock:
         if self.first_line is not None:
             place += f" (line {self.first_line + line})"
         return BadRecord(self.file.shown, fault.reason, place, fault.hint)
+
+    def _text_or_fault(self, line: bytes) -> str | Fault:
+        mark = len(BOM_UTF8) if line.startswith(BOM_UTF8) else 0
+        if (nul := line.find(b"\0")) >= 0:
+            return self._fault("is not text: a NUL byte", nul)
+        try:
+            return line[mark:].decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = mark + error.start
+            return self._fault(f"is not UTF-8: byte 0x{line[byte]:02x}", byte)
+
+    def _fault(self, reason: str, byte: int) -> Fault:
+        said, hint = self._encoding
+        return Fault(said.format(reason), byte, hint)
+
+    @cached_property
+    def _encoding(self) -> tuple[str, str]:
+        """What is said of a fault, `{}`, in a block that is not UTF-8, and how to convert it where that can be told."""
+        said, encoding = encoding_fault(self.data, "{}")
+        return said, f"convert it: iconv -f {encoding.iconv} -t UTF-8" if encoding else "give UTF-8 text"
 
     @cached_property
     def _byte_lines(self) -> list[bytes]:
@@ -93,16 +119,3 @@ def line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) ->
 def is_blank(line: bytes) -> bool:
     """Whether a line holds nothing but white space, which has many forms in Unicode."""
     return line.isspace() or line.decode("utf-8", "replace").isspace()
-
-
-def _text_or_fault(line: bytes) -> str | Fault:
-    if (nul := line.find(b"\0")) >= 0:
-        return Fault("is not text: a NUL byte", nul)
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Fault(
-            f"is not UTF-8: byte 0x{line[error.start]:02x}",
-            error.start,
-            "give UTF-8 text; `iconv -f latin1 -t utf8` converts older files",
-        )

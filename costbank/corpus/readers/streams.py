@@ -14,13 +14,13 @@ from costbank.corpus.readers.reading import WHOLE, Part
 from costbank.corpus.readers.remote import remote_errors, remote_filesystem
 from costbank.errors import CorpusError, InputError, require
 
-__all__ = ["ByteStream", "open_stored", "open_stream"]
+__all__ = ["MOST_WINDOW_BYTES", "ByteStream", "open_stored", "open_stream"]
 
 _PLAIN_BYTES = 1 << 20
 _ARCHIVE_BYTES = 1 << 15
 _MOST_OUTPUT_BYTES = 1 << 20
 # Frames of `zstd --long=31` are common among published corpora; the library refuses them unless it is told.
-_MOST_WINDOW_BYTES = 1 << 31
+MOST_WINDOW_BYTES = 1 << 31
 
 
 class ByteStream:
@@ -174,7 +174,7 @@ def _gunzipped(stored: _Stored) -> Iterator[bytes]:
 
 def _unzstd(stored: _Stored) -> Iterator[bytes]:
     zstandard = require("zstandard", "corpus")
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
     frame, text = None, 0
     for data in stored.chunks(_ARCHIVE_BYTES):
         while data:

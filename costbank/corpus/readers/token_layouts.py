@@ -14,7 +14,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import CorpusError
 
-__all__ = ["LLMC_VERSIONS", "Layout", "read_datatrove", "read_llmc", "read_megatron", "read_nanogpt", "read_npy"]
+__all__ = ["LLMC_VERSIONS", "Layout", "read_datatrove", "read_llmc", "read_megatron", "read_npy", "read_raw"]
 
 LLMC_VERSIONS = {20240520: (1, "<u2"), 20240801: (7, "<u4")}
 
@@ -87,12 +87,12 @@ def _megatron_index(
     return np.dtype(_MEGATRON_TYPES[code]), lengths, pointers, np.asarray(content[start + sequences * 12 :].view("<i8"))
 
 
-def read_nanogpt(path: Path) -> Layout:
-    """nanoGPT's `.bin`: 16-bit ids and nothing else."""
-    size = path.stat().st_size
-    if size % 2:
-        _refuse(path, f"it has {size} bytes, an odd number, and 16-bit ids cannot fill it")
-    return Layout(_mapped(path, np.dtype("<u2")), None)
+def read_raw(path: Path, dtype: np.dtype) -> Layout:
+    """Ids of one type and nothing else, as nanoGPT's scripts write 16-bit ones."""
+    size, width = path.stat().st_size, dtype.itemsize
+    if size % width:
+        _refuse(path, f"it has {size} bytes, which {8 * width}-bit ids cannot fill")
+    return Layout(_mapped(path, dtype), None)
 
 
 def read_llmc(path: Path) -> Layout:
@@ -106,7 +106,7 @@ def read_llmc(path: Path) -> Layout:
         _refuse(
             path,
             f"it begins with {magic}, and not with the mark of llm.c",
-            "--set corpus.format=nanogpt reads ids without a header",
+            "--set corpus.format=nanogpt reads 16-bit ids without a header, raw-u32 32-bit ones",
         )
     known, code = LLMC_VERSIONS[magic]
     if version != known:

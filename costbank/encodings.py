@@ -1,0 +1,163 @@
+"""Which encoding a text has where it is not UTF-8: told by marks and NUL bytes, or guessed from what it would say.
+
+Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are told. Others are guessed: a sample is decoded in each, and the
+decoding in which the most frequent characters of its language stand out wins. Where none does, nothing is guessed.
+"""
+
+import shlex
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE, getincrementaldecoder
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+__all__ = ["Encoding", "encoding_fault", "guessed_encoding", "told_encoding", "without_mark"]
+
+_SAMPLE_BYTES = 1 << 16
+_FEWEST_HIGH_BYTES = 8
+_MOST_DENSE_WESTERN = 0.3  # the share of letters with accents; other scripts have hardly any ASCII beside them
+
+_CHINESE = "的一是不了在人有我他中大上到以要就出可也你生而子那得下自之年作"
+_SIMPLIFIED = frozenset(_CHINESE + "这个们来为和国地说时会对能于着过发后里")
+_TRADITIONAL = frozenset(_CHINESE + "這個們來為和國地說時會對能於著過發後裡")
+_KOREAN = frozenset("이다는에의하고을가은지를한도로기사서어나자있라리으시대인것스그들아수정해")
+_KANA = frozenset(map(chr, range(0x3041, 0x30FF)))
+_RUSSIAN = frozenset("оеаинтсрвлкмдпуяыьгзбчйхжшю")
+_GREEK = frozenset("αβγδεζηθικλμνξοπρστυφχψωςάέήίόύώ")
+_WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøùúûüýÿœßÀÂÄÁÅÆÇÈÉÊËÍÎÑÓÔÖØÚÛÜŒ’‘“”‚„–—…«»€°·ºª§©®£¿¡\xa0")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding by the name that people know, and by iconv's."""
+
+    name: str
+    iconv: str
+
+    def conversion(self, path: str, unpack: str = "") -> str:
+        """A command that writes the file as UTF-8; `unpack` prints a compressed file's content, such as `gzip -dc`."""
+        plain = PurePath(path.removesuffix(".gz").removesuffix(".zst"))
+        source, target = shlex.quote(path), shlex.quote(str(plain.with_suffix(f".utf8{plain.suffix}")))
+        begin = f"{unpack} {source} | iconv" if unpack else "iconv"
+        end = f"> {target}" if unpack else f"{source} > {target}"
+        return f"{begin} -f {self.iconv} -t UTF-8 {end}"
+
+
+_MARKS = (
+    (BOM_UTF32_LE, Encoding("UTF-32", "UTF-32")),  # before UTF-16, whose mark it begins with
+    (BOM_UTF32_BE, Encoding("UTF-32", "UTF-32")),
+    (BOM_UTF16_LE, Encoding("UTF-16", "UTF-16")),
+    (BOM_UTF16_BE, Encoding("UTF-16", "UTF-16")),
+)
+_WIDE = (
+    ("utf-32-le", Encoding("UTF-32 (without a byte-order mark)", "UTF-32LE")),
+    ("utf-32-be", Encoding("UTF-32 (without a byte-order mark)", "UTF-32BE")),
+    ("utf-16-le", Encoding("UTF-16 (without a byte-order mark)", "UTF-16LE")),
+    ("utf-16-be", Encoding("UTF-16 (without a byte-order mark)", "UTF-16BE")),
+)
+_ISO_2022_JP = Encoding("ISO-2022-JP", "ISO-2022-JP")
+_SHIFT_TO_KANJI = (b"\x1b$B", b"\x1b$@")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An encoding, the characters that stand out in text of its language, and the least share of them that is proof."""
+
+    codec: str
+    encoding: Encoding
+    frequent: frozenset[str]
+    least_share: float
+
+
+_CANDIDATES = (
+    _Candidate("euc_jp", Encoding("EUC-JP", "EUC-JP"), _KANA, 0.3),
+    _Candidate("cp932", Encoding("Shift-JIS", "CP932"), _KANA, 0.3),
+    _Candidate("gb18030", Encoding("GBK or GB18030", "GB18030"), _SIMPLIFIED, 0.15),
+    _Candidate("big5", Encoding("Big5", "BIG5"), _TRADITIONAL, 0.15),
+    _Candidate("cp949", Encoding("EUC-KR", "CP949"), _KOREAN, 0.25),
+    _Candidate("cp1251", Encoding("Windows-1251", "WINDOWS-1251"), _RUSSIAN, 0.7),
+    _Candidate("koi8_r", Encoding("KOI8-R", "KOI8-R"), _RUSSIAN, 0.7),
+    _Candidate("cp1253", Encoding("Windows-1253", "WINDOWS-1253"), _GREEK, 0.7),
+    _Candidate("cp1252", Encoding("Latin-1 or Windows-1252", "WINDOWS-1252"), _WESTERN, 0.9),
+)
+
+
+def without_mark(data: bytes) -> bytes:
+    """The bytes without a UTF-8 byte-order mark at their start."""
+    return data.removeprefix(BOM_UTF8)
+
+
+def told_encoding(head: bytes) -> Encoding | None:
+    """The encoding of a text that begins with `head`, where its bytes leave no doubt that it is not UTF-8.
+
+    UTF-16 and UTF-32 have a byte-order mark, or have NUL bytes and decode to characters and white space alone.
+    """
+    marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+    if marked or not head:
+        return marked
+    if any(shift in head for shift in _SHIFT_TO_KANJI) and head.isascii():
+        return _ISO_2022_JP
+    if b"\0" not in head:
+        return None
+    blanks = [(_blanks_in(head, codec), encoding) for codec, encoding in _WIDE]
+    most, encoding = max(blanks, key=lambda pair: pair[0])
+    return encoding if most else None
+
+
+def guessed_encoding(sample: bytes) -> Encoding | None:
+    """The encoding that a text most likely has which is not UTF-8; None where nothing speaks for one.
+
+    A text that is mostly UTF-8 and damaged in places is of no other encoding.
+    """
+    sample = sample[:_SAMPLE_BYTES]
+    if b"\0" in sample:
+        return None
+    as_utf8 = sample.decode("utf-8", "replace")
+    damaged = as_utf8.count("\ufffd")
+    if sum(character > "\x7f" for character in as_utf8) - damaged >= damaged:
+        return None
+    scored = [(_score(sample, candidate), candidate) for candidate in _CANDIDATES]
+    best, candidate = max(scored, key=lambda pair: pair[0])
+    return candidate.encoding if best > 0 else None
+
+
+def encoding_fault(sample: bytes, fault: str) -> tuple[str, Encoding | None]:
+    """What to say of a sample that is not UTF-8, such as `fault`, with its encoding as far as that can be told."""
+    if encoding := told_encoding(sample):
+        return f"is {encoding.name} text, not UTF-8,", encoding
+    if encoding := guessed_encoding(sample):
+        return f"{fault} (it looks like {encoding.name})", encoding
+    return fault, None
+
+
+def _blanks_in(head: bytes, codec: str) -> int:
+    """How much white space a sample has in an encoding; 0 where it holds anything that is not text."""
+    text = _decoded(head, codec)
+    if not text or any(not (character.isprintable() or character in "\t\n\r\f\ufeff") for character in text):
+        return 0
+    return sum(character in " \n\r\t\u3000" for character in text)
+
+
+def _score(sample: bytes, candidate: _Candidate) -> float:
+    """How far the share of frequent characters is over what is proof, as a share of that; 0 where it is not."""
+    text = _decoded(sample, candidate.codec)
+    high = [character for character in text or "" if character > "\x7f"]
+    if not high or any(character in "\ufffd\x80\x81" for character in high):
+        return 0.0
+    share = sum(character in candidate.frequent for character in high) / len(high)
+    density = len(high) / len(text or "")
+    if candidate.frequent is _WESTERN:
+        plausible = density <= _MOST_DENSE_WESTERN
+    else:
+        plausible = density > _MOST_DENSE_WESTERN and len(high) >= _FEWEST_HIGH_BYTES
+    if not plausible:
+        return 0.0
+    return share / candidate.least_share if share >= candidate.least_share else 0.0
+
+
+def _decoded(sample: bytes, codec: str) -> str | None:
+    """A sample as text, without a character that its end cuts; None where it is none of this encoding."""
+    decode: Callable[[bytes], str] = getincrementaldecoder(codec)().decode
+    try:
+        return decode(sample)
+    except (UnicodeDecodeError, ValueError):
+        return None
