@@ -23,6 +23,8 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
         del asked["neighbors"]["min_recall"]
     if config.source == "transfer" and config.transfer.method != "omp":
         del asked["transfer"]["atoms"]
+    if config.source == "lm-head" and not config.lm_head.keep_placeholders:
+        del asked["lm_head"]["keep_placeholders"]
     if "corpus" in asked:
         asked["corpus"] = _corpus_asked(config.corpus)
         asked.pop("engine")

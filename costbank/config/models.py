@@ -171,6 +171,10 @@ class LMHeadConfig(_Settings):
     tensor: Annotated[str | None, Execution] = Field(
         default=None, description="the tensor's name; not given: the LM head, else the embedding"
     )
+    keep_placeholders: bool = Field(
+        default=False,
+        description="placeholders such as `<unused7>` keep their rows, for a model that was trained on them",
+    )
 
 
 class VocabularyConfig(_Settings):

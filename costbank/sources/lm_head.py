@@ -5,7 +5,7 @@ The rows stream from the checkpoint a block at a time; the model itself is never
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, UsageError
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
-from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer
-from costbank.vocab import TokenStatus
+from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer, placeholder_counts
+from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["plan"]
+
+_ALIKE = 0.5  # median cosine from which untrained rows count as alike
+_MOST_SHOWN = 5
 
 _ADVICE = (
     "Tokens are near each other that the model gives similar logits: words that can stand for each other in its eyes. "
@@ -48,9 +51,10 @@ def plan(config: BuildConfig) -> SourcePlan:
             f"tensor {head.matrix.name!r} has {rows:,} rows, and the tokenizer has {tokens:,} tokens",
             "give the tokenizer that the model was trained with",
         )
+    keep = config.lm_head.keep_placeholders
     libraries = ("numpy", "gguf") if head.matrix.file.suffix == ".gguf" else ("numpy",)
     return SourcePlan(
-        tokenizer, head.matrix.shape, lambda progress: _read(head, tokenizer, progress), libraries, _ADVICE
+        tokenizer, head.matrix.shape, lambda progress: _read(head, tokenizer, keep, progress), libraries, _ADVICE
     )
 
 
@@ -67,7 +71,7 @@ def _tokenizer(config: BuildConfig, model: Path) -> Tokenizer:
         raise InputNotFoundError(str(error), "give --tokenizer FILE") from None
 
 
-def _read(head: Head, tokenizer: Tokenizer, progress: Progress) -> SourceVectors:
+def _read(head: Head, tokenizer: Tokenizer, keep: bool, progress: Progress) -> SourceVectors:
     matrix = head.matrix
     if head.guessed:
         progress.note(f"the {head.role} is taken to be {matrix.name!r}; name another tensor with --tensor")
@@ -75,7 +79,18 @@ def _read(head: Head, tokenizer: Tokenizer, progress: Progress) -> SourceVectors
         progress.note(head.disagreement)
     vocab = tokenizer.vocab.padded(matrix.shape[0])
     unused = vocab.status == TokenStatus.UNUSED
-    rows = _HeadRows(matrix, unused)
+    counts = placeholder_counts(vocab)
+    unused_mean = mean_row(_unused_rows(matrix, unused))
+    if counts:
+        progress.note(_placeholder_note(counts, keep))
+        if unused_mean is not None and not keep and (unlike := _unlike(matrix, unused, unused_mean)):
+            progress.note(_unlike_note(vocab, unlike))
+    zeroed = unused
+    if keep:
+        named = unused & (np.diff(vocab.offsets) > 0)
+        vocab = replace(vocab, status=np.where(named, np.uint8(TokenStatus.SPECIAL), vocab.status))
+        zeroed = unused & ~named
+    rows = _HeadRows(matrix, zeroed)
     facts: dict[str, Any] = {
         "tensor": matrix.name,
         "tensor_dtype": matrix.dtype,
@@ -87,10 +102,44 @@ def _read(head: Head, tokenizer: Tokenizer, progress: Progress) -> SourceVectors
         facts["tied"] = head.tied
     if head.config_tied is not None:
         facts["config_says_tied"] = head.config_tied
+    if counts:
+        facts["placeholders"] = counts
     origin = f"tensor {matrix.name!r} in {matrix.file.name}"
-    ranges = row_ranges(vocab.size, 4 * matrix.shape[1])
-    unused_rows = (matrix.rows(*span)[unused[slice(*span)]] for span in ranges if unused[slice(*span)].any())
-    return SourceVectors(vocab, rows, facts, rows.inputs, origin=origin, unused_mean=mean_row(unused_rows))
+    return SourceVectors(vocab, rows, facts, rows.inputs, origin=origin, unused_mean=unused_mean)
+
+
+def _unused_rows(matrix: Matrix, unused: Bool[np.ndarray, "vocab"]) -> Iterator[Float32[np.ndarray, "rows dim"]]:
+    for span in row_ranges(len(unused), 4 * matrix.shape[1]):
+        if unused[slice(*span)].any():
+            yield matrix.rows(*span)[unused[slice(*span)]]
+
+
+def _placeholder_note(counts: dict[str, int], keep: bool) -> str:
+    named = ", ".join(f"{count:,} {label}" for label, count in counts.items())
+    what = "keep their rows" if keep else "get no vector, as no model is trained to predict them"
+    return f"{sum(counts.values()):,} ids are placeholders by name ({named}); they {what}"
+
+
+def _unlike(matrix: Matrix, unused: Bool[np.ndarray, "vocab"], mean: Float32[np.ndarray, "dim"]) -> list[int]:
+    """Unused ids whose rows point elsewhere than the others'. None where the rows have no direction in common."""
+    parts = []
+    for rows in _unused_rows(matrix, unused):
+        lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(mean)
+        parts.append(np.divide(rows @ mean, lengths, out=np.full(len(rows), np.nan, np.float32), where=lengths > 0))
+    cosines = np.concatenate(parts)
+    median = float(np.nanmedian(cosines)) if not np.isnan(cosines).all() else 0.0
+    if median < _ALIKE:
+        return []
+    return np.flatnonzero(unused)[cosines < median / 2].tolist()
+
+
+def _unlike_note(vocab: Vocab, unlike: list[int]) -> str:
+    shown = ", ".join(f"{vocab.display(token_id)} (id {token_id})" for token_id in unlike[:_MOST_SHOWN])
+    more = f" and {len(unlike) - _MOST_SHOWN:,} more" if len(unlike) > _MOST_SHOWN else ""
+    return (
+        f"the rows of {shown}{more} are unlike those of the other placeholders, so the model may have been trained on "
+        "them; --set lm_head.keep_placeholders=true keeps all placeholders' rows"
+    )
 
 
 @dataclass

@@ -10,6 +10,7 @@ from costbank.tokenizers.base import SamplingTokenizer, Tokenizer, TokenizerKind
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
 from costbank.tokenizers.gguf import GGUFTokenizer
 from costbank.tokenizers.huggingface import HuggingFaceTokenizer
+from costbank.tokenizers.placeholders import placeholder_counts, placeholder_pattern
 from costbank.tokenizers.plain import PlainTokenizer
 from costbank.tokenizers.sentencepiece import SentencePieceTokenizer
 from costbank.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
@@ -26,6 +27,8 @@ __all__ = [
     "TokenizerKind",
     "find_tokenizer",
     "load_tokenizer",
+    "placeholder_counts",
+    "placeholder_pattern",
 ]
 
 _KINDS: dict[str, Callable[[Path], Tokenizer]] = {

@@ -23,9 +23,10 @@ from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
 from costbank.tokenizers.base import joined, status_of_bytes
 from costbank.tokenizers.lattice import Scores
+from costbank.tokenizers.placeholders import vocab_of
 from costbank.tokenizers.trie import Trie
 from costbank.tokenizers.unigram import UnigramSampler
-from costbank.vocab import TokenStatus, Vocab
+from costbank.vocab import TokenStatus
 
 __all__ = ["BytePieceTokenizer"]
 
@@ -59,7 +60,7 @@ class BytePieceTokenizer:
         model = tokenizers.models.Unigram([*((mark, 0.0) for mark in _UNREACHABLE), *scored], 0)
         self._tokenizer = tokenizers.Tokenizer(model)
         status = [*[TokenStatus.SPECIAL] * len(_SPECIAL), *map(status_of_bytes, pieces)]
-        self.vocab = Vocab.from_tokens([*_SPECIAL, *pieces], status, [*[-1] * len(_SPECIAL), *counts])
+        self.vocab = vocab_of([*_SPECIAL, *pieces], status, [*[-1] * len(_SPECIAL), *counts])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         lines = _lines(texts)

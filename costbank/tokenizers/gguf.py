@@ -12,7 +12,8 @@ from costbank.checkpoints import GGUFFile
 from costbank.errors import TokenizerError
 from costbank.tokenizers.base import status_of_bytes
 from costbank.tokenizers.huggingface import byte_level_bytes
-from costbank.vocab import TokenStatus, Vocab
+from costbank.tokenizers.placeholders import vocab_of
+from costbank.vocab import TokenStatus
 
 __all__ = ["GGUFTokenizer"]
 
@@ -22,6 +23,7 @@ _WORD_START = "▁"
 _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|[^x]|.?)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_PADDING = re.compile(r"\[PAD\d+\]")  # what llama.cpp writes for a row without a token
 
 
 class GGUFTokenizer:
@@ -54,7 +56,7 @@ class GGUFTokenizer:
             read = [_read(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
         except ValueError as error:
             raise TokenizerError(f"{path}: {error}", "download or convert it again") from None
-        self.vocab = Vocab.from_tokens([token for token, _ in read], [status for _, status in read])
+        self.vocab = vocab_of([token for token, _ in read], [status for _, status in read])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         raise TokenizerError(
@@ -70,7 +72,7 @@ def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
     if kind in (_UNKNOWN, _CONTROL):
         return stored, TokenStatus.SPECIAL
     if kind == _UNUSED:
-        return b"", TokenStatus.UNUSED
+        return b"" if _PADDING.fullmatch(text) else stored, TokenStatus.UNUSED
     if kind == _BYTE:
         if not (written := _BYTE_PIECE.fullmatch(text)):
             raise ValueError(f"the byte piece {text!r} is not written as <0x41>")

@@ -13,6 +13,7 @@ from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
 from costbank.token_names import BYTE_LEVEL_ALPHABET
 from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["HuggingFaceTokenizer", "byte_level_bytes", "byte_level_text"]
@@ -83,7 +84,7 @@ class HuggingFaceTokenizer:
         if isinstance(unknown_id, int):
             tokens[unknown_id] = content["model"]["vocab"][unknown_id][0].encode()
             status[unknown_id] = TokenStatus.SPECIAL
-        return Vocab.from_tokens(tokens, status)
+        return vocab_of(tokens, status)
 
 
 def _token_reader(content: dict[str, Any]) -> Callable[[str], tuple[bytes, TokenStatus]]:

@@ -11,7 +11,8 @@ from costbank.errors import TokenizerError
 from costbank.files import text_blocks
 from costbank.tensorfile import sha256_file
 from costbank.tokenizers.base import joined
-from costbank.vocab import TokenStatus, Vocab
+from costbank.tokenizers.placeholders import vocab_of
+from costbank.vocab import TokenStatus
 
 __all__ = ["PlainTokenizer"]
 
@@ -46,7 +47,7 @@ class PlainTokenizer:
                 )
             self._ids[line] = token_id
         status = [TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK for line in lines]
-        self.vocab = Vocab.from_tokens([line.encode() for line in lines], status)
+        self.vocab = vocab_of([line.encode() for line in lines], status)
         self.unknown = next((name for name in _UNKNOWN if name in self._ids), None)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:

@@ -13,6 +13,7 @@ from costbank.tensorfile import sha256_file
 from costbank.tokenizers.base import encode_threads, joined
 from costbank.tokenizers.bpe_dropout import BPEDropout
 from costbank.tokenizers.lattice import Scores
+from costbank.tokenizers.placeholders import vocab_of
 from costbank.tokenizers.sentencepiece_file import ModelKind, PieceKind, SentencePieceFile
 from costbank.tokenizers.trie import Trie
 from costbank.tokenizers.unigram import UnigramSampler
@@ -91,7 +92,7 @@ class SentencePieceTokenizer:
             else:
                 tokens.append(piece.replace(_SPACE, " ").encode())
                 status.append(TokenStatus.UNUSED if processor.is_unused(token_id) else TokenStatus.OK)
-        return Vocab.from_tokens(tokens, status)
+        return vocab_of(tokens, status)
 
 
 def _units(model: SentencePieceFile) -> Callable[[str], list[str]]:

@@ -13,7 +13,8 @@ from jaxtyping import Int64, Integer
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
 from costbank.tokenizers.base import encode_threads, joined, status_of_bytes
-from costbank.vocab import TokenStatus, Vocab
+from costbank.tokenizers.placeholders import vocab_of
+from costbank.vocab import TokenStatus
 
 __all__ = ["TiktokenTokenizer", "is_tiktoken"]
 
@@ -75,7 +76,7 @@ class TiktokenTokenizer:
         tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
         for token, rank in self._ranks.items():
             tokens[rank], status[rank] = token, status_of_bytes(token)
-        self.vocab = Vocab.from_tokens(tokens, status)
+        self.vocab = vocab_of(tokens, status)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=encode_threads()))

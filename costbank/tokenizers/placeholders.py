@@ -1,0 +1,66 @@
+"""Ids that a model was not trained to predict, known by what they are called or by the byte that they stand for.
+
+Tokenizers reserve ids for later use and name them so: `[unused12]`, `<|reserved_special_token_7|>`. Bytes that valid
+UTF-8 cannot hold are in many vocabularies, and no text can produce them. All of these have the status `unused`.
+
+Names that look alike and are trained are not listed: T5's `<extra_id_N>` mark masked spans and are predicted;
+`<|fim_prefix|>` and its kin mark code to fill in; OLMo's `|||EMAIL_ADDRESS|||` replaces personal data in its corpus.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from costbank.vocab import TokenStatus, Vocab
+
+__all__ = ["placeholder_counts", "placeholder_pattern", "vocab_of"]
+
+_PATTERNS = {
+    "[unusedN]": r"\[unused_?\d+\]",
+    "<unusedN>": r"<(?:\|)?unused_?(?:token_?)?\d+(?:\|)?>",
+    "[UNUSED_TOKEN_N]": r"\[UNUSED_TOKEN_\d+\]",
+    ">>UNUSED_N<<": r">>UNUSED_\d+<<",
+    "<|reserved_special_token_N|>": r"<\|(?:[a-z]+_)*reserved_special_token_\d+\|>",
+    "<|reserved_N|>": r"<\|reserved(?:_token)?[_-]?\d+\|>",
+    "<reservedN>": r"<reserved(?:_token)?[_-]?\d+>|\[reserved_?\d+\]",
+    "<|dummy_N|>": r"<\|dummy_?\d+\|>",
+    "<|placeholderN|>": r"<\|placeholder_?\d+\|>",
+    "<｜place▁holder▁no▁N｜>": r"<｜(?:[a-z]+_)?place▁holder▁no▁\d+｜>",
+    "<SPECIAL_N>": r"<SPECIAL_\d+>",
+    "[control_N]": r"\[control_\d+\]",
+    "<|extra_N|>": r"<\|extra_\d+\|>|<\|EXTRA_\d+_TOKEN\|>",
+    "<pad_N>": r"<pad_?\d+>|<\|pad_?\d+\|>|\[PAD_?\d+\]",
+    "madeupwordN": r"<madeupword\d+>|madeupword\d+",
+}
+_COMPILED = {label: re.compile(pattern.encode()) for label, pattern in _PATTERNS.items()}
+_HINT = re.compile(rb"\d[^0-9A-Za-z\s]|madeupword")  # what nearly no ordinary token has, so that most need one search
+_IMPOSSIBLE = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
+_IMPOSSIBLE_LABEL = "bytes that UTF-8 cannot hold"
+
+
+def placeholder_pattern(token: bytes) -> str | None:
+    """The pattern that a token's bytes, in which a word's leading space does not matter, have; None where none."""
+    if token in _IMPOSSIBLE:
+        return _IMPOSSIBLE_LABEL
+    if not _HINT.search(token):
+        return None
+    name = token.removeprefix(b" ")
+    return next((label for label, pattern in _COMPILED.items() if pattern.fullmatch(name)), None)
+
+
+def vocab_of(tokens: Sequence[bytes], status: Sequence[TokenStatus], counts: Sequence[int] | None = None) -> Vocab:
+    """The vocabulary of a tokenizer, in which placeholders are unused and hold their literal text."""
+    patterns = list(map(placeholder_pattern, tokens))
+    literal = [token.removeprefix(b" ") if found else token for token, found in zip(tokens, patterns, strict=True)]
+    marked = [TokenStatus.UNUSED if found else kind for kind, found in zip(status, patterns, strict=True)]
+    return Vocab.from_tokens(literal, marked, counts)
+
+
+def placeholder_counts(vocab: Vocab) -> dict[str, int]:
+    """How many unused ids of a vocabulary have each pattern. Padding has none and is not counted."""
+    counts: dict[str, int] = {}
+    for token_id in np.flatnonzero((vocab.status == TokenStatus.UNUSED) & (np.diff(vocab.offsets) > 0)).tolist():
+        if label := placeholder_pattern(vocab.token(token_id)):
+            counts[label] = counts.get(label, 0) + 1
+    return counts
