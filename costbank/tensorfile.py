@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Integer
@@ -44,8 +45,12 @@ _NUMPY_DTYPES = {
     "U8": np.dtype("u1"),
 }
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
-         "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}  # fmt: skip
-_MOST_HEADER_BYTES = 100 << 20
+         "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
+         "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64}  # fmt: skip
+_MOST_HEADER_BYTES = 100_000_000
+_MOST_SIZE = (1 << 64) - 1
+_MOST_DEPTH = 100
+_FIELDS = ("dtype", "shape", "data_offsets")
 _HASH_CHUNK_BYTES = 8 << 20
 _HASHED_LATER = 2
 
@@ -206,14 +211,18 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
 def read_header(
     path: Path, error: type[CostbankError] = CorruptBankError, hint: str = "the file is damaged; make it anew"
 ) -> TensorHeader:
-    """Read a safetensors header and hold it against the file's size. Dtypes that are not known are passed over.
+    """Read a safetensors header and check it against the file's size, as strictly as the safetensors library does.
+
+    Tensors must cover the data without holes or overlaps, to the file's last byte. Two tensors of one name are
+    refused, of which the library takes the last; a dtype that is not known is accepted, which the library refuses:
+    its tensor cannot be read, but the others can.
 
     Raises:
-        error: the header is broken, claims bytes that the file does not have, or lets tensors share bytes.
+        error: the header is broken, or does not describe the file exactly.
     """
 
-    def broken(why: str) -> CostbankError:
-        return error(f"{path}: {why}", hint)
+    def broken(why: str, what_to_do: str = "") -> CostbankError:
+        return error(f"{path}: {why}", what_to_do or hint)
 
     size = path.stat().st_size
     if size < 8:
@@ -224,26 +233,111 @@ def read_header(
             raise broken(f"its header claims {header_size} bytes, and the file has {size}")
         encoded = file.read(header_size)
     try:
-        header = json.loads(encoded)
-        header.pop("__metadata__", None)
-        entries = {
-            name: TensorEntry(str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
-            for name, entry in header.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise broken("its header is no safetensors header") from None
+        entries = _entries(encoded)
+    except (ValueError, RecursionError) as problem:
+        why = f": {problem}" if isinstance(problem, _HeaderError) else ""
+        raise broken(f"its header is not a safetensors header{why}") from None
     start, taken = 8 + header_size, 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        bits = _BITS.get(entry.dtype)
-        fits = bits is None or (entry.end - entry.begin) * 8 == prod(entry.shape) * bits
-        if min(entry.shape, default=0) < 0 or entry.begin < 0 or not fits or start + entry.end > size:
+        if not _fits(entry) or start + entry.end > size:
             raise broken(
                 f"tensor {name!r} claims bytes {entry.begin} to {entry.end}, which do not fit its shape or the file"
             )
         if entry.begin < taken:
             raise broken(f"tensor {name!r} shares bytes with another")
+        if entry.begin > taken:
+            raise broken(
+                f"bytes {taken} to {entry.begin} of its data, before tensor {name!r}, belong to no tensor",
+                f"{hint}; if it was written so, save it again with safetensors.save_file: no reader accepts such holes",
+            )
         taken = entry.end
+    if start + taken < size:
+        raise broken(
+            f"{size - start - taken:,} bytes follow its last tensor, so it was changed after it was written",
+            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} FILE",
+        )
     return TensorHeader(start, entries)
+
+
+class _HeaderError(ValueError):
+    """What is wrong in a header's JSON."""
+
+
+def _entries(encoded: bytes) -> dict[str, TensorEntry]:
+    """The tensors in a header's JSON, which is read as strictly as serde reads it into the library's types.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or does not have this form.
+    """
+    pairs = json.loads(
+        encoded.decode(), object_pairs_hook=_Pairs, parse_int=_whole_number, parse_constant=_not_a_number
+    )
+    if not isinstance(pairs, _Pairs) or not _writable(pairs, encoded):
+        raise _HeaderError("not an object of tensors")
+    found: dict[str, TensorEntry] = {}
+    metadata = 0
+    for name, value in pairs:
+        if name == "__metadata__":
+            metadata += 1
+            texts = isinstance(value, _Pairs) and all(isinstance(text, str) for _, text in value)
+            if metadata > 1 or not (value is None or texts):
+                raise _HeaderError("__metadata__ is not an object of strings")
+            continue
+        if name in found:
+            raise _HeaderError(f"it holds tensor {name!r} twice")
+        found[name] = _entry(name, value)
+    return found
+
+
+def _entry(name: str, value: object) -> TensorEntry:
+    fields = [(key, part) for key, part in value if key in _FIELDS] if isinstance(value, _Pairs) else []
+    if sorted(key for key, _ in fields) != sorted(_FIELDS):
+        raise _HeaderError(f"tensor {name!r} does not have one dtype, shape and data_offsets")
+    dtype, shape, offsets = (dict(fields)[key] for key in _FIELDS)
+    sizes_only = all(_is_list_of_sizes(part) for part in (shape, offsets))
+    if not isinstance(dtype, str) or not sizes_only or len(offsets) != 2:
+        raise _HeaderError(f"tensor {name!r} has a dtype, shape or data_offsets of the wrong type")
+    return TensorEntry(dtype, tuple(shape), *offsets)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object that keeps repeated keys."""
+
+
+def _whole_number(text: str) -> int | float:
+    return -0.0 if text == "-0" else int(text)
+
+
+def _not_a_number(text: str) -> float:
+    raise _HeaderError(f"{text} is not JSON")
+
+
+def _is_list_of_sizes(value: object) -> bool:
+    return type(value) is list and all(type(size) is int and 0 <= size <= _MOST_SIZE for size in value)
+
+
+def _writable(value: object, encoded: bytes) -> bool:
+    """Whether nothing is nested too deep, and no string holds half of a surrogate pair."""
+    if b"\\u" in encoded:
+        json.dumps(value, ensure_ascii=False).encode()
+    layer = [value]
+    for _ in range(_MOST_DEPTH):
+        layer = [part for whole in layer if isinstance(whole, list | tuple) for part in whole]
+        if not layer:
+            return True
+    return False
+
+
+def _fits(entry: TensorEntry) -> bool:
+    """Whether a tensor's bytes are as many as its dtype and shape need."""
+    elements, bits = 1, _BITS.get(entry.dtype)
+    for size in entry.shape:
+        elements *= size
+        if elements > _MOST_SIZE:
+            return False
+    if bits is None:
+        return entry.begin <= entry.end
+    return elements * bits <= _MOST_SIZE and (entry.end - entry.begin) * 8 == elements * bits
 
 
 def map_tensors(path: Path) -> dict[str, MappedTensor]:
