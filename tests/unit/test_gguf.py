@@ -237,7 +237,7 @@ def test_tokens_of_rwkv_are_unescaped(tmp_path: Path):
         b"it's",
         b"back\\slash",
         b"\t\t\r",
-        b"\xff",
+        b"\xe4",
         b"\\n",
         b"'\"",
     ]
