@@ -44,7 +44,15 @@ __all__ = [
 
 
 class CostbankError(Exception):
-    """Base of all errors that a person can cause; `str()` is the message, `hint` what to do about it."""
+    """Base of all errors that a person can cause.
+
+    Attributes:
+        message: what is wrong.
+        hint: what to do about it; may be empty.
+
+    `str()` has both, the hint on a line of its own, so that a traceback shows it too. Print `message` where the hint
+    has a place of its own.
+    """
 
     code = "error"
     title = "costbank error"
@@ -54,6 +62,13 @@ class CostbankError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
 class UsageError(CostbankError):

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         command_line.main(arguments, prog_name="costbank", standalone_mode=False)
     except CostbankError as error:
-        _fail(str(error), error.hint, error.exit_status)
+        _fail(error.message, error.hint, error.exit_status)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         _fail(error.format_message(), f"see {context.command_path if context else 'costbank'} --help", error.exit_code)

@@ -69,7 +69,7 @@ def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> lis
     try:
         manifest = load_manifest(path)
     except CorruptBankError as error:
-        return [FileCheck(MANIFEST, str(error))]
+        return [FileCheck(MANIFEST, error.message)]
     checks = [FileCheck(MANIFEST)]
     for name, facts in manifest.files.items():
         try:
@@ -89,7 +89,7 @@ def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> lis
         try:
             checks += [FileCheck(name, problem) for name, problem in _broken_rules(Bank(path))]
         except CorruptBankError as error:
-            checks.append(FileCheck("content", str(error)))
+            checks.append(FileCheck("content", error.message))
     return checks
 
 

@@ -287,7 +287,7 @@ class BuildConfig(_Settings):
         try:
             return tuple(map(canonical_transform, transforms))
         except UsageError as error:
-            raise ValueError(f"{error}; {error.hint}") from None
+            raise ValueError(f"{error.message}; {error.hint}") from None
 
     @property
     def bank_name(self) -> str:

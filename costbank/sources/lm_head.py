@@ -68,7 +68,7 @@ def _tokenizer(config: BuildConfig, model: Path) -> Tokenizer:
     try:
         return load_tokenizer(find_tokenizer(folder), config.tokenizer_kind)
     except InputNotFoundError as error:
-        raise InputNotFoundError(str(error), "give --tokenizer FILE") from None
+        raise InputNotFoundError(error.message, "give --tokenizer FILE") from None
 
 
 def _read(head: Head, tokenizer: Tokenizer, keep: bool, progress: Progress) -> SourceVectors:

@@ -7,21 +7,23 @@ Trainer of one's own, which never holds the logits of all tokens in training, an
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from costbank.errors import require
+
+# Before the imports that need them: where one is missing, the error names the extra to install.
+require("torch", "trainers")
+require("transformers", "trainers")
+
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerState
 
 from costbank.bank import Bank
-from costbank.errors import ShapeError, UsageError, require
+from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
 from costbank.trainers.adapters import check_adapters, virtual_tokens
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
-
-# Before the import that needs it: where it is missing, the error names the extra to install.
-require("transformers", "trainers")
-
-from transformers import TrainerCallback, TrainerState  # noqa: E402
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer

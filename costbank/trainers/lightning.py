@@ -2,6 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from costbank.errors import require
+
+# Before the imports that need it: where it is missing, the error names the extra to install.
+require("torch", "trainers")
+
 from torch import Tensor
 
 from costbank.loss import EMOLoss, LinearEMOLoss, SoftTargets

@@ -90,7 +90,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 async def _costbank_error(request: Request, error: Any) -> Response:
-    detail, hint = str(error.args[0]), error.hint
+    detail, hint = error.message, error.hint
     if not isinstance(error, _PUBLIC):
         logger.error("%s: %s (%s)", request.url.path, detail, hint)
         detail, hint = _DAMAGED if isinstance(error, CorruptBankError) else _UNREADABLE

@@ -128,5 +128,5 @@ def refusal(call: Callable[[], object]) -> str:
     try:
         call()
     except CostbankError as error:
-        return f"{error} | {error.hint}"
+        return f"{error.message} | {error.hint}"
     raise AssertionError("it was not refused")

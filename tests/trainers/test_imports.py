@@ -24,7 +24,18 @@ def test_a_module_loads_no_framework_but_its_own(module: str, heavy: tuple[str, 
     assert _run(f"import sys, {module}; print([n for n in {heavy!r} if n in sys.modules])").strip() == "[]"
 
 
-def test_a_missing_framework_is_named_with_its_extra():
-    said = _run("import sys; sys.modules['transformers'] = None; import costbank.trainers.huggingface")
-    assert "MissingExtraError" in said
-    assert "'transformers'" in said
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("costbank.trainers.huggingface", "transformers", "trainers"),
+        ("costbank.trainers.huggingface", "torch", "trainers"),
+        ("costbank.trainers.lightning", "torch", "trainers"),
+        ("costbank.loss", "torch", "train"),
+    ],
+)
+def test_a_missing_framework_is_named_with_its_extra(module: str, missing: str, extra: str):
+    said = _run(f"import sys; sys.modules[{missing!r}] = None; import {module}").splitlines()
+    assert said[-2:] == [
+        f"costbank.errors.MissingExtraError: this needs the Python library {missing!r}, which is not installed",
+        f"hint: pip install 'costbank[{extra}]'",
+    ]

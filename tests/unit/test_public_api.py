@@ -1,7 +1,9 @@
 """What `import costbank` offers, and what it must not cost."""
 
+import pickle
 import subprocess
 import sys
+import traceback
 from importlib import import_module
 
 import pytest
@@ -90,3 +92,12 @@ def test_a_missing_library_names_its_extra():
     with pytest.raises(MissingExtraError, match="'no_such_library'") as caught:
         require("no_such_library", "build")
     assert caught.value.hint == "pip install 'costbank[build]'"
+
+
+def test_an_error_says_its_hint_in_a_traceback_and_through_a_process():
+    from costbank.errors import UsageError
+
+    error = pickle.loads(pickle.dumps(UsageError("k is 0", "ask for 1 to 9")))
+    assert (error.message, error.hint) == ("k is 0", "ask for 1 to 9")
+    assert traceback.format_exception_only(error)[-1] == "costbank.errors.UsageError: k is 0\nhint: ask for 1 to 9\n"
+    assert str(UsageError("k is 0")) == "k is 0"

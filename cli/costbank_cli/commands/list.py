@@ -26,7 +26,7 @@ def command(store: Path | None, as_json: bool) -> None:
         try:
             manifest = Bank(place.path).manifest
         except CostbankError as error:
-            listed.append(entry | {"problem": str(error)})
+            listed.append(entry | {"problem": error.message})
         else:
             vectors = manifest.vectors
             size = sum(file.size for file in manifest.files.values())
