@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from costbank.vocab import WORD_START_MARKS, TokenStatus, Vocab
 
-__all__ = ["Match", "Matches", "match_tokens", "rows_of_vocab", "unmarked", "wanted_words"]
+__all__ = ["Match", "Matches", "match_tokens", "rows_of_vocab", "same_bytes", "unmarked", "wanted_words"]
 
 
 _MARKS = tuple(mark.encode() for mark in WORD_START_MARKS)
@@ -80,6 +80,24 @@ def rows_of_vocab(vocab: Vocab, usable: Bool[np.ndarray, "vocab"]) -> dict[bytes
     for status in (TokenStatus.OK, TokenStatus.BYTE):
         for token_id in np.flatnonzero(usable & (vocab.status == status)).tolist():
             rows.setdefault(vocab.token(token_id), token_id)
+    return rows
+
+
+def same_bytes(vocab: Vocab, other: Vocab, usable: Bool[np.ndarray, "other"]) -> Int64[np.ndarray, "vocab"]:
+    """The usable id of `other` that has each token's exact bytes, whatever the status of either; −1 for none.
+
+    Where several ids have these bytes (a letter and its byte piece), the same id is taken if it is one of them, else
+    the first of the same status, else the first. Tokens without bytes have none.
+    """
+    ids: dict[bytes, list[int]] = {}
+    for row in np.flatnonzero(usable & (np.diff(other.offsets) > 0)).tolist():
+        ids.setdefault(other.token(row), []).append(row)
+    rows = np.full(vocab.size, -1, np.int64)
+    for token_id in np.flatnonzero(np.diff(vocab.offsets) > 0).tolist():
+        candidates = ids.get(vocab.token(token_id))
+        if candidates:
+            of_status = [row for row in candidates if other.status[row] == vocab.status[token_id]]
+            rows[token_id] = token_id if token_id in candidates else (of_status or candidates)[0]
     return rows
 
 

@@ -1,9 +1,10 @@
 """A bank for another tokenizer: vectors of a donor bank, carried over token by token.
 
-A token takes the donor's row of its exact bytes, else that of the same with or without a space before. What is left
-becomes a sum of donor rows: the mean over its pieces in the donor's vocabulary, or the sum that orthogonal matching
-pursuit (Pati et al. 1993) finds in a second space that knows all tokens of the new tokenizer, as Goddard and Fernandes
-Neto (2025) transplant tokenizers. How good such sums are is measured on tokens that are known but held out.
+A token takes the donor's row of its exact bytes, special tokens too, else that of the same with or without a space
+before. What is left becomes a sum of donor rows: the mean over its pieces in the donor's vocabulary, or the sum that
+orthogonal matching pursuit (Pati et al. 1993) finds in a second space that knows all tokens of the new tokenizer, as
+Goddard and Fernandes Neto (2025) transplant tokenizers. How good such sums are is measured on tokens that are known but
+held out.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from costbank.neighbors import nearest_to
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
 from costbank.sources.combining import Sums, matching_pursuit, segmented_sums
-from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab
+from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, same_bytes
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -68,6 +69,7 @@ def plan(config: BuildConfig) -> SourcePlan:
             f"{donor.name} and {tokenizer.file} have {int((matches.rows >= 0).sum())} tokens in common",
             "take a donor of the same languages",
         )
+    matches = _with_same_bytes(matches, same_bytes(tokenizer.vocab, donor.vocab, donor.usable))
     transfer = _Transfer(config, donor, guide, tokenizer, matches, rows)
     return SourcePlan(tokenizer, (tokenizer.vocab.size, donor.dim), transfer.make, ("numpy", "scipy"), _ADVICE)
 
@@ -128,7 +130,8 @@ class _Transfer:
             with progress.step("segment", len(tokens), "tokens") as step:
                 texts = [vocab.token(token_id) for token_id in tokens.tolist()]
                 return segmented_sums(texts, rows, self.donor.vocab.counts, step.advance)
-        shared = np.flatnonzero((matches.rows >= 0) & space.any(axis=1))
+        # Text never holds a special token, so no sum is made of one.
+        shared = np.flatnonzero((matches.rows >= 0) & vocab.ordinary & space.any(axis=1))
         shared = shared[~np.isin(matches.rows[shared], list(taken))]
         with progress.step("matching pursuit", len(tokens), "tokens") as step:
             sums = matching_pursuit(space[tokens], space[shared], self.config.transfer.atoms, step.advance)
@@ -172,6 +175,11 @@ class _Weighted:
     def __iter__(self) -> Iterator[Float32[np.ndarray, "rows dim"]]:
         for start, stop in row_ranges(self.weights.shape[0], 4 * self.donor.dim):
             yield _weighted(self.donor, self.weights[start:stop])
+
+
+def _with_same_bytes(matches: Matches, exact: Int64[np.ndarray, "vocab"]) -> Matches:
+    """The matches, with rows of identical bytes in place of any others."""
+    return Matches(np.where(exact >= 0, exact, matches.rows), np.where(exact >= 0, Match.EXACT, matches.how))
 
 
 def _weighted(donor: Bank, weights: Any) -> Float32[np.ndarray, "rows dim"]:

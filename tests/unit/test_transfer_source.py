@@ -15,7 +15,7 @@ from costbank.config import BuildConfig, LMHeadConfig, TransferConfig, VectorFil
 from costbank.errors import BankNotFoundError, CorruptBankError, InputError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources.combining import matching_pursuit, segment, segmented_sums
-from costbank.sources.matching import Match, match_tokens
+from costbank.sources.matching import Match, match_tokens, same_bytes
 from costbank.vocab import TokenStatus, Vocab
 
 DONOR = ["<unk>", " sun", "light", "sun", " moon", "s", " rain", "bow", "x", "y", "z"]
@@ -79,17 +79,17 @@ def test_a_token_is_its_bytes_or_its_word_or_the_mean_of_its_pieces(donor: Bank,
         None,  # only single letters
         None,  # nor a "rain"
         None,
-        None,
+        row["<unk>"],
         _unit(row[" moon"] + row["s"]),
     ]
     for got, wanted in zip(bank.vectors(), expected, strict=True):
         assert np.allclose(got, 0 if wanted is None else wanted, atol=1e-6)
     facts = bank.manifest.facts
-    assert [facts[name] for name in ("exact", "with_or_without_space", "combined", "without_vector")] == [1, 1, 2, 4]
+    assert [facts[name] for name in ("exact", "with_or_without_space", "combined", "without_vector")] == [2, 1, 2, 4]
     assert bank.manifest.status == {"ok": 4, "byte": 0, "special": 1, "unused": 0, "unseen": 4}
     assert facts["donor"] == f"donor@{donor.id}"
     assert bank.manifest.inputs[0]["sha256"] == donor.manifest.files["vectors.safetensors"].sha256
-    assert any("1 have their exact bytes in the donor, 1 the same with" in note for note in bank.notes)  # type: ignore[attr-defined]
+    assert any("2 have their exact bytes in the donor, 1 the same with" in note for note in bank.notes)  # type: ignore[attr-defined]
 
 
 def test_the_same_tokenizer_gives_the_same_rows(news_bank: Bank, news_model: Path, tmp_path: Path):
@@ -101,6 +101,26 @@ def test_the_same_tokenizer_gives_the_same_rows(news_bank: Bank, news_model: Pat
     again = _build(news_model, tmp_path, donor=f"news@{news_bank.id[:6]}")
     assert again.id == bank.id
     assert bank.manifest.reproducible
+
+
+def test_added_tokens_leave_all_other_rows_as_they_are(tmp_path: Path, random: np.random.Generator):
+    tokens = ["<unk>", "<s>", "</s>", "<pad>", " sun", "light", "moon"]
+    rows = random.standard_normal((len(tokens), 5)).astype(np.float32)
+    old = _bank_of(_tokenizer(tmp_path, "old", tokens), rows, tmp_path, "old")
+    assert old.usable.all()
+    bank = _build(_tokenizer(tmp_path, "added", [*tokens, "<|user|>", "<|end|>"]), tmp_path, donor="old")
+    assert np.allclose(bank.vectors()[: len(tokens)], old.vectors(), atol=1e-6)
+    assert not bank.usable[len(tokens) :].any()
+    assert bank.manifest.facts["exact"] == len(tokens)
+
+
+def test_the_row_of_identical_bytes_is_of_the_same_id_else_of_the_same_status():
+    ok, byte, special = TokenStatus.OK, TokenStatus.BYTE, TokenStatus.SPECIAL
+    donor = Vocab.from_tokens([b"a", b"a", b"a", b"", b"b"], [byte, ok, ok, special, special])
+    new = Vocab.from_tokens([b"b", b"a", b"a", b"", b"a", b"a", b"c"], [ok, ok, byte, special, byte, ok, ok])
+    usable = np.array([True, True, True, True, True])
+    assert same_bytes(new, donor, usable).tolist() == [4, 1, 2, -1, 0, 1, -1]
+    assert same_bytes(new, donor, usable & [False, True, True, True, False]).tolist() == [-1, 1, 2, -1, 1, 1, -1]
 
 
 @pytest.fixture
