@@ -77,6 +77,7 @@ class _ComputeLoss(_Pinned):
         return _per_item(loss, num_items_in_batch)
 
     def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        _check_smoothing(args)
         check_adapters(rest.get("model"))
         self.step = state.global_step
 
@@ -112,14 +113,15 @@ class EMOTrainerMixin(_Trainer):
 
     With a `LinearEMOLoss` or a bank, a training step asks the model for the logits of one position, takes the
     backbone's hidden states by a hook that is there for that call, and multiplies them with the head's weight a block
-    of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in
-    evaluation, the model's own logits are taken. Labels are shifted (but for an encoder-decoder's), and sums are
-    divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture of experts), training
-    adds that as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they have no labels,
-    and the last of them predicts the first label.
+    of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in evaluation
+    where predictions are wanted, the model's own logits are taken. Labels are shifted (but for an encoder-decoder's),
+    and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture of
+    experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they have
+    no labels, and the last of them predicts the first label.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
-    in evaluation `eval_ce` and so on. Checkpoints are pinned to the loss's costs and options.
+    in evaluation `eval_ce` and so on. `eval_loss` is the cross-entropy, as a run without this loss has it;
+    `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints are pinned to the loss's costs and options.
 
     Args:
         emo: the loss; a bank stands for `LinearEMOLoss(bank)`.
@@ -148,6 +150,7 @@ class EMOTrainerMixin(_Trainer):
         self._loss_shifts_labels = not self._is_encoder_decoder() and not virtual_tokens(self.model)
         self._emo_means = {True: _Means(), False: _Means()}
         self._emo_proved = False
+        self._emo_loss_only = False
         self.add_callback(_Pinned(self.emo))
 
     def compute_loss(
@@ -163,7 +166,7 @@ class EMOTrainerMixin(_Trainer):
         labels, shifted = inputs["labels"], inputs.get("shift_labels")
         inputs = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
         head, unwrapped = None, self.accelerator.unwrap_model(model)
-        if isinstance(self.emo, LinearEMOLoss) and model.training and not return_outputs:
+        if isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs:
             head = find_head(unwrapped)
             outputs, hidden = self._hidden_of(head, model, inputs)
         else:
@@ -175,23 +178,43 @@ class EMOTrainerMixin(_Trainer):
         options = _as_trained(self.emo.options, num_items_in_batch, shift)
         result = self._result(outputs, hidden, head, labels, options)
         self._emo_means[model.training].add(result, labels, options)
-        loss = _per_item(result.loss, num_items_in_batch)
+        total = result.loss
+        if not model.training:
+            # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
+            total = self._cross_entropy(result, outputs, hidden, head, labels, options)
+        loss = _per_item(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is of all processes, and gradients are averaged over them.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        if model.training:
-            loss = loss + self._auxiliary_loss(outputs, num_items_in_batch)
+        loss = loss + self._auxiliary_loss(outputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of the loss's parts where `logs` are of training steps or of an evaluation."""
         evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if "loss" in logs:
-            logs.update(self._emo_means[True].take(self.accelerator))
+            means = self._emo_means[True].take(self.accelerator)
+            # In training it is the `loss` that is logged already.
+            means.pop("emo_loss", None)
+            logs.update(means)
         elif evaluated and evaluated != ["train"]:
             means = self._emo_means[False].take(self.accelerator)
             logs.update({f"{evaluated[0]}_{name}": value for name, value in means.items()})
         super().log(logs, start_time)
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any) -> Any:
+        """A step of an evaluation; where only the loss is wanted, the linear form makes it as it does in training."""
+        self._emo_loss_only = prediction_loss_only and "labels" in inputs
+        try:
+            if not self._emo_loss_only:
+                return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
+            inputs = self._prepare_inputs(inputs)
+            count = self._get_num_items_in_batch([inputs], self.args.device)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = self.compute_loss(model, inputs, num_items_in_batch=count)
+            return loss.detach().mean(), None, None
+        finally:
+            self._emo_loss_only = False
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._emo_means[False] = _Means()
@@ -230,13 +253,28 @@ class EMOTrainerMixin(_Trainer):
         with self.accelerator.autocast():
             return linear_emo_loss(hidden, weight, labels, self.emo.costs, options, bias=bias, step=step, parts=True)
 
+    def _cross_entropy(
+        self, result: EMOResult, outputs: Any, hidden: Any, head: Any, labels: Tensor, options: EMOOptions
+    ) -> Tensor:
+        """The cross-entropy of a batch, reduced as the options say: not smoothed, and at a temperature of 1."""
+        if options.label_smoothing or options.temperature != 1.0:
+            plain = EMOOptions(
+                objective="ce", reduction=options.reduction, shift=options.shift, ignore_index=options.ignore_index,
+                chunk_rows=options.chunk_rows, accumulate=options.accumulate, nan_logits=options.nan_logits,
+            )  # fmt: skip
+            return self._result(outputs, hidden, head, labels, plain).loss
+        total = result.parts.ce.sum()
+        counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
+        return total if options.reduction == "sum" else total / counted.sum().to(total.device).clamp(min=1)
+
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
         auxiliary = outputs.get("aux_loss")
         if auxiliary is None:
             return 0.0
         model = self.accelerator.unwrap_model(self.model)
         # A mean of its own: where the Trainer leaves accumulation to the loss, it is averaged over the batches.
-        batches = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+        accumulated = num_items_in_batch is not None and self.model.training
+        batches = self.current_gradient_accumulation_steps if accumulated else 1
         return auxiliary * (model.config.get_text_config().router_aux_loss_coef / batches)
 
     def _check_arguments(self) -> None:
@@ -258,8 +296,7 @@ class EMOTrainerMixin(_Trainer):
                 f"softcap is {self.emo.options.softcap}, and that of the model is {own}",
                 "leave it out: the model's own is read from its config",
             )
-        if self.args.label_smoothing_factor:
-            raise UsageError("label_smoothing_factor does nothing here", "give the loss label_smoothing=")
+        _check_smoothing(self.args)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} is not combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:
@@ -292,7 +329,9 @@ class _Means:
     def add(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> None:
         parts = result.parts
         counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
-        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), counted.sum().to(parts.ce.device))
+        tokens = counted.sum().to(parts.ce.device)
+        loss = result.loss if options.reduction == "sum" else result.loss * tokens
+        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens)
         sums = torch.stack([column.float() for column in columns])
         self._sums = sums if self._sums is None else self._sums + sums
 
@@ -300,10 +339,15 @@ class _Means:
         """Means over the tokens of all processes; empty where there were none."""
         if self._sums is None:
             return {}
-        ce, emd, correct, tokens = accelerator.reduce(self._sums, "sum").tolist()
+        ce, emd, correct, loss, tokens = accelerator.reduce(self._sums, "sum").tolist()
         self._sums = None
         tokens = max(tokens, 1.0)
-        return {"ce": ce / tokens, "emd": emd / tokens, "mean_token_accuracy": correct / tokens}
+        return {
+            "ce": ce / tokens,
+            "emd": emd / tokens,
+            "mean_token_accuracy": correct / tokens,
+            "emo_loss": loss / tokens,
+        }
 
 
 def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:
@@ -325,6 +369,11 @@ def _per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
 def _to_device(loss: EMOLoss | LinearEMOLoss, beside: Tensor) -> None:
     if loss.costs is not None and loss.costs.device != beside.device:
         loss.to(beside.device)
+
+
+def _check_smoothing(args: Any) -> None:
+    if args.label_smoothing_factor:
+        raise UsageError("label_smoothing_factor has no effect on this loss", "give the loss label_smoothing= instead")
 
 
 def _check_ignore_index(loss: EMOLoss | LinearEMOLoss) -> None:

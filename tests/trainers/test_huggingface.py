@@ -22,7 +22,7 @@ from costbank.errors import ShapeError, TokenizerError, UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from tests.trainers.conftest import MODELS, SMALL, gpt2, llama, make_tokenizer
+from tests.trainers.conftest import MODELS, SMALL, TEXTS, Texts, gpt2, llama, make_tokenizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -118,8 +118,9 @@ def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank
             logits = trainer.model.eval()(**batch).logits
         mean = EMOLoss(bank, shift=True)(logits, labels, parts=True)
         metrics = trainer.evaluate()
-        assert metrics["eval_loss"] == pytest.approx(mean.loss.item(), abs=1e-5)
         tokens = (labels[:, 1:] != -100).sum()
+        assert metrics["eval_loss"] == pytest.approx((mean.parts.ce.sum() / tokens).item(), abs=1e-5)
+        assert metrics["eval_emo_loss"] == pytest.approx(mean.loss.item(), abs=1e-5)
         assert metrics["eval_emd"] == pytest.approx((mean.parts.emd.sum() / tokens).item(), abs=1e-5)
         assert trainer.predict(texts).predictions.shape == logits.shape
         made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, min_new_tokens=4, do_sample=False)
@@ -127,6 +128,35 @@ def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank
         assert not trainer.model.base_model._forward_hooks
         trainer.train()
     assert "forward" not in vars(trainer.model)
+
+
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.2}, {"temperature": 2.0}], ids=str)
+def test_evaluation_gives_the_loss_that_a_run_without_it_gives(
+    emo: Any, options: Any, bank: Bank, arguments: Any, texts: Any
+):
+    args = arguments(per_device_eval_batch_size=10)
+    sets = {"one": texts, "two": Texts(make_tokenizer(TEXTS), 7)}
+    plain = Trainer(llama(), args, eval_dataset=sets)
+    mixed = EMOTrainer(llama(), args, eval_dataset=sets, emo=emo(bank, **options))
+    theirs, ours = plain.evaluate(), mixed.evaluate()
+    for name in ("eval_one_loss", "eval_two_loss"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
+    assert ours["eval_one_emo_loss"] < 0.9 * ours["eval_one_loss"]
+    predicted = mixed.predict(texts)
+    assert predicted.metrics["test_loss"] == pytest.approx(theirs["eval_one_loss"], abs=1e-5)
+    assert predicted.predictions.shape[-1] == 300
+
+
+def test_evaluation_for_the_loss_alone_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
+    trainer = EMOTrainer(gpt2(), arguments(), eval_dataset=texts, emo=bank)
+    widths = []
+    trainer.model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[1]))
+    trainer.evaluate()
+    assert set(widths) == {1}
+    trainer.compute_metrics = lambda predicted: {"rows": len(predicted.predictions)}
+    assert trainer.evaluate()["eval_rows"] == len(texts)
+    assert widths[-1] > 1
 
 
 def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
@@ -274,6 +304,8 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
         EMOTrainer(gpt2(), arguments(), emo=bank, compute_loss_func=compute_loss_func(EMOLoss(bank)))
     with pytest.raises(UsageError, match="label_smoothing_factor"):
         EMOTrainer(gpt2(), arguments(label_smoothing_factor=0.1), emo=bank)
+    with pytest.raises(UsageError, match="label_smoothing_factor"):
+        by_function(gpt2(), arguments(label_smoothing_factor=0.1), texts, EMOLoss(bank))
     with pytest.raises(UsageError, match="ignore_index is 0"):
         EMOTrainer(gpt2(), arguments(), emo=LinearEMOLoss(bank, ignore_index=0))
     with pytest.raises(UsageError, match="ignore_index is 0"):

@@ -362,7 +362,7 @@ def test_evaluation_and_generation_are_the_models_own(bank: Bank, arguments: Any
     with torch.no_grad():
         logits = trainer.model.eval()(input_ids=texts.ids, attention_mask=texts.mask).logits
     told = trainer.evaluate()
-    assert told["eval_loss"] == pytest.approx(EMOLoss(bank, shift=True)(logits, texts.labels).item(), abs=1e-5)
+    assert told["eval_emo_loss"] == pytest.approx(EMOLoss(bank, shift=True)(logits, texts.labels).item(), abs=1e-5)
     torch.testing.assert_close(torch.from_numpy(trainer.predict(texts).predictions), logits)
     made = trainer.model.generate(input_ids=texts.ids[:1, :4], max_new_tokens=1, min_new_tokens=1, do_sample=False)
     assert made[0, 4] == logits[0, 3].argmax()

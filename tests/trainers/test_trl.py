@@ -58,7 +58,8 @@ def test_it_trains_as_with_the_function(data: Dataset, accumulated: int, sft: An
     if accumulated == 1:
         assert ours == pytest.approx(theirs, abs=1e-6)
     mine, other = mixed.evaluate(), full.evaluate()
-    assert mine["eval_loss"] == pytest.approx(other["eval_loss"], abs=1e-5)
+    # The function's value is the loss itself.
+    assert mine["eval_emo_loss"] == pytest.approx(other["eval_loss"], abs=1e-3)
     assert {"eval_ce", "eval_emd", "eval_mean_token_accuracy"} <= mine.keys()
 
 
