@@ -273,7 +273,7 @@ class EMOTrainerMixin(_Trainer):
             return 0.0
         model = self.accelerator.unwrap_model(self.model)
         # A mean of its own: where the Trainer leaves accumulation to the loss, it is averaged over the batches.
-        accumulated = num_items_in_batch is not None and self.model.training
+        accumulated = num_items_in_batch is not None and model.training
         batches = self.current_gradient_accumulation_steps if accumulated else 1
         return auxiliary * (model.config.get_text_config().router_aux_loss_coef / batches)
 
