@@ -16,7 +16,9 @@ from costbank.config import BuildConfig
 from costbank.errors import InputError, UsageError
 from costbank.files import check_readable
 from costbank.progress import Progress
+from costbank.signatures import SIGNATURE_BYTES
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, mean_row, row_ranges
+from costbank.sources.foreign_vectors import refuse_foreign_vectors
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
 from costbank.sources.wordfiles import open_word_file, read_word_file
 from costbank.tensorfile import sha256_file
@@ -30,6 +32,7 @@ _ADVICE = (
     "to all others; one that met its word in another case, or with or without a space, shares that word's vector."
 )
 _TOKENIZER_ENDINGS = (".json", ".model", ".tiktoken", ".gguf")
+_ARRAYS = {".npy": ("npy", "npz"), ".safetensors": ("safetensors",)}
 _LOOSEST = {"exact": Match.EXACT, "word-start": Match.WORD_START, "folded": Match.FOLDED}
 
 
@@ -54,12 +57,16 @@ def plan(config: BuildConfig) -> SourcePlan:
     if settings.path is None:
         raise UsageError("a bank of given vectors needs their file", "give --vectors FILE")
     path = settings.path
+    if not path.exists() and Path(f"{path}.index").exists():
+        refuse_foreign_vectors(Path(f"{path}.index"), b"")
     check_readable(path, "vectors file")
     vocab = (tokenizer := given_tokenizer(config)).vocab
     loosest = _LOOSEST[settings.match]
-    if path.suffix not in (".npy", ".safetensors"):
+    if path.suffix not in _ARRAYS:
         dim, make = _of_words(path, settings.vocabulary, vocab, loosest)
     else:
+        with path.open("rb") as file:
+            refuse_foreign_vectors(path, file.read(SIGNATURE_BYTES), _ARRAYS[path.suffix])
         array = _open_array(path, settings.tensor)
         dim = array.dim
         if settings.vocabulary:
