@@ -115,7 +115,7 @@ class _Search:
             more = len(self._empty) - _MOST_NAMES_SHOWN
             yield f"left out empty files: {names}" + (f" and {more} more" if more > 0 else "")
         if self.foreign:
-            yield "left out files that cannot be read:\n  " + "\n  ".join(map(str, self.foreign))
+            yield "left out files that cannot be read:\n  " + "\n  ".join(error.message for error in self.foreign)
         if self._repeated:
             yield f"files that were named more than once are read once: {self._repeated}"
 
