@@ -267,12 +267,13 @@ def test_the_auxiliary_loss_of_experts_is_added_once(emo: Any, bank: Bank, argum
 def test_an_encoder_decoders_labels_are_not_shifted(bank: Bank, arguments: Any):
     torch.manual_seed(1)
     model = T5ForConditionalGeneration(T5Config(
-        vocab_size=300, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+        vocab_size=300, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0,
+        decoder_start_token_id=0,
     ))  # fmt: skip
     labels = torch.randint(2, 300, (2, 6))
     batch = {"input_ids": labels.flip(1), "decoder_input_ids": labels.roll(1, 1)}
     loss = EMOLoss(bank)
-    outputs = model.eval()(**batch)
+    outputs = model.train()(**batch)
     assert compute_loss_func(loss)(outputs, labels).item() == pytest.approx(loss(outputs.logits, labels).item())
     trainer = EMOTrainer(model, arguments(), emo=loss)
     assert trainer.compute_loss(model, {**batch, "labels": labels}).item() == pytest.approx(
