@@ -411,7 +411,7 @@ def test_trls_trainer_makes_the_adapters_and_trains_alike(config: dict[str, Any]
     assert_same(after, trained(full))
     assert losses(linear) == pytest.approx(losses(full), abs=1e-5)
     assert_same({name: after[name] for name in before}, before, 0.0)
-    assert linear.evaluate()["eval_loss"] == pytest.approx(full.evaluate()["eval_loss"], abs=1e-5)
+    assert linear.evaluate()["eval_emo_loss"] == pytest.approx(full.evaluate()["eval_loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["function", "linear"])
