@@ -8,14 +8,15 @@ GGUF. Never loads a model, and needs torch for PyTorch's own files only.
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from costbank.checkpoints.base import Checkpoint, Matrix, joined_rows, same_bytes
 from costbank.checkpoints.gguf import GGUFFile, is_gguf
-from costbank.checkpoints.names import Head, choose_head
-from costbank.checkpoints.pickled import pickled_tensors, torch_matrix
-from costbank.checkpoints.safetensors import safetensors_matrix, safetensors_names
+from costbank.checkpoints.heads import Head, choose_head
+from costbank.checkpoints.pickled import pickled_facts, pickled_tensors, torch_matrix
+from costbank.checkpoints.safetensors import safetensors_facts, safetensors_matrix
 from costbank.errors import CheckpointError, InputNotFoundError
 from costbank.files import check_readable
 
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _SERIES = re.compile(r"(.*)-\d+-of-(\d{1,6})\.(safetensors|bin)")
+_ADAPTER_CONFIG = "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -102,13 +104,20 @@ def _open_index(index: Path) -> Checkpoint:
             )
         return _matrix_in(names[name], name)
 
-    return Checkpoint(index.parent, names, matrix, _config(index.parent))
+    facts = cache(_facts_in)
+
+    def describe(name: str) -> tuple[str, tuple[int, ...]] | None:
+        return facts(names[name]).get(name) if names[name].is_file() else None
+
+    folder = index.parent
+    return Checkpoint(folder, names, matrix, describe, _config(folder), adapter=_config(folder, _ADAPTER_CONFIG))
 
 
 def _open_files(path: Path, files: list[Path]) -> Checkpoint:
     places: dict[str, list[Path]] = {}
+    facts = {file: _facts_in(file) for file in files}
     for file in files:
-        for name in _names_in(file):
+        for name in facts[file]:
             places.setdefault(name, []).append(file)
 
     def matrix(name: str) -> Matrix:
@@ -123,14 +132,22 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
             )
         return joined_rows(parts)
 
+    def describe(name: str) -> tuple[str, tuple[int, ...]]:
+        dtype, shape = facts[places[name][0]][name]
+        if len(shape) == 2:
+            shape = sum(facts[file][name][1][0] for file in places[name]), shape[1]
+        return dtype, shape
+
     folder = path if path.is_dir() else path.parent
     names = {name: found[0] for name, found in places.items()}
-    return Checkpoint(path, names, matrix, _config(folder), _missing(files))
+    adapter = _config(folder, _ADAPTER_CONFIG)
+    return Checkpoint(path, names, matrix, describe, _config(folder), _missing(files), adapter)
 
 
 def _open_gguf(path: Path) -> Checkpoint:
     model = GGUFFile.open(path)
-    return Checkpoint(path, {name: header.path for name, (header, _) in model.tensors.items()}, model.matrix)
+    names = {name: header.path for name, (header, _) in model.tensors.items()}
+    return Checkpoint(path, names, model.matrix, model.describe, gguf=True)
 
 
 def _missing(files: list[Path]) -> tuple[str, ...]:
@@ -150,8 +167,9 @@ def _one_series(holding: list[Path], files: list[Path]) -> bool:
     return holding == files and all(matches) and len({match[1] for match in matches if match}) == 1
 
 
-def _names_in(file: Path) -> list[str]:
-    return list(pickled_tensors(file)) if _is_pickled(file) else safetensors_names(file)
+def _facts_in(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The element type and the shape of every tensor of a file."""
+    return pickled_facts(file) if _is_pickled(file) else safetensors_facts(file)
 
 
 def _matrix_in(file: Path, name: str) -> Matrix:
@@ -171,8 +189,8 @@ def _is_pickled(file: Path) -> bool:
         return opened.read(2) == b"PK"
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    path = folder / name
     return _read_json(path) if path.is_file() else {}
 
 

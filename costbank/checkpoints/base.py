@@ -49,14 +49,20 @@ class Checkpoint:
         names: every tensor name and the file that should hold it; these may be missing until one is asked for.
         config: `config.json`, or the metadata that stands for it; empty where there is none.
         matrix: a two-dimensional tensor by its name. Raises `CheckpointError` where it cannot be read.
+        describe: a tensor's element type and shape by its name; None where the file that should hold it is not there.
         missing: files that should be there by the names of those that are.
+        adapter: `adapter_config.json`, which PEFT writes; empty where there is none.
+        gguf: whether this is GGUF, whose names are those of llama.cpp.
     """
 
     path: Path
     names: Mapping[str, Path]
     matrix: Callable[[str], Matrix]
+    describe: Callable[[str], tuple[str, tuple[int, ...]] | None]
     config: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    gguf: bool = False
 
 
 def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndarray, "bytes"]:

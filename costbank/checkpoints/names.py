@@ -1,140 +1,121 @@
-"""Which tensor of a checkpoint is the LM head, and whether it is tied to the embedding: the tensors decide."""
+"""Names that heads, embeddings, and the parts of quantised and adapted modules go by."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Sequence
 
-from costbank.checkpoints.base import Checkpoint, Matrix, same_bytes
-from costbank.errors import CheckpointError
-
-__all__ = ["EMBEDDINGS", "HEADS", "Head", "choose_head"]
+__all__ = ["EMBEDDINGS", "HEADS", "SIDE_PARTS", "WEAK_HEADS", "clean", "ends_in", "in_numbered_layer", "scheme"]
 
 HEADS = (
-    "lm_head.weight",  # most decoders
-    "embed_out.weight",  # GPT-NeoX
-    "output.weight",  # InternLM2, Llama as Meta saves it, GGUF
-    "transformer.output_layer.weight",  # ChatGLM
-    "cls.predictions.decoder.weight",  # BERT
-    "model.transformer.ff_out.weight",  # OLMo
-    "language_model.lm_head.weight",  # vision models
+    "lm_head",  # most decoders
+    "embed_out",  # GPT-NeoX
+    "transformer.output_layer",  # ChatGLM
+    "cls.predictions.decoder",  # BERT
+    "predictions.decoder",  # ALBERT
+    "lm_head.decoder",  # RoBERTa
+    "model.transformer.ff_out",  # OLMo
+    "language_model.lm_head",  # vision models
+    "lm_predictions.lm_head",  # DeBERTa
+    "vocab_projector",  # DistilBERT
+    "generator_lm_head",  # ELECTRA
+    "pred_layer.proj",  # XLM
+    "lm_loss",  # XLNet
+    "lm_head.out_proj",  # T5Gemma
+    "mlm_score.decoder",  # ViLT
 )
+"""Modules that are heads wherever they stand outside numbered layers."""
+
+WEAK_HEADS = ("output", "decoder", "head", "proj_out", "output_projection", "output_layer", "ff_out", "logits")
+"""Modules that are heads in some models and something else in others: the number of rows decides."""
+
 EMBEDDINGS = (
-    "model.embed_tokens.weight",
-    "transformer.wte.weight",  # GPT-2
-    "wte.weight",
-    "gpt_neox.embed_in.weight",
-    "transformer.word_embeddings.weight",
-    "word_embeddings.weight",  # BLOOM
-    "transformer.embedding.word_embeddings.weight",  # ChatGLM
-    "model.tok_embeddings.weight",  # InternLM2
-    "tok_embeddings.weight",  # Llama as Meta saves it
-    "model.transformer.wte.weight",  # OLMo
-    "model.decoder.embed_tokens.weight",  # OPT
-    "embeddings.word_embeddings.weight",  # BERT and sentence encoders
-    "embeddings.tok_embeddings.weight",  # ModernBERT
-    "backbone.embeddings.weight",  # Mamba
-    "embed_tokens.weight",
-    "shared.weight",  # T5
-    "token_embd.weight",  # GGUF
+    "model.embed_tokens",
+    "transformer.wte",  # GPT-2
+    "wte",
+    "gpt_neox.embed_in",
+    "transformer.word_embeddings",
+    "word_embeddings",  # BLOOM
+    "transformer.embedding.word_embeddings",  # ChatGLM
+    "model.tok_embeddings",  # InternLM2
+    "tok_embeddings",  # Llama as Meta saves it
+    "model.transformer.wte",  # OLMo
+    "model.decoder.embed_tokens",  # OPT
+    "embeddings.word_embeddings",  # BERT and sentence encoders
+    "embeddings.tok_embeddings",  # ModernBERT
+    "backbone.embeddings",  # Mamba
+    "embed_tokens",
+    "shared",  # T5
+    "token_embd",  # GGUF
+    "embed_tokens.word_embeddings",
+    "embed_in",  # GPT-NeoX's relatives
+    "embeddings",  # RWKV, NemotronH
+    "tokens_embed",  # GPT
+    "word_embedding",  # XLNet
+    "transformer.w",  # CTRL
+    "input_embedding",  # CPM-Ant
 )
-_TOO_COMMON = ("output.weight",)  # what many modules call a layer of theirs: a head only by its whole name
-_LISTED = 8
+
+SIDE_PARTS = (
+    "talker", "mtp", "nextn", "draft", "eagle", "medusa", "qformer", "code_predictor", "depth_decoder", "codec",
+    "token2wav", "vision", "visual", "image", "audio", "speech", "vq", "tts",
+)  # fmt: skip
+"""Words in the names of parts whose rows stand for something else than a text tokenizer's tokens."""
+
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+_ADAPTERS = ("base_layer", "modules_to_save", "original_module", "token_adapter")
+_ADAPTER_PREFIXES = (
+    "lora_", "adamss_", "beft_", "boft_", "c3a_", "deft_", "delora_", "fourierft_", "frod_", "glora_", "gralora_",
+    "hira_", "hra_", "ia3_", "lily_", "hada_", "lokr_", "miss_", "oft_", "shira_", "osf_", "peanut_", "psoft_",
+    "pvera_", "randlora_", "road_", "tinylora_", "trainable_tokens_", "unilora_", "vblora_", "vera_", "waveft_",
+)  # fmt: skip
+_SCHEMES = (
+    ("AQLM", ("codebooks", "codes")),
+    ("VPTQ", ("centroids", "res_centroids", "indices")),
+    ("EXL3", ("trellis", "suh", "svh", "mcg", "mul1")),
+    ("EXL2", ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")),
+    ("QuIP#", ("Qidxs", "SU", "SV", "codebook_id")),
+    ("HQQ", ("W_q", "meta")),
+    ("compressed-tensors", ("weight_packed", "weight_zero_point", "weight_shape", "weight_g_idx")),
+    ("GPTQ or AutoRound", ("g_idx",)),
+    ("GPTQ or AWQ", ("qweight", "qzeros")),
+    ("HIGGS", ("tables", "tables2")),
+    ("Marlin", ("B", "s")),
+    ("bitsandbytes", ("SCB", "weight_format", "absmax", "quant_map", "quant_state")),
+    ("quanto", ("_data", "_scale", "_shift")),
+    ("torchao", ("_weight_qdata", "_weight_scale", "_weight_zero_point", "qdata")),
+    ("SINQ", ("scale2", "W_q_sinq")),
+    ("MXFP4", ("weight_blocks", "weight_scales", "_blocks", "_scales")),
+    ("NVFP4", ("weight_scale_2", "weight_global_scale")),
+    ("MLX", ("scales", "biases")),
+    ("FP8 with scales", ("weight_scale_inv", "weight_scale")),
+    ("a weight norm", ("weight_g", "weight_v", "parametrizations")),
+)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The matrix whose rows stand for tokens.
-
-    Attributes:
-        matrix: the rows.
-        role: `head`, `embedding` (there is no head of its own), `named` (asked for by name) or `only` (there is no
-            other tensor).
-        tied: whether head and embedding are the same, which they are also where there is no head of its own; None
-            where only one of them can be read or was asked for.
-        config_tied: what `config.json` says of it; None where it says nothing.
-        guessed: whether only the end of its name is known.
-    """
-
-    matrix: Matrix
-    role: str
-    tied: bool | None
-    config_tied: bool | None
-    guessed: bool = False
-
-    @property
-    def disagreement(self) -> str:
-        """What the config says against the tensors, or nothing."""
-        if self.tied is None or self.config_tied is None or self.tied == self.config_tied:
-            return ""
-        said = "tied to" if self.config_tied else "apart from"
-        fact = "there is no head of its own, or it equals the embedding" if self.tied else "their tensors differ"
-        return (
-            f"the config says that head is {said} the embedding, but {fact}; the rows are those of {self.matrix.name}"
-        )
+def clean(name: str) -> list[str]:
+    """A tensor's name in parts, without what compilers, sharding and adapters wrap models in."""
+    parts = name.split(".")
+    if parts[:2] == ["base_model", "model"]:
+        parts = parts[2:]
+    return [part for part in parts if part not in _WRAPPERS]
 
 
-def choose_head(checkpoint: Checkpoint, name: str | None = None) -> Head:
-    """The LM head, else the token embedding, else the only tensor, else an error that lists what there is.
-
-    Args:
-        checkpoint: the model.
-        name: a tensor to take instead.
-
-    Raises:
-        CheckpointError: there is no such tensor, several could be meant, or its file is missing or broken.
-    """
-    config_tied = _config_tied(checkpoint)
-    if name:
-        if name not in checkpoint.names:
-            close = get_close_matches(name, checkpoint.names, _LISTED, 0.3) or list(checkpoint.names)[:_LISTED]
-            raise CheckpointError(f"{checkpoint.path} holds no tensor {name!r}", f"there are: {', '.join(close)}")
-        return Head(checkpoint.matrix(name), "named", None, config_tied)
-    head, embedding = (_find(checkpoint.names, known) for known in (HEADS, EMBEDDINGS))
-    if not head and checkpoint.missing:
-        raise CheckpointError(
-            f"no head is among the parts of {checkpoint.path}, and {checkpoint.missing[0]} is missing",
-            "put all parts there, or name a tensor with --tensor",
-        )
-    if not head and not embedding and len(checkpoint.names) == 1:
-        return Head(checkpoint.matrix(next(iter(checkpoint.names))), "only", None, config_tied)
-    if not head and not embedding:
-        shown = ", ".join(list(checkpoint.names)[:_LISTED])
-        raise CheckpointError(
-            f"none of the {len(checkpoint.names):,} tensors of {checkpoint.path} is known as a head or embedding",
-            f"name it with --tensor; there are: {shown}{' …' if len(checkpoint.names) > _LISTED else ''}",
-        )
-    if not head:
-        return Head(checkpoint.matrix(embedding), "embedding", True, config_tied, embedding not in EMBEDDINGS)
-    matrix = checkpoint.matrix(head)
-    tied = None
-    if embedding and checkpoint.names[embedding].is_file():
-        tied = same_bytes(matrix, checkpoint.matrix(embedding))
-    return Head(matrix, "head", tied, config_tied, head not in HEADS)
+def ends_in(path: Sequence[str], known: str) -> bool:
+    """Whether a module's path ends in a known one."""
+    wanted = known.split(".")
+    return list(path[-len(wanted) :]) == wanted
 
 
-def _find(names: Iterable[str], known: Sequence[str]) -> str:
-    """The first known name that is there, else the one tensor outside the layers whose name ends in one."""
-    names = list(names)
-    for name in known:
-        if name in names:
-            return name
-    outside = [name for name in names if not any(part.isdecimal() for part in name.split("."))]
-    for ending in known:
-        if ending in _TOO_COMMON:
-            continue
-        found = [name for name in outside if name.endswith(f".{ending}")]
-        if len(found) > 1:
-            raise CheckpointError(
-                f"several tensors could be meant: {', '.join(found[:_LISTED])}", "choose one with --tensor"
-            )
-        if found:
-            return found[0]
+def in_numbered_layer(path: Sequence[str]) -> bool:
+    """Whether a number follows a name: `model.layers.3.…`, but not the first stage of a pipeline, `0.…`."""
+    return any(part.isdecimal() for part in path[1:])
+
+
+def scheme(parameter: Sequence[str]) -> str:
+    """What makes a parameter more than a plain weight, by its name under its module; empty where nothing does."""
+    first, last = parameter[0], parameter[-1]
+    if any(part in _ADAPTERS or part.startswith(_ADAPTER_PREFIXES) for part in parameter):
+        return "an adapter"
+    words = {first, *parameter[1:]} if first == "weight" or len(parameter) == 1 else {first}
+    for kind, names in _SCHEMES:
+        if words & set(names) or last.startswith("quant_state"):
+            return "bitsandbytes" if last.startswith("quant_state") else kind
     return ""
-
-
-def _config_tied(checkpoint: Checkpoint) -> bool | None:
-    config = checkpoint.config
-    for part in (config, *(config.get(key) for key in ("text_config", "language_config", "llm_config"))):
-        if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
-            return part["tie_word_embeddings"]
-    return None

@@ -9,7 +9,7 @@ from costbank.checkpoints.base import Matrix
 from costbank.checkpoints.dtypes import DECODED, decoder
 from costbank.errors import CheckpointError, require
 
-__all__ = ["pickled_tensors", "torch_matrix"]
+__all__ = ["pickled_facts", "pickled_tensors", "torch_matrix"]
 
 _DTYPES = {
     "float64": "F64",
@@ -47,6 +47,12 @@ def pickled_tensors(path: Path) -> dict[str, Any]:
     return tensors
 
 
+def pickled_facts(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The element type and the shape of a file's tensors by name. Raises as `pickled_tensors` does."""
+    tensors = pickled_tensors(path)
+    return {name: (_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
 def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
     """One of these tensors.
 
@@ -74,6 +80,12 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
 
     rows, dim = tensor.shape
     return Matrix(name, path, dtype, (rows, dim), read, decoder(dtype, dim))
+
+
+def _dtype_name(tensor: Any) -> str:
+    """As safetensors names it; PyTorch's own name in capitals where that has none for it."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return _DTYPES.get(name, name.upper())
 
 
 def _load(torch: Any, path: Path) -> Any:

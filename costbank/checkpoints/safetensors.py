@@ -10,18 +10,19 @@ from costbank.checkpoints.dtypes import DECODED, decoder
 from costbank.errors import CheckpointError
 from costbank.tensorfile import read_header
 
-__all__ = ["safetensors_matrix", "safetensors_names"]
+__all__ = ["safetensors_facts", "safetensors_matrix"]
 
 _DAMAGED = "download or copy this file again"
 
 
-def safetensors_names(path: Path) -> list[str]:
-    """The names of a file's tensors.
+def safetensors_facts(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The element type and the shape of a file's tensors by name.
 
     Raises:
         CheckpointError: the file is cut short, or its header does not describe it.
     """
-    return list(read_header(path, CheckpointError, _DAMAGED).entries)
+    entries = read_header(path, CheckpointError, _DAMAGED).entries
+    return {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
 
 
 def safetensors_matrix(path: Path, name: str) -> Matrix:

@@ -44,12 +44,14 @@ def plan(config: BuildConfig) -> SourcePlan:
         raise UsageError("an LM head bank needs a model", "give --model with a folder, a .safetensors or a .gguf file")
     checkpoint = open_checkpoint(model)
     tokenizer = _tokenizer(config, model)
-    head = choose_head(checkpoint, config.lm_head.tensor)
-    rows, tokens = head.matrix.shape[0], tokenizer.vocab.size
+    tokens = tokenizer.vocab.size
+    head = choose_head(checkpoint, config.lm_head.tensor, tokens)
+    rows = head.matrix.shape[0]
     if rows < tokens:
         raise CheckpointError(
             f"tensor {head.matrix.name!r} has {rows:,} rows, and the tokenizer has {tokens:,} tokens",
-            "give the tokenizer that the model was trained with",
+            "give the tokenizer that the model was trained with"
+            + (f", or one of these with --tensor: {', '.join(head.others)}" if head.others else ""),
         )
     keep = config.lm_head.keep_placeholders
     libraries = ("numpy", "gguf") if head.matrix.file.suffix == ".gguf" else ("numpy",)
@@ -73,8 +75,7 @@ def _tokenizer(config: BuildConfig, model: Path) -> Tokenizer:
 
 def _read(head: Head, tokenizer: Tokenizer, keep: bool, progress: Progress) -> SourceVectors:
     matrix = head.matrix
-    if head.guessed:
-        progress.note(f"the {head.role} is taken to be {matrix.name!r}; name another tensor with --tensor")
+    progress.note(head.line)
     if head.disagreement:
         progress.note(head.disagreement)
     vocab = tokenizer.vocab.padded(matrix.shape[0])
@@ -95,6 +96,7 @@ def _read(head: Head, tokenizer: Tokenizer, keep: bool, progress: Progress) -> S
         "tensor": matrix.name,
         "tensor_dtype": matrix.dtype,
         "tensor_role": head.role,
+        "tensor_reason": head.reason,
         "head_rows": matrix.shape[0],
         "tokenizer_tokens": tokenizer.vocab.size,
     }

@@ -1,0 +1,103 @@
+"""Whether the head is found in every class of the installed transformers: `python -m tests.sweep.heads [CLASS …]`.
+
+Each model is built from its default config without memory (PyTorch's meta device), once with the tensors that are tied
+left out, as `save_pretrained` leaves them out, and once with all. What is taken must be the weight of its output
+embeddings, else of its input embeddings, or be refused in words.
+"""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from costbank.checkpoints import Checkpoint, Matrix, choose_head
+from costbank.errors import CheckpointError
+
+__all__ = ["ENDINGS", "Found", "classes", "look"]
+
+ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "LMHeadModel", "WithLMHead", "ForTextToText")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one class: `right`, `wrong`, `refused` or `no head` (the class names neither embedding)."""
+
+    verdict: str
+    detail: str
+
+
+def classes() -> list[str]:
+    import transformers
+
+    names = dir(transformers)
+    return [name for name in names if name.endswith(ENDINGS) and not name.startswith(("Auto", "TF", "Flax"))]
+
+
+def look(name: str, tied: bool, tokens: bool) -> Found:
+    """Build one class and choose its head.
+
+    Args:
+        name: the class.
+        tied: whether tensors that the class ties are left out.
+        tokens: whether the number of tokens is known.
+    """
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = getattr(transformers, name)(getattr(transformers, name).config_class())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    left_out = model.all_tied_weights_keys if tied else {}
+    shapes = {key: tuple(value.shape) for key, value in parameters.items() if key not in left_out}
+    right = _names_of(model, parameters)
+    rows = parameters[right[0]].shape[0] if right else None
+
+    def taken(key: str) -> Matrix:
+        def read(*_: object) -> NoReturn:
+            raise AssertionError(f"{key} is read, and there is nothing to read")
+
+        if len(shapes[key]) != 2:
+            raise CheckpointError(f"{key} has the shape {shapes[key]}")
+        return Matrix(key, Path("none"), "F32", (shapes[key][0], shapes[key][1]), read, read)
+
+    names = dict.fromkeys(shapes, Path("none"))
+    checkpoint = Checkpoint(Path(name), names, taken, lambda key: ("F32", shapes[key]))
+    try:
+        head = choose_head(checkpoint, None, rows - 3 if rows and tokens else None)
+    except CheckpointError as error:
+        return Found("refused", str(error))
+    if not right:
+        return Found("no head", head.matrix.name)
+    return Found("right" if head.matrix.name in right else "wrong", f"{head.matrix.name}, not {right[0]}")
+
+
+def _names_of(model, parameters: dict) -> list[str]:
+    for way in (model.get_output_embeddings, model.get_input_embeddings):
+        try:
+            weight = getattr(way(), "weight", None)
+        except (AttributeError, NotImplementedError):
+            continue
+        if names := [name for name, value in parameters.items() if value is weight]:
+            return names
+    return []
+
+
+def main(chosen: list[str]) -> None:
+    counts: Counter[str] = Counter()
+    for name in chosen or classes():
+        for tied in (True, False):
+            try:
+                found = look(name, tied, True)
+            except Exception as error:  # a default config that its own class cannot build
+                found = Found(
+                    "not built", f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
+                )
+            counts[found.verdict] += 1
+            if found.verdict != "right":
+                print(f"{name}{'' if tied else ', untied'}: {found.verdict}: {found.detail}")
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
