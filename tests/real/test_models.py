@@ -73,6 +73,11 @@ def _is_good(found: Health) -> None:
     assert all(part.evidence is Evidence.NEARER for part in found.word_forms.ranges)
 
 
+def _under_trained(found: Health) -> tuple[str, int]:
+    assert found.under_training is not None
+    return found.under_training.reference, found.under_training.candidates
+
+
 def test_smollm2(smollm2: Bank):
     assert (smollm2.size, smollm2.dim) == (49_152, 576)
     found = health(smollm2)
@@ -80,6 +85,7 @@ def test_smollm2(smollm2: Bank):
     assert found.mean_cosine == pytest.approx(0.44, abs=0.01)
     (shared,) = (finding for finding in found.findings if finding.code == "high-mean-cosine")
     assert "has not been measured yet" in shared.advice
+    assert _under_trained(found) == ("equal-rows", 32)
     assert "king" in _near(smollm2, "▁King")
     assert {"monday", "wednesday"} <= _near(smollm2, "▁Tuesday")
 
@@ -89,6 +95,7 @@ def test_minilm(minilm: Bank):
     found = health(minilm)
     _is_good(found)
     assert [kind.kind for kind in found.word_forms.kinds] == ["space", "ending"], "all tokens are in lower case"
+    assert _under_trained(found) == ("unused", 1_368)
     assert minilm.manifest.neighbors.exact
     assert {"monday", "wednesday"} <= _near(minilm, "▁tuesday")
     assert {"kings", "queen"} <= _near(minilm, "▁king")
@@ -99,5 +106,6 @@ def test_gemma(gemma: Bank):
     assert gemma.manifest.neighbors.k == 0
     found = health(gemma)
     _is_good(found)
+    assert _under_trained(found) == ("unused", 2_365)
     assert "king" in _near(gemma, "▁King")
     assert {"monday", "wednesday"} <= _near(gemma, "▁Tuesday")

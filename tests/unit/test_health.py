@@ -420,6 +420,23 @@ def test_a_head_without_unused_rows_says_what_cannot_be_told(tmp_path: Path, ran
     assert _ids(_found(found)["small-norms"]) == [7]
 
 
+def test_rows_that_tokens_share_stand_for_unused_ones(tmp_path: Path, random: np.random.Generator):
+    """In a head without unused ids, tokens that were never seen still have one row, and near it others stand."""
+    head = _head(random)[:2_000]
+    untrained = random.normal(size=64)
+    head[[10, 20, 30, 40, 50, 60, 70, 80]] = untrained
+    head[[500, 600]] = untrained + 0.1 * random.normal(size=(2, 64))
+    found = health(_build(tmp_path / "shared", head))
+    assert found.under_training is not None
+    assert found.under_training.reference == "equal-rows"
+    assert set(_ids(_found(found)["under-trained"])) == {10, 20, 30, 40, 50, 60, 70, 80, 500, 600}
+    assert "share bit for bit" in _found(found)["under-trained"].meaning
+    head[[10, 20, 30, 40]] = random.normal(size=64)
+    assert health(_build(tmp_path / "two", head)).under_training is None, "rows of two directions stand for neither"
+    transformed = _build(tmp_path / "turned", head, transforms=("center",))
+    assert health(transformed).under_training is None
+
+
 def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random: np.random.Generator):
     head = _head(random) + 1.2
     before = health(_build(tmp_path / "before", head))

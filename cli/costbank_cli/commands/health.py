@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _NOT_KNOWN = "not known"
+_REFERENCES = {"unused": "unused rows", "equal-rows": "rows that tokens share"}
 
 
 @click.command("health")
@@ -77,8 +78,8 @@ def _facts(found: "Health") -> dict[str, object]:
         f"median variation {saturation.median_variation:.3f}",
         "under-trained": _NOT_KNOWN
         if training is None
-        else f"{training.candidates:,} candidates; cosine to unused rows: median {training.median:.3f}, "
-        f"largest {training.largest:.3f}, threshold {training.threshold:.3f}",
+        else f"{training.candidates:,} candidates; cosine to {_REFERENCES[training.reference]}: "
+        f"median {training.median:.3f}, largest {training.largest:.3f}, threshold {training.threshold:.3f}",
     }
 
 

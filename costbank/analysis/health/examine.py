@@ -1,13 +1,15 @@
 """The look at a bank itself: every measure in turn, then what follows from them."""
 
+from dataclasses import replace
+
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 
 from costbank.analysis.health.findings import findings
 from costbank.analysis.health.hubness import hubness
-from costbank.analysis.health.likeness import equal_groups, near_groups, summary
+from costbank.analysis.health.likeness import Groups, equal_groups, near_groups, summary
 from costbank.analysis.health.measures import Measures
-from costbank.analysis.health.outliers import near_unused, norm_outliers
+from costbank.analysis.health.outliers import equal_row_cosines, near_unused, norm_outliers
 from costbank.analysis.health.result import Health, Saturation
 from costbank.analysis.health.rows import LEAST_DIM, measure_rows, saturated_rows
 from costbank.analysis.health.wordforms import BUILT_IN_SOURCES, word_forms
@@ -48,14 +50,15 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         whole, partly = map(np.flatnonzero, saturated_rows(rows.variation, rows.at_top, bank.dim))
         saturation = Saturation(float(np.median(rows.variation[usable])), len(whole), len(partly))
 
+    equal = equal_groups(rows.first_equal)
+    reference, to_untrained = _to_untrained(bank, usable, equal)
     under_training, candidates = None, np.zeros(0, np.int64)
-    in_text = np.flatnonzero(usable & (bank.vocab.status != TokenStatus.SPECIAL))
-    if raw is not None and len(in_text) and not np.isnan(raw.to_unused[in_text]).any():
-        under_training, nearest = near_unused(raw.to_unused[in_text])
-        candidates = in_text[nearest]
+    if to_untrained is not None:
+        in_text = np.flatnonzero(usable & (bank.vocab.status != TokenStatus.SPECIAL))
+        under_training, nearest = near_unused(to_untrained[in_text])
+        under_training, candidates = replace(under_training, reference=reference), in_text[nearest]
 
     forms = word_forms(bank, usable, rows.first_equal)
-    equal = equal_groups(rows.first_equal)
     measures = Measures(
         rows=rows,
         norms=norms,
@@ -68,6 +71,7 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         partly=partly,
         under_training=under_training,
         candidates=candidates,
+        to_untrained=to_untrained,
         word_forms=forms,
     )
     return Health(
@@ -88,6 +92,20 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
         built_in=bank.manifest.source in BUILT_IN_SOURCES,
         findings=findings(bank, measures, named),
     )
+
+
+def _to_untrained(
+    bank: Bank, usable: Bool[np.ndarray, "vocab"], equal: Groups
+) -> tuple[str, Float32[np.ndarray, "vocab"] | None]:
+    """Which rows stand for untrained ones, and the cosine of each raw row to them."""
+    in_text = usable & (bank.vocab.status != TokenStatus.SPECIAL)
+    if bank.raw is None or not in_text.any():
+        return "unused", None
+    if not np.isnan(bank.raw.to_unused[in_text]).any():
+        return "unused", bank.raw.to_unused
+    if bank.manifest.source != "lm-head" or bank.manifest.config.get("transforms"):
+        return "unused", None
+    return "equal-rows", equal_row_cosines(bank, equal, bank.raw.norms)
 
 
 def _check(bank: Bank, usable: Bool[np.ndarray, "vocab"]) -> None:

@@ -285,14 +285,15 @@ class _Look:
                 "See whether names such as [unused1] are among the tokens of small norms or equal rows.",
             )
         elif training.candidates:
+            rows = "rows that no text uses" if training.reference == "unused" else "rows that tokens share bit for bit"
             yield self._about(
                 "under-trained",
                 self._measures.candidates,
-                "The raw rows of these tokens are nearer to the mean of rows that no text uses (cosine above "
+                f"The raw rows of these tokens are nearer to the mean of {rows} (cosine above "
                 f"{training.threshold:.2f}, in parentheses) than is usual ({training.median:.2f}): the model has "
                 "hardly learnt them (Land & Bartolo 2024).",
                 self._more_evidence(),
-                values=raw.to_unused,
+                values=self._measures.to_untrained,
             )
 
     def _more_evidence(self) -> str:

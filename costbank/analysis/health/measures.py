@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from costbank.analysis.health.likeness import Groups
 from costbank.analysis.health.result import Hubness, Norms, Saturation, UnderTraining, WordForms
@@ -22,7 +22,8 @@ class Measures:
         occurrences: N_k of every id; None without a neighbor table.
         equal, near: ids whose rows are the same, or all but the same.
         whole, partly: ids of saturated rows.
-        candidates: ids of under-trained tokens, the nearest to unused rows first.
+        candidates: ids of under-trained tokens, the nearest to untrained rows first.
+        to_untrained: the cosine of each row to untrained ones; None where it is not known.
         word_forms: the test by forms of words.
     """
 
@@ -37,4 +38,5 @@ class Measures:
     partly: Int64[np.ndarray, "partly"]
     under_training: UnderTraining | None
     candidates: Int64[np.ndarray, "candidates"]
+    to_untrained: Float32[np.ndarray, "vocab"] | None
     word_forms: WordForms

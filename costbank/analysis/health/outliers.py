@@ -3,11 +3,16 @@
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from costbank.analysis.health.likeness import Groups
 from costbank.analysis.health.result import Norms, UnderTraining
+from costbank.bank import Bank
 
-__all__ = ["near_unused", "norm_outliers"]
+__all__ = ["equal_row_cosines", "near_unused", "norm_outliers"]
 
 _DEVIATIONS = 6.0
+_LEAST_EQUAL_ROWS = 8
+_LEAST_COHERENCE = 0.9
+_BLOCK_ROWS = 8_192
 _LEAST_FACTOR = 2.0
 _MAD_TO_DEVIATION = 1.4826
 _QUANTILES = (0, 0.01, 0.25, 0.5, 0.75, 0.99, 1)
@@ -50,6 +55,40 @@ def near_unused(cosines: Float32[np.ndarray, "tokens"]) -> tuple[UnderTraining, 
     order = np.argsort(-cosines, kind="stable")
     found = order[scale[order] > least]
     return UnderTraining(median, float(cosines.max()), float(np.tanh(least)), len(found)), found
+
+
+def equal_row_cosines(
+    bank: Bank, groups: Groups, norms: Float32[np.ndarray, "vocab"]
+) -> Float32[np.ndarray, "vocab"] | None:
+    """Cosines of all rows to the mean raw row of tokens that share a row bit for bit.
+
+    In a trained head, two tokens have one row only where neither was ever seen, so these rows can stand in for those of
+    unused ids where a vocabulary has none.
+
+    Args:
+        bank: of untransformed rows.
+        groups: ids of equal rows.
+        norms: lengths of the raw rows.
+
+    Returns:
+        None for fewer than 8 such tokens, or where they do not share a direction, as untrained rows do.
+    """
+    ids = np.concatenate(groups) if groups else np.zeros(0, np.int64)
+    if len(ids) < _LEAST_EQUAL_ROWS:
+        return None
+    rows = bank.vectors(ids)
+    mean = (rows * norms[ids, None]).mean(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    if length == 0:
+        return None
+    direction = (mean / length).astype(np.float32)
+    if float((rows @ direction).mean()) < _LEAST_COHERENCE:
+        return None
+    cosines = np.empty(bank.size, np.float32)
+    for start in range(0, bank.size, _BLOCK_ROWS):
+        cosines[start : start + _BLOCK_ROWS] = bank.vectors(slice(start, start + _BLOCK_ROWS)) @ direction
+        bank.release()
+    return cosines
 
 
 def _spread(values: np.ndarray, middle: float) -> float:

@@ -183,12 +183,17 @@ class Saturation:
 
 @dataclass(frozen=True)
 class UnderTraining:
-    """Cosines of raw rows to the mean of rows that no text uses, over tokens that a text can hold."""
+    """Cosines of raw rows to the mean of rows that nothing trained, over tokens that a text can hold.
+
+    `reference` says which rows these are: those of ids that no text uses (`unused`), or, in a head without such ids,
+    those that tokens share bit for bit (`equal-rows`).
+    """
 
     median: float
     largest: float
     threshold: float
     candidates: int
+    reference: str = "unused"
 
 
 @dataclass(frozen=True)
@@ -258,7 +263,7 @@ class Health:
         duplicates: tokens whose stored rows are equal bit for bit.
         near_duplicates: tokens of a cost below 1e-6 that are no duplicates; None without a neighbor table.
         saturation: None where a transform has turned the rows, or they are too short.
-        under_training: None where the bank has no rows that no text uses.
+        under_training: None where the bank has no rows that nothing trained.
         word_forms: the one measure here that is about more than geometry.
         built_in: whether the source makes forms of a word alike by construction, so that they prove nothing.
         findings: the weightiest first.
