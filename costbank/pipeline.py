@@ -185,7 +185,7 @@ class _Rows:
 
 def _resolved(config: BuildConfig, source: SourcePlan) -> BuildConfig:
     """The config with the number of neighbors that the vocabulary allows."""
-    most = source.tokenizer.vocab.size - 1
+    most = min(source.tokenizer.vocab.size, source.shape[0]) - 1
     k = config.neighbors.k
     if k is not None and k > most:
         raise UsageError(

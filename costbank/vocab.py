@@ -165,6 +165,11 @@ class Vocab:
         ordinary = np.isin(self.status, (TokenStatus.OK, TokenStatus.BYTE))
         return replace(self, status=np.where(ordinary & ~seen, np.uint8(TokenStatus.UNSEEN), self.status))
 
+    def first(self, size: int) -> "Vocab":
+        """The ids below `size` alone."""
+        offsets = self.offsets[: size + 1]
+        return Vocab(self.data[: offsets[-1]], offsets, self.status[:size], self.counts[:size])
+
     def padded(self, size: int) -> "Vocab":
         """The same tokens and, up to `size`, unused ids after them: rows that a model's head has to spare."""
         more = size - self.size

@@ -171,6 +171,9 @@ class LMHeadConfig(_Settings):
     tensor: Annotated[str | None, Execution] = Field(
         default=None, description="the tensor's name; not given: the LM head, else the embedding"
     )
+    accept_other_tokenizer: Annotated[bool, Execution] = Field(
+        default=False, description="build for a tokenizer that is not the model's own"
+    )
     keep_placeholders: bool = Field(
         default=False,
         description="placeholders such as `<unused7>` keep their rows, for a model that was trained on them",

@@ -6,18 +6,18 @@ The rows stream from the checkpoint a block at a time; the model itself is never
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from costbank.checkpoints import Head, Matrix, choose_head, find_gguf, open_checkpoint
+from costbank.checkpoints import Head, Matrix, choose_head, open_checkpoint
 from costbank.config import BuildConfig
-from costbank.errors import CheckpointError, InputNotFoundError, UsageError
+from costbank.errors import UsageError
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
-from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer, placeholder_counts
+from costbank.sources.head_tokenizer import head_tokenizer
+from costbank.tokenizers import Tokenizer, placeholder_counts
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["plan"]
@@ -37,48 +37,33 @@ def plan(config: BuildConfig) -> SourcePlan:
     Raises:
         UsageError: no model is named.
         InputNotFoundError: the model, its weights or a tokenizer for it is not there.
-        CheckpointError: the weights cannot be read, or have fewer rows than the tokenizer has tokens.
+        CheckpointError: the weights cannot be read, or have fewer rows than the tokenizer has tokens of its own.
+        TokenizerError: the tokenizer cannot be read, or is another than the model's.
     """
     model = config.lm_head.model
     if model is None:
         raise UsageError("an LM head bank needs a model", "give --model with a folder, a .safetensors or a .gguf file")
     checkpoint = open_checkpoint(model)
-    tokenizer = _tokenizer(config, model)
-    tokens = tokenizer.vocab.size
-    head = choose_head(checkpoint, config.lm_head.tensor, tokens)
-    rows = head.matrix.shape[0]
-    if rows < tokens:
-        raise CheckpointError(
-            f"tensor {head.matrix.name!r} has {rows:,} rows, and the tokenizer has {tokens:,} tokens",
-            "give the tokenizer that the model was trained with"
-            + (f", or one of these with --tensor: {', '.join(head.others)}" if head.others else ""),
-        )
-    keep = config.lm_head.keep_placeholders
+    chosen = head_tokenizer(config, model)
+    settings = config.lm_head
+    head = choose_head(checkpoint, settings.tensor, chosen.least_rows)
+    vocab, notes = chosen.vocab_of(head, settings.accept_other_tokenizer)
+    keep = settings.keep_placeholders
     libraries = ("numpy", "gguf") if head.matrix.file.suffix == ".gguf" else ("numpy",)
-    return SourcePlan(
-        tokenizer, head.matrix.shape, lambda progress: _read(head, tokenizer, keep, progress), libraries, _ADVICE
-    )
+
+    def make(progress: Progress) -> SourceVectors:
+        for note in notes:
+            progress.note(note)
+        return _read(head, chosen.tokenizer, vocab, keep, progress)
+
+    return SourcePlan(chosen.tokenizer, head.matrix.shape, make, libraries, _ADVICE)
 
 
-def _tokenizer(config: BuildConfig, model: Path) -> Tokenizer:
-    """The one that is named, else the one beside the weights, else the tokens in a GGUF file."""
-    if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer, config.tokenizer_kind)
-    if gguf := find_gguf(model):
-        return GGUFTokenizer(gguf)
-    folder = model if model.is_dir() else model.parent
-    try:
-        return load_tokenizer(find_tokenizer(folder), config.tokenizer_kind)
-    except InputNotFoundError as error:
-        raise InputNotFoundError(error.message, "give --tokenizer FILE") from None
-
-
-def _read(head: Head, tokenizer: Tokenizer, keep: bool, progress: Progress) -> SourceVectors:
+def _read(head: Head, tokenizer: Tokenizer, vocab: Vocab, keep: bool, progress: Progress) -> SourceVectors:
     matrix = head.matrix
     progress.note(head.line)
     if head.disagreement:
         progress.note(head.disagreement)
-    vocab = tokenizer.vocab.padded(matrix.shape[0])
     unused = vocab.status == TokenStatus.UNUSED
     counts = placeholder_counts(vocab)
     unused_mean = mean_row(_unused_rows(matrix, unused))

@@ -32,6 +32,7 @@ class Tokenizer(Protocol):
         file: the name of the file that was read.
         sha256: of the file. Two files of one vocabulary may encode differently, so encoded text is kept under this.
         vocab: what the ids stand for.
+        added_ids: of the tokens that were added to the model's own. A head may have no rows for the last of them.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Tokenizer(Protocol):
     file: str
     sha256: str
     vocab: Vocab
+    added_ids: frozenset[int]
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         """Encode texts, without adding special tokens.

@@ -44,6 +44,7 @@ class BytePieceTokenizer:
 
     kind = "bytepiece"
     libraries: tuple[str, ...] = ("tokenizers",)
+    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         tokenizers = require("tokenizers", "build")

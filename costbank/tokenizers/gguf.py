@@ -12,6 +12,7 @@ from costbank.checkpoints import GGUFFile
 from costbank.errors import TokenizerError
 from costbank.tokenizers.base import status_of_bytes
 from costbank.tokenizers.huggingface import byte_level_bytes
+from costbank.tokenizers.markup import is_markup
 from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus
 
@@ -35,6 +36,7 @@ class GGUFTokenizer:
 
     kind = "gguf"
     libraries: tuple[str, ...] = ("gguf",)
+    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         file = GGUFFile.open(path)
@@ -78,7 +80,10 @@ def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
             raise ValueError(f"the byte piece {text!r} is not written as <0x41>")
         return bytes([int(written[1], 16)]), TokenStatus.BYTE
     if kind == _USER:
-        return stored, TokenStatus.OK
+        if is_markup(text):
+            return stored, TokenStatus.SPECIAL
+        literal = model == "gpt2"  # byte-level models do not write spaces as ▁
+        return (stored if literal else stored.replace(_WORD_START.encode(), b" ")), TokenStatus.OK
     if model == "rwkv":
         return stored, status_of_bytes(stored)
     if model == "gpt2":

@@ -13,6 +13,7 @@ from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
 from costbank.token_names import BYTE_LEVEL_ALPHABET
 from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.tokenizers.markup import is_markup
 from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus, Vocab
 
@@ -63,6 +64,7 @@ class HuggingFaceTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.vocab = self._read_vocab(content)
+        self.added_ids = frozenset(self._tokenizer.get_added_tokens_decoder())
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined([e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)])
@@ -71,12 +73,15 @@ class HuggingFaceTokenizer:
         by_text: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         size = max(by_text.values(), default=-1) + 1
         tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
-        token_of = _token_reader(content)
+        token_of, spaces = _token_reader(content), _reads_spaces(content)
         for text, token_id in by_text.items():
             tokens[token_id], status[token_id] = token_of(text)
         for token_id, added in self._tokenizer.get_added_tokens_decoder().items():
-            tokens[token_id] = added.content.encode()
-            status[token_id] = TokenStatus.SPECIAL if added.special else TokenStatus.OK
+            # A decoder gives a run of ▁ as spaces, be it an added token (Gemma's); special tokens are not decoded.
+            special = added.special or is_markup(added.content)
+            text = added.content if special or not spaces else added.content.replace("▁", " ")
+            tokens[token_id] = text.encode("utf-8", "replace")
+            status[token_id] = TokenStatus.SPECIAL if special else TokenStatus.OK
         unknown = content["model"].get("unk_token")
         if isinstance(unknown, str) and unknown in by_text:
             tokens[by_text[unknown]], status[by_text[unknown]] = unknown.encode(), TokenStatus.SPECIAL
@@ -90,9 +95,9 @@ class HuggingFaceTokenizer:
 def _token_reader(content: dict[str, Any]) -> Callable[[str], tuple[bytes, TokenStatus]]:
     """How this tokenizer's tokens are read as bytes."""
     model = content["model"]
-    parts = [part for name in ("normalizer", "pre_tokenizer", "decoder") for part in _components(content.get(name))]
+    parts = _parts(content)
     kinds = {part.get("type") for part in parts}
-    spaces = "Metaspace" in kinds or any(_replaces_space(part) for part in parts)
+    spaces = _reads_spaces(content)
     suffix = model.get("end_of_word_suffix") or ""
     prefix = model.get("continuing_subword_prefix") or ""
     words = model.get("type") == "WordPiece"
@@ -113,6 +118,15 @@ def _token_reader(content: dict[str, Any]) -> Callable[[str], tuple[bytes, Token
         return (text + (" " if ends_word else "")).encode("utf-8", "replace"), TokenStatus.OK
 
     return read
+
+
+def _parts(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part for name in ("normalizer", "pre_tokenizer", "decoder") for part in _components(content.get(name))]
+
+
+def _reads_spaces(content: dict[str, Any]) -> bool:
+    """Whether ▁ in a token stands for a space."""
+    return any(part.get("type") == "Metaspace" or _replaces_space(part) for part in _parts(content))
 
 
 def _components(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ class PlainTokenizer:
 
     kind = "list"
     libraries: tuple[str, ...] = ()
+    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256

@@ -41,6 +41,7 @@ class SentencePieceTokenizer:
 
     kind = "sentencepiece"
     libraries: tuple[str, ...] = ("sentencepiece",)
+    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         sentencepiece = require("sentencepiece", "build")

@@ -49,6 +49,7 @@ class TiktokenTokenizer:
 
     kind = "tiktoken"
     libraries: tuple[str, ...] = ("tiktoken",)
+    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256

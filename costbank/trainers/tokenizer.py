@@ -1,6 +1,7 @@
 """Whether a bank is for the tokenizer that a model is trained with."""
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ _MOST_SHOWN = 5
 def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
     """Check that each id of a Hugging Face tokenizer stands for the same bytes in the bank, and that none is missing.
 
-    Ids that stand for nothing, the padding of a head, may be more on either side.
+    Ids that stand for nothing, the padding of a head, may be more on either side. Tokens that were added past the
+    bank's last row, as Gemma 3's image token is, are accepted with a warning: the bank has no costs for them.
 
     Args:
         bank: the bank to train with.
-        tokenizer: a fast tokenizer of transformers, or a `tokenizers.Tokenizer`.
+        tokenizer: a fast tokenizer of transformers, a processor that holds one, or a `tokenizers.Tokenizer`.
 
     Raises:
         UsageError: it is neither.
         TokenizerError: ids differ; how many, and the first of them, are named.
     """
+    if not hasattr(tokenizer, "backend_tokenizer") and not hasattr(tokenizer, "to_str"):
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor's
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "to_str"):
         raise UsageError(
@@ -35,7 +39,17 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         path.write_text(backend.to_str(), encoding="utf-8")
-        vocab = HuggingFaceTokenizer(path).vocab
+        read = HuggingFaceTokenizer(path)
+    vocab = read.vocab
+    past = range(bank.vocab.size, vocab.size)
+    if past and read.added_ids.issuperset(past):
+        shown = ", ".join(vocab.display(token_id) for token_id in past[:_MOST_SHOWN])
+        warnings.warn(
+            f"the tokenizer has {len(past):,} added tokens past the {bank.vocab.size:,} rows of {bank.name}@{bank.id} "
+            f"({shown}); the bank has no costs for them",
+            stacklevel=2,
+        )
+        vocab = vocab.first(bank.vocab.size)
     ids = range(max(vocab.size, bank.vocab.size))
     pairs = [[v.token(i) if i < v.size else b"" for v in (vocab, bank.vocab)] for i in ids]
     differing = [i for i, (one, other) in enumerate(pairs) if one != other]

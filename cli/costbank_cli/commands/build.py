@@ -23,6 +23,7 @@ _SETTINGS = {
     "memory": ("engine.memory",),
     "ray_address": ("engine.ray_address",),
     "model": ("lm_head.model",),
+    "accept_other_tokenizer": ("lm_head.accept_other_tokenizer",),
     "tensor": ("lm_head.tensor", "vector_file.tensor"),
     "vectors": ("vector_file.path",),
     "donor": ("transfer.donor",),
@@ -95,6 +96,9 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 @click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
 @click.option("--donor", metavar="BANK", help="Bank of another tokenizer, for transfer.")
 @click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
+@click.option(
+    "--accept-other-tokenizer", is_flag=True, default=None, help="Take a --tokenizer that is not the model's own."
+)
 @click.option(
     "--for-training", is_flag=True, help="Leave out the neighbor table and the index, which dense costs do not use."
 )

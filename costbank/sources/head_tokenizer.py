@@ -1,0 +1,138 @@
+"""Which tokenizer the rows of a model's head are for, and whether the two fit.
+
+A wrong tokenizer gives a bank in which every row belongs to another token, and nothing later can see it. So the
+tokenizer that is named is compared with the model's own, by what its ids stand for, where the model's folder or GGUF
+file holds one, and by the number of rows otherwise.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from costbank.checkpoints import Head, find_gguf
+from costbank.config import BuildConfig
+from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
+from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer
+from costbank.vocab import Vocab
+
+__all__ = ["HeadTokenizer", "head_tokenizer"]
+
+_MOST_PADDING = 2_048
+"""Rows past the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of up to 16 devices; the
+most that is known of a public model is gpt-oss's 1,069. A small head has a token for at least every other row."""
+
+_MOST_SHOWN = 3
+_INSIST = "leave --tokenizer out or give the model's own; --accept-other-tokenizer builds the bank all the same"
+
+
+@dataclass(frozen=True)
+class HeadTokenizer:
+    """A tokenizer that goes with a model, and remarks on how it does.
+
+    Attributes:
+        own: whether it was found with the model rather than named.
+        compared: whether its ids were compared with those of the model's own tokenizer.
+    """
+
+    tokenizer: Tokenizer
+    own: bool
+    compared: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def least_rows(self) -> int:
+        """How many rows a head must have for the tokens, but for added ones after the last of the others."""
+        size = self.tokenizer.vocab.size
+        while size and size - 1 in self.tokenizer.added_ids:
+            size -= 1
+        return size
+
+    def vocab_of(self, head: Head, insist: bool) -> tuple[Vocab, tuple[str, ...]]:
+        """The vocabulary for the head's rows, and all remarks: padding after it, added tokens without a row left out.
+
+        Raises:
+            CheckpointError: there are fewer rows than tokens that are not added ones.
+            TokenizerError: so many rows have no token that the tokenizer is another model's, and nobody insists.
+        """
+        vocab, notes = self.tokenizer.vocab, list(self.notes)
+        tensor, rows = head.matrix.name, head.matrix.shape[0]
+        if past := range(rows, vocab.size):
+            if rows < self.least_rows:
+                raise CheckpointError(
+                    f"tensor {tensor!r} has {rows:,} rows, and the tokenizer has {vocab.size:,} tokens",
+                    "give the tokenizer that the model was trained with"
+                    + (f", or one of these with --tensor: {', '.join(head.others)}" if head.others else ""),
+                )
+            shown = ", ".join(vocab.display(token_id) for token_id in past[:_MOST_SHOWN])
+            more = ", …" if len(past) > _MOST_SHOWN else ""
+            notes.append(f"{len(past):,} added tokens past the head's {rows:,} rows get no vector: {shown}{more}")
+            return vocab.first(rows), tuple(notes)
+        if padding := rows - vocab.size:
+            unknown = not (self.own or self.compared)
+            if unknown and not insist and padding > min(_MOST_PADDING, rows // 2):
+                raise TokenizerError(
+                    f"{self.tokenizer.file} has {vocab.size:,} tokens, and tensor {tensor!r} has {rows:,} rows: "
+                    "more rows without a token than any padding",
+                    _INSIST,
+                )
+            notes.append(f"the last {padding:,} of the head's {rows:,} rows have no token and count as padding")
+        return vocab.padded(rows), tuple(notes)
+
+
+def head_tokenizer(config: BuildConfig, model: Path) -> HeadTokenizer:
+    """The tokenizer that is named, else the one in the model's folder or GGUF file.
+
+    Raises:
+        InputNotFoundError: none is named and the model has none.
+        TokenizerError: it cannot be read, or it is another than the model's own, and nobody insists.
+    """
+    if config.tokenizer is None:
+        try:
+            tokenizer = _own(config, model)
+        except InputNotFoundError as error:
+            raise InputNotFoundError(error.message, "give --tokenizer FILE") from None
+        return HeadTokenizer(tokenizer, own=True, compared=False)
+    given = load_tokenizer(config.tokenizer, config.tokenizer_kind)
+    gguf = find_gguf(model)
+    if gguf is None and _lies_in(config.tokenizer, model if model.is_dir() else model.parent):
+        return HeadTokenizer(given, own=True, compared=False)
+    try:
+        own = _own(config.model_copy(update={"tokenizer_kind": "auto"}), model)
+    except InputNotFoundError:
+        return HeadTokenizer(given, own=False, compared=False)
+    except TokenizerError as error:
+        note = f"the model's own tokenizer cannot be read, so {given.file} was not compared with it: {error.message}"
+        return HeadTokenizer(given, own=False, compared=False, notes=(note,))
+    notes = _compare(given, own, config.lm_head.accept_other_tokenizer)
+    return HeadTokenizer(given, own=False, compared=True, notes=notes)
+
+
+def _own(config: BuildConfig, model: Path) -> Tokenizer:
+    if gguf := find_gguf(model):
+        return GGUFTokenizer(gguf)
+    return load_tokenizer(find_tokenizer(model if model.is_dir() else model.parent), config.tokenizer_kind)
+
+
+def _lies_in(tokenizer: Path, folder: Path) -> bool:
+    tokenizer, folder = tokenizer.resolve(), folder.resolve()
+    return tokenizer == folder or tokenizer.parent == folder
+
+
+def _compare(given: Tokenizer, own: Tokenizer, insist: bool) -> tuple[str, ...]:
+    """Remarks on ids that differ. Names of special tokens are often changed in fine-tuning; tokens of text are not."""
+    shared = min(given.vocab.size, own.vocab.size)
+    one, other = given.vocab, own.vocab
+    differing = [i for i in range(shared) if one.token(i) != other.token(i)]
+    in_text = np.array([i for i in differing if one.ordinary[i] and other.ordinary[i]], np.int64)
+    missing = np.flatnonzero(other.ordinary[shared:]).size
+    if not differing and not missing:
+        return ()
+    shown = "; ".join(f"{i} is {one.display(i)}, in the model's {other.display(i)}" for i in
+                      (in_text.tolist() or differing)[:_MOST_SHOWN])  # fmt: skip
+    parts = [f"{len(differing):,} of {shared:,} ids differ: {shown}"] if differing else []
+    parts += [f"{missing:,} tokens of the model are not in it"] if missing else []
+    what = f"{given.file} is not the tokenizer in {own.file}: " + "; ".join(parts)
+    if (len(in_text) or missing) and not insist:
+        raise TokenizerError(what, _INSIST)
+    return (what,)
