@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32, Integer
@@ -29,10 +29,14 @@ __all__ = [
     "TensorEntry",
     "TensorHeader",
     "TensorSpec",
+    "bank_dtype",
     "from_float32",
     "map_tensors",
+    "parse_header",
     "read_header",
     "sha256_file",
+    "tensor_views",
+    "widened",
     "write_tensors",
 ]
 
@@ -53,6 +57,7 @@ _MOST_DEPTH = 100
 _FIELDS = ("dtype", "shape", "data_offsets")
 _HASH_CHUNK_BYTES = 8 << 20
 _HASHED_LATER = 2
+_ANEW = "the file is damaged; make it anew"
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class MappedTensor:
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
         """The chosen rows of a floating-point tensor as float32; the values are the stored ones, exactly."""
-        return _widened(self.data[rows], self.spec.dtype)
+        return widened(self.data[rows], self.spec.dtype)
 
     @contextmanager
     def streamed(self, most_bytes: int = 256 << 20) -> Iterator[Callable[[np.ndarray | slice], np.ndarray]]:
@@ -124,7 +129,7 @@ class MappedTensor:
             def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
                 nonlocal mapped_bytes
                 if not isinstance(chosen, slice):
-                    return _widened(self._read(file.fileno(), chosen), self.spec.dtype)
+                    return widened(self._read(file.fileno(), chosen), self.spec.dtype)
                 if mapped_bytes > most_bytes:
                     self.release()
                     mapped_bytes = 0
@@ -158,7 +163,8 @@ def from_float32(rows: Float32[np.ndarray, "..."], dtype: str) -> np.ndarray:
     return rows.astype(_NUMPY_DTYPES[dtype], copy=False)
 
 
-def _widened(stored: np.ndarray, dtype: str) -> Float32[np.ndarray, "..."]:
+def widened(stored: np.ndarray, dtype: str) -> Float32[np.ndarray, "..."]:
+    """Stored elements as float32, exactly."""
     if dtype == "BF16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
     return stored.astype(np.float32, copy=False)
@@ -208,9 +214,7 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
     return FileDigest(position, digest.hexdigest())
 
 
-def read_header(
-    path: Path, error: type[CostbankError] = CorruptBankError, hint: str = "the file is damaged; make it anew"
-) -> TensorHeader:
+def read_header(path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _ANEW) -> TensorHeader:
     """Read a safetensors header and check it against the file's size, as strictly as the safetensors library does.
 
     Tensors must cover the data without holes or overlaps, to the file's last byte. Two tensors of one name are
@@ -221,17 +225,24 @@ def read_header(
         error: the header is broken, or does not describe the file exactly.
     """
 
+    with path.open("rb") as file:
+        return parse_header(file, os.fstat(file.fileno()).st_size, path, error, hint)
+
+
+def parse_header(
+    file: BinaryIO, size: int, path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _ANEW
+) -> TensorHeader:
+    """`read_header` for a file that is open at its start, or bytes in memory; `path` is for messages alone."""
+
     def broken(why: str, what_to_do: str = "") -> CostbankError:
         return error(f"{path}: {why}", what_to_do or hint)
 
-    size = path.stat().st_size
     if size < 8:
         raise broken("shorter than a safetensors header")
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if header_size > min(size - 8, _MOST_HEADER_BYTES):
-            raise broken(f"its header claims {header_size} bytes, and the file has {size}")
-        encoded = file.read(header_size)
+    header_size = int.from_bytes(file.read(8), "little")
+    if header_size > min(size - 8, _MOST_HEADER_BYTES):
+        raise broken(f"its header claims {header_size} bytes, and the file has {size}")
+    encoded = file.read(header_size)
     try:
         entries = _entries(encoded)
     except (ValueError, RecursionError) as problem:
@@ -349,15 +360,37 @@ def map_tensors(path: Path) -> dict[str, MappedTensor]:
     header = read_header(path)
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    result = {}
-    for name, entry in header.entries.items():
-        dtype = _NUMPY_DTYPES.get(entry.dtype)
-        if dtype is None:
-            raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
-        begin = header.start + entry.begin
-        data = np.frombuffer(mapped, dtype, prod(entry.shape), begin).reshape(entry.shape)
-        result[name] = MappedTensor(TensorSpec(entry.dtype, entry.shape), data, mapped, path, begin)
-    return result
+    return {
+        name: MappedTensor(TensorSpec(entry.dtype, entry.shape), data, mapped, path, header.start + entry.begin)
+        for name, (entry, data) in tensor_views(header, mapped, path).items()
+    }
+
+
+def tensor_views(
+    header: TensorHeader, data: mmap.mmap | bytes, path: Path
+) -> dict[str, tuple[TensorEntry, np.ndarray]]:
+    """The tensors of a file that is mapped or in memory, as read-only arrays without a copy.
+
+    Raises:
+        CorruptBankError: a tensor has a dtype that no bank uses.
+    """
+    return {
+        name: (
+            entry,
+            np.frombuffer(data, bank_dtype(entry, name, path), prod(entry.shape), header.start + entry.begin).reshape(
+                entry.shape
+            ),
+        )
+        for name, entry in header.entries.items()
+    }
+
+
+def bank_dtype(entry: TensorEntry, name: str, path: Path) -> np.dtype:
+    """The NumPy dtype of a tensor of a bank; BF16 as its raw 16 bits."""
+    dtype = _NUMPY_DTYPES.get(entry.dtype)
+    if dtype is None:
+        raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
+    return dtype
 
 
 def sha256_file(path: Path) -> FileDigest:

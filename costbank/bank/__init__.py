@@ -1,5 +1,6 @@
 """Banks: written once, verified, mapped. The format is in the README.md beside this file."""
 
+from costbank.bank.loaded import LoadedBank, NearestTokens
 from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest
 from costbank.bank.store import NAME_PATTERN, BankPlace, Store, default_store
 from costbank.bank.verify import FileCheck, check_digests, verify_bank
@@ -12,6 +13,8 @@ __all__ = [
     "BankPlace",
     "BankWriter",
     "FileCheck",
+    "LoadedBank",
+    "NearestTokens",
     "Neighbor",
     "RawRows",
     "Store",

@@ -31,6 +31,7 @@ __all__ = [
     "VectorFacts",
     "bank_id",
     "canonical",
+    "check_sizes",
     "load_manifest",
     "read_manifest",
     "write_manifest",
@@ -169,6 +170,22 @@ def load_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise CorruptBankError(f"{path} cannot be read: {error.strerror}", REPAIR) from None
     return read_manifest(data, str(path))
+
+
+def check_sizes(directory: Path, manifest: Manifest) -> None:
+    """Check that every file of the bank in a directory is there and has its size.
+
+    Raises:
+        CorruptBankError: the first one that has not.
+    """
+    for name, facts in manifest.files.items():
+        path = directory / name
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise CorruptBankError(f"{path} is missing", REPAIR) from None
+        if size != facts.size:
+            raise CorruptBankError(f"{path} has {size:,} bytes, and the manifest says {facts.size:,}", REPAIR)
 
 
 def read_manifest(data: bytes, where: str) -> Manifest:

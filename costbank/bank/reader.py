@@ -1,6 +1,7 @@
 """Reading a bank: mapped, not loaded, and never written to."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTORS, Manifest, load_manifest
+from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTORS, Manifest, check_sizes, load_manifest
 from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
 from costbank.cost import pairwise_costs
 from costbank.errors import CorruptBankError, ShapeError, UsageError, require
 from costbank.neighbors import NeighborTable, load_index, nearest_rows, nearest_to, search_index
-from costbank.tensorfile import MappedTensor, TensorSpec, map_tensors
+from costbank.tensorfile import TensorSpec, map_tensors
 from costbank.transforms import normalize
 from costbank.vocab import Vocab
 
@@ -62,9 +63,9 @@ class Bank:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: Manifest = load_manifest(path)
-        self._check_sizes()
+        check_sizes(path, self.manifest)
         shape = self.manifest.vectors
-        tokens = self._mapped(
+        tokens = self._tensors(
             TOKENS,
             {
                 "bytes": ("U8", (None,)),
@@ -74,9 +75,9 @@ class Bank:
             },
         )
         self.vocab = Vocab(*(tokens[name].data for name in ("bytes", "offsets", "status", "counts")))
-        self._vectors = self._mapped(VECTORS, {"vectors": (shape.dtype, (shape.vocab, shape.dim))})["vectors"]
+        self._vectors = self._tensors(VECTORS, {"vectors": (shape.dtype, (shape.vocab, shape.dim))})["vectors"]
         table = (shape.vocab, self.manifest.neighbors.k)
-        near = self._mapped(NEIGHBORS, {"ids": ("I32", table), "costs": ("F32", table)})
+        near = self._tensors(NEIGHBORS, {"ids": ("I32", table), "costs": ("F32", table)})
         self.neighbors = NeighborTable(near["ids"].data, near["costs"].data)
 
     def __repr__(self) -> str:
@@ -150,7 +151,8 @@ class Bank:
         )
 
     def has_vector(self, token_id: int) -> bool:
-        return bool(self._vectors.data[self.vocab.check(token_id)].any())
+        row = self.vocab.check(token_id)
+        return bool(self.vectors(slice(row, row + 1)).any())
 
     def cost(self, token: str | SupportsIndex, target: str | SupportsIndex) -> float:
         """The cost of predicting `token` where `target` is right; it is symmetric.
@@ -190,15 +192,22 @@ class Bank:
             UsageError: k is not between 1 and the number of other tokens.
         """
         token_id = self.vocab.find(token)
-        if not 1 <= k < self.size:
-            raise UsageError(
-                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"ask for 1 to {self.size - 1:,}"
-            )
+        self._check_k(token_id, k)
         if not self.has_vector(token_id):
             return []
         ids, costs = self.neighbors.ids[token_id, :k], self.neighbors.costs[token_id, :k]
         if k > self.neighbors.k and (ids >= 0).all():
             ids, costs = nearest_rows(token_id, self.vectors, self.usable, k)
+        return self._named(ids, costs)
+
+    def _check_k(self, token_id: int, k: int) -> None:
+        self.vocab.check(token_id)
+        if not 1 <= k < self.size:
+            raise UsageError(
+                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"ask for 1 to {self.size - 1:,}"
+            )
+
+    def _named(self, ids: Integer[np.ndarray, "found"], costs: Float32[np.ndarray, "found"]) -> list[Neighbor]:
         return [
             Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
             for i, cost in zip(ids, costs, strict=True)
@@ -257,7 +266,7 @@ class Bank:
         if ROWS not in self.manifest.files:
             return None
         shape = (self.size,)
-        tensors = self._mapped(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
+        tensors = self._tensors(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
         return RawRows(tensors["norms"].data, tensors["to_unused"].data)
 
     @property
@@ -272,19 +281,13 @@ class Bank:
             raise CorruptBankError(f"{self.path / INDEX} is not what the manifest says", REPAIR)
         return load_index(np.frombuffer(data, np.uint8))
 
-    def _check_sizes(self) -> None:
-        for name, facts in self.manifest.files.items():
-            path = self.path / name
-            try:
-                size = path.stat().st_size
-            except OSError:
-                raise CorruptBankError(f"{path} is missing", REPAIR) from None
-            if size != facts.size:
-                raise CorruptBankError(f"{path} has {size:,} bytes, and the manifest says {facts.size:,}", REPAIR)
+    def _open_tensors(self, name: str) -> Mapping[str, Any]:
+        """The tensors of one file; a subclass may hold them otherwise than mapped."""
+        return map_tensors(self.path / name)
 
-    def _mapped(self, name: str, wanted: dict[str, tuple[str, tuple[int | None, ...]]]) -> dict[str, MappedTensor]:
+    def _tensors(self, name: str, wanted: dict[str, tuple[str, tuple[int | None, ...]]]) -> Mapping[str, Any]:
         path = self.path / name
-        tensors = map_tensors(path)
+        tensors = self._open_tensors(name)
         for key, (dtype, shape) in wanted.items():
             spec = tensors[key].spec if key in tensors else None
             if spec is None or spec.dtype != dtype or not _fits(spec, shape):

@@ -8,7 +8,7 @@ FAISS over all rows with a bound that makes the table exact, or, where that woul
 rows, whose recall is then measured against the exact table of a sample.
 """
 
-from costbank.neighbors.index import build_index, load_index, search_index
+from costbank.neighbors.index import build_index, load_index, nearest_in_index, search_index
 from costbank.neighbors.plan import METHODS, NeighborPlan, plan_neighbors
 from costbank.neighbors.search import FoundNeighbors, find_neighbors
 from costbank.neighbors.table import NeighborTable, exact_neighbors, nearest_rows, nearest_to
@@ -22,6 +22,7 @@ __all__ = [
     "exact_neighbors",
     "find_neighbors",
     "load_index",
+    "nearest_in_index",
     "nearest_rows",
     "nearest_to",
     "plan_neighbors",

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from costbank.cost import pairwise_costs, row_costs
 from costbank.errors import require
 
-__all__ = ["NeighborTable", "Rows", "exact_nearest", "exact_neighbors", "nearest_rows", "nearest_to", "rerank"]
+__all__ = ["NeighborTable", "Rows", "exact_nearest", "exact_neighbors", "nearest_rows", "nearest_to",
+           "product_slack", "rerank"]  # fmt: skip
 
 Rows = Callable[[np.ndarray | slice], Float32[np.ndarray, "rows dim"]]
 """Unit rows by their ids, as float32; `vectors.__getitem__` of an array, `float32` of a mapped tensor."""
@@ -78,9 +79,7 @@ def exact_nearest(
     faiss = require("faiss", "build")
     queries = rows(targets)
     proposed = min(wanted + 1 + _SPARE_CANDIDATES, len(row_ids))
-    # A float32 dot product of unit rows is off by at most dim roundings of 2^-24 (Higham 2002, eq. 3.5); a little
-    # more covers the rounding of the costs and stored rows whose norm is not quite 1.
-    slack = 1.01 * (queries.shape[1] + 8) * 2.0**-24
+    slack = product_slack(queries.shape[1])
     scores = np.empty((len(targets), 0), np.float32)
     candidates = np.empty((len(targets), 0), np.int64)
     for part, block in _blocks(rows, row_ids):
@@ -97,11 +96,15 @@ def exact_nearest(
 
 
 def nearest_rows(
-    token_id: int, rows: Rows, usable: Bool[np.ndarray, "vocab"], k: int
+    token_id: int, rows: Rows, usable: Bool[np.ndarray, "vocab"], k: int, block_bytes: int = _BLOCK_BYTES
 ) -> tuple[Int64[np.ndarray, "found"], Float32[np.ndarray, "found"]]:
-    """Ids and costs of the k nearest usable tokens of one token, over all rows; the table's order."""
+    """Ids and costs of the k nearest usable tokens of one token, over all rows; the table's order.
+
+    It holds a block of rows in float32 and in float64: about three times `block_bytes`.
+    """
     row_ids = np.flatnonzero(usable)
-    ids, costs = _brute_force(rows, row_ids, np.array([token_id]), min(k, len(row_ids) - 1))
+    own = np.array([token_id])
+    ids, costs = _smallest_of_all(rows, row_ids, rows(own), own, min(k, len(row_ids) - 1), block_bytes)
     return ids[0], costs[0]
 
 
@@ -111,6 +114,15 @@ def nearest_to(
     """Ids of the k usable rows nearest to each free unit vector, over all rows, by ascending (cost, id)."""
     row_ids = np.flatnonzero(usable)
     return _smallest_of_all(rows, row_ids, queries, np.full(len(queries), -1), min(k, len(row_ids)))[0]
+
+
+def product_slack(dim: int) -> float:
+    """How far a float32 dot product of unit rows may be from 1 − cost.
+
+    It is off by at most dim roundings of 2^-24 (Higham 2002, eq. 3.5); a little more covers the rounding of the costs
+    and stored rows whose norm is not quite 1.
+    """
+    return 1.01 * (dim + 8) * 2.0**-24
 
 
 def rerank(
@@ -149,11 +161,16 @@ def _brute_force(rows: Rows, row_ids: np.ndarray, targets: np.ndarray, wanted: i
 
 
 def _smallest_of_all(
-    rows: Rows, row_ids: np.ndarray, queries: np.ndarray, own: np.ndarray, wanted: int
+    rows: Rows,
+    row_ids: np.ndarray,
+    queries: np.ndarray,
+    own: np.ndarray,
+    wanted: int,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Over every row; `own` holds the ids of the queries, which are no neighbors of themselves."""
     costs = np.concatenate(
-        [pairwise_costs(own, part, queries, block) for part, block in _blocks(rows, row_ids)], axis=1
+        [pairwise_costs(own, part, queries, block) for part, block in _blocks(rows, row_ids, block_bytes)], axis=1
     )
     costs[own[:, None] == row_ids[None, :]] = np.inf
     best = np.empty((len(queries), wanted), np.int64)
@@ -163,13 +180,15 @@ def _smallest_of_all(
     return row_ids[best], np.take_along_axis(costs, best, 1)
 
 
-def _blocks(rows: Rows, row_ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    step = _block_rows(rows, row_ids)
+def _blocks(
+    rows: Rows, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    step = _block_rows(rows, row_ids, block_bytes)
     for start in range(0, len(row_ids), step):
         part = row_ids[start : start + step]
         whole = part[-1] - part[0] == len(part) - 1
         yield part, np.ascontiguousarray(rows(slice(part[0], part[-1] + 1) if whole else part), np.float32)
 
 
-def _block_rows(rows: Rows, row_ids: np.ndarray) -> int:
-    return max(256, _BLOCK_BYTES // (4 * rows(row_ids[:1]).shape[1]))
+def _block_rows(rows: Rows, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES) -> int:
+    return max(256, block_bytes // (4 * rows(row_ids[:1]).shape[1]))

@@ -1,5 +1,7 @@
 """The application: routes over a registry of banks."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI, Security
@@ -11,6 +13,7 @@ from costbank_service.middleware import HeadMiddleware, PathMiddleware
 from costbank_service.problems import Problem, add_problem_handlers, problem_responses
 from costbank_service.registry import Registry
 from costbank_service.routes import banks, health
+from costbank_service.searches import SearchPool
 from costbank_service.settings import Settings
 
 __all__ = ["create_app"]
@@ -22,7 +25,15 @@ errors. Errors are problems (RFC 9457) with a stable `code`."""
 
 def create_app(settings: Settings) -> FastAPI:
     """An ASGI application that answers for the banks of `settings.store`. It writes nothing."""
+    searches = SearchPool(settings.search_threads, settings.search_queue)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        searches.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="costbank",
         version=costbank.__version__,
         summary="Frozen token cost embeddings: banks and their nearest-cost tokens",
@@ -32,7 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
-    app.state.registry = Registry(settings.store)
+    app.state.searches = searches
+    app.state.registry = Registry(settings.store, settings.max_memory_mb << 20)
     app.include_router(health.router)
     if settings.api_key is None:
         app.include_router(banks.router)

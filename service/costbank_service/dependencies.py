@@ -7,9 +7,10 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from costbank_service.registry import Registry
+from costbank_service.searches import SearchPool
 from costbank_service.settings import Settings
 
-__all__ = ["authorize", "bearer", "registry_of", "settings_of"]
+__all__ = ["authorize", "bearer", "registry_of", "searches_of", "settings_of"]
 
 _SEND = "send the header `Authorization: Bearer <key>`"
 
@@ -21,6 +22,10 @@ bearer = HTTPBearer(
 
 def registry_of(request: Request) -> Registry:
     return request.app.state.registry
+
+
+def searches_of(request: Request) -> SearchPool:
+    return request.app.state.searches
 
 
 def settings_of(request: Request) -> Settings:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from costbank.errors import BankNotFoundError, CorruptBankError, CostbankError, TokenNotFoundError, UsageError
+from costbank.tensorread import ChangedFileError
 
 __all__ = ["PROBLEM_JSON", "Problem", "ServiceError", "StoreUnavailableError", "add_problem_handlers", "problem",
            "problem_bytes", "problem_responses"]  # fmt: skip
@@ -49,9 +50,11 @@ class StoreUnavailableError(ServiceError):
 
 
 _PUBLIC = (ServiceError, UsageError, BankNotFoundError, TokenNotFoundError)
+_CHANGING = ("a file of this bank is being replaced", "try again once it is complete")
 _DAMAGED = ("a file of this bank is damaged, incomplete or being replaced",
             "the service's log names the file; `costbank verify` checks all of them")  # fmt: skip
 _UNREADABLE = ("the service could not read its store", "the service's log says why")
+_WORDS = ((ChangedFileError, _CHANGING), (CorruptBankError, _DAMAGED))
 _DESCRIPTIONS = {
     400: "Malformed request", 401: "The key is missing or wrong", 404: "No such bank or token", 500: "A damaged bank",
     503: "Busy, or the store cannot be read; `Retry-After` says in how many seconds to try again",
@@ -93,7 +96,8 @@ async def _costbank_error(request: Request, error: Any) -> Response:
     detail, hint = error.message, error.hint
     if not isinstance(error, _PUBLIC):
         logger.error("%s: %s (%s)", request.url.path, detail, hint)
-        detail, hint = _DAMAGED if isinstance(error, CorruptBankError) else _UNREADABLE
+        kind = type(error)
+        detail, hint = next((words for base, words in _WORDS if issubclass(kind, base)), _UNREADABLE)
     headers = {"Retry-After": "1"} if error.http_status == 503 else {}
     return problem(request, error.http_status, error.code, error.title, detail, hint, headers)
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from costbank.bank.manifest import FileFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 
-__all__ = ["BankDetails", "BankSummary", "Health", "NearestAnswer", "NeighborEntry", "TokenEntry"]
+__all__ = ["BankDetails", "BankSummary", "FoundTokenEntry", "Health", "NearestAnswer", "NeighborEntry", "TokenEntry"]
 
 
 class Health(BaseModel):
@@ -54,6 +54,12 @@ class TokenEntry(BaseModel):
     count: int | None
 
 
+class FoundTokenEntry(TokenEntry):
+    """The token that was taken; `other` is another one that the same text may mean, such as the piece within a word."""
+
+    other: TokenEntry | None = None
+
+
 class NeighborEntry(BaseModel):
     id: int
     text: str
@@ -61,9 +67,14 @@ class NeighborEntry(BaseModel):
 
 
 class NearestAnswer(BaseModel):
-    """The tokens of least cost, ascending; none where the token has no vector."""
+    """The tokens of least cost, ascending; none where the token has no vector.
+
+    `exact`: whether these are surely the tokens of least cost. It is false where a table is not exact, or where an
+    index that keeps 8 bits an element proposed them; the costs are exact always.
+    """
 
     bank: str
     id: str
-    token: TokenEntry
+    token: FoundTokenEntry
+    exact: bool
     neighbors: list[NeighborEntry]

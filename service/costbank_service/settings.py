@@ -1,5 +1,6 @@
 """What the service is told when it starts."""
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8137, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     max_k: int = Field(default=1_000, ge=1, description="most neighbors in one answer")
+    max_memory_mb: int = Field(default=4_096, ge=1, description="megabytes of tables and indexes kept in memory")
+    search_threads: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1,
+        description="searches beyond the neighbor tables that run at a time",
+    )  # fmt: skip
+    search_queue: int = Field(default=64, ge=0, description="such searches that wait; others are answered with 503")
     api_key: SecretStr | None = Field(
         default=None, min_length=1, description="key that /v1 asks for, as `Authorization: Bearer …`"
     )

@@ -46,8 +46,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str):
+def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str, opened_before: bool):
     root = tmp_path / "a-secret-place" / "store"
     shutil.copytree(byte_bank.path.parent, root / "bytes")
     bank = root / "bytes" / byte_bank.id
@@ -57,6 +58,8 @@ def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str):
           for rest in ("", "/nearest?token_id=5", "/nearest?token=nothing", "/nearest?token_id=5&k=100")),
     ]  # fmt: skip
     with TestClient(create_app(Settings(store=root)), raise_server_exceptions=False) as client:
+        if opened_before:
+            assert client.get("/v1/banks/bytes/nearest?token_id=5").status_code == 200
         DAMAGES[damage](bank)
         for url in urls:
             response = client.get(url)

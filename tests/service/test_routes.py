@@ -7,6 +7,7 @@ from costbank_service import Settings, create_app
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
+from tests.service.banks import write_bank
 
 PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "hint", "instance"}
 
@@ -70,8 +71,18 @@ def test_a_token_can_be_named_by_its_id_zero_included(client: TestClient, news_b
     assert by_id == client.get("/v1/banks/news/nearest", params={"token": "▁the"}).json()
     assert len(by_id["neighbors"]) == 10
     unknown = client.get("/v1/banks/news/nearest", params={"token_id": 0}).json()
-    assert unknown["token"] == {"id": 0, "text": "<unk>", "status": "special", "count": 0}
+    assert unknown["token"] == {"id": 0, "text": "<unk>", "status": "special", "count": 0, "other": None}
     assert unknown["neighbors"] == []
+
+
+def test_the_other_token_that_a_text_may_mean_is_in_the_answer(tmp_path: Path):
+    tokens = [b" king", b"king", b" queen", b" crown"]
+    write_bank(tmp_path / "store" / "live", tokens, k=2)
+    with TestClient(create_app(Settings(store=tmp_path / "store"))) as client:
+        word = client.get("/v1/banks/live/nearest?token=king&k=1").json()["token"]
+        piece = client.get("/v1/banks/live/nearest?token=piece:king&k=1").json()["token"]
+    assert (word["text"], word["other"]["text"], word["other"]["id"]) == ("▁king", "king", 1)
+    assert (piece["id"], piece["other"]) == (1, None)
 
 
 def test_costs_are_printed_as_the_float32_that_they_are(client: TestClient):

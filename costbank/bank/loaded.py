@@ -1,0 +1,128 @@
+"""A bank for processes that run for months: nothing that happens to its files ends them.
+
+Tokens and neighbor table are copies in memory, each checked against its sha256 when the bank is opened, and so is the
+index once it is needed. Rows are read from a file that was opened once. An id names its bytes for ever, so what is in
+memory stays right when the directory is overwritten, truncated or removed.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, TOKENS, VECTORS
+from costbank.bank.reader import Bank, Neighbor
+from costbank.errors import CorruptBankError
+from costbank.neighbors import load_index, nearest_in_index, nearest_rows
+from costbank.tensorread import FileTensor, LoadedTensor, load_tensors, open_tensors
+
+__all__ = ["LoadedBank", "NearestTokens"]
+
+_SCAN_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class NearestTokens:
+    """Neighbors by ascending cost, and whether they are surely those of least cost."""
+
+    neighbors: list[Neighbor]
+    exact: bool
+
+
+class LoadedBank(Bank):
+    """A `Bank` that maps no file; see the module.
+
+    Raises:
+        CorruptBankError: a file is missing, has another size or sha256 than the manifest says, or is being written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._index_lock = Lock()
+        self._loaded_index: Any = None
+        super().__init__(path)
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the bank holds in memory."""
+        files = self.manifest.files
+        held = files[TOKENS].size + files[NEIGHBORS].size
+        return held + (files[INDEX].size if self._loaded_index is not None else 0)
+
+    @property
+    def index_bytes(self) -> int:
+        """What searching takes in memory beyond that; 0 where the bank has no index or it is loaded."""
+        return 0 if self._loaded_index is not None or not self._has_index else self.manifest.files[INDEX].size
+
+    @cached_property
+    def usable(self) -> Bool[np.ndarray, "vocab"]:
+        """Which tokens have a vector, from the table where there is one: a token alone has no neighbors either way."""
+        if self.neighbors.k:
+            return self.neighbors.ids[:, 0] >= 0
+        blocks = range(0, self.size, 4_096)
+        return np.concatenate([self.vectors(slice(start, start + 4_096)).any(axis=1) for start in blocks])
+
+    def nearest_in_table(self, token: int, k: int) -> NearestTokens | None:
+        """`nearest` where the table suffices, from memory alone; None where it is too narrow.
+
+        Raises:
+            TokenNotFoundError, UsageError: as `nearest`.
+        """
+        self._check_k(token, k)
+        ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
+        if k > self.neighbors.k and (ids >= 0).all():
+            return None
+        return NearestTokens(self._named(ids, costs), self.manifest.neighbors.exact)
+
+    def search_nearest(self, token: int, k: int, with_index: bool = True) -> NearestTokens:
+        """`nearest` for any k, without the table.
+
+        By the index where the bank has one, which is loaded first; by all rows in blocks of some megabytes otherwise.
+        A `flat` index and the rows give exact answers. Of an `sq8` index the candidates are decided by exact costs, but
+        could lack one.
+
+        Raises:
+            TokenNotFoundError, UsageError: as `nearest`.
+            CorruptBankError: the index is not what the manifest says.
+            ChangedFileError: a file was written to since the bank was opened.
+        """
+        self._check_k(token, k)
+        if not self.usable[token]:
+            return NearestTokens([], exact=True)
+        if not (with_index and self._has_index):
+            ids, costs = nearest_rows(token, self.vectors, self.usable, k, _SCAN_BYTES)
+            return NearestTokens(self._named(ids, costs), exact=True)
+        index, flat = self._index, self.manifest.index.kind == "flat"
+
+        def stored_rows(ids: Int64[np.ndarray, "rows"]) -> Float32[np.ndarray, "rows dim"]:
+            return index.reconstruct_batch(ids)
+
+        ids, costs = nearest_in_index(index, token, stored_rows if flat else self.vectors, k, flat)
+        return NearestTokens(self._named(ids, costs), exact=flat)
+
+    @property
+    def _has_index(self) -> bool:
+        return self.manifest.index.kind != "none" and find_spec("faiss") is not None
+
+    @cached_property
+    def _index(self) -> Any:
+        with self._index_lock:  # a cached property alone may run twice at the same time
+            if self._loaded_index is None:
+                self._loaded_index = load_index(np.frombuffer(self._checked(INDEX), np.uint8))
+            return self._loaded_index
+
+    def _open_tensors(self, name: str) -> dict[str, LoadedTensor] | dict[str, FileTensor]:
+        if name == VECTORS:
+            return open_tensors(self.path / name)
+        return load_tensors(self._checked(name), self.path / name)
+
+    def _checked(self, name: str) -> bytes:
+        data = (self.path / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name].sha256:
+            raise CorruptBankError(f"{self.path / name} is not what the manifest says", REPAIR)
+        return data

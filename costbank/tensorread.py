@@ -1,0 +1,152 @@
+"""Safetensors files read without a map, for processes that must outlive whatever happens to the files.
+
+A page of a mapped file that was truncated ends the process (SIGBUS), and no check of the length beforehand closes that
+gap. Here small tensors are copies in memory, and rows are read from a file that is opened once: a short read, or a file
+that was written to since it was opened, is an error.
+"""
+
+import os
+import time
+import weakref
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Integer
+
+from costbank.errors import CorruptBankError
+from costbank.tensorfile import TensorSpec, bank_dtype, parse_header, tensor_views, widened
+
+__all__ = ["ChangedFileError", "FileTensor", "LoadedTensor", "load_tensors", "open_tensors"]
+
+_HINT = "try again once the file is complete"
+_TICK_SECONDS = 0.02
+_MOST_TICKS = 50
+
+
+class ChangedFileError(CorruptBankError):
+    """A file was written to while it was being read, or is being written now."""
+
+    title = "A bank's file is being replaced"
+    http_status = 503
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """A tensor in memory. `data` is read-only; BF16 shows as the raw 16 bits."""
+
+    spec: TensorSpec
+    data: np.ndarray
+
+    def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
+        """The chosen rows of a floating-point tensor as float32."""
+        return widened(self.data[rows], self.spec.dtype)
+
+    def release(self) -> None:
+        """Nothing: the tensor is held as long as it is referred to."""
+
+
+class FileTensor:
+    """The rows of a tensor in an open file, from byte `begin` on; every read is checked."""
+
+    def __init__(self, spec: TensorSpec, dtype: np.dtype, file: "_OpenFile", begin: int) -> None:
+        self.spec = spec
+        self._dtype, self._file, self._begin = dtype, file, begin
+        self._row_bytes = prod(spec.shape[1:]) * dtype.itemsize
+
+    def float32(self, rows: Integer[np.ndarray, "rows"] | slice) -> Float32[np.ndarray, "..."]:
+        """The chosen rows as float32.
+
+        Raises:
+            ChangedFileError: the file was written to since it was opened.
+        """
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.spec.shape[0])
+            count, ranges = max(0, stop - start), [(start, max(0, stop - start))]
+            if step != 1:
+                return self.float32(np.arange(start, stop, step))
+        else:
+            count, ranges = len(rows), [(row, 1) for row in rows.tolist()]
+        stored = np.empty((count, *self.spec.shape[1:]), self._dtype)
+        if stored.size:
+            room, at = stored.data.cast("B"), 0
+            for first, many in ranges:
+                size = many * self._row_bytes
+                self._file.read_into(room[at : at + size], self._begin + first * self._row_bytes)
+                at += size
+            self._file.check_unchanged()
+        return widened(stored, self.spec.dtype)
+
+    def release(self) -> None:
+        """Nothing: no row is held."""
+
+
+def load_tensors(data: bytes, path: Path) -> dict[str, LoadedTensor]:
+    """The tensors of a safetensors file whose bytes are in memory; `path` is for messages alone.
+
+    Raises:
+        CorruptBankError: the header is broken, or claims bytes that are not there.
+    """
+    header = parse_header(BytesIO(data), len(data), path)
+    return {
+        name: LoadedTensor(TensorSpec(entry.dtype, entry.shape), view)
+        for name, (entry, view) in tensor_views(header, data, path).items()
+    }
+
+
+def open_tensors(path: Path) -> dict[str, FileTensor]:
+    """The tensors of a safetensors file that stays open for as long as one of them is referred to.
+
+    Raises:
+        CorruptBankError: the header is broken, or claims bytes that the file does not have.
+        ChangedFileError: the file is being written.
+    """
+    file = _OpenFile(path)
+    with path.open("rb") as header_file:
+        header = parse_header(header_file, file.size, path)
+    file.check_unchanged()
+    return {
+        name: FileTensor(
+            TensorSpec(entry.dtype, entry.shape), bank_dtype(entry, name, path), file, header.start + entry.begin
+        )
+        for name, entry in header.entries.items()
+    }
+
+
+class _OpenFile:
+    """A descriptor, and the state of the file when it was opened.
+
+    The time of a file's last change (ctime, which no program can set) is counted in ticks of some milliseconds. A file
+    that was changed within the last tick could change again unseen, so opening waits until its last change is older.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._state = self._now()
+        for _ in range(_MOST_TICKS):
+            if abs(time.time() - self._state[-1] / 1e9) > _TICK_SECONDS:
+                break
+            time.sleep(_TICK_SECONDS)
+            self._state = self._now()
+        else:
+            raise ChangedFileError(f"{path} is being written", _HINT)
+        self.size = self._state[2]
+
+    def read_into(self, room: memoryview, offset: int) -> None:
+        while room:
+            count = os.preadv(self._descriptor, [room], offset)
+            if not count:
+                raise ChangedFileError(f"{self._path} ends at byte {offset:,}", _HINT)
+            room, offset = room[count:], offset + count
+
+    def check_unchanged(self) -> None:
+        if self._now() != self._state:
+            raise ChangedFileError(f"{self._path} was written to while it was open", _HINT)
+
+    def _now(self) -> tuple[int, int, int, int, int]:
+        facts = os.fstat(self._descriptor)
+        return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns

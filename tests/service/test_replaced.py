@@ -1,0 +1,127 @@
+"""Banks that are overwritten, truncated and removed under a real server process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from costbank.bank import Bank
+from tests.service.banks import write_bank
+
+TOKENS = [b" token%d" % i for i in range(4_000)]
+COPIES = 12
+
+
+@contextmanager
+def _server(store: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().split(" on ")[1].split()[0]
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def _get(url: str) -> tuple[int, dict]:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_bank_that_is_overwritten_under_load_stays_right_and_the_server_up(tmp_path: Path, index: bool):
+    bank = write_bank(tmp_path / "source" / "big", TOKENS, dim=64, k=16, index=index)
+    store = tmp_path / "store"
+    shutil.copytree(tmp_path / "source", store)
+    bank_path = store / "big" / bank.id
+    expected = {
+        (token, k): [(n.id, n.cost) for n in bank.nearest(token, k)] for token in range(0, 4_000, 97) for k in (10, 40)
+    }
+    statuses: Counter[tuple[int, int]] = Counter()
+    wrong: list = []
+    ended = threading.Event()
+
+    def load(url: str, seed: int) -> None:
+        wanted = list(expected)[seed::3]
+        while not ended.is_set():
+            for token, k in wanted:
+                status, body = _get(f"{url}/v1/banks/big@{bank.id}/nearest?token_id={token}&k={k}")
+                statuses[k, status] += 1
+                if status == 200:
+                    if [(n["id"], n["cost"]) for n in body["neighbors"]] != expected[token, k]:
+                        wrong.append((token, k))
+                elif body["code"] not in ("corrupt-bank", "bank-not-found"):
+                    wrong.append(body)
+
+    with _server(store) as (process, url):
+        assert _get(f"{url}/v1/banks/big/nearest?token_id=0")[0] == 200
+        threads = [threading.Thread(target=load, args=(url, seed)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for turn in range(COPIES):
+                subprocess.run(["cp", "-r", f"{tmp_path / 'source' / 'big'}/.", str(store / "big")], check=True)
+                if turn % 3 == 1:
+                    for name in ("vectors.safetensors", "neighbors.safetensors", "tokens.safetensors"):
+                        os.truncate(bank_path / name, 100)
+                if turn % 3 == 2:
+                    (bank_path / "tokens.safetensors").unlink()
+        finally:
+            subprocess.run(["cp", "-r", f"{tmp_path / 'source' / 'big'}/.", str(store / "big")], check=True)
+            ended.set()
+            for thread in threads:
+                thread.join()
+        assert process.poll() is None
+        assert not wrong
+        assert statuses[10, 200] > 20
+        assert {status for k, status in statuses if k == 10} == {200}, "what the table holds is answered throughout"
+        assert {status for k, status in statuses if k == 40} <= ({200} if index else {200, 503})
+
+
+def test_other_content_is_served_once_it_is_complete(tmp_path: Path):
+    store = tmp_path / "store"
+    first = write_bank(store / "big", TOKENS[:100], seed=1)
+    second = write_bank(tmp_path / "other" / "big", TOKENS[:100], seed=2)
+    expected = [n.id for n in second.nearest(5, 4)]
+    directory = store / "big" / first.id
+    with _server(store) as (process, url):
+        assert _get(f"{url}/v1/banks/big/nearest?token_id=5&k=4")[1]["id"] == first.id
+        shutil.copytree(second.path, directory, dirs_exist_ok=True)
+        status, body = _get(f"{url}/v1/banks/big/nearest?token_id=5&k=4")
+        assert (status, body["id"], [n["id"] for n in body["neighbors"]]) == (200, second.id, expected)
+        shutil.rmtree(directory)
+        assert _get(f"{url}/v1/banks/big/nearest?token_id=5&k=4")[0] == 404
+        assert process.poll() is None
+
+
+def test_the_memory_of_banks_is_bounded(tmp_path: Path, byte_bank: Bank):
+    from costbank_service.registry import BankTooLargeError, Registry
+
+    banks = [write_bank(tmp_path / f"b{seed}", TOKENS[:2_000], dim=64, k=16, seed=seed) for seed in range(3)]
+    table = sum((banks[0].path / name).stat().st_size for name in ("tokens.safetensors", "neighbors.safetensors"))
+    registry = Registry(tmp_path, 2 * table + 1_000)
+    for name in ("b0", "b1", "b2"):
+        registry.bank(name)
+    held = [path.parent.name for path in registry._entries]
+    assert held == ["b1", "b2"]
+    bank = registry.bank("b2")
+    answer = registry.search(bank, 3, 50)
+    assert (answer.exact, bank.index_bytes > 0) == (True, True), "an index that does not fit is not loaded"
+    assert answer.neighbors == banks[2].nearest(3, 50)
+    with pytest.raises(BankTooLargeError, match="may hold 0 MB"):
+        Registry(tmp_path, table - 1).bank("b0")
