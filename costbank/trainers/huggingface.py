@@ -20,8 +20,11 @@ from transformers import TrainerCallback, TrainerState
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
-from costbank.trainers.adapters import check_adapters, virtual_tokens
+from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
+from costbank.trainers.agreement import Agreement, shifts_labels
+from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.heads import Head, find_head
+from costbank.trainers.ownloss import Batch
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
 
@@ -34,7 +37,6 @@ __all__ = ["EMOTrainerMixin", "compute_loss_func"]
 
 # What a Trainer decides, whatever the options say.
 _OF_TRAINER = ("reduction", "shift")
-_EXACT, _MIXED = 1e-3, 3e-2
 
 
 class _Pinned(TrainerCallback):
@@ -55,6 +57,7 @@ class _ComputeLoss(_Pinned):
     """See `compute_loss_func`."""
 
     step: int | None = None
+    shifts: bool | None = None
 
     def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         if labels is None:
@@ -72,13 +75,15 @@ class _ComputeLoss(_Pinned):
                 "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
             )
         # The model has capped its logits itself.
-        options = replace(_as_trained(self.loss.options, num_items_in_batch, _is_decoders(outputs)), softcap=None)
+        shift = self.shifts if self.shifts is not None else _is_decoders(outputs)
+        options = replace(_as_trained(self.loss.options, num_items_in_batch, shift), softcap=None)
         loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
         return _per_item(loss, num_items_in_batch)
 
     def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
         _check_smoothing(args)
         check_adapters(rest.get("model"))
+        self.shifts = shifts_labels(rest.get("model"))
         self.step = state.global_step
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
@@ -111,13 +116,13 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
 class EMOTrainerMixin(_Trainer):
     """`class MyTrainer(EMOTrainerMixin, Trainer)`, and the same with TRL's SFTTrainer: a Trainer with `emo=`.
 
-    With a `LinearEMOLoss` or a bank, a training step asks the model for the logits of one position, takes the
-    backbone's hidden states by a hook that is there for that call, and multiplies them with the head's weight a block
-    of tokens at a time. The first batch proves that these are the model's logits. With an `EMOLoss`, and in evaluation
-    where predictions are wanted, the model's own logits are taken. Labels are shifted (but for an encoder-decoder's),
-    and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture of
-    experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they have
-    no labels, and the last of them predicts the first label.
+    With a `LinearEMOLoss` or a bank, a training step takes the head's inputs by hooks that are there for that call,
+    leaves the head the last position, and multiplies with its weight a block of tokens at a time. What the model does
+    to its logits is measured before the first batch, and proved while training. With an `EMOLoss`, and in evaluation
+    where predictions are wanted, the model's own logits are taken. Labels are shifted where the model's own loss
+    shifts them, and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture
+    of experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they
+    have no labels, and the last of them predicts the first label.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
     in evaluation `eval_ce` and so on. `eval_loss` is the cross-entropy, as a run without this loss has it;
@@ -126,6 +131,7 @@ class EMOTrainerMixin(_Trainer):
     Args:
         emo: the loss; a bank stands for `LinearEMOLoss(bank)`.
         emo_bank: the bank of `emo`, where that is a loss, to hold the tokenizer against; see `check_tokenizer`.
+        emo_check_loss: hold cross-entropy against the model's own loss of the first batch, and refuse a difference.
 
     Raises:
         UsageError: arguments that do not go together; from training, a head that the linear form cannot take, or a
@@ -134,7 +140,12 @@ class EMOTrainerMixin(_Trainer):
     """
 
     def __init__(
-        self, *args: Any, emo: EMOLoss | LinearEMOLoss | Bank, emo_bank: Bank | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        emo: EMOLoss | LinearEMOLoss | Bank,
+        emo_bank: Bank | None = None,
+        emo_check_loss: bool = True,
+        **kwargs: Any,
     ) -> None:
         bank = emo if isinstance(emo, Bank) else emo_bank
         self.emo = LinearEMOLoss(emo) if isinstance(emo, Bank) else emo
@@ -145,11 +156,9 @@ class EMOTrainerMixin(_Trainer):
             check_tokenizer(bank, self.processing_class)
         # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
         self.model_accepts_loss_kwargs = True
-        # GPT-2's own entry says otherwise, and first labels would be counted that nothing predicts. After virtual
-        # tokens, something does.
-        self._loss_shifts_labels = not self._is_encoder_decoder() and not virtual_tokens(self.model)
+        self._emo_own = Agreement(self.model, self.emo.options, check_loss=emo_check_loss)
+        self._count_by_shift()
         self._emo_means = {True: _Means(), False: _Means()}
-        self._emo_proved = False
         self._emo_loss_only = False
         self.add_callback(_Pinned(self.emo))
 
@@ -163,16 +172,20 @@ class EMOTrainerMixin(_Trainer):
         """The loss of a batch, as `Trainer.compute_loss` returns it; `inputs` are not changed."""
         if "labels" not in inputs:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
-        labels, shifted = inputs["labels"], inputs.get("shift_labels")
-        inputs = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
-        head, unwrapped = None, self.accelerator.unwrap_model(model)
-        if isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs:
+        linear = isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs
+        if self._emo_own.wants(linear=linear):
+            self._learn(model, inputs, linear)
+        unwrapped = self.accelerator.unwrap_model(model)
+        batch = _batch_of(unwrapped, inputs)
+        head, inputs = None, batch.inputs
+        if linear:
             head = find_head(unwrapped)
-            outputs, hidden = self._hidden_of(head, model, inputs)
+            mixed = self.accelerator.mixed_precision not in ("no", None)
+            outputs, hidden = self._emo_own.hidden_of(head, model, inputs, mixed=mixed)
         else:
             outputs, hidden = model(**inputs), None
-        shift = shifted is None and _is_decoders(outputs)
-        labels = labels if shifted is None else shifted
+        shift = batch.shifted is None and self._emo_own.shift
+        labels = batch.labels if batch.shifted is None else batch.shifted
         if labels.shape[1] != (outputs.logits if hidden is None else hidden).shape[1]:
             labels = nn.functional.pad(labels, (virtual_tokens(unwrapped), 0), value=self.emo.options.ignore_index)
         options = _as_trained(self.emo.options, num_items_in_batch, shift)
@@ -193,6 +206,7 @@ class EMOTrainerMixin(_Trainer):
         """Log, with the means of the loss's parts where `logs` are of training steps or of an evaluation."""
         evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if "loss" in logs:
+            self._emo_own.check(self.accelerator.unwrap_model(self.model), self.accelerator)
             means = self._emo_means[True].take(self.accelerator)
             # In training it is the `loss` that is logged already.
             means.pop("emo_loss", None)
@@ -220,21 +234,29 @@ class EMOTrainerMixin(_Trainer):
         self._emo_means[False] = _Means()
         return super().evaluation_loop(*args, **kwargs)
 
-    def _hidden_of(self, head: Head, model: Any, inputs: dict[str, Any]) -> tuple[Any, Tensor]:
-        with head.hidden_states() as caught:
-            outputs = model(**{**inputs, "use_cache": False, "logits_to_keep": 1})
-        if len(caught) != 1:
-            name, backbone = type(head.model).__name__, type(head.backbone).__name__
-            raise UsageError(
-                f"{name} calls its {backbone} {len(caught)} times for a batch, and the hidden states are not to be had",
-                "give emo=EMOLoss(bank), which takes the model's own logits",
-            )
-        if not self._emo_proved:
-            exact = outputs.logits.dtype == head.linear.weight.dtype == torch.float32
-            mixed = self.accelerator.mixed_precision not in ("no", None)
-            head.prove(outputs.logits, caught[0], rounding=_EXACT if exact and not mixed else _MIXED)
-            self._emo_proved = True
-        return outputs, caught[0]
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of a step and the number of their tokens, which is counted by how the model shifts labels."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        linear = isinstance(self.emo, LinearEMOLoss)
+        if batches and "labels" in batches[0] and self._emo_own.wants(linear=linear):
+            counted = self._loss_shifts_labels
+            model: Any = self.model_wrapped
+            self._learn(model.train(), self._prepare_inputs(batches[0]), linear)
+            if self._loss_shifts_labels != counted:
+                count = self._get_num_items_in_batch(batches, device)
+        return batches, count
+
+    def _learn(self, model: Any, inputs: dict[str, Any], linear: bool) -> None:
+        """Learn from a batch what the model does to its logits and in its own loss."""
+        unwrapped = self.accelerator.unwrap_model(model)
+        with self.compute_loss_context_manager():
+            self._emo_own.learn(model, unwrapped, _batch_of(unwrapped, inputs), linear=linear)
+        self._count_by_shift()
+
+    def _count_by_shift(self) -> None:
+        # Where labels are shifted nothing predicts the first one, and it is not counted. After virtual tokens, the last
+        # of them does.
+        self._loss_shifts_labels = self._emo_own.shift and not virtual_tokens(self.model)
 
     def _result(
         self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
@@ -246,9 +268,11 @@ class EMOTrainerMixin(_Trainer):
             options = replace(options, softcap=None)
             labels = labels.to(outputs.logits.device)
             return emo_loss(outputs.logits, labels, self.emo.costs, options, step=step, parts=True)
-        weight, bias = head.linear.weight, head.linear.bias
+        form = self._emo_own.form
+        assert form is not None, "the form is measured before the first batch"
+        weight, bias = form.weight(head.linear), form.bias(head.linear)
         _to_device(self.emo, weight)
-        options = replace(options, softcap=head.softcap)
+        options = form.options(options)
         hidden, labels = hidden.to(weight.device), labels.to(weight.device)
         with self.accelerator.autocast():
             return linear_emo_loss(hidden, weight, labels, self.emo.costs, options, bias=bias, step=step, parts=True)
@@ -268,14 +292,12 @@ class EMOTrainerMixin(_Trainer):
         return total if options.reduction == "sum" else total / counted.sum().to(total.device).clamp(min=1)
 
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
-        auxiliary = outputs.get("aux_loss")
-        if auxiliary is None:
-            return 0.0
         model = self.accelerator.unwrap_model(self.model)
+        auxiliary = self._emo_own.auxiliary_loss(base_of(model), outputs)
         # A mean of its own: where the Trainer leaves accumulation to the loss, it is averaged over the batches.
         accumulated = num_items_in_batch is not None and model.training
         batches = self.current_gradient_accumulation_steps if accumulated else 1
-        return auxiliary * (model.config.get_text_config().router_aux_loss_coef / batches)
+        return 0.0 if auxiliary is None else auxiliary / batches
 
     def _check_arguments(self) -> None:
         if self.compute_loss_func is not None:
@@ -290,12 +312,6 @@ class EMOTrainerMixin(_Trainer):
             )
         check_adapters(model)
         self._check_width(model)
-        own = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        if self.emo.options.softcap not in (None, own):
-            raise UsageError(
-                f"softcap is {self.emo.options.softcap}, and that of the model is {own}",
-                "leave it out: the model's own is read from its config",
-            )
         _check_smoothing(self.args)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} is not combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
@@ -303,10 +319,6 @@ class EMOTrainerMixin(_Trainer):
             raise UsageError(
                 f"one process with {self.args.n_gpu} GPUs (DataParallel)", "start one process for each with torchrun"
             )
-
-    def _is_encoder_decoder(self) -> bool:
-        model: Any = self.model
-        return bool(getattr(model.config, "is_encoder_decoder", False))
 
     def _check_width(self, model: Any) -> None:
         head = model.get_output_embeddings()
@@ -348,6 +360,13 @@ class _Means:
             "mean_token_accuracy": correct / tokens,
             "emo_loss": loss / tokens,
         }
+
+
+def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
+    """A batch, with labels apart and with the decoder's inputs that the model would make of them."""
+    labels = inputs["labels"]
+    rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+    return Batch(with_decoder_inputs(unwrapped, rest, labels), labels, inputs.get("shift_labels"))
 
 
 def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:

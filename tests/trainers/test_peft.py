@@ -1,5 +1,6 @@
 """Models that PEFT wraps, with the mixin and the function: they train as with the logits of all tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.lightning import EMOLightningMixin
+from costbank.trainers.logits import LogitForm
+from costbank.trainers.proof import Proof
 from tests.trainers.conftest import TEXTS, gemma2, gpt2, llama
 from tests.trainers.test_huggingface import EMOTrainer, assert_same, by_function, losses, trained
 from tests.trainers.test_lightning import fit
@@ -100,7 +103,8 @@ def test_no_gradient_of_a_frozen_head_is_computed(
 
 
 def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
-    trainer = EMOTrainer(lora(modules_to_save=["lm_head"]), arguments(), train_dataset=texts, emo=bank)
+    trainer = EMOTrainer(lora(modules_to_save=["lm_head"]), arguments(), train_dataset=texts, emo=bank,
+                         emo_check_loss=False)  # fmt: skip
     widths = []
     find_head(trainer.model).linear.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[1]))
     trainer.train()
@@ -216,10 +220,17 @@ def test_the_proof_sees_a_head_that_is_not_the_models(bank: Bank, arguments: Any
     head = find_head(model)
     with head.hidden_states() as caught, torch.no_grad():
         logits = model(texts.ids[:2], logits_to_keep=1).logits
-    head.prove(logits, caught[0], rounding=1e-3)
-    wrong = type(head)(head.model, head.backbone, model.get_output_embeddings().original_module, head.softcap)
+    assert logits.shape[1] == 1
+    assert caught[0].shape[:2] == texts.ids[:2].shape
+    form = LogitForm(logits.shape[-1])
+    proof = Proof()
+    proof.add(head, form, caught[0], logits, rounding=1e-3)
+    proof.check("it")
+    assert proof.proved
+    wrong = replace(head, linear=model.get_output_embeddings().original_module)
+    proof.add(wrong, form, caught[0], logits, rounding=1e-3)
     with pytest.raises(UsageError, match="are not its hidden states times its head's weight"):
-        wrong.prove(logits, caught[0], rounding=1e-3)
+        proof.check("it")
 
 
 PROMPTS = {"prompt": PromptTuningConfig, "p-tuning": PromptEncoderConfig, "prefix": PrefixTuningConfig}

@@ -1,0 +1,205 @@
+"""A model's own loss of a batch, held against cross-entropy as our losses have it: shift, masks, auxiliary losses."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from costbank.errors import UsageError
+from costbank.loss import EMOOptions, emo_loss, linear_emo_loss
+from costbank.trainers.adapters import base_of, virtual_tokens
+from costbank.trainers.auxiliary import auxiliary_loss, own_factors
+from costbank.trainers.heads import Head, cut_inputs, output_module
+from costbank.trainers.logits import LogitForm, logits_of
+
+__all__ = ["Batch", "OwnLoss", "compare_own_loss", "same_state"]
+
+_LOG = logging.getLogger(__name__)
+# The most logits that are made at once, in numbers: 64 MB of float32.
+_MOST_LOGITS = 1 << 24
+_EXACT, _ROUNDED = 1e-3, 1e-2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as a Trainer has it.
+
+    Attributes:
+        inputs: of the model, without labels.
+        labels: [batch, length].
+        shifted: labels that are shifted already, where the collator gives them as well.
+    """
+
+    inputs: dict[str, Any]
+    labels: Tensor
+    shifted: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """What a batch has shown of a model's own loss.
+
+    Attributes:
+        shift: whether position i predicts label i + 1; None where the batch does not tell, as where all logits are
+            equal, where its labels are given shifted, or where the model has no loss.
+        auxiliary: what the model has added to its cross-entropy.
+    """
+
+    shift: bool | None = None
+    auxiliary: float = 0.0
+
+
+@contextmanager
+def same_state(model: nn.Module) -> Iterator[None]:
+    """Put back random states and buffers that calling a model changes."""
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng(devices=sorted(devices, key=str), device_type=_kind(devices)):
+        yield
+    with torch.no_grad():
+        for buffer, version, before in buffers:
+            if buffer._version != version:
+                buffer.copy_(before)
+
+
+def compare_own_loss(
+    model: Any, unwrapped: Any, batch: Batch, linear: tuple[Head, LogitForm] | None, *, ignore_index: int
+) -> OwnLoss:
+    """Hold a model's own loss of a batch against cross-entropy as our losses compute it.
+
+    The model is called once, with labels and without gradient. Of large batches it makes the logits of a part of one
+    row. Its own loss is held against the cross-entropy of its logits, and against that of the linear form.
+
+    Args:
+        model: as it is called, whatever wraps it.
+        unwrapped: the model, as PEFT may wrap it.
+        batch: a batch.
+        linear: the head and the form of the logits, where the linear form is trained with.
+        ignore_index: of labels.
+
+    Raises:
+        UsageError: they differ, with labels shifted and without; the numbers are named.
+    """
+    base = base_of(unwrapped)
+    called = _call(model, base, batch, virtual_tokens(unwrapped), ignore_index)
+    if called is None:
+        return OwnLoss()
+    outputs, labels, shifted, hidden = called
+    own, logits = outputs.get("loss"), logits_of(outputs)
+    if not isinstance(own, Tensor):
+        _LOG.warning("%s returns no loss of its own, so this loss is not held against it", type(base).__name__)
+        return OwnLoss()
+    if logits.shape[:-1] != (labels if shifted is None else shifted).shape:
+        return OwnLoss()
+    own = float(own.float().mean())
+    extra = auxiliary_loss(base, outputs)
+    extra = 0.0 if extra is None else float(extra)
+
+    def entropy(shift: bool) -> float:
+        options = EMOOptions(objective="ce", shift=shift, ignore_index=ignore_index, nan_logits="pass")
+        target = (labels if shifted is None else shifted).to(logits.device)
+        return float(emo_loss(logits, target, None, options)) + extra
+
+    rounding = _EXACT if logits.dtype == torch.float32 else _ROUNDED
+    bound = rounding * max(1.0, abs(own))
+    ours = {shift: entropy(shift) for shift in ((True, False) if shifted is None else (False,))}
+    if own != own or not all(value == value for value in ours.values()):
+        return OwnLoss()
+    near = {shift: abs(value - own) <= bound for shift, value in ours.items()}
+    if not any(near.values()):
+        raise _differs(base, own, ours, extra)
+    if len(ours) == 2 and all(near.values()):
+        return OwnLoss()
+    (shift,) = [shift for shift, found in near.items() if found]
+    if linear is not None and hidden is not None:
+        _check_linear(*linear, hidden, labels if shifted is None else shifted, own - extra, shift, ignore_index)
+    return OwnLoss(shift if shifted is None else None, extra)
+
+
+def _call(
+    model: Any, base: Any, batch: Batch, virtual: int, ignore_index: int
+) -> tuple[Any, Tensor, Tensor | None, Tensor | None] | None:
+    """Outputs with the model's own loss, labels as long as its logits, and the head's inputs."""
+    caught: list[Tensor] = []
+    labels, shifted, module = batch.labels, batch.shifted, output_module(base)
+    width = getattr(getattr(module, "weight", None), "shape", [1 << 17])[0]
+    rows = positions = slice(None)
+    if labels.numel() * width > _MOST_LOGITS:
+        if module is None or virtual:
+            _LOG.warning("the batch is too large to hold this loss against %s's own", type(base).__name__)
+            return None
+        rows, positions = _window(labels, max(2, _MOST_LOGITS // width), ignore_index)
+        labels, shifted = labels[rows, positions], None if shifted is None else shifted[rows, positions]
+
+    def cut(hidden: Tensor) -> Tensor:
+        caught.append(hidden[rows, positions] if hidden.ndim == 3 else hidden)
+        return caught[-1]
+
+    given = {**batch.inputs, "labels": labels, **({} if shifted is None else {"shift_labels": shifted})}
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(same_state(base))
+            stack.enter_context(torch.no_grad())
+            if module is not None:
+                stack.enter_context(cut_inputs(module, cut))
+            outputs = model(**given)
+    except (torch.OutOfMemoryError, UsageError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        # Some losses cannot be computed of a part of a row; of others labels are no argument.
+        _LOG.warning(
+            "%s's own loss of the first batch raises %s (%s), so this loss is not held against it",
+            type(base).__name__, type(error).__name__, error,
+        )  # fmt: skip
+        return None
+    if not isinstance(outputs, dict):
+        return None
+    labels = nn.functional.pad(labels, (virtual, 0), value=ignore_index)
+    return outputs, labels, shifted, caught[0] if len(caught) == 1 else None
+
+
+def _window(labels: Tensor, length: int, ignore_index: int) -> tuple[slice, slice]:
+    """The row with the most labels, and the part of it with the most."""
+    kept = (labels != ignore_index).long()
+    row = int(kept.sum(dim=1).argmax())
+    sums = nn.functional.pad(kept[row].cumsum(0), (1, 0))
+    length = min(length, labels.shape[1])
+    start = int((sums[length:] - sums[: len(sums) - length]).argmax())
+    return slice(row, row + 1), slice(start, start + length)
+
+
+def _check_linear(
+    head: Head, form: LogitForm, hidden: Tensor, labels: Tensor, own: float, shift: bool, ignore_index: int
+) -> None:
+    weight = form.weight(head.linear)
+    options = form.options(EMOOptions(objective="ce", shift=shift, ignore_index=ignore_index, nan_logits="pass"))
+    with torch.no_grad():
+        bias = form.bias(head.linear)
+        loss = linear_emo_loss(
+            hidden.to(weight.device, weight.dtype), weight, labels.to(weight.device), None, options, bias=bias
+        )
+    rounding = _EXACT if hidden.dtype == weight.dtype == torch.float32 else 3 * _ROUNDED
+    if abs(float(loss) - own) > rounding * max(1.0, abs(own)):
+        raise _differs(head.model, own, {shift: float(loss)}, 0.0)
+
+
+def _differs(model: Any, own: float, ours: dict[bool, float], extra: float) -> UsageError:
+    name, factors = type(model).__name__, own_factors(model)
+    shown = "; ".join(f"{value:.5g} with labels {'' if shift else 'not '}shifted" for shift, value in ours.items())
+    added = f", auxiliary losses of {extra:.3g} included" if extra else ""
+    set_to = ", ".join(f"{key}={value}" for key, value in factors.items())
+    return UsageError(
+        f"{name}'s own loss of the first batch is {own:.5g}, and cross-entropy as this loss computes it is "
+        f"{shown}{added}",
+        "the model's loss is more than the cross-entropy of its logits"
+        + (f" (its config has {set_to}: set to 0 what it adds)" if set_to else "")
+        + "; to leave that out and train with this loss nevertheless, give emo_check_loss=False",
+    )
+
+
+def _kind(devices: set[torch.device]) -> str:
+    return next(iter(devices)).type if devices else "cuda"
