@@ -24,6 +24,7 @@ from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
 from costbank.trainers.agreement import Agreement, shifts_labels
 from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.heads import Head, find_head
+from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.tokenizer import check_tokenizer
@@ -120,9 +121,9 @@ class EMOTrainerMixin(_Trainer):
     leaves the head the last position, and multiplies with its weight a block of tokens at a time. What the model does
     to its logits is measured before the first batch, and proved while training. With an `EMOLoss`, and in evaluation
     where predictions are wanted, the model's own logits are taken. Labels are shifted where the model's own loss
-    shifts them, and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss (mixture
-    of experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the rows, they
-    have no labels, and the last of them predicts the first label.
+    shifts them, and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss
+    (mixture of experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the
+    rows, they have no labels, and the last of them predicts the first label.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
     in evaluation `eval_ce` and so on. `eval_loss` is the cross-entropy, as a run without this loss has it;
@@ -158,7 +159,7 @@ class EMOTrainerMixin(_Trainer):
         self.model_accepts_loss_kwargs = True
         self._emo_own = Agreement(self.model, self.emo.options, check_loss=emo_check_loss)
         self._count_by_shift()
-        self._emo_means = {True: _Means(), False: _Means()}
+        self._emo_means = {True: Means(), False: Means()}
         self._emo_loss_only = False
         self.add_callback(_Pinned(self.emo))
 
@@ -231,7 +232,7 @@ class EMOTrainerMixin(_Trainer):
             self._emo_loss_only = False
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._emo_means[False] = _Means()
+        self._emo_means[False] = Means()
         return super().evaluation_loop(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -330,36 +331,6 @@ class EMOTrainerMixin(_Trainer):
                 f"if the ids agree (a padded head), emo=LinearEMOLoss(bank.costs(vocab_size={width})), emo_bank=bank; "
                 "else take the bank of this model's tokenizer",
             )
-
-
-class _Means:
-    """Sums over tokens since they were last taken, kept on the device: nothing waits for it until then."""
-
-    def __init__(self) -> None:
-        self._sums: Tensor | None = None
-
-    def add(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> None:
-        parts = result.parts
-        counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
-        tokens = counted.sum().to(parts.ce.device)
-        loss = result.loss if options.reduction == "sum" else result.loss * tokens
-        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens)
-        sums = torch.stack([column.float() for column in columns])
-        self._sums = sums if self._sums is None else self._sums + sums
-
-    def take(self, accelerator: Any) -> dict[str, float]:
-        """Means over the tokens of all processes; empty where there were none."""
-        if self._sums is None:
-            return {}
-        ce, emd, correct, loss, tokens = accelerator.reduce(self._sums, "sum").tolist()
-        self._sums = None
-        tokens = max(tokens, 1.0)
-        return {
-            "ce": ce / tokens,
-            "emd": emd / tokens,
-            "mean_token_accuracy": correct / tokens,
-            "emo_loss": loss / tokens,
-        }
 
 
 def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:

@@ -145,11 +145,13 @@ def test_evaluation_gives_the_loss_that_a_run_without_it_gives(
 
 
 def test_evaluation_for_the_loss_alone_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
-    trainer = EMOTrainer(gpt2(), arguments(), eval_dataset=texts, emo=bank)
-    widths = []
-    trainer.model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[1]))
-    trainer.evaluate()
-    assert set(widths) == {1}
+    for check_loss in (False, True):
+        trainer = EMOTrainer(gpt2(), arguments(), eval_dataset=texts, emo=bank, emo_check_loss=check_loss)
+        widths = []
+        trainer.model.lm_head.register_forward_hook(lambda _m, _i, output, seen=widths: seen.append(output.shape[1]))
+        trainer.evaluate()
+        # The comparison with the model's own loss, where it is asked for, takes the first batch's logits once.
+        assert [width for width in widths if width > 1] == [texts.ids.shape[1]] * check_loss
     trainer.compute_metrics = lambda predicted: {"rows": len(predicted.predictions)}
     assert trainer.evaluate()["eval_rows"] == len(texts)
     assert widths[-1] > 1
