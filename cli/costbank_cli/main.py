@@ -4,10 +4,10 @@ A subcommand's module is imported when it is run, and no library of ours before 
 """
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ import click
 
 from costbank import __version__
 from costbank.errors import CostbankError
+from costbank_cli.streams import NO_READER, NoReaderError, discard_output, noticing_lost_readers, open_missing_streams
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -41,7 +42,19 @@ _ENVIRONMENT = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, e
 _TERMINATED = 128 + signal.SIGTERM
 
 
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click raises for a group without a command, from 8.2 on; earlier versions print the help themselves."""
+
+
 class _LazyGroup(click.Group):
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with noticing_lost_readers():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with noticing_lost_readers():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
@@ -71,10 +84,11 @@ def command_line() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 2 usage, 3 not found, 4 corrupt, 5 input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 2 usage, 3 not found, 4 corrupt, 5 input, 130 interrupted, 141 unread."""
+    open_missing_streams()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        command_line.main(arguments, prog_name="costbank", standalone_mode=False)
+        _run(arguments)
     except CostbankError as error:
         _fail(error.message, error.hint, error.exit_status)
     except click.ClickException as error:
@@ -82,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(error.format_message(), f"see {context.command_path if context else 'costbank'} --help", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; nothing half-made was left behind", "", _INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except NoReaderError:
+        discard_output()
+        sys.exit(NO_READER)
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise
@@ -93,10 +107,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        command_line.main(arguments, prog_name="costbank", standalone_mode=False)
+    except _NO_ARGUMENTS as shown:
+        with noticing_lost_readers():
+            click.echo(shown.ctx.get_help())
+
+
 def _fail(message: str, hint: str, status: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    with suppress(OSError):  # whoever would read it has gone, or its disk is full
+        click.echo(f"error: {message}", err=True)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+    discard_output()
     sys.exit(status)
 
 

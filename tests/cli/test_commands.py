@@ -24,6 +24,14 @@ def test_help_names_every_command_as_the_command_itself_does(run):
         assert run(name, "--help").status == 0
 
 
+@pytest.mark.parametrize("group", [(), ("tokenizer",)])
+def test_a_group_without_a_command_prints_its_help(run, group: tuple[str, ...]):
+    bare, asked = run(*group), run(*group, "--help")
+    assert (bare.status, bare.err) == (0, "")
+    assert bare.out == asked.out
+    assert "Commands:" in bare.out
+
+
 def test_every_command_takes_json():
     for name in COMMANDS:
         command = command_line.get_command(None, name)
