@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from costbank.errors import require
-from costbank.tokenizers import BytePieceTokenizer, PlainTokenizer, TiktokenTokenizer
+from costbank.tokenizers import BytePieceTokenizer, PlainTokenizer, TekkenTokenizer, TiktokenTokenizer
 from costbank.tokenizers.huggingface import byte_level_text
 from costbank.vocab import TokenStatus
 
@@ -35,15 +36,14 @@ def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:  # no
     return saved(tokenizer)
 
 
-def byte_level_bpe(original: TiktokenTokenizer, path: Path) -> bytes:  # noqa: ARG001
-    """A tiktoken file: its splitting rule, and merges in the order of ranks. An id that no token has is left out.
+def byte_level_bpe(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> bytes:  # noqa: ARG001
+    """A file of ranks: its splitting rule, and merges in the order of ranks. Ids of other tokens are left out.
 
     Raises:
         TokenizerError: no splitting rule is known for so many ranks.
     """
     t = require("tokenizers", "export")
-    vocab = original.vocab
-    names = {token_id: byte_level_text(token) for token_id in range(vocab.size) if (token := vocab.token(token_id))}
+    names = {rank: byte_level_text(token) for token, rank in sorted(original.ranks.items(), key=itemgetter(1))}
     model = t.models.BPE({name: token_id for token_id, name in names.items()}, all_merges(list(names.values())))
     model.ignore_merges = True
     # Oniguruma takes `$` for the end of a line, and a `+` after an interval for a repetition of it.

@@ -150,5 +150,7 @@ _EXPRESSIONS: dict[str, Callable[[Any, Path], bytes]] = {
     "sentencepiece": from_sentencepiece,
     "bytepiece": byte_level_unigram,
     "tiktoken": byte_level_bpe,
+    "tekken": byte_level_bpe,
+    "vocab-merges": lambda original, _: original.tokenizer_json(),
     "list": word_list,
 }

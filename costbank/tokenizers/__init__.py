@@ -1,11 +1,13 @@
 """Tokenizers, each behind one interface: what its ids stand for, and text to ids."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from costbank.checkpoints import is_gguf
-from costbank.errors import InputNotFoundError
+from costbank.errors import InputNotFoundError, TokenizerError
 from costbank.files import check_readable
+from costbank.tokenizers.added_tokens import MODEL_FOLDER_NAMES
 from costbank.tokenizers.base import SamplingTokenizer, Tokenizer, TokenizerKind
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
 from costbank.tokenizers.gguf import GGUFTokenizer
@@ -13,7 +15,9 @@ from costbank.tokenizers.huggingface import HuggingFaceTokenizer
 from costbank.tokenizers.placeholders import placeholder_counts, placeholder_pattern
 from costbank.tokenizers.plain import PlainTokenizer
 from costbank.tokenizers.sentencepiece import SentencePieceTokenizer
+from costbank.tokenizers.tekken import TekkenTokenizer
 from costbank.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
+from costbank.tokenizers.vocab_merges import VocabMergesTokenizer, merges_of
 
 __all__ = [
     "BytePieceTokenizer",
@@ -22,9 +26,11 @@ __all__ = [
     "PlainTokenizer",
     "SamplingTokenizer",
     "SentencePieceTokenizer",
+    "TekkenTokenizer",
     "TiktokenTokenizer",
     "Tokenizer",
     "TokenizerKind",
+    "VocabMergesTokenizer",
     "find_tokenizer",
     "load_tokenizer",
     "placeholder_counts",
@@ -36,11 +42,13 @@ _KINDS: dict[str, Callable[[Path], Tokenizer]] = {
     "huggingface": HuggingFaceTokenizer,
     "bytepiece": BytePieceTokenizer,
     "tiktoken": TiktokenTokenizer,
+    "tekken": TekkenTokenizer,
+    "vocab-merges": VocabMergesTokenizer,
     "gguf": GGUFTokenizer,
     "list": PlainTokenizer,
 }
 _LIST_NAMES = ("vocab.txt", "labels.txt", "classes.txt")
-_IN_MODEL_FOLDERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "vocab.txt")
+_TEXT_TO_ID = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*-?\d')
 _HEAD_BYTES = 4096
 
 
@@ -54,7 +62,7 @@ def load_tokenizer(path: Path, kind: TokenizerKind = "auto") -> Tokenizer:
 
     Raises:
         InputNotFoundError: there is no such file, or none in the folder.
-        TokenizerError: the file is no tokenizer of that kind, or of any kind.
+        TokenizerError: the file is no tokenizer of that kind, or of any kind, or the folder holds several.
     """
     path = find_tokenizer(path) if path.is_dir() else path
     check_readable(path, "tokenizer")
@@ -66,23 +74,46 @@ def find_tokenizer(folder: Path) -> Path:
 
     Raises:
         InputNotFoundError: there is none.
+        TokenizerError: there are several, none of them a tokenizer.json, and nothing says which is the model's.
     """
-    for pattern in _IN_MODEL_FOLDERS:
-        if found := sorted(folder.glob(pattern)):
-            return found[0]
-    raise InputNotFoundError(
-        f"there is no tokenizer in the folder {folder}", f"name its file; looked for {', '.join(_IN_MODEL_FOLDERS)}"
-    )
+    found = [file for pattern in MODEL_FOLDER_NAMES for file in sorted(folder.glob(pattern))]
+    complete = [file for file in found if file.name != "vocab.json" or merges_of(file).is_file()]
+    if not (candidates := complete or found):
+        raise InputNotFoundError(
+            f"there is no tokenizer in the folder {folder}",
+            f"name its file; looked for {', '.join(MODEL_FOLDER_NAMES)}",
+        )
+    first = candidates[0]
+    if first.name != "tokenizer.json" and any(not _same(first, other) for other in candidates[1:]):
+        raise TokenizerError(
+            f"the folder {folder} has several tokenizers: {', '.join(file.name for file in candidates)}",
+            "name the model's with --tokenizer FILE",
+        )
+    return first
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 
 def _kind_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if head.lstrip().startswith(b"{"):
-        whole = path.read_bytes()
-        return "huggingface" if b'"added_tokens"' in whole and b'"model"' in whole else "bytepiece"
+        return _kind_of_json(path, head)
     if is_gguf(path):
         return "gguf"
     if path.name in _LIST_NAMES:
         return "list"
+    if path.name.endswith("merges.txt"):
+        return "vocab-merges"
     return "tiktoken" if is_tiktoken(head) else "sentencepiece"
+
+
+def _kind_of_json(path: Path, head: bytes) -> str:
+    whole = path.read_bytes()
+    if b'"added_tokens"' in whole and b'"model"' in whole:
+        return "huggingface"
+    if b'"token_bytes"' in whole and b'"default_vocab_size"' in whole:
+        return "tekken"
+    return "vocab-merges" if _TEXT_TO_ID.match(head) else "bytepiece"

@@ -20,7 +20,9 @@ __all__ = [
     "without_repeats",
 ]
 
-TokenizerKind = Literal["auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "gguf", "list"]
+TokenizerKind = Literal[
+    "auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "tekken", "vocab-merges", "gguf", "list"
+]
 
 
 class Tokenizer(Protocol):

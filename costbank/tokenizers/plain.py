@@ -10,6 +10,7 @@ from jaxtyping import Int64, Integer
 from costbank.errors import TokenizerError
 from costbank.files import text_blocks
 from costbank.tensorfile import sha256_file
+from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import joined
 from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus
@@ -24,16 +25,16 @@ class PlainTokenizer:
     """A list behind the interface of `costbank.tokenizers.Tokenizer`: whitespace separates the tokens of a text.
 
     Lines such as `<pad>` or `[UNK]` are special. Words that are not in the list become `unknown`, which is `<unk>` or
-    `[UNK]` where the list has that line, else None.
+    `[UNK]` where the list has that line, else None. Tokens that were added to a model's vocab.txt are read from the
+    files next to it.
 
     Raises:
         CorpusError: the file is not UTF-8 text.
-        TokenizerError: a line is blank or stands twice.
+        TokenizerError: a line is blank or stands twice, or a file next to it contradicts it.
     """
 
     kind = "list"
     libraries: tuple[str, ...] = ()
-    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256
@@ -47,8 +48,12 @@ class PlainTokenizer:
                     f"{path} line {token_id + 1} {why}", "a list of tokens has one on each line, each once"
                 )
             self._ids[line] = token_id
-        status = [TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK for line in lines]
-        self.vocab = vocab_of([line.encode() for line in lines], status)
+        entries = [
+            Entry(line, line.encode(), TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK)
+            for line in lines
+        ]
+        entries, self.added_ids = with_added(entries, read_settings(path), path, reads_spaces=False)
+        self.vocab = vocab_of([entry.token for entry in entries], [entry.status for entry in entries])
         self.unknown = next((name for name in _UNKNOWN if name in self._ids), None)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:

@@ -12,19 +12,24 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.tensorfile import sha256_file
+from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import encode_threads, joined, status_of_bytes
 from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus
 
-__all__ = ["TiktokenTokenizer", "is_tiktoken"]
+__all__ = ["TiktokenTokenizer", "encoding_of", "entry_of_bytes", "is_tiktoken"]
 
 _GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _CL100K = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"""
     r"""|\s*[\r\n]|\s+(?!\S)|\s"""
 )
+_LLAMA3 = (
+    r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
+    r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
 _MOST_GAP = 16
-_PATTERNS = {50_256: _GPT2, 100_256: _CL100K}
+_PATTERNS = {50_256: _GPT2, 100_256: _CL100K, 128_000: _LLAMA3}
 """How text is split before merging, by the number of ranks: the file itself does not say it."""
 
 
@@ -40,44 +45,48 @@ def is_tiktoken(head: bytes) -> bool:
 class TiktokenTokenizer:
     """A tiktoken file behind the interface of `costbank.tokenizers.Tokenizer`.
 
-    Its special tokens are not in the file, so their ids lie past the vocabulary. Text can be encoded where the number
-    of ranks is that of a known encoding (GPT-2's, cl100k).
+    Special tokens are not in the file. Those that a tokenizer_config.json next to it lists are read from there; the ids
+    of others lie past the vocabulary. Text can be encoded where the number of ranks is that of a known encoding
+    (GPT-2's, cl100k, Llama 3's).
+
+    Attributes:
+        ranks: the id of each token in the file.
 
     Raises:
-        TokenizerError: a line is no token and rank.
+        TokenizerError: a line is no token and rank, or a file next to it contradicts it.
     """
 
     kind = "tiktoken"
     libraries: tuple[str, ...] = ("tiktoken",)
-    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256
         self._path = path
-        self._ranks: dict[bytes, int] = {}
+        self.ranks: dict[bytes, int] = {}
         lines = 0
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 token, rank = line.split()
-                self._ranks[base64.b64decode(token, validate=True)] = int(rank)
+                self.ranks[base64.b64decode(token, validate=True)] = int(rank)
                 lines += 1
             except (ValueError, binascii.Error):
                 raise TokenizerError(
                     f"{path} line {number} is no token in base64 and rank", "name a .tiktoken file"
                 ) from None
-        ranks = set(self._ranks.values())
+        ranks = set(self.ranks.values())
         if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MOST_GAP * lines:
             raise TokenizerError(
                 f"{path} does not give each of its {lines:,} tokens a rank of its own from 0 on",
                 "name a .tiktoken file",
             )
-        size = max(self._ranks.values()) + 1
-        tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
-        for token, rank in self._ranks.items():
-            tokens[rank], status[rank] = token, status_of_bytes(token)
-        self.vocab = vocab_of(tokens, status)
+        size = max(self.ranks.values()) + 1
+        entries = [Entry("", b"", TokenStatus.UNUSED)] * size
+        for token, rank in self.ranks.items():
+            entries[rank] = entry_of_bytes(token)
+        entries, self.added_ids = with_added(entries, read_settings(path), path, reads_spaces=False)
+        self.vocab = vocab_of([entry.token for entry in entries], [entry.status for entry in entries])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=encode_threads()))
@@ -89,16 +98,24 @@ class TiktokenTokenizer:
         Raises:
             TokenizerError: the number of ranks is that of no known encoding.
         """
-        pattern = _PATTERNS.get(len(self._ranks))
+        pattern = _PATTERNS.get(len(self.ranks))
         if pattern is None:
             raise TokenizerError(
-                f"{self._path} has {len(self._ranks):,} ranks, of which no splitting rule is known",
+                f"{self._path} has {len(self.ranks):,} ranks, of which no splitting rule is known",
                 "use the model's tokenizer.json to encode text; a bank from its head needs no encoding",
             )
         return pattern
 
     @cached_property
     def _encoding(self) -> Any:
-        pattern = self.pattern
-        tiktoken = require("tiktoken", "build")
-        return tiktoken.Encoding("costbank", pat_str=pattern, mergeable_ranks=self._ranks, special_tokens={})
+        return encoding_of(self.pattern, self.ranks)
+
+
+def entry_of_bytes(token: bytes) -> Entry:
+    return Entry(token.decode("utf-8", "surrogateescape"), token, status_of_bytes(token))
+
+
+def encoding_of(pattern: str, ranks: dict[bytes, int]) -> Any:
+    """tiktoken's own encoder of these ranks, without special tokens."""
+    tiktoken = require("tiktoken", "build")
+    return tiktoken.Encoding("costbank", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

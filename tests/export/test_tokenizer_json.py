@@ -13,6 +13,7 @@ from costbank.errors import InputNotFoundError, TokenizerError
 from costbank.export import tokenizer_json as module
 from costbank.export.tokenizer_json import proof_texts, tokenizer_json
 from costbank.tokenizers import load_tokenizer
+from costbank.tokenizers.huggingface import byte_level_bytes
 
 TEXTS = [
     "The minister said on Monday that   the budget\tis \n balanced.",
@@ -174,3 +175,32 @@ def test_the_tokens_of_a_gguf_file_are_an_error_in_words(bank_of, tmp_path: Path
     with pytest.raises(TokenizerError, match="not the rules that split text") as caught:
         tokenizer_json(path, bank_of(path))
     assert "tokenizer.json" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["vocab-merges", "tekken", "tiktoken"])
+def test_tokenizers_of_model_folders_keep_their_ids(news: Path, bank_of, tmp_path: Path, kind: str):
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE())
+    trained.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trained.train(
+        [str(news)], tokenizers.trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    )
+    trained.model.save(str(tmp_path))
+    named = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": {"700": {"content": "<|x|>", "special": True}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    path = tmp_path / "vocab.json"
+    texts = {token_id: text for text, token_id in trained.get_vocab().items()}
+    encoded = [base64.b64encode(byte_level_bytes(texts[token_id])).decode() for token_id in range(700)]
+    if kind == "tekken":
+        path = tmp_path / "tekken.json"
+        config = {"pattern": r"\p{L}+|\P{L}", "default_vocab_size": 720, "default_num_special_tokens": 20}
+        vocab = [{"rank": rank, "token_bytes": token} for rank, token in enumerate(encoded)]
+        path.write_text(json.dumps({"config": config, "vocab": vocab}))
+    elif kind == "tiktoken":
+        path = tmp_path / "tiktoken.model"
+        path.write_text("".join(f"{token} {rank}\n" for rank, token in enumerate(encoded)))
+        with pytest.raises(TokenizerError, match="no splitting rule is known"):
+            tokenizer_json(path, bank_of(path))
+        return
+    made = tokenizer_json(path, bank_of(path))
+    _same_ids(path, made.content, [*TEXTS, "a <|x|> b", *news.read_text().splitlines()[:50]])

@@ -57,8 +57,8 @@ def test_the_public_names_are_these():
         (
             "costbank.tokenizers",
             ["BytePieceTokenizer", "GGUFTokenizer", "HuggingFaceTokenizer", "PlainTokenizer", "SamplingTokenizer",
-             "SentencePieceTokenizer", "TiktokenTokenizer", "Tokenizer", "TokenizerKind", "find_tokenizer",
-             "load_tokenizer", "placeholder_counts", "placeholder_pattern"],
+             "SentencePieceTokenizer", "TekkenTokenizer", "TiktokenTokenizer", "Tokenizer", "TokenizerKind",
+             "VocabMergesTokenizer", "find_tokenizer", "load_tokenizer", "placeholder_counts", "placeholder_pattern"],
         ),
         ("costbank.export", ["FORMATS", "ExportedFiles", "bytes_of_word", "export_bank", "words"]),
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
