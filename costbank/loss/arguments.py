@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss.costs import Costs, DenseCosts
+from costbank.loss.costs import Costs, DenseCosts, width_hint
 from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
@@ -185,7 +185,7 @@ def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
     if width != costs.vocab_size:
         raise ShapeError(
             f"the logits are {width:,} wide, and the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
-            f"if the ids agree (a padded head), bank.costs({costs.form!r}, vocab_size={width}); "
+            f"if the ids agree (added tokens, or a padded head), take {width_hint(costs, width)}; "
             "else take the bank of this model's tokenizer",
         )
 

@@ -1,5 +1,6 @@
 """The losses as modules that hold options and costs, and nothing else."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, Self, overload
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss.costs import Costs, open_costs, same_pin
+from costbank.loss.costs import Costs, DenseCosts, fit_dense, open_costs, same_pin
+from costbank.loss.eager import eager
 from costbank.loss.functional import EMOResult, emo_loss
 from costbank.loss.linear import linear_emo_loss
 from costbank.loss.objectives import check_form
@@ -19,12 +21,16 @@ from costbank.loss.soft import SoftTargets
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
+_LOG = logging.getLogger(__name__)
+
 
 class _Loss(nn.Module):
     """Costs and options. A checkpoint holds the name and id of the costs' bank, and no costs."""
 
     def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
         super().__init__()
+        # Costs that are given as such have the width that was asked for; those of a bank are fitted to the logits.
+        self._bank_size = costs.size if isinstance(costs, Bank) else None
         self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
         self.options = replace(options or EMOOptions(), **changes)
         if self.costs is not None and not isinstance(self.costs, Costs):
@@ -33,6 +39,31 @@ class _Loss(nn.Module):
                 "give open_bank(name), bank.costs(form) or DenseCosts(rows)",
             )
         check_form(self.costs, self.options)
+
+    def fit(self, width: int) -> None:
+        """Fit the costs of a loss that was given a bank to logits of a width; costs that it was given stay as they are.
+
+        Ids past the bank's (added tokens, the padding of a head) then cost 1 to every token, which is logged. Every
+        call of the loss does this with its logits.
+
+        Raises:
+            ShapeError: the logits are more than a quarter wider than the bank, or lack tokens that have a vector.
+        """
+        if self._bank_size is None or self.costs is None or not self.options.needs_costs:
+            return
+        if self.costs.vocab_size != width:
+            self._refit(width, self._bank_size)
+
+    @eager
+    def _refit(self, width: int, bank_size: int) -> None:
+        assert isinstance(self.costs, DenseCosts)
+        insist = f"{type(self).__name__}(bank.costs('dense', vocab_size={width}))"
+        self.costs = fit_dense(self.costs, width, bank_size, insist)
+        if width > bank_size:
+            _LOG.warning(
+                "the logits are %s wide, and %s has %s tokens: the ids past these (added tokens, or the padding of a "
+                "head) cost 1 to every token", f"{width:,}", self.costs.bank, f"{bank_size:,}",
+            )  # fmt: skip
 
     @property
     def pin(self) -> str:
@@ -78,8 +109,8 @@ class EMOLoss(_Loss):
     parameters nor buffers: a checkpoint holds the name and id of their bank instead.
 
     Args:
-        costs: a bank, or its costs in another form or fitted to other logits (`bank.costs(…)`); None for objectives
-            that need none.
+        costs: a bank, whose dense costs are fitted to wider logits at the first call (see `fit`), or its costs in
+            another form or of a width of your own (`bank.costs(…)`); None for objectives that need none.
         options: how the loss is put together.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 
@@ -118,6 +149,8 @@ class EMOLoss(_Loss):
         parts: bool = False,
     ) -> Tensor | EMOResult:
         """The loss of logits [..., vocab] for labels [...]; with `parts`, also what it is made of. See `emo_loss`."""
+        if isinstance(logits, Tensor) and logits.ndim:
+            self.fit(logits.shape[-1])
         return emo_loss(logits, labels, self.costs, self.options, token_weights=token_weights, step=step, parts=parts)
 
 
@@ -163,6 +196,8 @@ class LinearEMOLoss(_Loss):
         parts: bool = False,
     ) -> Tensor | EMOResult:
         """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            self.fit(len(weight))
         return linear_emo_loss(
             hidden, weight, labels, self.costs, self.options,
             bias=bias, token_weights=token_weights, step=step, parts=parts,

@@ -15,18 +15,19 @@ require("transformers", "trainers")
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerState
 
 from costbank.bank import Bank
-from costbank.errors import ShapeError, UsageError
-from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
+from costbank.errors import UsageError
+from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, emo_loss, linear_emo_loss
+from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
-from costbank.trainers.agreement import Agreement, shifts_labels
+from costbank.trainers.agreement import Agreement
 from costbank.trainers.decoder import with_decoder_inputs
+from costbank.trainers.function import Pinned, compute_loss_func
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
-from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
+from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
 from costbank.trainers.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
@@ -35,83 +36,6 @@ else:
     _Trainer = object
 
 __all__ = ["EMOTrainerMixin", "compute_loss_func"]
-
-# What a Trainer decides, whatever the options say.
-_OF_TRAINER = ("reduction", "shift")
-
-
-class _Pinned(TrainerCallback):
-    """Writes the pin of a loss into every checkpoint, and holds the loss against it when training is resumed."""
-
-    def __init__(self, loss: EMOLoss | LinearEMOLoss) -> None:
-        self.loss = loss
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        # The part of trainer_state.json for what callbacks keep; a resumed state has that of its checkpoint.
-        kept: dict[str, Any] = state.stateful_callbacks  # pyright: ignore[reportAssignmentType] -- a dict by now
-        if PIN_KEY in kept:
-            check_pin(kept[PIN_KEY]["attributes"], self.loss, free=_OF_TRAINER)
-        kept[PIN_KEY] = {"args": {}, "attributes": pin_of(self.loss)}
-
-
-class _ComputeLoss(_Pinned):
-    """See `compute_loss_func`."""
-
-    step: int | None = None
-    shifts: bool | None = None
-
-    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        if labels is None:
-            raise UsageError("the batch has no labels", "give a data collator that makes them")
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        if logits.shape[:-1] != labels.shape:
-            raise ShapeError(
-                f"logits of shape {list(logits.shape)} for labels of shape {list(labels.shape)}",
-                "where prompt tuning lengthens the rows, take the EMOTrainerMixin, which knows by how much",
-            )
-        _to_device(self.loss, logits)
-        if isinstance(self.loss.options.weight, Schedule) and self.step is None:
-            raise UsageError(
-                "the weight follows a schedule, and the step is not known",
-                "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
-            )
-        # The model has capped its logits itself.
-        shift = self.shifts if self.shifts is not None else _is_decoders(outputs)
-        options = replace(_as_trained(self.loss.options, num_items_in_batch, shift), softcap=None)
-        loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
-        return _per_item(loss, num_items_in_batch)
-
-    def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        _check_smoothing(args)
-        check_adapters(rest.get("model"))
-        self.shifts = shifts_labels(rest.get("model"))
-        self.step = state.global_step
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        self.step = state.global_step
-
-
-def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
-    """A function for `Trainer(compute_loss_func=f, callbacks=[f])`.
-
-    As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
-    the loss's costs and options. Labels are shifted (but for an encoder-decoder's), and the sum over tokens is divided
-    by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options
-    are left aside, and so are `softcap`, which the model has applied itself, and a model's auxiliary loss. Of models
-    that the Trainer takes for no language model, GPT-2 for one, it counts first labels as well, which nothing predicts;
-    the mean is that much smaller.
-
-    Args:
-        loss: moved to the logits' device at the first call.
-
-    Raises:
-        UsageError: `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a schedule without
-            the callback; from the Trainer, an adapter with a loss of its own; from resuming, a checkpoint that was
-            trained with other costs or options.
-        ShapeError: from the calls, rows that prompt tuning has lengthened.
-    """
-    _check_ignore_index(loss)
-    return _ComputeLoss(loss)
 
 
 class EMOTrainerMixin(_Trainer):
@@ -130,7 +54,8 @@ class EMOTrainerMixin(_Trainer):
     `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints are pinned to the loss's costs and options.
 
     Args:
-        emo: the loss; a bank stands for `LinearEMOLoss(bank)`.
+        emo: the loss; a bank stands for `LinearEMOLoss(bank)`. One that was given a bank is fitted to wider logits, as
+            after `model.resize_token_embeddings`; costs of your own (`bank.costs(…)`) must have the logits' width.
         emo_bank: the bank of `emo`, where that is a loss, to hold the tokenizer against; see `check_tokenizer`.
         emo_check_loss: hold cross-entropy against the model's own loss of the first batch, and refuse a difference.
 
@@ -150,7 +75,7 @@ class EMOTrainerMixin(_Trainer):
     ) -> None:
         bank = emo if isinstance(emo, Bank) else emo_bank
         self.emo = LinearEMOLoss(emo) if isinstance(emo, Bank) else emo
-        _check_ignore_index(self.emo)
+        check_ignore_index(self.emo)
         super().__init__(*args, **kwargs)
         self._check_arguments()
         if bank is not None and getattr(self.processing_class, "is_fast", False):
@@ -161,7 +86,7 @@ class EMOTrainerMixin(_Trainer):
         self._count_by_shift()
         self._emo_means = {True: Means(), False: Means()}
         self._emo_loss_only = False
-        self.add_callback(_Pinned(self.emo))
+        self.add_callback(Pinned(self.emo))
 
     def compute_loss(
         self,
@@ -189,14 +114,14 @@ class EMOTrainerMixin(_Trainer):
         labels = batch.labels if batch.shifted is None else batch.shifted
         if labels.shape[1] != (outputs.logits if hidden is None else hidden).shape[1]:
             labels = nn.functional.pad(labels, (virtual_tokens(unwrapped), 0), value=self.emo.options.ignore_index)
-        options = _as_trained(self.emo.options, num_items_in_batch, shift)
+        options = as_trained(self.emo.options, num_items_in_batch, shift)
         result = self._result(outputs, hidden, head, labels, options)
         self._emo_means[model.training].add(result, labels, options)
         total = result.loss
         if not model.training:
             # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
             total = self._cross_entropy(result, outputs, hidden, head, labels, options)
-        loss = _per_item(total, num_items_in_batch)
+        loss = per_item(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is of all processes, and gradients are averaged over them.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
@@ -264,7 +189,8 @@ class EMOTrainerMixin(_Trainer):
     ) -> EMOResult:
         step = self.state.global_step
         if hidden is None or head is None:
-            _to_device(self.emo, outputs.logits)
+            self.emo.fit(outputs.logits.shape[-1])
+            to_device(self.emo, outputs.logits)
             # The model has capped its logits itself.
             options = replace(options, softcap=None)
             labels = labels.to(outputs.logits.device)
@@ -272,7 +198,8 @@ class EMOTrainerMixin(_Trainer):
         form = self._emo_own.form
         assert form is not None, "the form is measured before the first batch"
         weight, bias = form.weight(head.linear), form.bias(head.linear)
-        _to_device(self.emo, weight)
+        self.emo.fit(len(weight))
+        to_device(self.emo, weight)
         options = form.options(options)
         hidden, labels = hidden.to(weight.device), labels.to(weight.device)
         with self.accelerator.autocast():
@@ -313,7 +240,7 @@ class EMOTrainerMixin(_Trainer):
             )
         check_adapters(model)
         self._check_width(model)
-        _check_smoothing(self.args)
+        check_smoothing(self.args)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} is not combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:
@@ -322,15 +249,14 @@ class EMOTrainerMixin(_Trainer):
             )
 
     def _check_width(self, model: Any) -> None:
-        head = model.get_output_embeddings()
-        width = None if getattr(head, "weight", None) is None else head.weight.shape[0]
-        if width is not None and self.emo.costs is not None and width != self.emo.costs.vocab_size:
-            raise ShapeError(
-                f"the model's head is {width:,} wide, and the costs of {self.emo.costs.bank} are for "
-                f"{self.emo.costs.vocab_size:,} tokens",
-                f"if the ids agree (a padded head), emo=LinearEMOLoss(bank.costs(vocab_size={width})), emo_bank=bank; "
-                "else take the bank of this model's tokenizer",
-            )
+        """Check at once what no batch can change: a head has at least as many rows as the model has logits."""
+        weight, costs = getattr(model.get_output_embeddings(), "weight", None), self.emo.costs
+        if not isinstance(self.emo, LinearEMOLoss) or costs is None or not isinstance(weight, Tensor):
+            return
+        # A sharded or quantized weight has another shape; it is refused later, by name.
+        if weight.ndim == 2 and weight.is_floating_point() and len(weight) < costs.vocab_size:
+            self.emo.fit(len(weight))
+            check_costs(self.emo.costs, len(weight), self.emo.options)
 
 
 def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
@@ -338,37 +264,3 @@ def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
     labels = inputs["labels"]
     rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
     return Batch(with_decoder_inputs(unwrapped, rest, labels), labels, inputs.get("shift_labels"))
-
-
-def _as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:
-    return replace(options, shift=shift, reduction="mean" if num_items_in_batch is None else "sum")
-
-
-def _is_decoders(outputs: Any) -> bool:
-    """Whether logits are those of the next token; an encoder-decoder is given its labels shifted already."""
-    return not (isinstance(outputs, dict) and "encoder_last_hidden_state" in outputs)
-
-
-def _per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-    if num_items_in_batch is None:
-        return loss
-    # A batch without any tokens has loss 0, and not 0 / 0.
-    return loss / torch.as_tensor(num_items_in_batch, device=loss.device).clamp(min=1)
-
-
-def _to_device(loss: EMOLoss | LinearEMOLoss, beside: Tensor) -> None:
-    if loss.costs is not None and loss.costs.device != beside.device:
-        loss.to(beside.device)
-
-
-def _check_smoothing(args: Any) -> None:
-    if args.label_smoothing_factor:
-        raise UsageError("label_smoothing_factor has no effect on this loss", "give the loss label_smoothing= instead")
-
-
-def _check_ignore_index(loss: EMOLoss | LinearEMOLoss) -> None:
-    if loss.options.ignore_index != -100:
-        raise UsageError(
-            f"ignore_index is {loss.options.ignore_index}, and a Trainer counts the labels that are not -100",
-            "mark ignored labels with -100",
-        )

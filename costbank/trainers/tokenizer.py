@@ -18,7 +18,8 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
     """Check that each id of a Hugging Face tokenizer stands for the same bytes in the bank, and that none is missing.
 
     Ids that stand for nothing, the padding of a head, may be more on either side. Tokens that were added past the
-    bank's last row, as Gemma 3's image token is, are accepted with a warning: the bank has no costs for them.
+    bank's last row (Gemma 3's image token, `tokenizer.add_tokens`), or on ids that are padding in the bank, are
+    accepted with a warning: they cost 1 to every token.
 
     Args:
         bank: the bank to train with.
@@ -41,18 +42,18 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
         path.write_text(backend.to_str(), encoding="utf-8")
         read = HuggingFaceTokenizer(path)
     vocab = read.vocab
-    past = range(bank.vocab.size, vocab.size)
-    if past and read.added_ids.issuperset(past):
-        shown = ", ".join(vocab.display(token_id) for token_id in past[:_MOST_SHOWN])
-        warnings.warn(
-            f"the tokenizer has {len(past):,} added tokens past the {bank.vocab.size:,} rows of {bank.name}@{bank.id} "
-            f"({shown}); the bank has no costs for them",
-            stacklevel=2,
-        )
-        vocab = vocab.first(bank.vocab.size)
     ids = range(max(vocab.size, bank.vocab.size))
     pairs = [[v.token(i) if i < v.size else b"" for v in (vocab, bank.vocab)] for i in ids]
     differing = [i for i, (one, other) in enumerate(pairs) if one != other]
+    added = [i for i in differing if i in read.added_ids and _stands_for_nothing(bank, i)]
+    if added:
+        shown = ", ".join(f"{i} ({vocab.display(i)})" for i in added[:_MOST_SHOWN])
+        warnings.warn(
+            f"the tokenizer has {len(added):,} added tokens that {bank.name}@{bank.id} has no vectors for: {shown}; "
+            "they cost 1 to every token",
+            stacklevel=2,
+        )
+        differing = sorted(set(differing).difference(added))
     if not differing:
         return
     shown = "; ".join(f"{i} is {pairs[i][0]!r}, in the bank {pairs[i][1]!r}" for i in differing[:_MOST_SHOWN])
@@ -61,3 +62,8 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
         f"{bank.name}@{bank.id} ({bank.vocab.size:,}): {shown}",
         "take the bank of this tokenizer, or make one: costbank build --source transfer carries this bank to it",
     )
+
+
+def _stands_for_nothing(bank: Bank, token: int) -> bool:
+    """Whether an id is past a bank's last, or padding: it has no bytes there, and no vector."""
+    return token >= bank.vocab.size or (not bank.vocab.token(token) and not bank.vectors(slice(token, token + 1)).any())
