@@ -13,13 +13,13 @@ __all__ = ["LogProgress", "Progress", "QuietProgress", "Step", "TerminalProgress
 
 logger = logging.getLogger("costbank")
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 
 class Step(Protocol):
     """One piece of work under way."""
 
-    def advance(self, amount: int) -> None: ...
+    def advance(self, amount: int) -> None:
+        """So much more is done; 0 says that the work goes on."""
+        ...
 
 
 class Progress(Protocol):
@@ -51,17 +51,21 @@ class QuietProgress:
 
 
 class _LoggedStep:
-    def __init__(self, title: str, total: int | None, unit: str) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, seconds_between_lines: float) -> None:
         self._title, self._total, self._unit = title, total, unit
+        self._pause = seconds_between_lines
         self._began = self._last = time.monotonic()
         self._done = 0
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES:
+        if now - self._last < self._pause:
             return
         self._last = now
+        if not self._done:
+            logger.info("%s: %.0f s so far", self._title, now - self._began)
+            return
         rate = self._done / (now - self._began)
         share, left = "", ""
         if self._total:
@@ -78,11 +82,14 @@ class _LoggedStep:
 
 
 class LogProgress:
-    """Writes lines to the logger `costbank`: one every ten seconds, and one as each step ends."""
+    """Writes lines to the logger `costbank`: one every ten seconds, or as given, and one as each step ends."""
+
+    def __init__(self, seconds_between_lines: float = 10.0) -> None:
+        self._pause = seconds_between_lines
 
     @contextmanager
     def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
-        step = _LoggedStep(title, total, unit)
+        step = _LoggedStep(title, total, unit, self._pause)
         yield step
         step.finish()
 

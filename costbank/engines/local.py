@@ -3,7 +3,7 @@
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -12,11 +12,12 @@ from typing import Any
 from costbank.engines.base import MOST_ATTEMPTS, ONE_THREAD_EACH, Report, Result, Shard, Work
 from costbank.errors import EngineError, require
 
-__all__ = ["LocalEngine"]
+__all__ = ["LocalEngine", "run_in_child"]
 
 _AMOUNT = struct.Struct("<q")
 _READ_BYTES = 4096
 _QUEUED_PER_WORKER = 2
+_TICK_SECONDS = 0.5
 
 
 class LocalEngine:
@@ -93,6 +94,31 @@ class LocalEngine:
         if self._pool:
             self._pool.close()
         self._pool = None
+
+
+def run_in_child(work: Work[Shard, Result], shard: Shard, report: Report, still_at_work: Callable[[], None]) -> Result:
+    """Work on one shard in a process of its own, which ends with this one, and at once when this is interrupted.
+
+    It is for libraries that neither report nor hear signals; `still_at_work` is called twice a second meanwhile.
+
+    Raises:
+        EngineError: the process was killed.
+        Exception: whatever `work` raises.
+    """
+    died = require("concurrent.futures.process", "build").BrokenProcessPool
+    pool = _Pool(1)
+    try:
+        with pool.reporting(report):
+            future = pool.submit(work, shard)
+            while not wait([future], timeout=_TICK_SECONDS).done:
+                still_at_work()
+        return future.result()
+    except died as death:
+        raise EngineError(
+            "the process at work was killed, most likely because memory ran out", "give less text, or a larger machine"
+        ) from death
+    finally:
+        pool.close()
 
 
 class _WorkersDiedError(Exception):

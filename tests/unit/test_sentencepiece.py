@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from costbank.errors import InputNotFoundError, TokenizerError
+from costbank.errors import InputNotFoundError, TokenizerError, UsageError
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import train_sentencepiece
 from costbank.vocab import TokenStatus
@@ -67,7 +67,10 @@ def test_too_many_or_too_few_pieces_are_refused_with_a_number(tmp_path: Path):
     with pytest.raises(TokenizerError) as caught:
         train_sentencepiece([text], tmp_path / "x.model", 5_000)
     assert "--vocab-size 2" in caught.value.hint
-    with pytest.raises(TokenizerError):
+    with pytest.raises(TokenizerError) as caught:
+        train_sentencepiece([text], tmp_path / "x.model", 262)
+    assert "--vocab-size 267 or more" in caught.value.hint
+    with pytest.raises(UsageError, match="no room"):
         train_sentencepiece([text], tmp_path / "x.model", 10)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text"]
 

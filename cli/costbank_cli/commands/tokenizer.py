@@ -1,13 +1,23 @@
 """`costbank tokenizer train`."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from costbank_cli.output import json_option, print_json, progress_for_people
 
+if TYPE_CHECKING:
+    from costbank.config import CorpusConfig
+
 __all__ = ["command"]
+
+_SETTINGS = ("corpus.format", "corpus.documents", "corpus.text_field", "corpus.on_error")
+"""What of a build's settings says how text is read."""
+
+_MOST_FILES_SHOWN = 3
 
 
 @click.group("tokenizer")
@@ -16,28 +26,71 @@ def command() -> None:
 
 
 @command.command("train")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .model file to write.")
 @click.option("--vocab-size", default=16_000, show_default=True, help="Number of pieces.")
 @click.option("--type", "model_type", type=click.Choice(["unigram", "bpe"]), default="unigram", show_default=True)
 @click.option("--byte-fallback/--no-byte-fallback", default=True, show_default=True, help="Add the 256 byte pieces.")
+@click.option("--on-error", metavar="refuse|skip", help="What to do with unreadable records. [default: refuse]")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help=f"How text is read: {', '.join(_SETTINGS)}."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
 @json_option
 def train(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     out: Path,
     vocab_size: int,
     model_type: Literal["unigram", "bpe"],
     byte_fallback: bool,
+    on_error: str | None,
+    assignments: tuple[str, ...],
+    overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Train a SentencePiece tokenizer on text FILEs, each line a sentence."""
-    from costbank.tokenizers import load_tokenizer
-    from costbank.tokenizers.train import train_sentencepiece
+    """Train a SentencePiece tokenizer on text, each line a sentence.
 
-    with progress_for_people().step(f"train a {model_type} tokenizer"):
-        train_sentencepiece(files, out, vocab_size, model_type, byte_fallback)
+    FILE is what costbank build --corpus takes: text, JSON lines, Parquet, .gz and .zst of these, folders, patterns,
+    URLs, or - for standard input.
+
+    \b
+    costbank tokenizer train corpus/ 'more/**/*.jsonl.gz' --out my.model --vocab-size 16000
+    costbank tokenizer train docs.jsonl --set corpus.text_field=body --out my.model
+    """
+    from costbank.corpus.readers import ReadOptions
+    from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
+    from costbank.tokenizers import load_tokenizer
+    from costbank.tokenizers.train import TrainingOptions
+
+    corpus = _corpus_settings(files, on_error, assignments)
+    text = TrainingText(corpus.files, corpus.format, ReadOptions(corpus.documents, corpus.text_field), corpus.on_error)
+    options = TrainingOptions(vocab_size, model_type, byte_fallback)
+    train_tokenizer(text, out, options, progress_for_people(), overwrite)
     vocab = load_tokenizer(out).vocab
     if as_json:
         print_json({"path": str(out), "vocab": vocab.size, "fingerprint": vocab.fingerprint})
         return
     click.echo(f"{out}  {vocab.size:,} pieces  fingerprint {vocab.fingerprint[:16]}…")
+    click.echo(f"next: {_next_command(files, assignments, on_error, out)}")
+
+
+def _corpus_settings(files: Sequence[str], on_error: str | None, assignments: Sequence[str]) -> "CorpusConfig":
+    from costbank.config import load_config
+    from costbank.errors import UsageError
+
+    for assignment in assignments:
+        if (name := assignment.partition("=")[0].strip()) not in _SETTINGS:
+            raise UsageError(
+                f"the setting {name} does not belong to training a tokenizer", f"give {', '.join(_SETTINGS)}"
+            )
+    given = {"source": "word2vec", "corpus.files": list(files)} | ({"corpus.on_error": on_error} if on_error else {})
+    return load_config(given, assignments).corpus
+
+
+def _next_command(files: Sequence[str], assignments: Sequence[str], on_error: str | None, out: Path) -> str:
+    """How a bank is built from the same text."""
+    shown = "FILE..." if len(files) > _MOST_FILES_SHOWN else shlex.join(files)
+    how = [part for assignment in assignments for part in ("--set", assignment)]
+    how += ["--on-error", on_error] if on_error else []
+    options = ["--tokenizer", str(out), *how]
+    return f"costbank build --source cooccurrence --corpus {shown} {shlex.join(options)}"
