@@ -13,7 +13,9 @@ import numpy as np
 from costbank.checkpoints import Head, find_gguf
 from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
-from costbank.tokenizers import GGUFTokenizer, Tokenizer, find_tokenizer, load_tokenizer
+from costbank.tokenizers import GGUFTokenizer, SentencePieceTokenizer, Tokenizer, find_tokenizer, load_tokenizer
+from costbank.tokenizers.added_tokens import read_settings
+from costbank.tokenizers.class_ids import class_of, moves_ids
 from costbank.vocab import Vocab
 
 __all__ = ["HeadTokenizer", "head_tokenizer"]
@@ -53,7 +55,8 @@ class HeadTokenizer:
 
         Raises:
             CheckpointError: there are fewer rows than tokens that are not added ones.
-            TokenizerError: so many rows have no token that the tokenizer is another model's, and nobody insists.
+            TokenizerError: so many rows have no token that the tokenizer is another model's, or rows are left over and
+                the tokenizer's ids may be shifted, and nobody insists.
         """
         vocab, notes = self.tokenizer.vocab, list(self.notes)
         tensor, rows = head.matrix.name, head.matrix.shape[0]
@@ -75,6 +78,13 @@ class HeadTokenizer:
                     f"{self.tokenizer.file} has {vocab.size:,} tokens, and tensor {tensor!r} has {rows:,} rows: "
                     "more rows without a token than any padding",
                     _INSIST,
+                )
+            if not insist and isinstance(self.tokenizer, SentencePieceTokenizer) and self.tokenizer.ids_assumed:
+                raise TokenizerError(
+                    f"{self.tokenizer.file} has {vocab.size:,} pieces, and tensor {tensor!r} has {rows:,} rows: models "
+                    "with a file of this name usually shift ids, and no file next to it names the tokenizer's class",
+                    'add {"tokenizer_class": "XLMRobertaTokenizer"}, or what it is, as tokenizer_config.json, or give '
+                    "the model's tokenizer.json; --accept-other-tokenizer takes ids for the pieces' numbers",
                 )
             notes.append(f"the last {padding:,} of the head's {rows:,} rows have no token and count as padding")
         return vocab.padded(rows), tuple(notes)
@@ -100,6 +110,8 @@ def head_tokenizer(config: BuildConfig, model: Path) -> HeadTokenizer:
     try:
         own = _own(config.model_copy(update={"tokenizer_kind": "auto"}), model)
     except InputNotFoundError:
+        if not config.lm_head.accept_other_tokenizer:
+            _check_class(given, model if model.is_dir() else model.parent)
         return HeadTokenizer(given, own=False, compared=False)
     except TokenizerError as error:
         note = f"the model's own tokenizer cannot be read, so {given.file} was not compared with it: {error.message}"
@@ -117,6 +129,18 @@ def _own(config: BuildConfig, model: Path) -> Tokenizer:
 def _lies_in(tokenizer: Path, folder: Path) -> bool:
     tokenizer, folder = tokenizer.resolve(), folder.resolve()
     return tokenizer == folder or tokenizer.parent == folder
+
+
+def _check_class(given: Tokenizer, folder: Path) -> None:
+    """Refuse a SentencePiece model whose ids are its pieces' numbers where the model's configuration shifts them."""
+    settings = read_settings(folder / "tokenizer.model")
+    if isinstance(given, SentencePieceTokenizer) and moves_ids(settings) and not moves_ids(given.settings):
+        raise TokenizerError(
+            f"the model in {folder} has the tokenizer class {class_of(settings)}, which shifts ids, and no file next "
+            f"to {given.file} says so",
+            f"put {given.file} into the model's folder under the name that it has there, such as "
+            "sentencepiece.bpe.model; --accept-other-tokenizer takes ids for the pieces' numbers",
+        )
 
 
 def _compare(given: Tokenizer, own: Tokenizer, insist: bool) -> tuple[str, ...]:

@@ -80,14 +80,14 @@ class TokenizerSettings:
 
     Attributes:
         added: tokens by id.
-        special: texts of special tokens, whose ids the tokenizer knows.
+        special: texts of special tokens, whose ids the tokenizer knows, in the order of the files.
         tokenizer_class: the class in transformers, without the ending Fast; empty where no file names one.
         model_type: of config.json; empty where there is none.
         options: all of tokenizer_config.json.
     """
 
     added: Mapping[int, AddedToken] = field(default_factory=dict)
-    special: frozenset[str] = frozenset()
+    special: tuple[str, ...] = ()
     tokenizer_class: str = ""
     model_type: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +102,7 @@ def read_settings(path: Path) -> TokenizerSettings:
     if not any(fnmatch(path.name, name) for name in MODEL_FOLDER_NAMES):
         return TokenizerSettings()
     config, listed, named, model = (_json(path, name) for name in (_CONFIG, _ADDED, _SPECIAL_MAP, _MODEL))
-    special = frozenset((*_special_texts(config), *_special_texts(named)))
+    special = tuple(dict.fromkeys((*_special_texts(config), *_special_texts(named))))
     added: dict[int, AddedToken] = {}
     for token_id, token in (*_of_decoder(path, config), *_of_list(path, listed, special)):
         known = added.setdefault(token_id, token)
@@ -152,9 +152,10 @@ def with_added(
                 path, f"{token.text!r} is id {ids[token.text]} in {path.name} and id {token_id} in {token.file}"
             )
         entries[token_id] = _entry(token, reads_spaces)
+    special = frozenset(settings.special)
     marked = [
         entry._replace(status=TokenStatus.SPECIAL)
-        if entry.text in settings.special and entry.status is not TokenStatus.BYTE
+        if entry.text in special and entry.status is not TokenStatus.BYTE
         else entry
         for entry in entries
     ]
@@ -196,7 +197,7 @@ def _of_decoder(path: Path, config: dict[str, Any]) -> Iterator[tuple[int, Added
         yield _checked(path, key, text, special, _CONFIG)
 
 
-def _of_list(path: Path, listed: dict[str, Any], special: frozenset[str]) -> Iterator[tuple[int, AddedToken]]:
+def _of_list(path: Path, listed: dict[str, Any], special: tuple[str, ...]) -> Iterator[tuple[int, AddedToken]]:
     for text, token_id in listed.items():
         yield _checked(path, token_id, text, text in special, _ADDED)
 

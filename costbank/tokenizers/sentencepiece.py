@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, UsageError, require
 from costbank.tensorfile import sha256_file
+from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import encode_threads, joined
 from costbank.tokenizers.bpe_dropout import BPEDropout
+from costbank.tokenizers.class_ids import ids_are_assumed, layout_of
 from costbank.tokenizers.lattice import Scores
 from costbank.tokenizers.placeholders import vocab_of
 from costbank.tokenizers.sentencepiece_file import ModelKind, PieceKind, SentencePieceFile
 from costbank.tokenizers.trie import Trie
 from costbank.tokenizers.unigram import UnigramSampler
-from costbank.vocab import TokenStatus, Vocab
+from costbank.vocab import TokenStatus
 
 __all__ = ["SentencePieceTokenizer"]
 
@@ -33,15 +36,21 @@ class SentencePieceTokenizer:
     """A SentencePiece model behind the interface of `costbank.tokenizers.Tokenizer`.
 
     A piece's bytes are its text with ▁ read as a space; `<0x0A>` pieces are the byte itself; control and unknown
-    pieces keep their literal text and are special.
+    pieces keep their literal text and are special. Tokens that were added, and ids that the model's class shifts, are
+    read from the files next to it.
+
+    Attributes:
+        settings: what these files say.
+        ids_assumed: whether ids are taken for the pieces' numbers though the file's name is that of models that shift
+            them, and nothing says whether this one does.
 
     Raises:
-        TokenizerError: the file is no SentencePiece model.
+        TokenizerError: the file is no SentencePiece model, a file next to it contradicts it, or its class shifts ids in
+            a way that is not supported.
     """
 
     kind = "sentencepiece"
     libraries: tuple[str, ...] = ("sentencepiece",)
-    added_ids: frozenset[int] = frozenset()
 
     def __init__(self, path: Path) -> None:
         sentencepiece = require("sentencepiece", "build")
@@ -54,15 +63,31 @@ class SentencePieceTokenizer:
                 f"{path} is no SentencePiece model",
                 "name a .model, tokenizer.json or .tiktoken file; for a plain list, --set tokenizer_kind=list",
             ) from error
-        self.vocab = self._read_vocab()
+        self.settings = read_settings(path)
+        self.ids_assumed = ids_are_assumed(path, self.settings)
+        own = self._entries()
+        layout = layout_of(path, self.settings, [entry.text for entry in own], self._processor.unk_id())
+        self._ids = layout.of_pieces if layout and layout.moved else None
+        if layout:
+            own = [
+                Entry(item, item.encode(), TokenStatus.SPECIAL) if isinstance(item, str) else own[item]
+                for item in layout.items
+            ]
+        if self._ids is not None:  # encoded text is kept under this
+            self.sha256 = sha256(self.sha256.encode() + self._ids.astype("<i4").tobytes()).hexdigest()
+        entries, added = with_added(own, self.settings, path, reads_spaces=True)
+        self.added_ids = added | layout.appended if layout else added
+        self.vocab = vocab_of([entry.token for entry in entries], [entry.status for entry in entries])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        return joined(self._processor.encode(list(texts), num_threads=encode_threads()))
+        ids, ends = joined(self._processor.encode(list(texts), num_threads=encode_threads()))
+        return (ids if self._ids is None else self._ids[ids]), ends
 
     def sample(
         self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
     ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        return self._sampler.sample(self._processor.normalize(list(texts)), alpha, seeds)
+        ids, ends = self._sampler.sample(self._processor.normalize(list(texts)), alpha, seeds)
+        return (ids if self._ids is None else self._ids[ids]), ends
 
     @cached_property
     def _sampler(self) -> UnigramSampler | BPEDropout:
@@ -79,21 +104,19 @@ class SentencePieceTokenizer:
             )
         return BPEDropout(model, _units(model)) if model.kind == ModelKind.BPE else _unigram(model)
 
-    def _read_vocab(self) -> Vocab:
+    def _entries(self) -> list[Entry]:
         processor = self._processor
-        tokens, status = [], []
+        entries = []
         for token_id in range(processor.get_piece_size()):
             piece = processor.id_to_piece(token_id)
             if processor.is_byte(token_id):
-                tokens.append(bytes([int(piece[1:-1], 16)]))
-                status.append(TokenStatus.BYTE)
+                entries.append(Entry(piece, bytes([int(piece[1:-1], 16)]), TokenStatus.BYTE))
             elif processor.is_control(token_id) or processor.is_unknown(token_id):
-                tokens.append(piece.encode())
-                status.append(TokenStatus.SPECIAL)
+                entries.append(Entry(piece, piece.encode(), TokenStatus.SPECIAL))
             else:
-                tokens.append(piece.replace(_SPACE, " ").encode())
-                status.append(TokenStatus.UNUSED if processor.is_unused(token_id) else TokenStatus.OK)
-        return vocab_of(tokens, status)
+                status = TokenStatus.UNUSED if processor.is_unused(token_id) else TokenStatus.OK
+                entries.append(Entry(piece, piece.replace(_SPACE, " ").encode(), status))
+        return entries
 
 
 def _units(model: SentencePieceFile) -> Callable[[str], list[str]]:
