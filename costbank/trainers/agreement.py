@@ -12,7 +12,7 @@ from costbank.trainers.adapters import base_of
 from costbank.trainers.auxiliary import auxiliary_loss
 from costbank.trainers.heads import FULL_LOGITS, Head, find_head
 from costbank.trainers.logits import LogitForm, check_calls, learned_after, logits_of, measure_form
-from costbank.trainers.ownloss import Batch, compare_own_loss, same_state
+from costbank.trainers.ownloss import Batch, compare_own_loss, measured_shift, same_state
 from costbank.trainers.proof import Proof
 
 __all__ = ["Agreement", "shifts_labels"]
@@ -21,8 +21,18 @@ _LOG = logging.getLogger(__name__)
 _EXACT, _MIXED = 1e-3, 3e-2
 
 
-def shifts_labels(model: Any) -> bool:
-    """Whether a model's loss should shift labels, from what it says of itself: no encoder-decoder's, no masked LM's."""
+def shifts_labels(model: Any, device: Any = None) -> bool:
+    """Whether a model shifts labels in its own loss.
+
+    Args:
+        model: a model, as PEFT may wrap it.
+        device: where it is measured, if all of the model is there; else it is what the model says of itself: an
+            encoder-decoder and a masked language model do not.
+    """
+    if device is not None and all(parameter.device.type == device.type for parameter in model.parameters()):
+        measured = measured_shift(model)
+        if measured is not None:
+            return measured
     model = base_of(model)
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         return False

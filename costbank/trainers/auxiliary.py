@@ -41,13 +41,13 @@ def auxiliary_loss(model: Any, outputs: Any) -> Tensor | None:
 
 def own_factors(model: Any) -> dict[str, float]:
     """Settings of a config by which a model may add a loss of its own, those that are not 0."""
-    config = model.config.get_text_config()
+    config = _text_config(model)
     named = {name: getattr(config, name, None) for name in sorted(vars(config)) if "loss" in name}
     return {n: v for n, v in named.items() if isinstance(v, int | float) and not isinstance(v, bool) and v}
 
 
 def _factor(model: Any, output: str, names: tuple[str, ...]) -> float:
-    for place in (model, model.config.get_text_config(), model.config):
+    for place in (model, _text_config(model), model.config):
         for name in names:
             value = getattr(place, name, None)
             if isinstance(value, int | float):
@@ -56,3 +56,10 @@ def _factor(model: Any, output: str, names: tuple[str, ...]) -> float:
         f"{type(model).__name__} gives {output}, and does not say how it is weighed ({', '.join(names)})",
         "set output_router_logits=False in its config, so that there is no auxiliary loss",
     )
+
+
+def _text_config(model: Any) -> Any:
+    try:
+        return model.config.get_text_config()
+    except ValueError:  # one of several text models, as Musicgen is
+        return model.config

@@ -10,6 +10,7 @@ from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss, Schedule, emo_loss
 from costbank.trainers.adapters import check_adapters
 from costbank.trainers.agreement import shifts_labels
+from costbank.trainers.decoder import DecoderInputs
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
 
@@ -38,10 +39,13 @@ class _ComputeLoss(Pinned):
 
     step: int | None = None
     shifts: bool | None = None
+    _decoder: DecoderInputs | None = None
 
     def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         if labels is None:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
+        if self._decoder is not None:
+            self._decoder.check()
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[:-1] != labels.shape:
             raise ShapeError(
@@ -63,9 +67,22 @@ class _ComputeLoss(Pinned):
 
     def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
         check_smoothing(args)
-        check_adapters(rest.get("model"))
-        self.shifts = shifts_labels(rest.get("model"))
+        model = rest.get("model")
+        check_adapters(model)
+        self.shifts = shifts_labels(model, device=args.device)
+        if self._decoder is not None:
+            self._decoder.remove()
+        self._decoder = DecoderInputs(model)
         self.step = state.global_step
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
+        super().on_train_begin(args, state, control, **rest)
+        if self._decoder is not None:
+            self._decoder.training = True
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        if self._decoder is not None:
+            self._decoder.training = False
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
         self.step = state.global_step
@@ -75,11 +92,17 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     """A function for `Trainer(compute_loss_func=f, callbacks=[f])`.
 
     As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
-    the loss's costs and options. Labels are shifted (but for an encoder-decoder's), and the sum over tokens is divided
-    by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift` and `reduction` of the options
-    are left aside, and so are `softcap`, which the model has applied itself, and a model's auxiliary loss. Of models
-    that the Trainer takes for no language model, GPT-2 for one, it counts first labels as well, which nothing predicts;
-    the mean is that much smaller.
+    the loss's costs and options. It knows the model too: it shifts labels where the model does in its own loss, which
+    it measures with eight tokens when the Trainer is made, and refuses batches of an encoder-decoder without
+    `decoder_input_ids`, since the Trainer takes labels out before the model could make them. Without the callback it
+    sees outputs alone and shifts labels of all but an encoder-decoder, which is wrong for masked language models, XLNet
+    and BART's decoder.
+
+    The sum over tokens is divided by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift`
+    and `reduction` of the options are left aside, and so are `softcap`, which the model has applied itself, and a
+    model's auxiliary loss. The Trainer counts the tokens: of models that it takes for no language model, GPT-2 for one,
+    it counts first labels as well, which nothing predicts, and the mean is that much smaller; of BART's decoder it
+    leaves out first labels, which are predicted, and the mean is that much larger.
 
     Args:
         loss: moved to the logits' device at the first call.
@@ -87,7 +110,7 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     Raises:
         UsageError: `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a schedule without
             the callback; from the Trainer, an adapter with a loss of its own; from resuming, a checkpoint that was
-            trained with other costs or options.
+            trained with other costs or options, or a batch without inputs of the decoder.
         ShapeError: from the calls, rows that prompt tuning has lengthened.
     """
     check_ignore_index(loss)

@@ -16,7 +16,7 @@ from costbank.trainers.auxiliary import auxiliary_loss, own_factors
 from costbank.trainers.heads import Head, cut_inputs, output_module
 from costbank.trainers.logits import LogitForm, logits_of
 
-__all__ = ["Batch", "OwnLoss", "compare_own_loss", "same_state"]
+__all__ = ["Batch", "OwnLoss", "compare_own_loss", "measured_shift", "same_state"]
 
 _LOG = logging.getLogger(__name__)
 # The most logits that are made at once, in numbers: 64 MB of float32.
@@ -53,6 +53,20 @@ class OwnLoss:
     auxiliary: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Called:
+    """Outputs with the model's own loss, labels as long as its logits, and the head's inputs where they are known."""
+
+    outputs: dict[str, Any]
+    labels: Tensor
+    shifted: Tensor | None
+    hidden: Tensor | None
+
+    @property
+    def targets(self) -> Tensor:
+        return self.labels if self.shifted is None else self.shifted
+
+
 @contextmanager
 def same_state(model: nn.Module) -> Iterator[None]:
     """Put back random states and buffers that calling a model changes."""
@@ -84,46 +98,95 @@ def compare_own_loss(
     Raises:
         UsageError: they differ, with labels shifted and without; the numbers are named.
     """
-    base = base_of(unwrapped)
-    called = _call(model, base, batch, virtual_tokens(unwrapped), ignore_index)
-    if called is None:
+    base, virtual = base_of(unwrapped), virtual_tokens(unwrapped)
+    called = _call(model, base, batch, virtual, ignore_index)
+    losses = None if called is None else _losses(base, called, ignore_index)
+    if called is None or losses is None:
         return OwnLoss()
-    outputs, labels, shifted, hidden = called
-    own, logits = outputs.get("loss"), logits_of(outputs)
+    if len(losses.near()) == len(losses.ours) == 2:
+        # Logits that say too little, as those of a model that begins; numbers in the place of the head's output say it.
+        known = _call(model, base, batch, virtual, ignore_index, known=True)
+        losses = (None if known is None else _losses(base, known, ignore_index)) or losses
+    if not losses.near():
+        raise _differs(base, losses.own, losses.ours, losses.extra)
+    if len(losses.near()) == 2:
+        return OwnLoss()
+    (shift,) = losses.near()
+    if linear is not None and called.hidden is not None:
+        own = float(called.outputs["loss"].float().mean()) - losses.extra
+        _check_linear(*linear, called.hidden, called.targets, own, shift, ignore_index)
+    return OwnLoss(shift if called.shifted is None else None, losses.extra)
+
+
+def measured_shift(model: Any) -> bool | None:
+    """Whether a model shifts labels in its own loss, measured without a batch: of token ids that say nothing.
+
+    The model is called once, without gradient, with eight tokens; known numbers are put in the place of its head's
+    output, so that it does not matter what its weights are.
+
+    Args:
+        model: a model, as PEFT may wrap it.
+
+    Returns:
+        None where that does not tell, as of models that take something else than token ids, or whose loss is more than
+        cross-entropy.
+    """
+    base, virtual = base_of(model), virtual_tokens(model)
+    embedding = getattr(base, "get_input_embeddings", lambda: None)()
+    rows = getattr(getattr(embedding, "weight", None), "shape", [0])[0]
+    module = output_module(base)
+    width = min(rows, getattr(getattr(module, "weight", None), "shape", [rows])[0])
+    if width < 2 or getattr(base, "main_input_name", None) != "input_ids" or module is None:
+        return None
+    device = next(base.parameters()).device
+    ids = torch.randint(width, (1, 8), generator=torch.Generator().manual_seed(0)).to(device)
+    called = _call(model, base, Batch({"input_ids": ids}, ids), virtual, -100, known=True, quiet=True)
+    losses = None if called is None else _losses(base, called, -100)
+    near = [] if losses is None else losses.near()
+    return near[0] if len(near) == 1 else None
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """A model's own loss of a batch, and ours with labels shifted and not, `extra` from auxiliary losses included."""
+
+    own: float
+    ours: dict[bool, float]
+    extra: float
+    rounding: float
+
+    def near(self) -> list[bool]:
+        """Which of ours is the model's own."""
+        bound = self.rounding * max(1.0, abs(self.own))
+        return [shift for shift, value in self.ours.items() if abs(value - self.own) <= bound]
+
+
+def _losses(base: Any, called: _Called, ignore_index: int) -> _Losses | None:
+    """The losses of a batch; None where the model has none of its own, or where they cannot be compared."""
+    own, logits = called.outputs.get("loss"), logits_of(called.outputs)
     if not isinstance(own, Tensor):
         _LOG.warning("%s returns no loss of its own, so this loss is not held against it", type(base).__name__)
-        return OwnLoss()
-    if logits.shape[:-1] != (labels if shifted is None else shifted).shape:
-        return OwnLoss()
-    own = float(own.float().mean())
-    extra = auxiliary_loss(base, outputs)
+        return None
+    if logits.shape[:-1] != called.targets.shape:
+        return None
+    extra = auxiliary_loss(base, called.outputs)
     extra = 0.0 if extra is None else float(extra)
 
     def entropy(shift: bool) -> float:
         options = EMOOptions(objective="ce", shift=shift, ignore_index=ignore_index, nan_logits="pass")
-        target = (labels if shifted is None else shifted).to(logits.device)
-        return float(emo_loss(logits, target, None, options)) + extra
+        return float(emo_loss(logits, called.targets.to(logits.device), None, options)) + extra
 
-    rounding = _EXACT if logits.dtype == torch.float32 else _ROUNDED
-    bound = rounding * max(1.0, abs(own))
-    ours = {shift: entropy(shift) for shift in ((True, False) if shifted is None else (False,))}
+    own = float(own.float().mean())
+    ours = {shift: entropy(shift) for shift in ((True, False) if called.shifted is None else (False,))}
     if own != own or not all(value == value for value in ours.values()):
-        return OwnLoss()
-    near = {shift: abs(value - own) <= bound for shift, value in ours.items()}
-    if not any(near.values()):
-        raise _differs(base, own, ours, extra)
-    if len(ours) == 2 and all(near.values()):
-        return OwnLoss()
-    (shift,) = [shift for shift, found in near.items() if found]
-    if linear is not None and hidden is not None:
-        _check_linear(*linear, hidden, labels if shifted is None else shifted, own - extra, shift, ignore_index)
-    return OwnLoss(shift if shifted is None else None, extra)
+        return None
+    return _Losses(own, ours, extra, _EXACT if logits.dtype == torch.float32 else _ROUNDED)
 
 
 def _call(
-    model: Any, base: Any, batch: Batch, virtual: int, ignore_index: int
-) -> tuple[Any, Tensor, Tensor | None, Tensor | None] | None:
-    """Outputs with the model's own loss, labels as long as its logits, and the head's inputs."""
+    model: Any, base: Any, batch: Batch, virtual: int, ignore_index: int, *, known: bool = False, quiet: bool = False
+) -> _Called | None:
+    """Call a model with labels; with `known` numbers in the place of its head's output. None where that fails."""
     caught: list[Tensor] = []
     labels, shifted, module = batch.labels, batch.shifted, output_module(base)
     width = getattr(getattr(module, "weight", None), "shape", [1 << 17])[0]
@@ -146,12 +209,15 @@ def _call(
             stack.enter_context(torch.no_grad())
             if module is not None:
                 stack.enter_context(cut_inputs(module, cut))
+            if module is not None and known:
+                stack.callback(module.register_forward_hook(_known).remove)
             outputs = model(**given)
     except (torch.OutOfMemoryError, UsageError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         # Some losses cannot be computed of a part of a row; of others labels are no argument.
-        _LOG.warning(
+        _LOG.log(
+            logging.DEBUG if quiet else logging.WARNING,
             "%s's own loss of the first batch raises %s (%s), so this loss is not held against it",
             type(base).__name__, type(error).__name__, error,
         )  # fmt: skip
@@ -159,7 +225,14 @@ def _call(
     if not isinstance(outputs, dict):
         return None
     labels = nn.functional.pad(labels, (virtual, 0), value=ignore_index)
-    return outputs, labels, shifted, caught[0] if len(caught) == 1 else None
+    return _Called(outputs, labels, shifted, caught[0] if len(caught) == 1 else None)
+
+
+def _known(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """Numbers in the place of a head's output that no two positions share."""
+    if not isinstance(output, Tensor):
+        return output
+    return torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output.device, output.dtype)
 
 
 def _window(labels: Tensor, length: int, ignore_index: int) -> tuple[slice, slice]:

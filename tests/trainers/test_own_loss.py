@@ -11,8 +11,9 @@ from torch import nn
 from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, linear_emo_loss
+from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.heads import find_head
-from costbank.trainers.huggingface import EMOTrainerMixin
+from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.logits import measure_form
 from costbank.trainers.proof import Proof
 from tests.trainers.conftest import SMALL, VOCAB, llama
@@ -291,6 +292,56 @@ def test_labels_are_shifted_as_the_model_does(make: Any, shift: bool, emo: Any, 
     assert trainer.compute_loss(model, {"input_ids": IDS, "labels": labels}).item() == pytest.approx(own, abs=1e-5)
     assert trainer._emo_own.shift == shift
     assert trainer._loss_shifts_labels == shift
+
+
+@pytest.mark.parametrize(("make", "shift"), ALIGNED.values(), ids=ALIGNED.keys())
+def test_a_function_that_is_a_callback_knows_the_model(make: Any, shift: bool, bank: Bank, arguments: Any):
+    model = make().train()
+    inputs = {"input_ids": IDS, "labels": masked()}
+    if model.config.is_encoder_decoder:
+        inputs = {**with_decoder_inputs(model, {"input_ids": IDS}, masked()), "labels": masked()}
+    own = model(**inputs).loss.item()
+    function = compute_loss_func(EMOLoss(bank, **CE))
+    trainer = tf.Trainer(model, arguments(), compute_loss_func=function, callbacks=[function])
+    assert trainer.compute_loss(model, inputs).item() == pytest.approx(own, abs=1e-5)
+    assert function.shifts == shift
+
+
+@pytest.mark.parametrize("name", ["bart", "mbart", "t5"])
+def test_a_function_refuses_a_decoder_that_would_be_fed_the_source(name: str, bank: Bank, arguments: Any, texts: Any):
+    model, function = ALIGNED[name][0](), compute_loss_func(EMOLoss(bank))
+    trainer = tf.Trainer(model, arguments(), train_dataset=texts, compute_loss_func=function, callbacks=[function])
+    with pytest.raises(UsageError, match="the batch has no decoder_input_ids") as error:
+        trainer.train()
+    assert "DataCollatorForSeq2Seq" in error.value.hint
+    if name != "t5":
+        with pytest.raises(UsageError, match="the batch has no decoder_input_ids"):
+            tf.Trainer(model, arguments(), eval_dataset=texts, compute_loss_func=function,
+                       callbacks=[function]).evaluate()  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 1.0])
+@pytest.mark.parametrize("name", ["xlnet", "bart, decoder", "llama", "bert, causal", "bart"])
+def test_the_shift_is_known_whatever_the_logits_are(name: str, scale: float, bank: Bank, arguments: Any):
+    """Of a head of zeros both readings of the labels give the same loss."""
+    make, shift = ALIGNED[name]
+    model = make().train()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(scale)
+    trainer = EMOTrainer(model, arguments(), emo=bank)
+    trainer.compute_loss(model, {"input_ids": IDS, "labels": masked()})
+    assert trainer._emo_own.shift == shift
+    assert not trainer._emo_own.wants(linear=True)
+
+
+def test_a_loss_of_another_kind_is_refused_where_logits_are_equal(bank: Bank, arguments: Any):
+    """ProphetNet smooths labels, which equal logits do not show."""
+    model = made("ProphetNetForCausalLM", vocab_size=VOCAB, hidden_size=16, num_decoder_layers=1, decoder_ffn_dim=16,
+                 num_decoder_attention_heads=2, dropout=0.0, is_decoder=True, eps=0.3).train()  # fmt: skip
+    with torch.no_grad():
+        model.get_output_embeddings().weight.zero_()
+    with pytest.raises(UsageError, match="own loss of the first batch"):
+        EMOTrainer(model, arguments(), emo=bank).compute_loss(model, {"input_ids": IDS, "labels": IDS})
 
 
 def test_tokens_are_counted_as_labels_are_shifted(bank: Bank, arguments: Any, texts: Any):
