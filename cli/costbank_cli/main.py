@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "command_line", "main"]
 
 COMMANDS = {
     "build": "Build a bank from a source of vectors.",
+    "settings": "List the settings of a build.",
     "nearest": "Show the tokens of least cost to a token.",
     "cost": "Show the costs between tokens.",
     "show": "Show what a bank holds and where it came from.",
@@ -65,7 +66,9 @@ class _LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"there is no command {args[0]!r}")
+            from costbank_cli.mistakes import NoSuchCommandError
+
+            raise NoSuchCommandError(args[0], ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -92,8 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CostbankError as error:
         _fail(error.message, error.hint, error.exit_status)
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        _fail(error.format_message(), f"see {context.command_path if context else 'costbank'} --help", error.exit_code)
+        from costbank_cli.mistakes import explained
+
+        _fail(*explained(error, sys.argv[1:] if arguments is None else arguments), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; nothing half-made was left behind", "", _INTERRUPTED)
     except NoReaderError:

@@ -49,7 +49,7 @@ ROWS = "rows.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
 _LONE = "backslashreplace"  # what a path holds that is no UTF-8 is written as JSON escapes a lone surrogate
-REPAIR = "remove this bank's directory and build or pull it again"
+REPAIR = "remove this bank's directory and build or copy it again"
 
 
 class _Facts(BaseModel):

@@ -10,11 +10,13 @@ from platformdirs import user_data_path
 
 from costbank.bank.manifest import ID_DIGITS, ID_PATTERN, MANIFEST
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
+from costbank.suggestions import closest
 
 __all__ = ["NAME_PATTERN", "BankPlace", "Store", "default_store"]
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
+_MOST_NAMES = 20
 _ID = re.compile(ID_PATTERN)
 _REFERENCE = re.compile(rf"({NAME_PATTERN})(?:@([0-9a-f]{{4,{ID_DIGITS}}}))?")
 
@@ -66,8 +68,10 @@ class Store:
         """The same for `name` and `name@idprefix` only: never a path, whatever lies there."""
         match = _REFERENCE.fullmatch(reference)
         if not match:
+            near = self._like(reference)
             raise UsageError(
-                f"{reference!r} is no reference to a bank", "write a name, name@idprefix (4 digits or more), or a path"
+                f"{reference!r} is no reference to a bank",
+                f"did you mean {near}?" if near else "write a name, name@idprefix (4 digits or more), or a path",
             )
         name, prefix = match.groups()
         directory = self.root / name
@@ -99,13 +103,28 @@ class Store:
         problem = "is missing" if latest is None else f"names {latest!r}, which is no bank here"
         raise CorruptBankError(
             f"{directory / 'latest'} {problem}",
-            f"name the bank in full ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or pull it again",
+            f"name the bank in full ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
         )
 
     def _unknown(self, reference: str) -> BankNotFoundError:
         names = sorted({place.name for place in self.banks()})
-        hint = f"there are: {', '.join(names)}" if names else "`costbank build` makes one; `costbank demo` shows how"
+        near = self._like(reference)
+        more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+        hint = f"there are: {', '.join(names[:_MOST_NAMES])}{more}"
+        if near:
+            hint = f"did you mean {near}? {hint}"
+        if not names:
+            hint = "`costbank build` makes one; `costbank demo` shows how"
         return BankNotFoundError(f"no bank is {reference} in {self.root}", hint)
+
+    def _like(self, reference: str) -> str | None:
+        """The bank that is most likely meant by a reference that leads to none."""
+        name, at, prefix = reference.partition("@")
+        near = closest(name, dict.fromkeys(place.name for place in self.banks()))
+        if near is None:
+            return None
+        fits = at and any(bank_id.startswith(prefix.lower()) for bank_id in _ids(self.root / near))
+        return f"{near}@{prefix.lower()}" if fits and prefix else near
 
 
 def _ids(directory: Path) -> list[str]:

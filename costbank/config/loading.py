@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from costbank.config.asked import settings
 from costbank.config.models import BuildConfig, Location, Reference
+from costbank.config.problems import misplaced, unusable_config
 from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import told_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
@@ -32,16 +32,13 @@ def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file:
         _assign(values, path, value)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals:
+        if not equals or not path.strip():
             raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
         _assign(values, path.strip(), _value(path.strip(), text.strip()))
     try:
         return BuildConfig.model_validate(values)
     except ValidationError as error:
-        problems = [(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
-        missing = [path for path, kind, _ in problems if kind == "missing"]
-        hint = f"give --{' and --'.join(missing)}" if missing else _hint([path for path, _, _ in problems])
-        raise UsageError("; ".join(_problem(*problem) for problem in problems), hint) from None
+        raise unusable_config(error, values) from None
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -53,7 +50,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UsageError(f"{file} is no TOML file: {error}", "see the settings in the README") from None
+        raise UsageError(f"{file} is no TOML file: {error}", "`costbank settings` lists what may stand in it") from None
     for path, field in settings().items():
         *sections, name = path.split(".")
         place: Any = values
@@ -92,21 +89,5 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{path}: {section} is a setting, not a section", _hint([path]))
+            raise misplaced(path, section)
     values[name] = value
-
-
-def _problem(path: str, kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return f"there is no setting {path}"
-    if kind == "missing":
-        return f"the setting {path} is needed"
-    return f"{path}: {message[:1].lower()}{message[1:]}"
-
-
-def _hint(paths: Sequence[str]) -> str:
-    known = settings()
-    close = [match for path in paths for match in get_close_matches(path, known, 1, 0.5)]
-    if close:
-        return "; ".join(f"{path}: {known[path].description}" for path in dict.fromkeys(close))
-    return "settings are: " + ", ".join(known)

@@ -6,6 +6,7 @@ bank's id. A setting is named by its path, such as `word2vec.epochs`, in a TOML 
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ __all__ = [
     "Location",
     "NeighborsConfig",
     "Reference",
+    "SpokenDefault",
     "TransferConfig",
     "VectorFileConfig",
     "VectorsConfig",
@@ -63,6 +65,13 @@ class Reference:
     """Marks a setting that names a bank: by a name, or by a path, which then has a slash in it."""
 
 
+@dataclass(frozen=True)
+class SpokenDefault:
+    """What the default of a setting is, in words, where it depends on the machine or on other settings."""
+
+    words: str
+
+
 def default_cache() -> Path:
     """`$COSTBANK_CACHE`, else the platform's cache directory. Everything in it can be made again."""
     return Path(os.environ.get("COSTBANK_CACHE") or user_cache_path("costbank") / "encoded")
@@ -79,12 +88,14 @@ class CorpusConfig(_Settings):
         default=(), description="files, folders, patterns such as `data/**/*.jsonl`, URLs, or `-` for standard input"
     )
     format: Annotated[FormatName, Execution] = Field(
-        default="auto", description="of the files, where their names and contents do not tell"
+        default="auto", description="format of the files, where their names and contents do not tell"
     )
     documents: DocumentRule = Field(
         default="line", description="in text, a document is a line, or a paragraph between blank lines"
     )
-    text_field: str = Field(default="text", description="the key or column of the text, in JSON lines and Parquet")
+    text_field: str = Field(
+        default="text", description="the key or column of the text, in JSON lines and Parquet; `a.b` is `b` within `a`"
+    )
     separator: int | None = Field(
         default=None, ge=0, description="the id that ends a document, in files of token ids that have no index"
     )
@@ -96,7 +107,7 @@ class CorpusConfig(_Settings):
         description="draw each text's segmentation: a unigram or BytePiece model's by its probability to this power, "
         "a BPE model's by leaving out merges with this probability",
     )  # fmt: skip
-    sampling_seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the segmentations that are drawn")
+    sampling_seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the segmentations that are drawn")
 
     @field_validator("files", mode="before")
     @classmethod
@@ -112,12 +123,12 @@ class Word2VecConfig(_Settings):
     dim: int = Field(default=128, ge=1, le=65_536, description="vector size")
     window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
     negative: int = Field(default=5, ge=0, le=100, description="noise tokens per positive pair")
-    hs: bool = Field(default=False, description="hierarchical softmax, instead of noise or beside it")
+    hs: bool = Field(default=False, description="hierarchical softmax, instead of noise or in addition to it")
     epochs: int = Field(default=5, ge=1, le=10_000, description="passes over the corpus")
     sample: float = Field(default=1e-3, ge=0, le=1, description="subsampling threshold of frequent tokens; 0 keeps all")
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
-    seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the initial vectors and the noise")
-    workers: Annotated[int, Execution] = Field(
+    seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the initial vectors and the noise")
+    workers: Annotated[int, Execution, SpokenDefault("number of cores")] = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=256,
@@ -131,18 +142,20 @@ class CooccurrenceConfig(_Settings):
     dim: int = Field(default=128, ge=1, le=8_192, description="vector size")
     window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
     weighting: Literal["linear", "flat"] = Field(
-        default="linear", description="a pair at distance d counts window − d + 1, or 1"
+        default="linear", description="a pair at distance d counts window − d + 1 (`linear`), or 1 (`flat`)"
     )
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
     min_pair: int = Field(default=1, ge=1, description="pairs of less weight than this are left out")
     contexts: int | None = Field(
-        default=None, ge=1, description="only the so many most frequent ids are contexts; not given: all"
+        default=None, ge=1, description="how many of the most frequent ids are contexts; not given: all"
     )
     smoothing: float = Field(default=0.75, gt=0, le=1, description="the power of context counts")
-    shift: float = Field(default=1.0, gt=0, description="PMI is lessened by the logarithm of this")
-    cap: float | None = Field(default=None, gt=0, description="the most that PMI may be; not given: no limit")
-    power: float = Field(default=0.0, ge=0, le=1, description="of the singular values that scale the dimensions")
-    seed: int = Field(default=1, ge=0, lt=1 << 32, description="of the start of the factorization")
+    shift: float = Field(default=1.0, gt=0, description="the logarithm of this is subtracted from PMI")
+    cap: float | None = Field(default=None, gt=0, description="upper limit of PMI; not given: none")
+    power: float = Field(
+        default=0.0, ge=0, le=1, description="the power of the singular values that scale the dimensions"
+    )
+    seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the start of the factorization")
 
 
 class EngineConfig(_Settings):
@@ -155,10 +168,12 @@ class EngineConfig(_Settings):
         default=None, ge=1, le=65_536, description="pieces of work at a time; not given: one for each core"
     )
     memory: Annotated[ByteSize | None, Execution] = Field(
-        default=None, ge=64 << 20, description="for counting on one machine, such as `4GB`; not given: half of it"
+        default=None,
+        ge=64 << 20,
+        description="memory for counting on one machine, such as `4GB`; not given: half of what it has",
     )
     ray_address: Annotated[str | None, Execution] = Field(
-        default=None, description="of a running Ray cluster; not given: one is started on this machine"
+        default=None, description="address of a running Ray cluster; not given: one is started on this machine"
     )
 
 
@@ -195,12 +210,15 @@ class VectorFileConfig(_Settings):
         default=None, description="word2vec text or binary, GloVe, .npy or .safetensors"
     )
     vocabulary: Annotated[Path | None, Execution] = Field(
-        default=None, description="what the rows of an array stand for: a word a line, or a tokenizer; else ids"
+        default=None,
+        description="the words of an array's rows: a file with a word a line, or a tokenizer; not given: rows are "
+        "token ids",
     )
     tensor: Annotated[str | None, Execution] = Field(default=None, description="which tensor of a .safetensors file")
     match: Literal["exact", "word-start", "folded"] = Field(
         default="folded",
-        description="a token is the word of its bytes, or also with or without a space before, or also in lower case",
+        description="a token is the word of its bytes (`exact`), or also with or without a space before "
+        "(`word-start`), or also in lower case (`folded`)",
     )
 
 
@@ -213,7 +231,7 @@ class TransferConfig(_Settings):
     method: Literal["segmentation", "omp"] = Field(
         default="segmentation",
         description="a new token's vector: the mean over its pieces in the donor's vocabulary, or orthogonal matching "
-        "pursuit: the sparse sum of shared tokens that it is in a space that knows all tokens",
+        "pursuit (`omp`): the sparse sum of shared tokens that it is in a space that knows all tokens",
     )
     guide: Annotated[str | None, Execution, Reference] = Field(
         default=None, description="for `omp`, a bank of the new tokenizer; not given: its spelling vectors"
@@ -253,7 +271,7 @@ class BuildConfig(_Settings):
         description="where vectors come from"
     )
     tokenizer: Annotated[Path | None, Execution] = Field(
-        default=None, description="tokenizer file or folder; not given: the one beside the model"
+        default=None, description="tokenizer file or folder; not given: the model's"
     )
     tokenizer_kind: Annotated[TokenizerKind, Execution] = Field(
         default="auto", description="the tokenizer file's format, where its content does not tell"
@@ -261,8 +279,12 @@ class BuildConfig(_Settings):
     name: Annotated[str | None, Execution] = Field(
         default=None, description="the bank's name; not given: the tokenizer's or the model's name, and the source"
     )
-    store: Annotated[Path, Execution] = Field(default_factory=default_store, description="directory of banks")
-    cache: Annotated[Path, Execution] = Field(default_factory=default_cache, description="directory of encoded text")
+    store: Annotated[Path, Execution, SpokenDefault("`$COSTBANK_STORE`, else the data directory")] = Field(
+        default_factory=default_store, description="directory of banks"
+    )
+    cache: Annotated[Path, Execution, SpokenDefault("`$COSTBANK_CACHE`, else the cache directory")] = Field(
+        default_factory=default_cache, description="directory of encoded text"
+    )
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
     cooccurrence: CooccurrenceConfig = Field(default_factory=CooccurrenceConfig)
@@ -272,7 +294,7 @@ class BuildConfig(_Settings):
     vector_file: VectorFileConfig = Field(default_factory=VectorFileConfig)
     transfer: TransferConfig = Field(default_factory=TransferConfig)
     transforms: tuple[str, ...] = Field(
-        default=(), description="of the raw rows, in this order: `center`, `abtt:2`, `pca:128`, `whiten`"
+        default=(), description="transforms of the raw rows, in this order: `center`, `abtt:2`, `pca:128`, `whiten`"
     )
     vectors: VectorsConfig = Field(default_factory=VectorsConfig)
     neighbors: NeighborsConfig = Field(default_factory=NeighborsConfig)

@@ -13,11 +13,19 @@ from costbank.export.formats import FORMATS
 from costbank.export.tokenizer_json import TokenizerJson, tokenizer_json
 from costbank.files import fsync_directory, staging_directory, storage_errors
 from costbank.progress import Progress, QuietProgress
+from costbank.suggestions import closest
 
 __all__ = ["ExportedFiles", "export_bank"]
 
 _STAGING_PREFIX = ".costbank-export-"
 _TOLD_BYTES = 1 << 30
+
+_MEANINGS = {
+    "word2vec": "word2vec-text", "w2v": "word2vec-text", "text": "word2vec-text", "bin": "word2vec-binary",
+    "gensim": "word2vec-binary", "numpy": "npy", "projector": "tensorboard", "atlas": "parquet", "costs": "costs-npy",
+    "static": "model2vec",
+}  # fmt: skip
+"""What people call a format otherwise."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,9 @@ def export_bank(
 
 def _format(name: str) -> ExportFormat:
     if name not in FORMATS:
-        raise UsageError(f"there is no format {name!r}", f"the formats are {', '.join(FORMATS)}")
+        near = closest(name, FORMATS, _MEANINGS)
+        listed = f"the formats are {', '.join(FORMATS)}"
+        raise UsageError(f"there is no format {name!r}", f"did you mean {near}? {listed}" if near else listed)
     return FORMATS[name]
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from costbank.bank import default_store
+from costbank.config.words import shown, takes
 from costbank.errors import UsageError
 
 __all__ = ["Settings", "check_exposure", "load_settings"]
@@ -53,8 +54,8 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        problems = [f"$COSTBANK_{str(e['loc'][0]).upper()}: {_words(e['msg'])}" for e in error.errors()]
-        raise UsageError("; ".join(problems), "set another value, or leave it unset for the default") from None
+        problems = "; ".join(map(_explained, error.errors()))
+        raise UsageError(problems, "set another value, or leave it unset for the default") from None
 
 
 def check_exposure(settings: Settings) -> None:
@@ -70,9 +71,14 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def _words(message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    return f"{text[:1].lower()}{text[1:]}"
+def _explained(problem: Any) -> str:
+    """What is wrong with a setting. No value is repeated that may be a secret."""
+    name = str(problem["loc"][0])
+    variable, field = f"$COSTBANK_{name.upper()}", Settings.model_fields[name]
+    if problem["type"] == "value_error":  # raised by ourselves
+        return f"{variable}: {problem['ctx']['error']}"
+    value = "" if name == "api_key" else f" is {shown(problem['input'])}, and it"
+    return f"{variable}{value} takes {takes(field)}"
 
 
 def _is_loopback(host: str) -> bool:

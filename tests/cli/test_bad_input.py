@@ -45,7 +45,7 @@ CASES = {
     "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
-    "an engine that is none": ([*BUILD, "--engine", "spark"], 2, "'local' or 'ray'"),
+    "an engine that is none": ([*BUILD, "--engine", "spark"], 2, "local or ray"),
     "a Ray cluster that is not there": (
         [*BUILD, "--engine", "ray", "--ray-address", "127.0.0.1:9"],
         2,

@@ -62,7 +62,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("name", "value"), [("PORT", "none"), ("MAX_K", "0"), ("NO_AUTH", "perhaps")])
 def test_a_variable_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv(f"COSTBANK_{name}", value)
-    with pytest.raises(UsageError, match=rf"\$COSTBANK_{name}: "):
+    with pytest.raises(UsageError, match=rf"\$COSTBANK_{name} is '{value}', and it takes "):
         load_settings()
 
 

@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from costbank.config import BuildConfig, load_config, semantic_config, settings
+from costbank.config import (
+    SOURCE_SECTIONS,
+    BuildConfig,
+    list_settings,
+    load_config,
+    semantic_config,
+    settings,
+    settings_table,
+)
 from costbank.errors import InputNotFoundError, UsageError
 
 GIVEN = {"source": "word2vec", "tokenizer": "a.model"}
@@ -25,11 +33,11 @@ def test_what_comes_later_wins(tmp_path: Path):
 @pytest.mark.parametrize(
     ("assignment", "message", "hint"),
     [
-        ("word2vec.epoch=3", "no setting word2vec.epoch", "word2vec.epochs: passes"),
-        ("word2vec.epochs=0", "word2vec.epochs: input should be greater than or equal to 1", "word2vec.epochs"),
-        ("word2vec.epochs=many", "valid integer", "word2vec.epochs"),
+        ("word2vec.epoch=3", "no setting word2vec.epoch", "did you mean word2vec.epochs: passes"),
+        ("word2vec.epochs=0", "word2vec.epochs is 0, and it takes a whole number from 1 to 10,000", "passes"),
+        ("word2vec.epochs=many", "is 'many', and it takes a whole number", "word2vec.epochs"),
         ("word2vec.epochs", "sets nothing", "--set word2vec.epochs=10"),
-        ("vectors.dtype=F64", "vectors.dtype", "element type"),
+        ("vectors.dtype=I64", "it takes F32, F16 or BF16", "element type"),
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
         ("neighbors.k=-1", "neighbors.k", "neighbors a token"),
@@ -106,11 +114,32 @@ def test_a_name_is_text_whatever_it_looks_like(text: str):
     assert load_config(GIVEN, [f"name={text}"]).name == text
 
 
-def test_every_setting_is_described_and_in_the_readme():
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    for path, field in settings(BuildConfig).items():
-        assert field.description
-        assert f"`{path}`" in readme
+def test_every_setting_is_described_on_a_page_that_is_made_from_the_settings():
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    assert all(field.description for field in settings(BuildConfig).values())
+    assert settings_table() in page, "put costbank.config.settings_table() into docs/settings.md"
+
+
+@pytest.mark.parametrize("source", [None, *SOURCE_SECTIONS])
+def test_settings_are_listed_with_what_the_config_has(source: str | None):
+    listed = {setting.path: setting for setting in list_settings(source)}
+    sections = {section for sections in SOURCE_SECTIONS.values() for section in sections}
+    own = sections if source is None else set(SOURCE_SECTIONS[source])
+    assert list(listed) == [
+        path for path in settings() if path.split(".")[0] in own or path.split(".")[0] not in sections
+    ]
+    assert listed["source"].default == "needed"
+    assert listed["neighbors.min_recall"].default == "0.99"
+    assert not listed["store"].in_id
+    assert listed["vectors.dtype"].in_id
+    assert listed["vectors.dtype"].takes == "F32, F16 or BF16"
+    assert listed["neighbors.k"].takes == "a whole number from 0 to 4,096"
+
+
+def test_the_settings_of_no_source_are_not_listed():
+    with pytest.raises(UsageError, match="no source 'Word-2-Vec'") as caught:
+        list_settings("Word-2-Vec")
+    assert caught.value.hint == "did you mean word2vec?"
 
 
 def test_a_donor_by_path_is_beside_the_config_file(tmp_path: Path):

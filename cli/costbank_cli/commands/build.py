@@ -86,7 +86,7 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
     help="Files, folders, patterns or URLs to learn from, or - for standard input.",
 )
 @click.option("--sampling", metavar="ALPHA", help="Draw segmentations at random, rather than take the best.")
-@click.option("--on-error", metavar="refuse|skip", help="What of records that cannot be read. [default: refuse]")
+@click.option("--on-error", metavar="refuse|skip", help="What to do with unreadable records. [default: refuse]")
 @click.option("--engine", metavar="local|ray", help="Who reads and counts the corpus. [default: local]")
 @click.option("--processes", metavar="N", help="Pieces of that work at a time. [default: a core each]")
 @click.option("--memory", metavar="SIZE", help="For counting on one machine, as 4GB. [default: half of it]")
@@ -127,8 +127,8 @@ def command(
     costbank build --source transfer --donor my-bank --tokenizer other.json
     costbank build --config my.toml --set word2vec.epochs=10
 
-    The settings and their defaults are in the README. The same settings may stand in a TOML file; what is given on
-    the command line goes before it, and --set before all.
+    `costbank settings` lists all settings and their defaults. They may stand in a TOML file; the command line overrides
+    it, and --set overrides the other options.
     """
     from costbank.config import load_config
     from costbank.pipeline import build

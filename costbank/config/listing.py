@@ -1,0 +1,84 @@
+"""The settings as a person looks them up, with defaults, values and meanings."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from costbank.config.asked import settings
+from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Execution, SpokenDefault
+from costbank.config.words import shown, takes
+from costbank.errors import UsageError
+from costbank.suggestions import closest
+
+__all__ = ["Setting", "list_settings", "settings_table"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting.
+
+    Attributes:
+        path: its name, such as `word2vec.epochs`.
+        default: in words; "needed" where there is none, "–" where it is left unset.
+        takes: the values that it may have, in words.
+        meaning: what it does.
+        sources: those that it is for.
+        in_id: whether a bank's id depends on it.
+    """
+
+    path: str
+    default: str
+    takes: str
+    meaning: str
+    sources: tuple[str, ...]
+    in_id: bool
+
+
+def list_settings(source: str | None = None) -> list[Setting]:
+    """All settings in the order of the config, or those that matter to one source.
+
+    Raises:
+        UsageError: there is no such source.
+    """
+    if source is not None and source not in SOURCE_SECTIONS:
+        near = closest(source, SOURCE_SECTIONS)
+        raise UsageError(
+            f"there is no source {source!r}",
+            f"did you mean {near}?" if near else f"the sources are {', '.join(SOURCE_SECTIONS)}",
+        )
+    listed = [_setting(path, field) for path, field in settings().items()]
+    return [setting for setting in listed if source is None or source in setting.sources]
+
+
+def settings_table() -> str:
+    """All settings as a table in Markdown."""
+    rows = ["| setting | default | values | meaning |", "|---|---|---|---|"]
+    for setting in list_settings():
+        mark = "" if setting.in_id else " *"
+        cells = (f"`{setting.path}`{mark}", setting.default, setting.takes, setting.meaning)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _setting(path: str, field: FieldInfo) -> Setting:
+    section = path.rpartition(".")[0]
+    owners = tuple(source for source, sections in SOURCE_SECTIONS.items() if section in sections)
+    default = next((rule.words for rule in field.metadata if isinstance(rule, SpokenDefault)), "")
+    return Setting(
+        path=path,
+        default=default or _default(field),
+        takes=takes(field),
+        meaning=field.description or "",
+        sources=owners or tuple(get_args(BuildConfig.model_fields["source"].annotation)),
+        in_id=Execution not in field.metadata,
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value: Any = field.get_default(call_default_factory=True)  # pyright: ignore[reportCallIssue] -- no validated data is needed
+    if value is None or value == "":
+        return "–"
+    return str(list(value)) if isinstance(value, tuple) else value if isinstance(value, str) else shown(value)
