@@ -13,6 +13,7 @@ from costbank.trainers.agreement import shifts_labels
 from costbank.trainers.decoder import DecoderInputs
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
+from costbank.trainers.weights import check_unseen
 
 __all__ = ["Pinned", "compute_loss_func"]
 
@@ -77,6 +78,7 @@ class _ComputeLoss(Pinned):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         super().on_train_begin(args, state, control, **rest)
+        check_unseen(rest.get("train_dataloader"))
         if self._decoder is not None:
             self._decoder.training = True
 
@@ -103,6 +105,9 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     model's auxiliary loss. The Trainer counts the tokens: of models that it takes for no language model, GPT-2 for one,
     it counts first labels as well, which nothing predicts, and the mean is that much smaller; of BART's decoder it
     leaves out first labels, which are predicted, and the mean is that much larger.
+
+    A column `token_weights` does not reach it: a Trainer removes it, and where it is told to keep it, training is
+    refused.
 
     Args:
         loss: moved to the logits' device at the first call.

@@ -29,6 +29,7 @@ from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
 from costbank.trainers.tokenizer import check_tokenizer
+from costbank.trainers.weights import COLUMN, WeightsCollator, check_kept, count_weights, having_weights
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -36,6 +37,9 @@ else:
     _Trainer = object
 
 __all__ = ["EMOTrainerMixin", "compute_loss_func"]
+
+# The first arguments of a Trainer, of SFTTrainer as well.
+_ARGUMENTS = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
 
 
 class EMOTrainerMixin(_Trainer):
@@ -48,6 +52,9 @@ class EMOTrainerMixin(_Trainer):
     shifts them, and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss
     (mixture of experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the
     rows, they have no labels, and the last of them predicts the first label.
+
+    A dataset column `token_weights`, a number for each label, multiplies the losses of tokens in training; the mean of
+    the step is then the weighted sum over the sum of weights. Evaluations count all tokens alike.
 
     Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
     in evaluation `eval_ce` and so on. `eval_loss` is the cross-entropy, as a run without this loss has it;
@@ -76,8 +83,11 @@ class EMOTrainerMixin(_Trainer):
         bank = emo if isinstance(emo, Bank) else emo_bank
         self.emo = LinearEMOLoss(emo) if isinstance(emo, Bank) else emo
         check_ignore_index(self.emo)
+        weighted = list(having_weights({**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}))
         super().__init__(*args, **kwargs)
         self._check_arguments()
+        check_kept(weighted, list(having_weights(vars(self))))
+        self.data_collator = WeightsCollator(self.data_collator, self.args)
         if bank is not None and getattr(self.processing_class, "is_fast", False):
             check_tokenizer(bank, self.processing_class)
         # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
@@ -103,6 +113,8 @@ class EMOTrainerMixin(_Trainer):
             self._learn(model, inputs, linear)
         unwrapped = self.accelerator.unwrap_model(model)
         batch = _batch_of(unwrapped, inputs)
+        # An evaluation counts all tokens alike, so that runs with other weights, or without any, can be compared.
+        weights = inputs.get(COLUMN) if model.training else None
         head, inputs = None, batch.inputs
         if linear:
             head = find_head(unwrapped)
@@ -112,11 +124,15 @@ class EMOTrainerMixin(_Trainer):
             outputs, hidden = model(**inputs), None
         shift = batch.shifted is None and self._emo_own.shift
         labels = batch.labels if batch.shifted is None else batch.shifted
+        if weights is not None and batch.shifted is not None:
+            weights = nn.functional.pad(weights[..., 1:], (0, 1))
         if labels.shape[1] != (outputs.logits if hidden is None else hidden).shape[1]:
-            labels = nn.functional.pad(labels, (virtual_tokens(unwrapped), 0), value=self.emo.options.ignore_index)
+            before = (virtual_tokens(unwrapped), 0)
+            labels = nn.functional.pad(labels, before, value=self.emo.options.ignore_index)
+            weights = None if weights is None else nn.functional.pad(weights, before)
         options = as_trained(self.emo.options, num_items_in_batch, shift)
-        result = self._result(outputs, hidden, head, labels, options)
-        self._emo_means[model.training].add(result, labels, options)
+        result = self._result(outputs, hidden, head, labels, options, weights)
+        self._emo_means[model.training].add(result, labels, options, weights)
         total = result.loss
         if not model.training:
             # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
@@ -144,6 +160,7 @@ class EMOTrainerMixin(_Trainer):
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any) -> Any:
         """A step of an evaluation; where only the loss is wanted, the linear form makes it as it does in training."""
+        inputs = {name: value for name, value in inputs.items() if name != COLUMN}
         self._emo_loss_only = prediction_loss_only and "labels" in inputs
         try:
             if not self._emo_loss_only:
@@ -170,7 +187,23 @@ class EMOTrainerMixin(_Trainer):
             self._learn(model.train(), self._prepare_inputs(batches[0]), linear)
             if self._loss_shifts_labels != counted:
                 count = self._get_num_items_in_batch(batches, device)
+        if any(COLUMN in batch for batch in batches):
+            count = self._count_weights(batches, device)
         return batches, count
+
+    def _count_weights(self, batches: list[Any], device: torch.device) -> Tensor:
+        """What the Trainer counts as the tokens of a step, with the weights that they have."""
+        shift, index = self._loss_shifts_labels, self.emo.options.ignore_index
+        count = torch.stack([count_weights(batch, shift, index).to(device, torch.float32) for batch in batches]).sum()
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            gathered: Any = self.accelerator.gather(count)
+            count = gathered.sum()
+        return count / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # So that the Trainer does not remove the column.
+        self._signature_columns = [*dict.fromkeys([*(self._signature_columns or ()), COLUMN])]
 
     def _learn(self, model: Any, inputs: dict[str, Any], linear: bool) -> None:
         """Learn from a batch what the model does to its logits and in its own loss."""
@@ -185,25 +218,33 @@ class EMOTrainerMixin(_Trainer):
         self._loss_shifts_labels = self._emo_own.shift and not virtual_tokens(self.model)
 
     def _result(
-        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
+        self,
+        outputs: Any,
+        hidden: Tensor | None,
+        head: Head | None,
+        labels: Tensor,
+        options: EMOOptions,
+        weights: Tensor | None = None,
     ) -> EMOResult:
-        step = self.state.global_step
+        place = (outputs.logits if hidden is None or head is None else head.linear.weight).device
+        labels, weights = labels.to(place), None if weights is None else weights.to(place)
+        more: dict[str, Any] = {"step": self.state.global_step, "token_weights": weights}
         if hidden is None or head is None:
             self.emo.fit(outputs.logits.shape[-1])
             to_device(self.emo, outputs.logits)
             # The model has capped its logits itself.
             options = replace(options, softcap=None)
-            labels = labels.to(outputs.logits.device)
-            return emo_loss(outputs.logits, labels, self.emo.costs, options, step=step, parts=True)
+            return emo_loss(outputs.logits, labels, self.emo.costs, options, parts=True, **more)
         form = self._emo_own.form
         assert form is not None, "the form is measured before the first batch"
         weight, bias = form.weight(head.linear), form.bias(head.linear)
         self.emo.fit(len(weight))
         to_device(self.emo, weight)
         options = form.options(options)
-        hidden, labels = hidden.to(weight.device), labels.to(weight.device)
         with self.accelerator.autocast():
-            return linear_emo_loss(hidden, weight, labels, self.emo.costs, options, bias=bias, step=step, parts=True)
+            return linear_emo_loss(
+                hidden.to(place), weight, labels, self.emo.costs, options, bias=bias, parts=True, **more
+            )
 
     def _cross_entropy(
         self, result: EMOResult, outputs: Any, hidden: Any, head: Any, labels: Tensor, options: EMOOptions
@@ -262,5 +303,5 @@ class EMOTrainerMixin(_Trainer):
 def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
     """A batch, with labels apart and with the decoder's inputs that the model would make of them."""
     labels = inputs["labels"]
-    rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels")}
+    rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels", COLUMN)}
     return Batch(with_decoder_inputs(unwrapped, rest, labels), labels, inputs.get("shift_labels"))

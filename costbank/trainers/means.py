@@ -16,9 +16,19 @@ class Means:
     def __init__(self) -> None:
         self._sums: Tensor | None = None
 
-    def add(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> None:
+    def add(self, result: EMOResult, labels: Tensor, options: EMOOptions, weights: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            result: of the loss.
+            labels: as the loss was called with them.
+            options: of the loss.
+            weights: of the tokens, whose parts count alike; those of tokens with a weight of 0 are left out.
+        """
         parts = result.parts
         counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
+        if weights is not None:
+            counted = counted & ((weights[..., 1:] if options.shift else weights) != 0).to(counted.device)
         tokens = counted.sum().to(parts.ce.device)
         loss = result.loss if options.reduction == "sum" else result.loss * tokens
         columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens)

@@ -19,8 +19,9 @@ def as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shi
 def per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
     if num_items_in_batch is None:
         return loss
-    # A batch without any tokens has loss 0, and not 0 / 0.
-    return loss / torch.as_tensor(num_items_in_batch, device=loss.device).clamp(min=1)
+    count = torch.as_tensor(num_items_in_batch, device=loss.device)
+    # A batch without any tokens has loss 0, and not 0 / 0. A sum of weights may be less than 1.
+    return loss / torch.where(count == 0, torch.ones_like(count), count)
 
 
 def to_device(loss: EMOLoss | LinearEMOLoss, beside: Tensor) -> None:
