@@ -1,0 +1,61 @@
+"""What some classes of transformers need so that they can be built tiny and called, by name."""
+
+from typing import Any
+
+__all__ = ["FAMILIES", "MORE_CLASSES"]
+
+MORE_CLASSES = ("BertGenerationDecoder", "MarianMTModel")
+"""Language models whose names end otherwise."""
+
+_MAMBA = {"mamba_n_heads": 2, "mamba_d_head": 16, "mamba_expand": 2}
+_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+
+_MROPE = {"config": {"text_config": {"rope_parameters": {**_ROPE["rope_parameters"], "mrope_section": [2, 1, 1]}}}}
+# Factors that are 1 by default, and would not be seen.
+_GRANITE = {"logits_scaling": 13.0}
+_GROUPS = {"config": {"n_group": 2, "topk_group": 1}}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "AXK1ForCausalLM": _GROUPS,
+    "BailingHybridForCausalLM": _GROUPS,
+    "BambaForCausalLM": {"config": {**_MAMBA, "attn_layer_indices": [1]}},
+    "CodeGenForCausalLM": {"config": {"n_head": 4, "n_embd": 32, "rotary_dim": 4}},
+    "DeepseekV32ForCausalLM": {"config": {"n_group": 2, "topk_group": 1, "index_topk": 4}},
+    "DbrxForCausalLM": {"config": {"ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 2, "moe_top_k": 1},
+                                   "attn_config": {"kv_n_heads": 1, "clip_qkv": 8.0, "rope_theta": 1e4}}},
+    "DeepseekV2ForCausalLM": {"config": {"num_experts_per_tok": 2}},
+    "Dots1ForCausalLM": {"config": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+                                    "n_group": 1, "topk_group": 1}},
+    "EsmForMaskedLM": {"config": {"vocab_size": 128, "pad_token_id": 0, "mask_token_id": 3}},
+    "FalconH1ForCausalLM": {"config": {"lm_head_multiplier": 0.3}},
+    "FSMTForConditionalGeneration": {"decoder_inputs": True},
+    "GPTJForCausalLM": {"config": {"rotary_dim": 4}},
+    "GPTNeoForCausalLM": {"config": {"attention_types": [[["global", "local"], 1]]}},
+    "Gemma3nForCausalLM": {"config": {"num_kv_shared_layers": 0}},
+    "Glm46VForConditionalGeneration": _MROPE,
+    "Glm4vForConditionalGeneration": _MROPE,
+    "GlmOcrForConditionalGeneration": _MROPE,
+    "GraniteForCausalLM": {"config": _GRANITE},
+    "GraniteMoeForCausalLM": {"config": {**_GRANITE, "output_router_logits": True}},
+    "GraniteMoeHybridForCausalLM": {"config": {**_GRANITE, **_MAMBA, "layer_types": ["mamba", "attention"]}},
+    "HunYuanDenseV1ForCausalLM": {"config": {"head_dim": 8}},
+    "HunYuanMoEV1ForCausalLM": {"config": {"head_dim": 8}},
+    "JambaForCausalLM": {"config": {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1,
+                                    "expert_layer_period": 2, "mamba_dt_rank": 4}},
+    "Lfm2MoeForCausalLM": {"config": {"layer_types": ["conv", "full_attention"]}},
+    "Mamba2ForCausalLM": {"config": {"num_heads": 4, "head_dim": 8, "expand": 2, "n_groups": 1}},
+    "MinistralForCausalLM": {"config": {"head_dim": 8}},
+    "NemotronForCausalLM": {"config": {"num_key_value_heads": 2}},
+    "NemotronHForCausalLM": {"config": {"n_groups": 1, "mamba_num_heads": 2, "mamba_head_dim": 16}},
+    "PaddleOCRVLForConditionalGeneration": _MROPE,
+    "Qwen2VLForConditionalGeneration": _MROPE,
+    "Qwen2_5_VLForConditionalGeneration": _MROPE,
+    "Qwen3MoeForCausalLM": {"config": {"output_router_logits": True, "router_aux_loss_coef": 0.3}},
+    "ReformerForMaskedLM": {"config": {"axial_pos_embds": False, "is_decoder": False, "hash_seed": 1}},
+    "ReformerModelWithLMHead": {"config": {"axial_pos_embds": False, "is_decoder": True, "hash_seed": 1}},
+    "ZambaForCausalLM": {"config": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2}},
+    "XmodForCausalLM": {"config": {"default_language": "en_XX"}},
+    "XmodForMaskedLM": {"config": {"default_language": "en_XX"}},
+}  # fmt: skip
+"""Class -> `config`, changes of its config, `inputs`, what it is called with besides, and `decoder_inputs`, whether its
+decoder's inputs are made as a data collator makes them."""

@@ -1,0 +1,290 @@
+"""Whether the trainer's loss is right for every class of the installed transformers: `python -m tests.sweep.losses`.
+
+Every language model that can be built tiny from its config is trained for one batch in float32, at its first, small
+logits and at logits of about 100, where softcaps bite. The linear form of `EMOTrainerMixin` is held against the form
+that takes the model's own logits, and cross-entropy against the loss that the model computes itself: values and the
+gradients of all parameters. Each class has a process, memory and time of its own.
+
+    python -m tests.sweep.losses [--rows FILE] [CLASS ...]   print a row for each class; add them to FILE as JSON lines
+    python -m tests.sweep.losses --table FILE                print the rows of FILE as docs/sweep.md
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.sweep.families import FAMILIES, MORE_CLASSES
+from tests.sweep.heads import classes
+from tests.sweep.tiny import VOCAB, UnbuildableError, build, inputs_for
+
+__all__ = ["Row", "examine", "language_models"]
+
+_CPU_SECONDS, _MEMORY_BYTES = 60, 3 << 30
+# Float32 at logits of 100: a loss of some 50 has 4e-6 in its last digit.
+_VALUE, _GRADIENT = 2e-5, 2e-3
+_LARGE = 100.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one class.
+
+    Attributes:
+        name: of the class.
+        verdict: `right`, `refused` (by the linear form), `refused whole` (by both forms), `wrong`, `random` (the
+            model's own loss differs from itself), `not called`, `not built` or `ended` (no time or memory left).
+        detail: the refusal's words, the difference, or why there is no model.
+        value: largest difference of the linear form's loss from that of full logits, as a part of it.
+        gradient: the same of gradients: the largest of all parameters.
+        own_value: largest difference of cross-entropy from the model's own loss, as a part of it.
+        own_gradient: the same of gradients.
+        applies: what the model does between its head and its logits.
+        shift: whether labels are shifted; None where no batch has told.
+        largest: the largest logit of all.
+    """
+
+    name: str
+    verdict: str
+    detail: str = ""
+    value: float = 0.0
+    gradient: float = 0.0
+    own_value: float | None = None
+    own_gradient: float | None = None
+    applies: str = ""
+    shift: bool | None = None
+    largest: float = 0.0
+
+
+def language_models() -> list[str]:
+    """Names of the classes that the sweep looks at."""
+    return sorted({*classes(), *MORE_CLASSES})
+
+
+def examine(name: str, folder: str, *, kind: type | None = None) -> Row:
+    """Train one class for a batch in all ways.
+
+    Args:
+        name: of the class in transformers.
+        folder: for the Trainer.
+        kind: the class itself, where it is not one of transformers.
+    """
+    import torch
+    import transformers
+
+    family = FAMILIES.get(name, {})
+    try:
+        model = build(kind or getattr(transformers, name), family.get("config"))
+        head = model.get_output_embeddings()
+        width = VOCAB if getattr(head, "weight", None) is None else len(head.weight)
+        inputs = {**inputs_for(model, min(width, VOCAB)), **family.get("inputs", {})}
+    except UnbuildableError as error:
+        return Row(name, "not built", str(error))
+    width = min(width, VOCAB)
+    labels = torch.randint(width // 2 + 1, width, (2, 9), generator=torch.Generator().manual_seed(1))
+    labels[0, 2:4] = labels[1, 5:] = -100
+    if family.get("decoder_inputs"):
+        inputs["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)
+    inputs["labels"] = labels
+    try:
+        with torch.no_grad():
+            outputs = model(**inputs)
+        logits = outputs["logits"]
+    except Exception as error:
+        return Row(name, "not called", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+    row, costs = Row(name, "right"), _costs(logits.shape[-1])
+    for large in (False, True):
+        if large:
+            if head is None:
+                break
+            _enlarge(model, head, inputs)
+        row = _compare(row, model, inputs, costs, folder)
+        if row.verdict not in ("right", "refused"):
+            break
+    return row
+
+
+def _costs(width: int) -> Any:
+    import torch
+
+    from costbank.loss import DenseCosts
+
+    rows = torch.randn(width, 8, generator=torch.Generator().manual_seed(2))
+    return DenseCosts(torch.nn.functional.normalize(rows, dim=-1))
+
+
+def _enlarge(model: Any, head: Any, inputs: dict[str, Any]) -> None:
+    """Make the head so large that its largest output is about 100."""
+    import torch
+
+    sizes: list[float] = []
+    handle = head.register_forward_hook(lambda _m, _i, output: sizes.append(float(output.abs().max())))
+    with torch.no_grad():
+        logits = model(**inputs)["logits"]
+        for parameter in head.parameters():
+            # A head that is not called has its weight used all the same.
+            parameter.mul_(_LARGE / max(sizes, default=float(logits.abs().max())))
+    handle.remove()
+
+
+def _compare(row: Row, model: Any, inputs: dict[str, Any], costs: Any, folder: str) -> Row:
+    """A row with what one size of logits shows."""
+    import torch
+
+    from costbank.errors import CostbankError
+    from costbank.loss import EMOLoss, LinearEMOLoss
+
+    ours = {"mixing": "fixed", "weight": 1.0}
+    outputs = model(**inputs)
+    row = replace(row, largest=max(row.largest, float(outputs["logits"].detach().abs().max())))
+    own = None
+    if isinstance(outputs.get("loss"), torch.Tensor):
+        own = _step(model, lambda: model(**inputs)["loss"])
+        again = _step(model, lambda: model(**inputs)["loss"])
+        if max(_differences(own, again)) > _VALUE:
+            return replace(row, verdict="random", detail="its own loss of one batch differs from call to call")
+    try:
+        if own is not None:
+            entropy = _trained(model, inputs, EMOLoss(None, objective="ce"), folder)
+            value, gradient = _differences(entropy[0], own)
+            row = replace(
+                row, own_value=max(value, row.own_value or 0), own_gradient=max(gradient, row.own_gradient or 0)
+            )
+            if value > _VALUE or gradient > _GRADIENT:
+                return replace(
+                    row, verdict="wrong", detail=f"cross-entropy is {entropy[0][0]:.6g}, its own {own[0]:.6g}"
+                )
+        full, agreement = _trained(model, inputs, EMOLoss(costs, **ours), folder)
+    except CostbankError as error:
+        return replace(row, verdict="refused whole", detail=error.message)
+    row = replace(row, shift=None if agreement._check_loss else agreement.shift)
+    try:
+        linear, agreement = _trained(model, inputs, LinearEMOLoss(costs, **ours), folder)
+    except CostbankError as error:
+        return replace(row, verdict="refused", detail=error.message)
+    value, gradient = _differences(linear, full)
+    row = replace(row, value=max(value, row.value), gradient=max(gradient, row.gradient), applies=str(agreement.form))
+    if value > _VALUE or gradient > _GRADIENT:
+        return replace(row, verdict="wrong", detail=f"the linear form gives {linear[0]:.6g}, full logits {full[0]:.6g}")
+    return row
+
+
+def _trained(model: Any, inputs: dict[str, Any], loss: Any, folder: str) -> Any:
+    """Loss and gradients of a batch by a Trainer, and what that has learned of the model."""
+    from transformers import Trainer, TrainingArguments
+
+    from costbank.trainers.huggingface import EMOTrainerMixin
+
+    class EMOTrainer(EMOTrainerMixin, Trainer):
+        pass
+
+    arguments = TrainingArguments(output_dir=folder, use_cpu=True, report_to=[], disable_tqdm=True)
+    trainer = EMOTrainer(model, arguments, emo=loss)
+    return _step(model, lambda: trainer.compute_loss(model, inputs)), trainer._emo_own
+
+
+def _step(model: Any, loss_of: Any) -> tuple[float, dict[str, Any]]:
+    import torch
+
+    torch.manual_seed(3)
+    model.zero_grad()
+    loss = loss_of()
+    loss.backward()
+    named = model.named_parameters()
+    gradients = {name: p.grad.detach().double().clone() for name, p in named if p.grad is not None}
+    model.zero_grad()
+    return float(loss.detach()), gradients
+
+
+def _differences(one: tuple[float, dict[str, Any]], other: tuple[float, dict[str, Any]]) -> tuple[float, float]:
+    """Of two steps: how far the losses are apart, and the gradients of that parameter where they are furthest apart."""
+    import torch
+
+    whole = torch.stack([gradient.norm() for gradient in other[1].values()]).norm()
+    largest = 0.0
+    for name in {*one[1], *other[1]}:
+        a, b = one[1].get(name), other[1].get(name)
+        missing = a if b is None else b
+        assert missing is not None
+        a, b = torch.zeros_like(missing) if a is None else a, torch.zeros_like(missing) if b is None else b
+        largest = max(largest, float((a - b).norm() / (b.norm() + 1e-3 * whole).clamp_min(1e-30)))
+    return abs(one[0] - other[0]) / max(1.0, abs(other[0])), largest
+
+
+def apart(name: str, folder: str) -> Row:
+    """`examine` in a process of its own, with bounded time and memory."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_BYTES, used + _MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        try:
+            row = examine(name, folder)
+        except BaseException as error:
+            row = Row(name, "wrong", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        os.write(write, json.dumps(asdict(row)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return Row(**json.loads(answer)) if answer else Row(name, "ended", "out of time or memory")
+
+
+def _prepare() -> None:
+    """Load what all processes need; nothing is computed by more than one thread, which a fork would not outlive."""
+    import torch
+    import torch._dynamo  # models load it at their first call
+    import transformers
+
+    for name in ("Trainer", "TrainingArguments"):
+        getattr(transformers, name)  # which is when they are loaded
+    from costbank.trainers.huggingface import EMOTrainerMixin  # noqa: F401
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    model = build(transformers.LlamaForCausalLM)
+    with torch.no_grad():
+        model(**inputs_for(model, VOCAB))
+
+
+def _rows(names: list[str]) -> Iterator[Row]:
+    _prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            yield apart(name, folder)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("names", nargs="*")
+    asked = parser.parse_args(arguments)
+    if asked.table is not None:
+        from tests.sweep.table import table
+
+        print(table([Row(**json.loads(line)) for line in asked.table.read_text().splitlines()]))
+        return
+    for row in _rows(asked.names or language_models()):
+        print(f"{row.name}: {row.verdict}: {row.detail or f'{row.value:.1e} {row.gradient:.1e}'}", flush=True)
+        if asked.rows is not None:
+            with asked.rows.open("a") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,95 @@
+"""A selection of `python -m tests.sweep.losses`, which looks at every class of the installed transformers."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+from costbank.trainers.ownloss import OwnLoss
+from tests.sweep.losses import examine
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+# What each applies to its logits where the linear form takes it, and whether it shifts labels.
+RIGHT = {
+    "CohereForCausalLM": ("a scale of 0.0625", True),
+    "FalconH1ForCausalLM": ("a scale of 0.3", True),
+    "Gemma2ForCausalLM": ("a softcap of 30", True),
+    "GraniteForCausalLM": ("a scale of 0.0769231", True),
+    "Qwen3MoeForCausalLM": ("nothing", True),
+    "Llama4ForCausalLM": ("nothing", True),
+    "SwitchTransformersForConditionalGeneration": ("nothing", False),
+    "WhisperForCausalLM": ("nothing", False),
+    "XLMWithLMHeadModel": ("nothing", False),
+}
+REFUSED = {
+    "EsmForMaskedLM": "applies learned parameters of shape",
+    "FSMTForConditionalGeneration": "is Embedding, not a torch.nn.Linear",
+    "MobileBertForMaskedLM": "calls its head .Linear. 0 times",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models as small as these are slower with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_both_forms_are_the_models_own(name: str, tmp_path: Path):
+    row = examine(name, str(tmp_path))
+    assert row.verdict == "right", row
+    assert (row.applies, row.shift) == RIGHT[name]
+    assert row.own_gradient is not None
+    assert row.largest > 5.0
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_linear_form_is_refused_and_full_logits_train(name: str, tmp_path: Path):
+    row = examine(name, str(tmp_path))
+    assert row.verdict == "refused", row
+    assert re.search(REFUSED[name], row.detail)
+    assert row.own_gradient is not None
+
+
+class MiniCPM(tf.LlamaForCausalLM):
+    """As the remote code of MiniCPM has it: hidden states are divided before the head."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.lm_head.register_forward_pre_hook(lambda _module, inputs: (inputs[0] / 4.0,))
+
+
+class Doubled(tf.LlamaForCausalLM):
+    """Its own loss is not that of its logits."""
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        outputs = super().forward(*given, **named)
+        if outputs.loss is not None:
+            outputs.loss = outputs.loss * 2
+        return outputs
+
+
+def test_a_remote_models_habits(tmp_path: Path):
+    assert examine("MiniCPM", str(tmp_path), kind=MiniCPM).verdict == "right"
+    row = examine("Doubled", str(tmp_path), kind=Doubled)
+    assert (row.verdict, row.own_value) == ("refused whole", None)
+
+
+def test_the_sweep_sees_a_wrong_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a trainer that shifts labels where the model does not."""
+    monkeypatch.setattr("costbank.trainers.agreement.compare_own_loss", lambda *_, **__: OwnLoss(True))
+    row = examine("BertForMaskedLM", str(tmp_path))
+    assert row.verdict == "wrong", row
+    assert "cross-entropy is" in row.detail
