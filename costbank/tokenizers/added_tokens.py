@@ -142,7 +142,7 @@ def with_added(
         own = entries[token_id]
         if own.text == token.text:
             if own.status is not TokenStatus.BYTE and (token.special or own.status is TokenStatus.UNUSED):
-                entries[token_id] = own._replace(status=TokenStatus.SPECIAL if token.special else TokenStatus.OK)
+                entries[token_id] = _special(own) if token.special else own._replace(status=TokenStatus.OK)
             continue
         spare = own.status in (TokenStatus.SPECIAL, TokenStatus.UNUSED) or placeholder_pattern(own.token)
         if not spare:
@@ -154,9 +154,7 @@ def with_added(
         entries[token_id] = _entry(token, reads_spaces)
     special = frozenset(settings.special)
     marked = [
-        entry._replace(status=TokenStatus.SPECIAL)
-        if entry.text in special and entry.status is not TokenStatus.BYTE
-        else entry
+        _special(entry) if entry.text in special and entry.status is not TokenStatus.BYTE else entry
         for entry in entries
     ]
     return marked, frozenset(settings.added)
@@ -166,6 +164,11 @@ def check_size(path: Path, largest: int, tokens: int, file: str) -> None:
     """Raise a `TokenizerError` where an id is so large that it cannot be one of a vocabulary of so many tokens."""
     if largest >= 2 * tokens + _MOST_SPARE:
         raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, of {tokens:,} tokens")
+
+
+def _special(entry: Entry) -> Entry:
+    """An entry as a special token, which stands for its literal text: ▁ in it is not a space."""
+    return Entry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
 
 
 def _entry(token: AddedToken, reads_spaces: bool) -> Entry:

@@ -314,3 +314,14 @@ def test_a_piece_of_text_is_not_renamed(pieces: Callable[..., Path], tmp_path: P
     folder = _folder(tmp_path, pieces(), "tokenizer.model", tokenizer_config={"added_tokens_decoder": decoder})
     with pytest.raises(TokenizerError, match=r"'<s>' is id 1 in tokenizer\.model and id 0 in tokenizer_config\.json"):
         load_tokenizer(folder)
+
+
+def test_a_piece_that_is_special_by_a_file_stands_for_its_literal_text(pieces: Callable[..., Path], tmp_path: Path):
+    """As Code Llama's ▁<PRE>, and as tokenizer.json and GGUF files have it."""
+    own = load_tokenizer(pieces()).vocab
+    token_id = own.find(f"{SPACE}the")
+    decoder = {str(token_id): {"content": f"{SPACE}the", "special": True}}
+    for files in ({"tokenizer_config": {"added_tokens_decoder": decoder}},
+                  {"special_tokens_map": {"additional_special_tokens": [f"{SPACE}the"]}}):  # fmt: skip
+        vocab = load_tokenizer(_folder(tmp_path / next(iter(files)), pieces(), "tokenizer.model", **files)).vocab
+        assert (vocab.token(token_id), vocab.status_of(token_id)) == (f"{SPACE}the".encode(), TokenStatus.SPECIAL)
