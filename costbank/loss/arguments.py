@@ -136,13 +136,20 @@ def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tup
 
 
 def _check_labels(labels: Tensor, shape: torch.Size) -> None:
+    if labels.ndim and labels.shape[:-1] == shape and labels.shape[-1] > 1:
+        raise ShapeError(
+            f"labels of shape {list(labels.shape)} for {list(shape)} tokens",
+            "give token ids, such as labels.argmax(-1) of one-hot rows; distributions of tokens go into SoftTargets",
+        )
     if labels.shape != shape:
         raise ShapeError(
             f"labels of shape {list(labels.shape)} for {list(shape)} tokens",
             f"give labels of shape {list(shape)}, one for each row",
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise UsageError(f"labels are {labels.dtype}", "give integer token ids")
+        raise UsageError(
+            f"labels are {labels.dtype}", "give integer token ids: labels.long() where they are whole numbers"
+        )
 
 
 def _labels(labels: Tensor, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from costbank.loss.arguments import Tokens, check_costs, check_devices, check_fi
 from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
+from costbank.loss.mistakes import check_kinds
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_losses
 from costbank.loss.soft import SoftTargets, check_soft
@@ -85,6 +86,7 @@ def emo_loss(
         UsageError: labels that are no integers or out of range, NaN logits (both found asynchronously on an
             accelerator), tensors on several devices, or options that do not go with the costs.
     """
+    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     check_plain(logits=logits)
     check_logits(logits)
     options = options.at(step)
@@ -105,7 +107,8 @@ def check_logits(logits: Tensor) -> None:
     """
     if logits.ndim < 1 or not logits.is_floating_point():
         raise ShapeError(
-            f"logits are {logits.dtype} of shape {list(logits.shape)}", "give floating-point logits [..., vocab]"
+            f"logits are {logits.dtype} of shape {list(logits.shape)}",
+            "give floating-point logits [..., vocab], then labels",
         )
 
 

@@ -15,6 +15,7 @@ from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
 from costbank.loss.functional import EMOResult, PartColumns, accumulation_dtype
+from costbank.loss.mistakes import check_kinds, refuse_other_shapes
 from costbank.loss.options import EMOOptions
 from costbank.loss.products import add_product_, product_
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_losses
@@ -87,7 +88,9 @@ def linear_emo_loss(
         ShapeError: shapes or widths that do not fit.
         UsageError: see `emo_loss`; also a weight whose rows are shared out over processes.
     """
+    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     check_plain(hidden=hidden, weight=weight, bias=bias)
+    refuse_other_shapes(hidden, weight, costs)
     check_linear(hidden, weight, bias)
     width = len(weight)
     options = options.at(step)

@@ -15,6 +15,7 @@ from costbank.loss.costs import Costs, DenseCosts, fit_dense, open_costs, same_p
 from costbank.loss.eager import eager
 from costbank.loss.functional import EMOResult, emo_loss
 from costbank.loss.linear import linear_emo_loss
+from costbank.loss.mistakes import like_costs
 from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
@@ -34,10 +35,7 @@ class _Loss(nn.Module):
         self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
         self.options = replace(options or EMOOptions(), **changes)
         if self.costs is not None and not isinstance(self.costs, Costs):
-            raise UsageError(
-                f"costs are of type {type(self.costs).__name__}",
-                "give open_bank(name), bank.costs(form) or DenseCosts(rows)",
-            )
+            raise UsageError(f"costs are of type {type(self.costs).__name__}", f"give {like_costs(self.costs, '{}')}")
         check_form(self.costs, self.options)
 
     def fit(self, width: int) -> None:
@@ -188,7 +186,7 @@ class LinearEMOLoss(_Loss):
         self,
         hidden: Tensor,
         weight: Tensor,
-        labels: Tensor | SoftTargets,
+        labels: Tensor | SoftTargets | None = None,
         *,
         bias: Tensor | None = None,
         token_weights: Tensor | None = None,
@@ -198,6 +196,11 @@ class LinearEMOLoss(_Loss):
         """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
         if isinstance(weight, Tensor) and weight.ndim == 2:
             self.fit(len(weight))
+        if labels is None:  # as where it is called with logits and labels
+            raise UsageError(
+                "labels are missing: the arguments are (hidden, head.weight, labels)",
+                "for logits and labels take EMOLoss; to train on hidden states give the head's weight as well",
+            )
         return linear_emo_loss(
             hidden, weight, labels, self.costs, self.options,
             bias=bias, token_weights=token_weights, step=step, parts=parts,

@@ -15,6 +15,7 @@ from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
 from costbank.loss.functional import EMOResult, check_logits, logit_losses
 from costbank.loss.linear import check_linear, linear_losses
+from costbank.loss.mistakes import check_kinds
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan
 from costbank.loss.shards import columns_of, open_shard, summed_over, whole, whole_labels
@@ -105,6 +106,7 @@ def parallel_linear_emo_loss(
             tokens (where sizes are told).
         UsageError: see `linear_emo_loss`; also no process group, or a DTensor placed in another way.
     """
+    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     shard = open_shard("weight", weight, 0, group, vocab_start)
     biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
     inputs, targets = whole("hidden", hidden, partial_gradient=not reduce_hidden), whole_labels(labels)
@@ -183,6 +185,7 @@ def parallel_emo_loss(
         ShapeError: see `parallel_linear_emo_loss`.
         UsageError: see `parallel_linear_emo_loss`.
     """
+    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     check_logits(logits)
     shard = open_shard("logits", logits, -1, group, vocab_start)
     targets, factors = whole_labels(labels), whole("token_weights", token_weights)

@@ -1,0 +1,102 @@
+"""What a loss is often called with by mistake, and what to give instead."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from costbank.bank import Bank
+from costbank.errors import ShapeError, UsageError
+from costbank.loss.costs import Costs
+from costbank.loss.soft import SoftTargets
+
+__all__ = ["check_kinds", "like_costs", "refuse_other_shapes"]
+
+_OPTIONAL = ("bias", "token_weights")
+_OUTPUTS = {"logits": ("logits",), "hidden": ("last_hidden_state", "hidden_states")}
+"""What a model's output calls that which an argument takes."""
+
+
+def check_kinds(costs: Any, **arguments: Any) -> None:
+    """Check that costs are costs, and that all else is tensors (labels may be soft targets).
+
+    Raises:
+        UsageError: something is not; the message says what it is, the hint what of it is meant.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) or (value is None and name in _OPTIONAL):
+            continue
+        if not (name == "labels" and isinstance(value, SoftTargets)):
+            raise UsageError(*_no_tensor(name, value))
+    if costs is not None and not isinstance(costs, Costs):
+        raise UsageError(f"costs are of type {type(costs).__name__}", f"give {like_costs(costs, 'open_costs({})')}")
+
+
+def like_costs(given: Any, opened: str) -> str:
+    """How costs are made of what was given in their place.
+
+    Args:
+        given: what was given.
+        opened: how a bank becomes what is wanted; `{}` is the bank.
+    """
+    if isinstance(given, str | Path):
+        return opened.format(f"open_bank({str(given)!r})")
+    if isinstance(given, Bank):
+        return f"{opened.format('bank')}, or take EMOLoss(bank)"
+    if isinstance(given, Tensor):
+        return "DenseCosts(rows)"
+    return f"{opened.format('open_bank(name)')}, bank.costs(form) or DenseCosts(rows)"
+
+
+def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None) -> None:
+    """Refuse hidden states and a weight that are likely something else, and say what they are taken for.
+
+    Raises:
+        ShapeError: they are swapped, the weight is transposed, or the hidden states are logits.
+    """
+    shapes = f"hidden states of shape {list(hidden.shape)} with a weight of shape {list(weight.shape)}"
+    vocab = None if costs is None else costs.vocab_size
+    if weight.dtype in (torch.int64, torch.int32):
+        raise ShapeError(f"the weight is {weight.dtype} of shape {list(weight.shape)}", _ORDER)
+    other_rows = weight.ndim != 2 or (vocab not in (None, len(weight)) and len(hidden) == vocab)
+    if hidden.ndim == 2 and weight.ndim and hidden.shape[-1] == weight.shape[-1] and other_rows:
+        raise ShapeError(f"{shapes}: these look swapped", _ORDER)
+    if weight.ndim == 2 and hidden.ndim and hidden.shape[-1] != weight.shape[1] and hidden.shape[-1] == len(weight):
+        if vocab == weight.shape[1]:
+            raise ShapeError(f"{shapes}: the weight looks transposed", "give it as [vocab, dim], as nn.Linear has it")
+        if vocab in (None, hidden.shape[-1]):
+            raise ShapeError(
+                f"{shapes}: these look like logits",
+                "give logits to EMOLoss or emo_loss; the linear loss takes the head's inputs, [..., dim]",
+            )
+
+
+_ORDER = "give hidden states [..., dim], then the head's weight [vocab, dim], then labels"
+
+
+def _no_tensor(name: str, value: Any) -> tuple[str, str]:
+    """What stands in a tensor's place, and what of it is meant."""
+    verb = "are" if name.endswith("s") and name != "bias" else "is"
+    message = f"{name} {verb} of type {type(value).__name__}, not a tensor"
+    if value is None:
+        missing = " and of the linear losses (hidden, head.weight, labels)" if name == "labels" else ""
+        return f"{name} {verb} missing", f"the arguments of EMOLoss and emo_loss are (logits, labels){missing}"
+    if isinstance(value, nn.Module):
+        if name in ("weight", "bias"):
+            more = ", and bias=head.bias where it has one" if name == "weight" else ""
+            return message, f"pass its tensor: head.{name}{more}"
+        return message, f"pass what the model returns: model(…).{_OUTPUTS.get(name, ('logits',))[0]}"
+    for part in _OUTPUTS.get(name, ()):
+        inside = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+        if inside is not None:
+            last = "" if isinstance(inside, Tensor) else "[-1]"
+            named = f".{part}" if hasattr(value, part) else f"[{part!r}]"
+            return message, f"pass its tensor: {named}{last}"
+    if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+        return message, f"pass one tensor of it, such as {name}[0]"
+    if type(value).__module__ == "numpy":
+        return message, f"pass torch.from_numpy({name})"
+    numbers = isinstance(value, tuple | list | int | float)
+    return message, f"pass torch.tensor({name})" if numbers else "pass a torch.Tensor"
