@@ -19,6 +19,7 @@ __all__ = [
     "fsync_directory",
     "locked",
     "no_abandoned",
+    "remove_half_made",
     "remove_if_empty",
     "staging_directory",
     "storage_errors",
@@ -29,6 +30,9 @@ __all__ = [
 _STAGING_PREFIX = ".staging-"
 _BLOCK_BYTES = 4 << 20
 _MOST_ATTEMPTS = 1_000
+_half_made: dict[Path, tuple[Path, ...]] = {}
+"""What this process has staged, with the directories that it had to make for that."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -125,6 +129,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _half_made[Path(staged)] = ()
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -135,6 +140,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             Path(staged).unlink(missing_ok=True)
             raise
+        finally:
+            _half_made.pop(Path(staged), None)
         fsync_directory(path.parent)
 
 
@@ -155,14 +162,28 @@ def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[P
     killed process has left behind, and removes that: all that begins with `prefix` in `parent` must be of this kind.
     """
     with ExitStack() as held:
-        for made in reversed([place for place in (parent, *parent.parents) if not place.exists()]):
+        missing = [place for place in (parent, *parent.parents) if not place.exists()]
+        for made in reversed(missing):
             held.callback(remove_if_empty, made)
         directory = _staged_in(parent, prefix, held)
+        _half_made[directory] = tuple(missing)
         directory.chmod(0o755)
         try:
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+            _half_made.pop(directory, None)
+
+
+def remove_half_made() -> None:
+    """Remove what this process has staged and not finished, from any thread, just before it ends by `os._exit`."""
+    for staged, parents in list(_half_made.items()):
+        if staged.is_dir():
+            shutil.rmtree(staged, ignore_errors=True)
+        else:
+            staged.unlink(missing_ok=True)
+        for parent in parents:
+            remove_if_empty(parent)
 
 
 @contextmanager

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from costbank import __version__
 from costbank.errors import CostbankError
+from costbank_cli.stopping import stoppable
 from costbank_cli.streams import NO_READER, NoReaderError, discard_output, noticing_lost_readers, open_missing_streams
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -39,8 +39,6 @@ _INTERRUPTED = 128 + signal.SIGINT
 _ENVIRONMENT = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM,
                 errno.EROFS, errno.ELOOP, errno.EMFILE, errno.EIO)  # fmt: skip
 """What a path or a disk brings about rather than a mistake of ours."""
-
-_TERMINATED = 128 + signal.SIGTERM
 
 
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -89,9 +87,9 @@ def command_line() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 2 usage, 3 not found, 4 corrupt, 5 input, 130 interrupted, 141 unread."""
     open_missing_streams()
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        _run(arguments)
+        with stoppable(_remove_half_made):
+            _run(arguments)
     except CostbankError as error:
         _fail(error.message, error.hint, error.exit_status)
     except click.ClickException as error:
@@ -128,5 +126,8 @@ def _fail(message: str, hint: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    sys.exit(_TERMINATED)
+def _remove_half_made() -> None:
+    if "costbank.files" in sys.modules:  # else nothing has been written yet
+        from costbank.files import remove_half_made
+
+        remove_half_made()

@@ -1,11 +1,13 @@
 """Shards worked on by processes of this machine."""
 
 import os
+import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from multiprocessing import Pipe
+from contextlib import contextmanager
+from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -133,13 +135,15 @@ class _Pool:
         self.workers = workers
         self._reports, self._report_end = Pipe(duplex=False)
         ours, self._alive = Pipe(duplex=False)
+        resource_tracker.ensure_running()  # its start lets signals through again, which `submit` holds back
         self._executor = loky.ProcessPoolExecutor(
             workers, initializer=_begin, initargs=(ours, self._report_end), env=ONE_THREAD_EACH
         )
         self._ours = ours
 
     def submit(self, work: Work[Any, Any], shard: Any) -> Future[Any]:
-        return self._executor.submit(_work_on, work, shard)
+        with _no_interrupts():
+            return self._executor.submit(_work_on, work, shard)
 
     def reporting(self, report: Report) -> "_Reporting":
         return _Reporting(self._reports, self._report_end, report)
@@ -148,6 +152,20 @@ class _Pool:
         self._executor.shutdown(kill_workers=True)
         for end in (self._reports, self._report_end, self._ours, self._alive):
             end.close()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """What is started meanwhile, threads and processes, never gets a Ctrl-C.
+
+    A terminal sends it to workers too, which would print a traceback each, or one of their imports; this process ends
+    them. It gets its own as soon as it looks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Reporting:
