@@ -75,6 +75,8 @@ def _option(name: str, context: click.Context | None, arguments: Sequence[str]) 
 
     setting, source = name.lstrip("-").replace("-", "_"), _source(arguments)
     paths = settings_called(setting, source) or ([] if near else like_settings(setting, source))
+    if context.command.name != "build":  # what else takes settings takes those of a corpus
+        paths = [path for path in paths if path.startswith("corpus.")]
     return " or ".join(f"--set {path}=…" for path in paths) or near
 
 

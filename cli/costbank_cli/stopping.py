@@ -20,6 +20,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STUCK_S = 1.0
 _UNWINDING_S = 10.0
 _CLEANING_S = 2.0
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 class _Stopping:
@@ -30,7 +31,9 @@ class _Stopping:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._previous = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, self._taken_up) for number in _SIGNALS}
+        # A shell has the commands that it runs in the background ignore Ctrl-C, and so do nohup and its like.
+        heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._taken_up) for number in heeded}
         self._asked: signal.Signals | None = None
         self._raised = threading.Event()
         self._unsaid = threading.Lock()
@@ -84,7 +87,8 @@ class _Stopping:
         cleaning = threading.Thread(target=self._clean, name="costbank-cleaning", daemon=True)
         cleaning.start()
         cleaning.join(_CLEANING_S)
-        _say("error: interrupted; nothing half-made was left behind")
+        shown_again = f"{_SHOW_CURSOR}\n" if os.isatty(2) else ""  # a bar on a terminal hides the cursor
+        _say(f"{shown_again}error: interrupted; nothing half-made was left behind")
         os._exit(128 + (self._asked or signal.SIGINT))
 
 

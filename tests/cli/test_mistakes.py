@@ -22,6 +22,8 @@ CASES = {
     "build --source vocabulary --vector-size 9": "did you mean --set vocabulary.dim=…?",
     "build --k 3": "did you mean --set neighbors.k=…?",
     "tokenizer train x --out y --type BPE": "did you mean bpe?",
+    "tokenizer train x --out y --text-field body": "did you mean --set corpus.text_field=…?",
+    "tokenizer train x --out y --epochs 3": "see costbank tokenizer train --help",
     "export news --format costs-npy --out x --dtype f16": "did you mean F16?",
     "export news --format Word2Vec_Text --out x": "did you mean word2vec-text?",
     "export news --format numpy --out x": "did you mean npy?",

@@ -1,12 +1,14 @@
 """Ctrl-C while the main thread is inside FAISS, LAPACK or among other processes: answered at once, nothing left."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +125,28 @@ def test_a_neighbor_table_is_left(tmp_path: Path, times: int):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npy", "words.txt"]
 
 
+def test_a_terminal_has_its_cursor_again(tmp_path: Path):
+    """A bar that is under way hides it."""
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_LAPACK, str(tmp_path)], stdin=terminal, stdout=terminal, stderr=terminal,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(terminal)
+        output, pressed = b"", False
+        with suppress(OSError):  # as the terminal's last user ends
+            while part := os.read(ours, 65_536):
+                output += part
+                if b"stuck" in output and not pressed:
+                    time.sleep(0.5)
+                    os.killpg(process.pid, signal.SIGINT)
+                    pressed = True
+        os.close(ours)
+        assert process.wait(60) == 130
+    told = output.decode()
+    assert told.index("stopping…") < told.rindex("\x1b[?25h") < told.index("error: interrupted")
+
+
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.5, 1.5])
 def test_processes_that_encode_end_in_silence(news: Path, news_model: Path, tmp_path: Path, delay: float):
     """The terminal signals all of them, some of them just as they start."""
@@ -133,6 +157,19 @@ def test_processes_that_encode_end_in_silence(news: Path, news_model: Path, tmp_
     _check(_stop(command, "digest files", [(delay, signal.SIGINT)]), 130)
     assert not (tmp_path / "store").exists()
     assert not list((tmp_path / "cache").rglob(".staging-*"))
+
+
+def test_a_command_in_the_background_goes_on(tmp_path: Path):
+    """A script's shell has such a command ignore Ctrl-C, which the terminal sends it all the same."""
+    (tmp_path / "words.txt").write_text("\n".join(f"word{i}" for i in range(3_000)))
+    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "vocabulary", "--name", "x",
+               "--tokenizer", str(tmp_path / "words.txt"), "--set", "tokenizer_kind=list",
+               "--store", str(tmp_path / "store")]  # fmt: skip
+    ignoring = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]
+    stopped = _stop(ignoring, "factorise", [(0.0, signal.SIGINT), (0.1, signal.SIGINT)])
+    assert stopped.status == 0, stopped.err
+    assert "stopping…" not in stopped.err
+    assert (tmp_path / "store" / "x" / "latest").exists()
 
 
 def test_a_server_answers_signals_itself(tmp_path: Path):
