@@ -132,7 +132,10 @@ def measured_shift(model: Any) -> bool | None:
         cross-entropy.
     """
     base, virtual = base_of(model), virtual_tokens(model)
-    embedding = getattr(base, "get_input_embeddings", lambda: None)()
+    try:
+        embedding = base.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
     rows = getattr(getattr(embedding, "weight", None), "shape", [0])[0]
     module = output_module(base)
     width = min(rows, getattr(getattr(module, "weight", None), "shape", [rows])[0])

@@ -49,6 +49,7 @@ class Row:
         own_gradient: the same of gradients.
         applies: what the model does between its head and its logits.
         shift: whether labels are shifted; None where no batch has told.
+        measured: whether `compute_loss_func` can measure that without a batch; else it takes the model's word.
         largest: the largest logit of all.
     """
 
@@ -61,6 +62,7 @@ class Row:
     own_gradient: float | None = None
     applies: str = ""
     shift: bool | None = None
+    measured: bool = False
     largest: float = 0.0
 
 
@@ -109,6 +111,20 @@ def examine(name: str, folder: str, *, kind: type | None = None) -> Row:
         row = _compare(row, model, inputs, costs, folder)
         if row.verdict not in ("right", "refused"):
             break
+    return _measured(row, model)
+
+
+def _measured(row: Row, model: Any) -> Row:
+    """A row with what `compute_loss_func` knows of the model before any batch."""
+    import torch
+
+    from costbank.trainers.agreement import shifts_labels
+    from costbank.trainers.ownloss import measured_shift
+
+    row = replace(row, measured=measured_shift(model) is not None)
+    known = shifts_labels(model, device=torch.device("cpu"))
+    if row.verdict in ("right", "refused") and row.shift not in (None, known):
+        return replace(row, verdict="wrong", detail=f"a function for the Trainer takes its labels as shifted: {known}")
     return row
 
 

@@ -83,6 +83,7 @@ def _applied(rows: list[Any]) -> list[str]:
     """What models apply to their logits, and which do not shift labels."""
     applied = [f"{row.name} ({row.applies})" for row in rows if row.applies not in ("", "nothing")]
     aligned = [row.name for row in rows if row.shift is False]
+    unmeasured = [row.name for row in rows if not row.measured]
     unsaid = [row.name for row in rows if row.own_value is None]
     return [
         "## Between head and logits",
@@ -92,6 +93,9 @@ def _applied(rows: list[Any]) -> list[str]:
         "## Labels that are not shifted",
         "",
         f"{len(aligned)} of them do not shift labels: {', '.join(aligned)}.",
+        "",
+        f"`compute_loss_func` as a callback measures this of {len(rows) - len(unmeasured)} before any batch, and",
+        f"takes the model's word of {len(unmeasured)}: {', '.join(unmeasured)}.",
         *(["", f"No loss of their own: {', '.join(unsaid)}."] if unsaid else []),
     ]
 

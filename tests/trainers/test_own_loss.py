@@ -2,6 +2,7 @@
 
 import logging
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.logits import measure_form
+from costbank.trainers.ownloss import measured_shift
 from costbank.trainers.proof import Proof
 from tests.trainers.conftest import SMALL, VOCAB, llama
 
@@ -342,6 +344,14 @@ def test_a_loss_of_another_kind_is_refused_where_logits_are_equal(bank: Bank, ar
         model.get_output_embeddings().weight.zero_()
     with pytest.raises(UsageError, match="own loss of the first batch"):
         EMOTrainer(model, arguments(), emo=bank).compute_loss(model, {"input_ids": IDS, "labels": IDS})
+
+
+def test_the_shift_is_not_measured_of_models_that_do_not_say_enough():
+    model = llama()
+    assert measured_shift(model) is True
+    model.get_input_embeddings = Mock(side_effect=NotImplementedError)
+    assert measured_shift(model) is None
+    assert measured_shift(torch.nn.Linear(2, 2)) is None
 
 
 def test_tokens_are_counted_as_labels_are_shifted(bank: Bank, arguments: Any, texts: Any):
