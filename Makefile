@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: help demo test check bench clean
 
 help:
-	@echo "make demo   the whole journey on real text, in about two minutes"
+	@echo "make demo   the whole journey on real text, in about three minutes"
 	@echo "make test   all tests"
 	@echo "make check  ruff, pyright, import-linter"
 	@echo "make bench  every benchmark; appends to data/bench/results.csv"

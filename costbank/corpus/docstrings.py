@@ -23,7 +23,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def gather_docstrings(out: Path, packages: Sequence[str], progress: Progress) -> int:
     """Write every distinct docstring of some packages to `out`, each as one line, and return how many there are.
 
-    Packages that are not installed are passed over.
+    Packages that are not installed are left out.
 
     Raises:
         InputNotFoundError: none of the packages is installed.
@@ -32,7 +32,7 @@ def gather_docstrings(out: Path, packages: Sequence[str], progress: Progress) ->
     sources = [path for package in packages for path in _source_files(package)]
     if not sources:
         raise InputNotFoundError(
-            f"none of the packages {', '.join(packages)} is installed", "pip install 'costbank[all]'"
+            f"none of the packages {', '.join(packages)} is installed", "pip install 'costbank[demo]'"
         )
     seen: dict[str, None] = {}
     with progress.step("gather docstrings", len(sources), "files") as step:

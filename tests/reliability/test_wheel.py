@@ -91,7 +91,7 @@ def test_a_bank_can_be_read_with_the_base_alone(python: Path, news_bank: Bank):
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [(["build", "--source", "word2vec", "--tokenizer", "x", "--corpus", "y"], "build"), (["serve"], "serve"),
-     (["demo"], "all"), (["tokenizer", "train", "x", "--out", "y"], "build")],
+     (["demo"], "demo"), (["tokenizer", "train", "x", "--out", "y"], "build")],
 )  # fmt: skip
 def test_what_needs_an_extra_names_it(python: Path, arguments: list[str], extra: str):
     result = _run(python, "-m", "costbank_cli", *arguments)

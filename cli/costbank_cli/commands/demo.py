@@ -23,12 +23,13 @@ def command(store: Path | None, work: Path | None, as_json: bool) -> None:
     """Run the whole journey on text that every installation has.
 
     The docstrings of installed packages become a tokenizer, a Word2Vec bank named `demo` with its neighbors,
-    nearest-cost tokens here and over HTTP, and EMO training steps of a small language model.
+    nearest-cost tokens here and over HTTP, and a small language model that is trained with plain cross-entropy, with
+    EMOLoss and with softened labels, for comparison.
     """
     from costbank.errors import require
 
-    for library in ("gensim", "sentencepiece", "faiss", "fastapi", "uvicorn", "torch"):
-        require(library, "all")
+    for library in ("gensim", "loky", "sentencepiece", "faiss", "fastapi", "pydantic_settings", "uvicorn", "torch"):
+        require(library, "demo")
 
     from platformdirs import user_cache_path
 
@@ -44,7 +45,8 @@ def command(store: Path | None, work: Path | None, as_json: bool) -> None:
                 "bank": {"name": result.bank.name, "id": result.bank.id, "path": str(result.bank.path)},
                 "nearest": result.nearest,
                 "http": {"url": result.url, "answer": result.answer},
-                "training": [asdict(point) for point in result.training],
+                "guess": result.guess,
+                "training": {name: [asdict(point) for point in points] for name, points in result.training.items()},
             }
         )
     else:

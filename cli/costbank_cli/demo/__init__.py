@@ -1,5 +1,5 @@
-"""The demonstration: the whole journey from text to EMO training steps, on text that every installation has."""
+"""The demonstration: from text that every installation has to training with and without the loss."""
 
-from costbank_cli.demo.journey import DemoResult, run_demo
+from costbank_cli.demo.journey import DemoOptions, DemoResult, run_demo
 
-__all__ = ["DemoResult", "run_demo"]
+__all__ = ["DemoOptions", "DemoResult", "run_demo"]

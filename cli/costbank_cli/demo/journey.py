@@ -1,62 +1,92 @@
 """The steps of the demonstration, each the same call that a user would make."""
 
 import json
+import math
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
+from torch.nn.functional import cross_entropy
+
 from costbank.bank import Bank
 from costbank.config import BuildConfig, CorpusConfig
 from costbank.corpus import DEFAULT_PACKAGES, gather_docstrings
+from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
+from costbank.files import write_atomically
+from costbank.loss import EMOLoss
 from costbank.pipeline import build
 from costbank.progress import Progress
 from costbank.tokenizers import load_tokenizer
-from costbank.tokenizers.train import train_sentencepiece
-from costbank_cli.demo.language_model import TrainingPoint, train_language_model
+from costbank.tokenizers.train import TrainingOptions
+from costbank_cli.demo.language_model import HeldOutPoint, TokenLoss, train_with_each_loss
 
-__all__ = ["DemoResult", "run_demo"]
+__all__ = ["DemoOptions", "DemoResult", "run_demo"]
 
-_VOCAB = 8_000
 _WORDS = ("row", "minimum", "gradient", "left", "mean", "width", "upper", "string")
-_STEPS = 240
-_TRAINING_SECONDS = 45.0
+_HELD_OUT_EVERY = 20
+_PLAIN, _DEFAULT, _SOFTENED = "cross-entropy", "EMOLoss", "softened"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How large the demonstration is: whose docstrings, how many pieces, how many steps of training with each loss."""
+
+    packages: tuple[str, ...] = DEFAULT_PACKAGES
+    vocab_size: int = 8_000
+    steps: int = 240
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration made: the bank, the answers on the way, and the course of the training."""
+    """What the demonstration made.
+
+    Attributes:
+        nearest: tokens of least cost to some words.
+        url, answer: a request to the service, and what it said.
+        guess: the share of held-out tokens that are the most frequent one.
+        training: measures on held-out text along the way, for each loss.
+    """
 
     bank: Bank
     nearest: dict[str, list[str]]
     url: str
     answer: dict[str, Any]
-    training: list[TrainingPoint]
+    guess: float
+    training: dict[str, list[HeldOutPoint]]
 
 
-def run_demo(store: Path, work: Path, say: Callable[[str], None], progress: Progress) -> DemoResult:
-    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → EMO training steps.
+@dataclass(frozen=True)
+class _Texts:
+    train: Path
+    held_out: Path
+
+
+def run_demo(
+    store: Path, work: Path, say: Callable[[str], None], progress: Progress, options: DemoOptions | None = None
+) -> DemoResult:
+    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → training with and without.
 
     Args:
         store: where the bank is kept, under the name `demo`.
         work: a directory for the text and the tokenizer.
         say: called with each line for the person.
     """
-    corpus, model = work / "docstrings.txt", work / "docstrings.model"
-    documents = gather_docstrings(corpus, DEFAULT_PACKAGES, progress)
-    say(f"1. text: {documents:,} docstrings, {corpus.stat().st_size / 1e6:.1f} MB, in {corpus}")
-    with progress.step("train a tokenizer"):
-        train_sentencepiece([corpus], model, _VOCAB)
-    say(f"2. tokenizer: SentencePiece, {_VOCAB:,} pieces, in {model}")
+    options = options or DemoOptions()
+    texts, model = _gather(work, options, say, progress), work / "docstrings.model"
+    pieces = TrainingOptions(options.vocab_size)
+    train_tokenizer(TrainingText((str(texts.train),)), model, pieces, progress, overwrite=True)
+    say(f"2. tokenizer: SentencePiece, {options.vocab_size:,} pieces, in {model}")
     config = BuildConfig(
         source="word2vec",
         tokenizer=model,
         name="demo",
         store=store,
         cache=work / "encoded",
-        corpus=CorpusConfig(files=(str(corpus),)),
+        corpus=CorpusConfig(files=(str(texts.train),)),
     )
     bank = build(config, progress)
     say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim}, in {bank.path}")
@@ -68,13 +98,56 @@ def run_demo(store: Path, work: Path, say: Callable[[str], None], progress: Prog
     say(f"5. over HTTP: GET {url}")
     say("     " + ", ".join(f"{neighbor['text']} {neighbor['cost']:.3f}" for neighbor in answer["neighbors"]))
     tokenizer = load_tokenizer(model)
-    ids, _ = tokenizer.encode(corpus.read_text("utf-8").splitlines())
-    training = train_language_model(ids, bank, _STEPS, _TRAINING_SECONDS, progress)
-    say("6. a small language model, trained with EMOLoss from this bank (means since the line before):")
-    say("     step   cross-entropy   expected cost   accuracy")
-    for point in training:
-        say(f"     {point.step:>4}   {point.cross_entropy:>13.3f}   {point.cost:>13.4f}   {point.accuracy:>8.1%}")
-    return DemoResult(bank, nearest, url, answer, training)
+    train, held_out = (
+        tokenizer.encode(path.read_text("utf-8").splitlines())[0] for path in (texts.train, texts.held_out)
+    )
+    training = train_with_each_loss(_losses(bank), train, held_out, bank.size, options.steps, progress)
+    guess = float(np.bincount(held_out).max() / len(held_out))
+    for line in _training_lines(training, guess):
+        say(line)
+    return DemoResult(bank, nearest, url, answer, guess, training)
+
+
+def _gather(work: Path, options: DemoOptions, say: Callable[[str], None], progress: Progress) -> _Texts:
+    """Docstrings in two files; those held out are seen by no tokenizer, bank or training."""
+    gathered, texts = work / "docstrings.txt", _Texts(work / "training.txt", work / "held-out.txt")
+    count = gather_docstrings(gathered, options.packages, progress)
+    lines = gathered.read_text("utf-8").splitlines(keepends=True)
+    held_out = lines[::_HELD_OUT_EVERY]
+    del lines[::_HELD_OUT_EVERY]
+    write_atomically(texts.train, "".join(lines).encode())
+    write_atomically(texts.held_out, "".join(held_out).encode())
+    size = gathered.stat().st_size / 1e6
+    say(f"1. text: {count:,} docstrings, {size:.1f} MB, in {gathered}; {len(held_out):,} of them are held out")
+    return texts
+
+
+def _losses(bank: Bank) -> dict[str, TokenLoss]:
+    softened = EMOLoss(bank, objective="gibbs", mixing="interpolate", weight=0.1)
+    return {
+        _PLAIN: lambda logits, labels: cross_entropy(logits.flatten(0, 1), labels.flatten()),
+        _DEFAULT: EMOLoss(bank),
+        _SOFTENED: softened,
+    }
+
+
+def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> Iterator[str]:
+    yield "6. a small language model, trained from the same weights on the same batches with plain cross-entropy, with"
+    yield "   EMOLoss(bank), and with labels softened towards their neighbors; measured on held-out docstrings:"
+    yield "            cross-entropy in nats, trained with          accuracy, trained with"
+    titles = "   ".join(f"{name:>13}" for name in training)
+    yield f"     step   {titles}   {titles}"
+    for points in zip(*training.values(), strict=True):
+        nats = "   ".join(f"{point.cross_entropy:>13.3f}" for point in points)
+        hits = "   ".join(f"{point.accuracy:>13.1%}" for point in points)
+        yield f"     {points[0].step:>4}   {nats}   {hits}"
+    yield f"   Guessing the most frequent token each time would hit {guess:.1%}."
+    last = {name: points[-1].cross_entropy for name, points in training.items()}
+    changes = " and ".join(
+        f"{math.expm1(nats - last[_PLAIN]):+.1%} with {name}" for name, nats in last.items() if name != _PLAIN
+    )
+    yield f"   Perplexity at the end, against plain cross-entropy: {changes}. One short run of one small model:"
+    yield "   docs/training.md has longer ones."
 
 
 def _nearest(bank: Bank) -> dict[str, list[str]]:

@@ -1,18 +1,21 @@
-"""A small causal language model that takes EMO training steps from a bank."""
+"""A small causal language model, trained from scratch with several losses on the same batches, and held-out text."""
 
-import time
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Integer
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from costbank.bank import Bank
-from costbank.loss import EMOLoss
 from costbank.progress import Progress
 
-__all__ = ["TrainingPoint", "train_language_model"]
+__all__ = ["HeldOutPoint", "TokenLoss", "train_with_each_loss"]
+
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
+"""Takes logits [batch, context, vocab] and labels [batch, context], and gives the mean loss."""
 
 _DIM = 128
 _LAYERS = 2
@@ -20,15 +23,16 @@ _HEADS = 4
 _CONTEXT = 64
 _BATCH = 16
 _LEARNING_RATE = 5e-3
+_HELD_OUT_BATCHES = 16
+_POINTS = 4
 
 
 @dataclass(frozen=True)
-class TrainingPoint:
-    """Means over a window of training steps, per token: cross-entropy in nats, expected cost, share of hits."""
+class HeldOutPoint:
+    """Means over held-out tokens after so many steps: cross-entropy in nats a token, share of hits."""
 
     step: int
     cross_entropy: float
-    cost: float
     accuracy: float
 
 
@@ -50,40 +54,65 @@ class _LanguageModel(nn.Module):
         return self.norm(hidden) @ self.tokens.weight.T
 
 
-def train_language_model(
-    ids: np.ndarray, bank: Bank, steps: int, seconds: float, progress: Progress
-) -> list[TrainingPoint]:
-    """Train on a stream of token ids with the bank's EMO loss, for `steps` steps or `seconds` seconds at most.
+def train_with_each_loss(
+    losses: Mapping[str, TokenLoss],
+    train_ids: Integer[np.ndarray, "tokens"],
+    held_out_ids: Integer[np.ndarray, "held_out"],
+    vocab: int,
+    steps: int,
+    progress: Progress,
+) -> dict[str, list[HeldOutPoint]]:
+    """Train one model with each loss: from the same weights, on the same batches, for the same number of steps.
 
     Returns:
-        Four points along the way, or fewer where there were fewer steps.
+        For each loss the same measures on the same held-out tokens, at four points along the way.
     """
     torch.manual_seed(0)
-    model = _LanguageModel(bank.size)
-    loss_of = EMOLoss(bank)
+    start = _LanguageModel(vocab)
+    held_out = list(_batches(held_out_ids, _HELD_OUT_BATCHES, seed=1))
+    points = {}
+    for name, loss_of in losses.items():
+        with progress.step(f"train a language model with {name}", steps, "steps") as shown:
+            points[name] = list(_train(copy.deepcopy(start), loss_of, train_ids, held_out, steps, shown.advance))
+    return points
+
+
+def _train(
+    model: nn.Module,
+    loss_of: TokenLoss,
+    ids: Integer[np.ndarray, "tokens"],
+    held_out: list[tuple[Tensor, Tensor]],
+    steps: int,
+    advance: Callable[[int], None],
+) -> Iterator[HeldOutPoint]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
-    seen = []
-    until = time.monotonic() + seconds
-    with progress.step("train a language model with EMOLoss", steps, "steps") as shown:
-        for inputs, labels in _batches(ids, steps):
-            result = loss_of(model(inputs), labels, parts=True)
-            optimizer.zero_grad()
-            result.loss.backward()
-            optimizer.step()
-            parts = result.parts
-            seen.append([part.float().mean().item() for part in (parts.ce, parts.emd, parts.correct)])
-            shown.advance(1)
-            if time.monotonic() > until:
-                break
-    return [
-        TrainingPoint(int(window[-1]) + 1, *np.mean([seen[i] for i in window], axis=0).tolist())
-        for window in np.array_split(np.arange(len(seen)), min(4, len(seen)))
-    ]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    measured = {steps * (point + 1) // _POINTS for point in range(_POINTS)}
+    for step, (inputs, labels) in enumerate(_batches(ids, steps, seed=0), 1):
+        loss = loss_of(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        advance(1)
+        if step in measured:
+            yield _measured(model, held_out, step)
 
 
-def _batches(ids: np.ndarray, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    random = np.random.default_rng(0)
-    for _ in range(steps):
+@torch.no_grad()
+def _measured(model: nn.Module, held_out: list[tuple[Tensor, Tensor]], step: int) -> HeldOutPoint:
+    nats, hits, tokens = 0.0, 0, 0
+    for inputs, labels in held_out:
+        logits = model(inputs)
+        nats += cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").item()
+        hits += int((logits.argmax(-1) == labels).sum())
+        tokens += labels.numel()
+    return HeldOutPoint(step, nats / tokens, hits / tokens)
+
+
+def _batches(ids: Integer[np.ndarray, "tokens"], count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    random = np.random.default_rng(seed)
+    for _ in range(count):
         starts = random.integers(0, len(ids) - _CONTEXT - 1, _BATCH)
         window = torch.from_numpy(ids[starts[:, None] + np.arange(_CONTEXT + 1)].astype(np.int64))
         yield window[:, :-1], window[:, 1:]
