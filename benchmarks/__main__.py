@@ -17,6 +17,7 @@ BENCHMARKS = (
     "counting",
     "encoding",
     "choosing",
+    "deep_search",
     "loss",
 )
 
