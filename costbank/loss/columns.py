@@ -2,7 +2,8 @@
 
 Processes that share a vocabulary exchange statistics of rows, once for a block and never a tensor of the block's width.
 Each sends, for each token, its largest logit, the label's logit if it has it, the sum of its wrong tokens' exponentials
-below that largest, and what the objective sums over its columns; where parts are asked for also the label's best rival.
+below that largest, and what the objective sums over its columns; where parts are asked for also the label's best rival,
+and where entropies are, how far its logits lie below that largest in the mean.
 """
 
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Rows(NamedTuple):
         log_scale: log of what exp(z − base) of a column here is to be multiplied by to be a probability.
         scale: what a wrong token's probability among this process's columns is to be multiplied by; None for 1.
         correct: 1 where no logit is above the label's, nor an earlier one equal to it; empty where not asked for.
+        entropy: −Σ p_i log p_i; None where not asked for.
     """
 
     ce: Tensor
@@ -66,6 +68,7 @@ class Rows(NamedTuple):
     log_scale: Tensor
     scale: Tensor | None
     correct: Tensor
+    entropy: Tensor | None = None
 
     @property
     def lse(self) -> Tensor:
@@ -162,6 +165,7 @@ class Columns:
         miss: Float[Tensor, "n"],
         rival: Float[Tensor, "n"] | None,
         sums: Sums,
+        spread: Float[Tensor, "n"] | None = None,
     ) -> tuple[Rows, Sums]:
         """Statistics over the whole vocabulary from those of the columns here.
 
@@ -173,16 +177,19 @@ class Columns:
             miss: the wrong tokens' share of that softmax.
             rival: see `rival`.
             sums: of the wrong tokens here.
+            spread: Σ p_i (base − z_i) / temperature over the wrong tokens here, where entropies are asked for.
 
         Returns:
             The statistics, and the sums over all.
         """
         if self.gather is None:
-            return _alone((target - top) / temperature, top / temperature, torch.log(peak), miss, rival, sums)
+            rows, sums = _alone((target - top) / temperature, top / temperature, torch.log(peak), miss, rival, sums)
+            return (rows if spread is None else rows._replace(entropy=_entropy(rows, spread))), sums
         # Sums are sent as Σ exp(z − top), and logits as they were: only their differences have all digits.
         sent = [torch.stack([top, target, miss / peak]), *(_columns(mean) / peak for mean in sums.means)]
         sent += [*(torch.stack(pull) for pull in sums.pulls), *(log[None] for log in sums.logs)]
         sent += [] if rival is None else [rival[None]]
+        sent += [] if spread is None else [(spread / peak)[None]]
         every, *others = self.gather(torch.cat(sent)).split([len(part) for part in sent], dim=1)
         tops, targets, misses = every.unbind(dim=1)
         top, target = tops.amax(dim=0), targets.amax(dim=0)
@@ -192,6 +199,7 @@ class Columns:
         lift, log_whole = lift / whole, torch.log(whole)
         wrong = (lift * misses).sum(dim=0)
         ce = torch.where(wrong < 0.5, -torch.log1p(-wrong), log_whole - ahead)
+        spreads = None if spread is None else others.pop()[:, 0]
         rows = Rows(
             ce=ce,
             top=top / temperature,
@@ -203,6 +211,10 @@ class Columns:
             scale=lift[self.rank] / peak,
             correct=miss.new_empty(0) if rival is None else _stands(others.pop()[:, 0], targets),
         )
+        if spreads is not None:
+            # Each process has measured from its own base; a slice that is all masked has nothing to be measured.
+            below = torch.where(lift > 0, lift * (spreads - misses * apart), 0.0).sum(dim=0)
+            rows = rows._replace(entropy=_entropy(rows, below))
         of_each = iter(others)
         means = tuple((lift[:, None] * next(of_each)).sum(dim=0).T.reshape(mean.shape) for mean in sums.means)
         pulls = tuple(_merged_pull(next(of_each), apart) for _ in sums.pulls)
@@ -227,6 +239,11 @@ def _alone(
         correct=miss.new_empty(0) if rival is None else (rival < 0).to(miss.dtype),
     )
     return rows, sums._replace(logs=tuple(log + log_peak for log in sums.logs))
+
+
+def _entropy(rows: Rows, below: Tensor) -> Tensor:
+    """log Σ exp(z − top) + Σ p_i (top − z_i), [n]; `below` is that sum over the wrong tokens, after temperature."""
+    return rows.log_whole + below - torch.where(rows.hit > 0, rows.hit * rows.ahead, 0.0)
 
 
 def _columns(mean: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ def emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[True],
+    entropy: bool = ...,
 ) -> EMOResult: ...
 @eager
 def emo_loss(
@@ -60,6 +61,7 @@ def emo_loss(
     token_weights: Tensor | None = None,
     step: int | None = None,
     parts: bool = False,
+    entropy: bool = False,
 ) -> Tensor | EMOResult:
     """The loss that `options` describe, of logits for labels or soft targets.
 
@@ -76,6 +78,7 @@ def emo_loss(
             same place. The mean is then over weights, and a token of weight 0 is ignored, whatever its logits hold.
         step: of training, counted from 0, where `options.weight` follows a schedule.
         parts: also return what it is made of.
+        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
 
     Returns:
         The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`. With `shift` a
@@ -95,7 +98,9 @@ def emo_loss(
     if isinstance(labels, SoftTargets):
         check_soft(labels, logits.shape[:-1], width, costs, options)
     check_devices(costs, options, logits=logits, labels=labels, token_weights=token_weights)
-    plan = BlockPlan(costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts)
+    plan = BlockPlan(
+        costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts, with_entropy=entropy
+    )
     return logit_losses(logits, labels, token_weights, width, plan)
 
 

@@ -49,6 +49,7 @@ def linear_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[True],
+    entropy: bool = ...,
 ) -> EMOResult: ...
 @eager
 def linear_emo_loss(
@@ -62,6 +63,7 @@ def linear_emo_loss(
     token_weights: Tensor | None = None,
     step: int | None = None,
     parts: bool = False,
+    entropy: bool = False,
 ) -> Tensor | EMOResult:
     """`emo_loss` of the logits hidden · weightᵀ + bias, which are made and used a block of tokens at a time.
 
@@ -80,6 +82,7 @@ def linear_emo_loss(
         token_weights: see `emo_loss`.
         step: see `emo_loss`.
         parts: also return what it is made of.
+        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
 
     Returns:
         The loss, as `emo_loss` returns it.
@@ -98,7 +101,9 @@ def linear_emo_loss(
     if isinstance(labels, SoftTargets):
         check_soft(labels, hidden.shape[:-1], width, costs, options)
     check_devices(costs, options, hidden=hidden, weight=weight, bias=bias, labels=labels, token_weights=token_weights)
-    plan = BlockPlan(costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts)
+    plan = BlockPlan(
+        costs, options, Columns(0, width, width), with_gradient=False, with_parts=parts, with_entropy=entropy
+    )
     return linear_losses(hidden, weight, bias, labels, token_weights, width, plan)
 
 

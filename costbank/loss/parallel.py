@@ -54,6 +54,7 @@ def parallel_linear_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[True],
+    entropy: bool = ...,
     reduce_hidden: bool = True,
 ) -> EMOResult: ...
 @eager
@@ -70,6 +71,7 @@ def parallel_linear_emo_loss(
     token_weights: Tensor | None = None,
     step: int | None = None,
     parts: bool = False,
+    entropy: bool = False,
     reduce_hidden: bool = True,
 ) -> Tensor | EMOResult:
     """`linear_emo_loss` where each process of a group holds a slice of the head's rows.
@@ -77,8 +79,9 @@ def parallel_linear_emo_loss(
     Slices are contiguous and in the order of processes. All processes call it with the same tokens and options, and
     get the same loss; one that does not call it leaves the others waiting. A block of tokens takes one all-gather, in
     float32: for `emo` of 4 numbers a token with dense costs and 5 with neighbor costs, for other objectives of 3 to 6,
-    for `kernel` of 3 and one for each dimension of the costs; label smoothing and soft targets add 2, parts 1. With
-    `reduction="none"`, or on a second backward pass, blocks are computed again, and that exchange with them.
+    for `kernel` of 3 and one for each dimension of the costs; label smoothing and soft targets add 2, parts 1, and
+    entropies 1. With `reduction="none"`, or on a second backward pass, blocks are computed again, and that exchange
+    with them.
 
     Args:
         hidden: [..., dim], the same on all processes; a DTensor that is replicated is one, too.
@@ -95,6 +98,7 @@ def parallel_linear_emo_loss(
         token_weights: see `emo_loss`; the same on all processes.
         step: see `emo_loss`.
         parts: also return what it is made of.
+        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
         reduce_hidden: sum the hidden states' gradient over processes, by one all-reduce in the backward pass. Without
             it each process gets its slice's summand of it, for frameworks that sum themselves.
 
@@ -120,7 +124,7 @@ def parallel_linear_emo_loss(
     check_devices(
         costs, options, hidden=inputs, weight=shard.tensor, bias=biases, labels=targets, token_weights=factors
     )
-    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts)
+    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts, with_entropy=entropy)
     reduce = summed_over(shard.group) if reduce_hidden else None
     return linear_losses(inputs, shard.tensor, biases, targets, factors, vocab, plan, reduce)
 
@@ -150,6 +154,7 @@ def parallel_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[True],
+    entropy: bool = ...,
 ) -> EMOResult: ...
 @eager
 def parallel_emo_loss(
@@ -163,6 +168,7 @@ def parallel_emo_loss(
     token_weights: Tensor | None = None,
     step: int | None = None,
     parts: bool = False,
+    entropy: bool = False,
 ) -> Tensor | EMOResult:
     """`emo_loss` where each process of a group holds a slice of the logits' columns. See `parallel_linear_emo_loss`.
 
@@ -176,6 +182,7 @@ def parallel_emo_loss(
         token_weights: see `emo_loss`.
         step: see `emo_loss`.
         parts: also return what it is made of.
+        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
 
     Returns:
         The loss, as `emo_loss` returns it: the same on all processes. The gradient of the logits takes no exchange but
@@ -195,5 +202,5 @@ def parallel_emo_loss(
     if isinstance(targets, SoftTargets):
         check_soft(targets, local.shape[:-1], vocab, costs, options)
     check_devices(costs, options, logits=local, labels=targets, token_weights=factors)
-    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts)
+    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts, with_entropy=entropy)
     return logit_losses(local, targets, factors, vocab, plan)

@@ -44,6 +44,7 @@ class EMOParts(NamedTuple):
         correct: 1 where the label has the largest logit, the first of them where several are equal; of soft targets
             the likeliest token is meant.
         neighbor_mass: the probability of the label's neighbors, where costs are of that form; else NaN.
+        entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, where it is asked for; else NaN.
     """
 
     ce: Tensor
@@ -53,6 +54,7 @@ class EMOParts(NamedTuple):
     lse: Tensor
     correct: Tensor
     neighbor_mass: Tensor
+    entropy: Tensor
 
 
 class BlockResult(NamedTuple):
@@ -91,6 +93,7 @@ class BlockPlan:
         columns: which tokens the logits' columns stand for, and who has the others.
         with_gradient: turn the logits into their gradient.
         with_parts: also say what losses are made of.
+        with_entropy: and the entropy with it, which takes another pass over the block and a buffer of a piece.
     """
 
     costs: Costs | None
@@ -98,6 +101,7 @@ class BlockPlan:
     columns: Columns
     with_gradient: bool
     with_parts: bool
+    with_entropy: bool = False
 
 
 def block_losses(
@@ -160,7 +164,14 @@ def _piece_loss(
     sums = objective.measure(wrong)
     if pull is not None:
         sums = sums._replace(pulls=(*sums.pulls, pull))
-    rows, sums = columns.merge(target, top, options.temperature, peak, wrong.sum(dim=1), rival, sums)
+    miss = wrong.sum(dim=1)
+    spread = None
+    if rival is not None and plan.with_entropy:
+        # p (base − z) is −p log p + p log peak: of probabilities, which have all digits left where logits are gone.
+        spread = (
+            torch.special.entr(wrong, out=workspace.take("entropy", len(wrong))).sum(dim=1) + torch.log(peak) * miss
+        )
+    rows, sums = columns.merge(target, top, options.temperature, peak, miss, rival, sums, spread)
 
     value = objective.value(rows, sums)
     ce = rows.ce if beside is None else rows.cross_entropy(sums.pulls[-1], beside.own)
@@ -182,7 +193,8 @@ def _piece_loss(
     parts = None
     if rival is not None:
         near = objective.neighbor_mass(rows, sums)
-        parts = EMOParts(ce, value, ce_weight, emd_weight, rows.lse, rows.correct, near)
+        entropy = torch.full_like(ce, torch.nan) if rows.entropy is None else rows.entropy
+        parts = EMOParts(ce, value, ce_weight, emd_weight, rows.lse, rows.correct, near, entropy)
     return BlockResult(loss, parts)
 
 

@@ -28,6 +28,7 @@ from costbank.trainers.heads import Head, find_head
 from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
+from costbank.trainers.sft import TokenCount, is_sft
 from costbank.trainers.tokenizer import check_tokenizer
 from costbank.trainers.weights import COLUMN, WeightsCollator, check_kept, count_weights, having_weights
 
@@ -94,7 +95,10 @@ class EMOTrainerMixin(_Trainer):
         self.model_accepts_loss_kwargs = True
         self._emo_own = Agreement(self.model, self.emo.options, check_loss=emo_check_loss)
         self._count_by_shift()
-        self._emo_means = {True: Means(), False: Means()}
+        # SFTTrainer logs the entropy of predictions; at another temperature the loss has other probabilities.
+        self._emo_entropy = is_sft(self) and self.emo.options.temperature == 1.0
+        self._emo_means = {training: Means(entropy=self._emo_entropy) for training in (True, False)}
+        self._emo_tokens = TokenCount()
         self._emo_loss_only = False
         self.add_callback(Pinned(self.emo))
 
@@ -130,6 +134,8 @@ class EMOTrainerMixin(_Trainer):
             before = (virtual_tokens(unwrapped), 0)
             labels = nn.functional.pad(labels, before, value=self.emo.options.ignore_index)
             weights = None if weights is None else nn.functional.pad(weights, before)
+        if model.training and is_sft(self):
+            self._emo_tokens.add(inputs)
         options = as_trained(self.emo.options, num_items_in_batch, shift)
         result = self._result(outputs, hidden, head, labels, options, weights)
         self._emo_means[model.training].add(result, labels, options, weights)
@@ -156,6 +162,8 @@ class EMOTrainerMixin(_Trainer):
         elif evaluated and evaluated != ["train"]:
             means = self._emo_means[False].take(self.accelerator)
             logs.update({f"{evaluated[0]}_{name}": value for name, value in means.items()})
+        if "loss" in logs or (evaluated and evaluated != ["train"]):
+            self._emo_tokens.log(self)
         super().log(logs, start_time)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +182,7 @@ class EMOTrainerMixin(_Trainer):
             self._emo_loss_only = False
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._emo_means[False] = Means()
+        self._emo_means[False] = Means(entropy=self._emo_entropy)
         return super().evaluation_loop(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -228,7 +236,7 @@ class EMOTrainerMixin(_Trainer):
     ) -> EMOResult:
         place = (outputs.logits if hidden is None or head is None else head.linear.weight).device
         labels, weights = labels.to(place), None if weights is None else weights.to(place)
-        more: dict[str, Any] = {"step": self.state.global_step, "token_weights": weights}
+        more: dict[str, Any] = {"step": self.state.global_step, "token_weights": weights, "entropy": self._emo_entropy}
         if hidden is None or head is None:
             self.emo.fit(outputs.logits.shape[-1])
             to_device(self.emo, outputs.logits)

@@ -11,9 +11,14 @@ __all__ = ["Means"]
 
 
 class Means:
-    """Sums over tokens since they were last taken, kept on the device: nothing waits for it until then."""
+    """Sums over tokens since they were last taken, kept on the device: nothing waits for it until then.
 
-    def __init__(self) -> None:
+    Args:
+        entropy: whether the parts hold entropies.
+    """
+
+    def __init__(self, *, entropy: bool = False) -> None:
+        self._entropy = entropy
         self._sums: Tensor | None = None
 
     def add(self, result: EMOResult, labels: Tensor, options: EMOOptions, weights: Tensor | None = None) -> None:
@@ -31,7 +36,7 @@ class Means:
             counted = counted & ((weights[..., 1:] if options.shift else weights) != 0).to(counted.device)
         tokens = counted.sum().to(parts.ce.device)
         loss = result.loss if options.reduction == "sum" else result.loss * tokens
-        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens)
+        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens, parts.entropy.sum())
         sums = torch.stack([column.float() for column in columns])
         self._sums = sums if self._sums is None else self._sums + sums
 
@@ -39,7 +44,7 @@ class Means:
         """Means over the tokens of all processes; empty where there were none."""
         if self._sums is None:
             return {}
-        ce, emd, correct, loss, tokens = accelerator.reduce(self._sums, "sum").tolist()
+        ce, emd, correct, loss, tokens, entropy = accelerator.reduce(self._sums, "sum").tolist()
         self._sums = None
         tokens = max(tokens, 1.0)
         return {
@@ -47,4 +52,5 @@ class Means:
             "emd": emd / tokens,
             "mean_token_accuracy": correct / tokens,
             "emo_loss": loss / tokens,
+            **({"entropy": entropy / tokens} if self._entropy else {}),
         }

@@ -78,8 +78,8 @@ def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float,
     for sizes in CUTS[distributed.get_world_size()]:
         for form in FORMS.get(options.objective, ("dense", "neighbors")):
             full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
-            expected = emo_loss(full, labels, forms()[form], options, parts=True)
-            result = parallel_emo_loss(part, labels, forms()[form], options, parts=True)
+            expected = emo_loss(full, labels, forms()[form], options, parts=True, entropy=True)
+            result = parallel_emo_loss(part, labels, forms()[form], options, parts=True, entropy=True)
             close(result.loss, expected.loss, tolerance, (what, sizes, form))
             assert torch.equal(result.parts.correct, expected.parts.correct), (what, sizes, form)
             for one, other in zip(result.parts, expected.parts, strict=True):

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from costbank.loss import DenseCosts, EMOOptions, emo_loss
+from costbank.loss import DenseCosts, EMOOptions, emo_loss, linear_emo_loss
+from costbank.loss.columns import Columns
+from costbank.loss.rows import BlockPlan, Workspace, block_losses
 from tests.loss.oracle import token_losses
 
 MIXINGS = ("fixed", "emo1", "emo1_clamped", "emo2")
@@ -209,6 +211,65 @@ def test_parts_say_what_the_loss_is_made_of(logits, labels, costs):
         assert not part.requires_grad
         assert part.shape == labels.shape
         assert (part[~kept] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_entropies_are_those_of_the_probabilities(scale: float, logits, labels, costs):
+    logits = logits * scale
+    logits[3, 5:9] = -torch.inf
+    logits[3, int(labels[3])] = 1.0
+    # One token has all the mass, the label's or another's.
+    logits[4, int(labels[4])], logits[5, 0] = 500.0, 500.0
+    for options in (EMOOptions(), EMOOptions(temperature=2.0, softcap=20.0), EMOOptions(label_smoothing=0.1)):
+        z = logits.double()
+        z = z if options.softcap is None else options.softcap * torch.tanh(z / options.softcap)
+        z = z.masked_fill(logits == -torch.inf, -torch.inf) / options.temperature
+        expected = torch.special.entr(torch.softmax(z, 1)).sum(1)
+        plain = emo_loss(logits, labels, costs, options, parts=True)
+        result = emo_loss(logits, labels, costs, options, parts=True, entropy=True)
+        linear = linear_emo_loss(
+            torch.eye(len(logits)), logits.T.nan_to_num(neginf=-1e30), labels, costs, options, parts=True, entropy=True
+        )
+        kept = labels != -100
+        torch.testing.assert_close(result.parts.entropy[kept].double(), expected[kept], rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(linear.parts.entropy[kept].double(), expected[kept], rtol=1e-4, atol=1e-5)
+        assert (result.parts.entropy[~kept] == 0).all()
+        # Nothing else changes, and it is not there where nothing asks.
+        assert torch.equal(result.loss, plain.loss)
+        assert plain.parts.entropy[kept].isnan().all()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 36])
+def test_entropies_of_a_cut_vocabulary_are_merged_with_the_other_sums(cut: int, logits, labels, costs):
+    logits = logits * 3
+    logits[2, :cut], logits[2, 36] = -torch.inf, 2.0
+    labels = torch.where(labels == -100, 36, labels)
+    labels[2] = 36
+    sent: list[list[torch.Tensor]] = [[], []]
+
+    def side(rank: int, others: list[torch.Tensor] | None) -> torch.Tensor:
+        part = (logits[:, :cut], logits[:, cut:])[rank].clone()
+
+        def gather(numbers: torch.Tensor) -> torch.Tensor:
+            sent[rank].append(numbers.clone())
+            own = [numbers, numbers] if others is None else [others[0], others[0]]
+            own[rank] = numbers
+            return torch.stack(own)
+
+        columns = Columns(rank * cut, part.shape[1], 37, gather, rank)
+        plan = BlockPlan(costs, EMOOptions(), columns, with_gradient=False, with_parts=True, with_entropy=True)
+        workspace = Workspace(part.shape[1], part.device, torch.float32)
+        parts = block_losses(part, labels, None, plan, workspace).parts
+        assert parts is not None
+        return parts.entropy
+
+    side(0, None)
+    found = side(1, sent[0])
+    expected = torch.special.entr(torch.softmax(logits.double(), 1)).sum(1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(side(0, sent[1]).double(), expected, rtol=1e-5, atol=2e-6)
+    # One exchange a block, of one number a token more: largest logit, label's, wrong sum, K, rival, and this one.
+    assert [len(numbers) for numbers in sent[0]] == [6, 6]
 
 
 def test_autocast_does_not_reach_the_costs(logits, labels, costs):

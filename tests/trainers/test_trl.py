@@ -63,6 +63,48 @@ def test_it_trains_as_with_the_function(data: Dataset, accumulated: int, sft: An
     assert {"eval_ce", "eval_emd", "eval_mean_token_accuracy"} <= mine.keys()
 
 
+@pytest.mark.parametrize("config", [{}, {"padding_free": True, "max_length": None},
+                                    {"packing": True, "max_length": 32}],
+                         ids=["padded", "padding-free", "packed"])  # fmt: skip
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+@pytest.mark.parametrize("data", [WHOLE, COMPLETIONS], ids=["whole texts", "completions alone"])
+def test_its_own_metrics_are_logged_as_without_us(
+    data: Dataset, emo: Any, config: dict[str, Any], sft: Any, bank: Bank
+):
+    # Cross-entropy alone, so that both runs train the same model.
+    ours = sft(EMOSFTTrainer, data, config=config, emo=emo(bank, mixing="fixed", weight=0.0))
+    theirs = sft(SFTTrainer, data, config=config)
+    assert_same(trained(ours), trained(theirs), 2e-4)
+    names = ("num_tokens", "entropy", "mean_token_accuracy")
+    for one, other in zip(ours.state.log_history, theirs.state.log_history, strict=True):
+        assert {name: value for name, value in one.items() if name in names} == pytest.approx(
+            {name: value for name, value in other.items() if name in names}, abs=2e-3
+        )
+    mine, other = ours.evaluate(), theirs.evaluate()
+    assert mine.keys() >= other.keys()
+    assert mine["eval_num_tokens"] == other["eval_num_tokens"] > 100
+    # TRL has the mean of its batches' means.
+    assert mine["eval_entropy"] == pytest.approx(other["eval_entropy"], abs=2e-2)
+
+
+def test_tokens_are_counted_over_accumulated_batches_and_lines(sft: Any, bank: Bank):
+    config = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "logging_steps": 2, "max_steps": 4}
+    ours, theirs = sft(EMOSFTTrainer, WHOLE, config=config, emo=bank), sft(SFTTrainer, WHOLE, config=config)
+    counts = []
+    for trainer in (ours, theirs):
+        trainer.train()
+        counts.append([line["num_tokens"] for line in trainer.state.log_history if "loss" in line])
+    assert counts[0] == counts[1]
+    assert len(counts[0]) == 2
+
+
+def test_entropies_at_another_temperature_are_not_the_models(sft: Any, bank: Bank):
+    trainer = sft(EMOSFTTrainer, WHOLE, emo=LinearEMOLoss(bank, temperature=2.0))
+    trainer.train()
+    assert all("entropy" not in line for line in trainer.state.log_history)
+    assert "num_tokens" in trainer.state.log_history[0]
+
+
 def test_only_completions_are_trained(sft: Any, bank: Bank):
     trainer = sft(EMOSFTTrainer, COMPLETIONS, emo=bank)
     batch = next(iter(trainer.get_train_dataloader()))
