@@ -1,6 +1,7 @@
 """How a loss is put together: one frozen object, given once."""
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -91,7 +92,8 @@ class EMOOptions:
             `none`: a loss for each token.
         shift: the labels are the inputs themselves, as Hugging Face has them: position i predicts label i + 1.
         softcap: logits z become softcap · tanh(z / softcap) first (Gemma 2).
-        temperature: logits are divided by this, after the softcap.
+        temperature: logits are divided by this, after the softcap; `gibbs` and `d2gpo` have temperatures of their own
+            for what they aim at, and warn where only this one is given.
         z_loss: this times the square of the log-sum-exp is added (PaLM, arXiv 2204.02311).
         label_smoothing: ε; cross-entropy is taken to (1 − ε) · label + ε · uniform.
         target_mass: `excluded`, or `detached`: p_t is added to the value of D, and not to its gradient, as in the EMO
@@ -171,6 +173,16 @@ class EMOOptions:
         if self.objective in _CROSS_ENTROPIES[1:] and self.label_smoothing:
             raise UsageError(
                 f"label_smoothing with the objective {self.objective!r}", "leave it 0, or take objective='ce'"
+            )
+        self._warn_of_temperature()
+
+    def _warn_of_temperature(self) -> None:
+        name = f"{self.objective}_temperature"
+        if self.temperature != 1.0 and getattr(self, name, None) == getattr(EMOOptions, name, math.nan):
+            warnings.warn(
+                f"temperature={self.temperature:g} divides the logits; the temperature of {self.objective!r} is "
+                f"{name}, which is {getattr(self, name):g}",
+                stacklevel=4,
             )
 
     @property

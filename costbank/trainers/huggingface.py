@@ -151,7 +151,7 @@ class EMOTrainerMixin(_Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the means of the loss's parts where `logs` are of training steps or of an evaluation."""
+        """Log, with the means of the loss's parts where `logs` are of training steps."""
         evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if "loss" in logs:
             self._emo_own.check(self.accelerator.unwrap_model(self.model), self.accelerator)
@@ -159,9 +159,6 @@ class EMOTrainerMixin(_Trainer):
             # In training it is the `loss` that is logged already.
             means.pop("emo_loss", None)
             logs.update(means)
-        elif evaluated and evaluated != ["train"]:
-            means = self._emo_means[False].take(self.accelerator)
-            logs.update({f"{evaluated[0]}_{name}": value for name, value in means.items()})
         if "loss" in logs or (evaluated and evaluated != ["train"]):
             self._emo_tokens.log(self)
         super().log(logs, start_time)
@@ -181,9 +178,21 @@ class EMOTrainerMixin(_Trainer):
         finally:
             self._emo_loss_only = False
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """An evaluation or prediction, with the means of the loss's parts among its metrics."""
         self._emo_means[False] = Means(entropy=self._emo_entropy)
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        means = self._emo_means[False].take(self.accelerator)
+        metrics: dict[str, float] = output.metrics  # pyright: ignore[reportAssignmentType] -- a dict by now
+        metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        return output
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of a step and the number of their tokens, which is counted by how the model shifts labels."""

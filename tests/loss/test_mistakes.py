@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import DenseCosts, EMOLoss, LinearEMOLoss, emo_loss, linear_emo_loss
+from costbank.loss import DenseCosts, EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, linear_emo_loss
 
 VOCAB, DIM = 37, 6
 LABELS = torch.arange(10).reshape(2, 5)
@@ -111,3 +112,15 @@ def test_the_checks_take_no_time_worth_measuring():
     call = _linear(HIDDEN, HEAD.weight, LABELS)
     call()
     assert min(timeit(checks, number=20) for _ in range(5)) < 0.2 * min(timeit(call, number=20) for _ in range(5))
+
+
+@pytest.mark.parametrize("objective", ["gibbs", "d2gpo"])
+def test_a_temperature_of_the_logits_where_that_of_the_targets_was_meant_is_warned_of(objective: Any):
+    with pytest.warns(
+        UserWarning, match=f"divides the logits; the temperature of '{objective}' is {objective}_temperature"
+    ):
+        EMOOptions(objective=objective, mixing="fixed", temperature=0.3)
+    # Whoever gives both knows the two.
+    both: dict[str, Any] = {f"{objective}_temperature": 0.3}
+    EMOOptions(objective=objective, mixing="fixed", temperature=0.3, **both)
+    EMOOptions(objective="emo", temperature=0.3)

@@ -1,0 +1,102 @@
+"""What evaluations under the mixin give: several datasets, the best checkpoint, predictions, and their memory."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer
+
+from costbank.bank import Bank
+from costbank.loss import EMOLoss, LinearEMOLoss
+from costbank.trainers.huggingface import EMOTrainerMixin
+from tests.trainers.conftest import Texts, llama
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning"),
+]
+PARTS = ("loss", "emo_loss", "ce", "emd", "mean_token_accuracy")
+
+MEMORY = """
+import resource, sys, tempfile, torch
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from costbank.loss import DenseCosts, EMOLoss, LinearEMOLoss
+from costbank.trainers.huggingface import EMOTrainerMixin
+
+class EMOTrainer(EMOTrainerMixin, Trainer):
+    pass
+
+VOCAB, LENGTH, BATCH = 16384, 128, 96
+model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+    num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=LENGTH))
+costs = DenseCosts(torch.nn.functional.normalize(torch.randn(VOCAB, 8), dim=1))
+loss = {"linear": LinearEMOLoss, "full": EMOLoss}[sys.argv[1]](costs)
+data = [{"input_ids": ids, "labels": ids} for ids in torch.randint(0, VOCAB, (BATCH, LENGTH))]
+args = TrainingArguments(tempfile.mkdtemp(), per_device_eval_batch_size=BATCH, use_cpu=True, report_to=[],
+                         disable_tqdm=True, dataloader_pin_memory=False)
+trainer = EMOTrainer(model, args, eval_dataset=data, emo=loss)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+trainer.evaluate()
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+print("grown", grown / (VOCAB * LENGTH * BATCH * 4))
+"""
+
+
+class EMOTrainer(EMOTrainerMixin, Trainer):
+    pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux alone")
+def test_evaluation_for_the_loss_alone_takes_a_part_of_the_memory_of_all_logits():
+    grown = {}
+    for form in ("linear", "full"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, form], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        grown[form] = float(done.stdout.rpartition("grown ")[2])
+    # In sizes of all logits in float32.
+    assert grown["full"] > 0.7
+    assert grown["linear"] < 0.3, grown
+
+
+def test_the_best_checkpoint_is_found_by_every_metric(bank: Bank, arguments: Any, texts: Any):
+    for metric, greater in (("loss", False), ("emo_loss", False), ("eval_emd", True)):
+        args = arguments(
+            eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
+            metric_for_best_model=metric, greater_is_better=greater, max_steps=3,
+        )  # fmt: skip
+        trainer = EMOTrainer(llama(), args, train_dataset=texts, eval_dataset=texts, emo=bank)
+        trainer.train()
+        name = f"eval_{metric.removeprefix('eval_')}"
+        values = [line[name] for line in trainer.state.log_history if name in line]
+        assert len(values) == 3
+        best = (max if greater else min)(values)
+        assert trainer.state.best_metric == pytest.approx(best, abs=1e-7)
+        # The weights that were loaded are those of that step.
+        assert trainer.evaluate()[name] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+def test_several_datasets_are_evaluated_each_for_itself(emo: Any, bank: Bank, arguments: Any, tokenizer: Any):
+    parts = {"long": Texts(tokenizer, 24), "short": Texts(tokenizer, 7)}
+    together = EMOTrainer(llama(), arguments(), eval_dataset=parts, emo=emo(bank)).evaluate()
+    for name, data in parts.items():
+        alone = EMOTrainer(llama(), arguments(), eval_dataset=data, emo=emo(bank)).evaluate()
+        for part in PARTS:
+            assert together[f"eval_{name}_{part}"] == pytest.approx(alone[f"eval_{part}"], abs=1e-6)
+
+
+@pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
+def test_predictions_have_the_metrics_of_an_evaluation(emo: Any, bank: Bank, arguments: Any, texts: Any):
+    trainer = EMOTrainer(llama(), arguments(), eval_dataset=texts, emo=emo(bank))
+    predicted, evaluated = trainer.predict(texts), trainer.evaluate()
+    for part in PARTS:
+        assert predicted.metrics[f"test_{part}"] == pytest.approx(evaluated[f"eval_{part}"], abs=1e-5)
+    with torch.no_grad():
+        logits = trainer.model(input_ids=texts.ids, attention_mask=texts.mask).logits
+    torch.testing.assert_close(torch.tensor(predicted.predictions), logits, rtol=0, atol=1e-5)
+    # A training that follows logs its own tokens alone.
+    assert trainer._emo_means[False].take(trainer.accelerator) == {}
