@@ -13,6 +13,7 @@ import numpy as np
 from costbank.checkpoints import Head, find_gguf
 from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
+from costbank.plurals import counted
 from costbank.tokenizers import GGUFTokenizer, SentencePieceTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from costbank.tokenizers.added_tokens import read_settings
 from costbank.tokenizers.class_ids import class_of, moves_ids
@@ -69,7 +70,9 @@ class HeadTokenizer:
                 )
             shown = ", ".join(vocab.display(token_id) for token_id in past[:_MOST_SHOWN])
             more = ", …" if len(past) > _MOST_SHOWN else ""
-            notes.append(f"{len(past):,} added tokens past the head's {rows:,} rows get no vector: {shown}{more}")
+            added = counted(len(past), "added token")
+            get = "gets" if len(past) == 1 else "get"
+            notes.append(f"{added} past the head's {rows:,} rows {get} no vector: {shown}{more}")
             return vocab.first(rows), tuple(notes)
         if padding := rows - vocab.size:
             unknown = not (self.own or self.compared)

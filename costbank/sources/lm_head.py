@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32
 from costbank.checkpoints import Head, Matrix, choose_head, open_checkpoint
 from costbank.config import BuildConfig
 from costbank.errors import UsageError
+from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
 from costbank.sources.head_tokenizer import head_tokenizer
@@ -104,7 +105,9 @@ def _unused_rows(matrix: Matrix, unused: Bool[np.ndarray, "vocab"]) -> Iterator[
 def _placeholder_note(counts: dict[str, int], keep: bool) -> str:
     named = ", ".join(f"{count:,} {label}" for label, count in counts.items())
     what = "keep their rows" if keep else "get no vector, as no model is trained to predict them"
-    return f"{sum(counts.values()):,} ids are placeholders by name ({named}); they {what}"
+    total = sum(counts.values())
+    are = "is a placeholder" if total == 1 else "are placeholders"
+    return f"{counted(total, 'id')} {are} by name ({named}); they {what}"
 
 
 def _unlike(matrix: Matrix, unused: Bool[np.ndarray, "vocab"], mean: Float32[np.ndarray, "dim"]) -> list[int]:

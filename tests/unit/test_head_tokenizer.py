@@ -107,7 +107,7 @@ def test_trailing_added_tokens_without_a_row_are_told(tmp_path: Path):
     path = _gemma_like(model / "tokenizer.json", extra=("<image_soft_token>",))
     bank, notes = _build(model, tmp_path / "store")
     assert bank.size == ROWS
-    assert any("1 added tokens past the head's 322 rows get no vector: <image_soft_token>" in note for note in notes)
+    assert any("1 added token past the head's 322 rows gets no vector: <image_soft_token>" in note for note in notes)
     with pytest.warns(UserWarning, match=r"1 added tokens that .* has no vectors for: 322 \(<image_soft_token>\)"):
         check_tokenizer(bank, Tokenizer.from_file(str(path)))
 
