@@ -9,6 +9,7 @@ GGUF. Never loads a model, and needs torch for PyTorch's own files only.
 import json
 import re
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,14 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
         for name in facts[file]:
             places.setdefault(name, []).append(file)
 
-    def matrix(name: str) -> Matrix:
+    @cache
+    def parts_of(name: str) -> list[Matrix]:
+        """A tensor's parts, one in a file; one of them where all files hold the same."""
         parts = [_matrix_in(file, name) for file in places[name]]
+        return parts[:1] if all(same_bytes(parts[0], other) for other in parts[1:]) else parts
+
+    def matrix(name: str) -> Matrix:
+        parts = parts_of(name)
         if len(parts) > 1 and not _one_series(places[name], files):
             shown = " and ".join(file.name for file in places[name][:2])
             raise CheckpointError(f"tensor {name!r} is in {shown}", "name the file that is meant with --model")
@@ -134,8 +141,8 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
 
     def describe(name: str) -> tuple[str, tuple[int, ...]]:
         dtype, shape = facts[places[name][0]][name]
-        if len(shape) == 2:
-            shape = sum(facts[file][name][1][0] for file in places[name]), shape[1]
+        if len(shape) == 2 and len(places[name]) > 1 and prod(shape):
+            shape = sum(part.shape[0] for part in parts_of(name)), shape[1]
         return dtype, shape
 
     folder = path if path.is_dir() else path.parent

@@ -37,6 +37,7 @@ Described = tuple[str, tuple[int, ...]] | None
 
 _PADDING_ROWS = 128
 _NO_HEAD_WORDS = ("emb", "wte", "wpe", "shared", "position", "pooler", *SIDE_PARTS)
+_HEAD_WORDS = ("unemb", "out_emb", "output_emb", "_head", "head.")
 _NOT_ROWS = ("INT", "UINT", "QINT", "QUINT", "BOOL", "COMPLEX", "F4", "F6_", "F8_E8M0")
 
 
@@ -112,9 +113,16 @@ def embedding_candidates(names: Iterable[str], describe: Callable[[str], Describ
 
 
 def unknown_heads(
-    names: Iterable[str], describe: Callable[[str], Described], embedding: Candidate, others: Sequence[Candidate]
+    names: Iterable[str],
+    describe: Callable[[str], Described],
+    tokens: int | None,
+    embedding: Candidate,
+    others: Sequence[Candidate],
 ) -> list[str]:
-    """Matrices of unknown names outside numbered layers that are as large as the embedding: perhaps the head."""
+    """Matrices of unknown names outside numbered layers that could be the head.
+
+    They are as large as the embedding, or have a row for each token.
+    """
     known = {candidate.weight for candidate in (embedding, *others)}
     return [
         name
@@ -122,9 +130,17 @@ def unknown_heads(
         if name not in known
         and embedding.shape
         and (not in_numbered_layer(clean(name)) or any(part.startswith("lm_head") for part in clean(name)))
-        and not any(word in name.lower() for word in _NO_HEAD_WORDS)
-        and (described_as(describe, name) or ("", ()))[1] == embedding.shape
+        and (_names_head(name) or not any(word in name.lower() for word in _NO_HEAD_WORDS))
+        and _could_be_rows(described_as(describe, name), embedding, tokens)
     ]
+
+
+def _names_head(name: str) -> bool:
+    return any(word in name.lower() for word in _HEAD_WORDS)
+
+
+def _could_be_rows(found: Described, embedding: Candidate, tokens: int | None) -> bool:
+    return found is not None and (found[1] == embedding.shape or fits_tokens(found[1][0], tokens))
 
 
 def meant(

@@ -1,5 +1,6 @@
 """The LM head of a checkpoint, and whether it is tied to the embedding: the tensors decide, not the config."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -98,6 +99,8 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | N
     if len(checkpoint.names) == 1:
         return Head(checkpoint.matrix(next(iter(checkpoint.names))), "only", None, config_tied, "the only tensor")
     _refuse_adapter(checkpoint)
+    if not checkpoint.names:
+        raise CheckpointError(f"{checkpoint.path} holds no tensors", "give the files that hold the model's weights")
     shown = ", ".join(list(checkpoint.names)[:_LISTED])
     raise CheckpointError(
         f"none of the {len(checkpoint.names):,} tensors of {checkpoint.path} is known as a head or embedding",
@@ -114,6 +117,7 @@ def _head(
 ) -> Head:
     chosen = _one(checkpoint, heads, tokens, HEADS, embeddings)
     matrix = checkpoint.matrix(chosen.weight)
+    apart = _leaves_alone(checkpoint, chosen, "head")
     alike = [one for one in embeddings if one.shape and not one.trouble and one.shape == matrix.shape]
     alike = [one for one in alike if checkpoint.names[one.weight].is_file()] or [
         one for one in embeddings if one.shape and checkpoint.names[one.weight].is_file()
@@ -121,11 +125,14 @@ def _head(
     equal = next((one for one in alike if same_bytes(matrix, checkpoint.matrix(one.weight))), None)
     reason = "the LM head by its name"
     if chosen.weak:
-        reason = "outside the layers, with a name and a number of rows that a head can have"
+        reason = "it is not inside a layer, and its name and number of rows fit a head"
+        if checkpoint.gguf and chosen.path == ("output",):
+            reason = "the LM head by its name"
     if equal:
         reason += f"; it equals the embedding {equal.weight!r}"
     elif alike:
         reason += f"; it differs from the embedding {alike[0].weight!r}"
+    reason += apart
     others = tuple(f"{one.weight} ({one.rows:,} rows)" for one in heads if one is not chosen and one.shape)
     tied = bool(equal) if alike else None
     return Head(matrix, "head", tied, config_tied, reason, not chosen.exact, others[:_LISTED])
@@ -135,15 +142,15 @@ def _embedding(
     checkpoint: Checkpoint, embeddings: Sequence[Candidate], tokens: int | None, config_tied: bool | None
 ) -> Head:
     chosen = _one(checkpoint, embeddings, tokens, EMBEDDINGS, ())
-    if perhaps := unknown_heads(checkpoint.names, checkpoint.describe, chosen, embeddings):
+    if perhaps := unknown_heads(checkpoint.names, checkpoint.describe, tokens, chosen, embeddings):
         options = " or ".join(f"--tensor {name}" for name in (*perhaps[: _LISTED - 1], chosen.weight))
         raise CheckpointError(
-            f"{checkpoint.path} has no head of a known name, but {perhaps[0]!r} has as many rows as the embedding "
-            f"{chosen.weight!r}, so it may be the head",
+            f"{checkpoint.path} has no head of a known name, but {perhaps[0]!r} has as many rows as one, so it may "
+            "be the head",
             f"choose one: {options}",
         )
     _refuse_adapter(checkpoint)
-    reason = "the token embedding, as the model has no head of its own"
+    reason = "the token embedding, as the model has no head of its own" + _leaves_alone(checkpoint, chosen, "embedding")
     return Head(checkpoint.matrix(chosen.weight), "embedding", True, config_tied, reason, not chosen.exact)
 
 
@@ -212,6 +219,33 @@ def _refuse_adapter(checkpoint: Checkpoint) -> None:
         f"{checkpoint.path} holds an adapter{of}, and the head is in its base model",
         f"give the base model, whose head an adapter of the layers leaves as it is; or {_MERGE}",
     )
+
+
+def _leaves_alone(checkpoint: Checkpoint, chosen: Candidate, role: str) -> str:
+    """What to say of an adapter next to the model's weights, which are read without it.
+
+    Raises:
+        CheckpointError: by its configuration the adapter changes the rows.
+    """
+    config, files = checkpoint.adapter, {file.name for file in checkpoint.names.values()}
+    if not config or all(file.startswith("adapter_") for file in files):
+        return ""
+    names = {chosen.path[-1], *(("lm_head",) if role == "embedding" else ())}
+    for setting in ("modules_to_save", "target_modules", "target_parameters", "trainable_token_indices"):
+        given = config.get(setting)
+        listed = [given] if isinstance(given, str) else list(given or ()) if isinstance(given, list | dict) else []
+        trained = setting == "trainable_token_indices" and role == "embedding" and bool(given)
+        if trained or any(_means(str(one), name) for one in listed for name in names):
+            raise CheckpointError(
+                f"next to the weights in {checkpoint.path} is an adapter whose {setting} changes the {role}",
+                f"{_MERGE}; to take the rows without the adapter: --tensor {chosen.weight}",
+            )
+    return f"; the adapter next to the weights leaves the {role} as it is"
+
+
+def _means(given: str, module: str) -> bool:
+    """Whether a name or regular expression of PEFT's takes in a module of this name."""
+    return re.search(rf"(?<!\w){re.escape(module)}(?!\w)", given) is not None
 
 
 def _check_name(checkpoint: Checkpoint, name: str) -> None:

@@ -23,7 +23,10 @@ HEADS = (
 )
 """Modules that are heads wherever they stand outside numbered layers."""
 
-WEAK_HEADS = ("output", "decoder", "head", "proj_out", "output_projection", "output_layer", "ff_out", "logits")
+WEAK_HEADS = (
+    "output", "decoder", "head", "proj_out", "output_projection", "output_layer", "ff_out", "logits", "unembedding",
+    "unembed",
+)  # fmt: skip
 """Modules that are heads in some models and something else in others: the number of rows decides."""
 
 EMBEDDINGS = (

@@ -34,7 +34,7 @@ class HeadTokenizer:
     """A tokenizer that goes with a model, and remarks on how it does.
 
     Attributes:
-        own: whether it was found with the model rather than named.
+        own: whether it was found with the model, or named and lies in its folder.
         compared: whether its ids were compared with those of the model's own tokenizer.
     """
 
@@ -55,7 +55,7 @@ class HeadTokenizer:
         """The vocabulary for the head's rows, and all remarks: padding after it, added tokens without a row left out.
 
         Raises:
-            CheckpointError: there are fewer rows than tokens that are not added ones.
+            CheckpointError: there are fewer rows than tokens that are not added ones, or the tensor is transposed.
             TokenizerError: so many rows have no token that the tokenizer is another model's, or rows are left over and
                 the tokenizer's ids may be shifted, and nobody insists.
         """
@@ -75,6 +75,12 @@ class HeadTokenizer:
             notes.append(f"{added} past the head's {rows:,} rows {get} no vector: {shown}{more}")
             return vocab.first(rows), tuple(notes)
         if padding := rows - vocab.size:
+            if head.matrix.shape[1] == vocab.size and not insist:
+                raise CheckpointError(
+                    f"tensor {tensor!r} is {rows:,} × {vocab.size:,}, and the tokenizer has {vocab.size:,} tokens: it "
+                    "probably has a column for each token instead of a row",
+                    "store its transpose; --accept-other-tokenizer takes it as it is",
+                )
             unknown = not (self.own or self.compared)
             if unknown and not insist and padding > min(_MOST_PADDING, rows // 2):
                 raise TokenizerError(
@@ -107,20 +113,21 @@ def head_tokenizer(config: BuildConfig, model: Path) -> HeadTokenizer:
             raise InputNotFoundError(error.message, "give --tokenizer FILE") from None
         return HeadTokenizer(tokenizer, own=True, compared=False)
     given = load_tokenizer(config.tokenizer, config.tokenizer_kind)
-    gguf = find_gguf(model)
-    if gguf is None and _lies_in(config.tokenizer, model if model.is_dir() else model.parent):
+    folder = model if model.is_dir() else model.parent
+    within = find_gguf(model) is None and _lies_in(config.tokenizer, folder)
+    if within and _is_found_in(folder, config.tokenizer):
         return HeadTokenizer(given, own=True, compared=False)
+    insist = config.lm_head.accept_other_tokenizer
     try:
         own = _own(config.model_copy(update={"tokenizer_kind": "auto"}), model)
     except InputNotFoundError:
-        if not config.lm_head.accept_other_tokenizer:
-            _check_class(given, model if model.is_dir() else model.parent)
-        return HeadTokenizer(given, own=False, compared=False)
+        if not insist:
+            _check_class(given, folder)
+        return HeadTokenizer(given, own=within, compared=False)
     except TokenizerError as error:
         note = f"the model's own tokenizer cannot be read, so {given.file} was not compared with it: {error.message}"
-        return HeadTokenizer(given, own=False, compared=False, notes=(note,))
-    notes = _compare(given, own, config.lm_head.accept_other_tokenizer)
-    return HeadTokenizer(given, own=False, compared=True, notes=notes)
+        return HeadTokenizer(given, own=within, compared=False, notes=() if within else (note,))
+    return HeadTokenizer(given, own=within, compared=True, notes=_compare(given, own, insist))
 
 
 def _own(config: BuildConfig, model: Path) -> Tokenizer:
@@ -132,6 +139,14 @@ def _own(config: BuildConfig, model: Path) -> Tokenizer:
 def _lies_in(tokenizer: Path, folder: Path) -> bool:
     tokenizer, folder = tokenizer.resolve(), folder.resolve()
     return tokenizer == folder or tokenizer.parent == folder
+
+
+def _is_found_in(folder: Path, tokenizer: Path) -> bool:
+    """Whether it is the tokenizer that the folder is known to have, or the only one that could be meant."""
+    try:
+        return tokenizer.is_dir() or tokenizer.resolve() == find_tokenizer(folder).resolve()
+    except (InputNotFoundError, TokenizerError):
+        return False
 
 
 def _check_class(given: Tokenizer, folder: Path) -> None:
@@ -155,11 +170,13 @@ def _compare(given: Tokenizer, own: Tokenizer, insist: bool) -> tuple[str, ...]:
     missing = np.flatnonzero(other.ordinary[shared:]).size
     if not differing and not missing:
         return ()
-    shown = "; ".join(f"{i} is {one.display(i)}, in the model's {other.display(i)}" for i in
+    shown = "; ".join(f"id {i} is '{one.display(i)}' here and '{other.display(i)}' in the model's" for i in
                       (in_text.tolist() or differing)[:_MOST_SHOWN])  # fmt: skip
     parts = [f"{len(differing):,} of {shared:,} ids differ: {shown}"] if differing else []
-    parts += [f"{missing:,} tokens of the model are not in it"] if missing else []
-    what = f"{given.file} is not the tokenizer in {own.file}: " + "; ".join(parts)
+    parts += (
+        [f"{counted(missing, 'token')} of the model's {'is' if missing == 1 else 'are'} missing"] if missing else []
+    )
+    what = f"{given.file} is not the model's tokenizer ({own.file}): " + "; ".join(parts)
     if (len(in_text) or missing) and not insist:
         raise TokenizerError(what, _INSIST)
     return (what,)

@@ -84,9 +84,24 @@ def test_rows_saved_in_parts_over_a_series_of_shards_are_joined(tmp_path: Path, 
 
 
 def test_one_tensor_in_two_files_that_are_no_series_is_refused(tmp_path: Path, rows: torch.Tensor):
-    for name in ("model.safetensors", "model.fp16.safetensors"):
-        save_file({"lm_head.weight": rows}, tmp_path / name)
+    save_file({"lm_head.weight": rows}, tmp_path / "model.safetensors")
+    save_file({"lm_head.weight": rows.flip(0)}, tmp_path / "model.fp16.safetensors")
     with pytest.raises(CheckpointError, match=r"is in model\.fp16\.safetensors and model\.safetensors"):
+        _head(tmp_path)
+
+
+def test_copies_of_a_tensor_in_several_shards_are_one(tmp_path: Path, rows: torch.Tensor):
+    names = [f"model-{number:05d}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(names):
+        save_file({"lm_head.weight": rows, f"layer{number}.weight": rows[:2].clone()}, tmp_path / name)
+    matrix = _head(tmp_path).matrix
+    assert matrix.shape == (ROWS, DIM)
+    assert np.array_equal(matrix.rows(0, ROWS), rows.numpy())
+
+
+def test_files_without_tensors_are_named(tmp_path: Path):
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="holds no tensors"):
         _head(tmp_path)
 
 

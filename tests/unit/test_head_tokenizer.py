@@ -150,7 +150,7 @@ def test_another_tokenizer_is_refused_by_what_its_ids_stand_for(tmp_path: Path, 
         kinds = [3, 2, *[4] * 2, *[1] * 60, *[6] * 256]
         model = _gguf(tmp_path / "m.gguf", [*WORDS, "<mask>", "<tool>"], [*kinds, 3, 4], ROWS)
     other = _gemma_like(tmp_path / "other" / "tokenizer.json", [*WORDS[:4], *WORDS[63:3:-1], *WORDS[64:]])
-    with pytest.raises(TokenizerError, match=r"60 of 322 ids differ: 4 is ▁word55, in the model's ▁") as caught:
+    with pytest.raises(TokenizerError, match=r"60 of 322 ids differ: id 4 is '▁word55' here and '▁") as caught:
         _build(model, tmp_path / "store", other)
     assert "--accept-other-tokenizer" in caught.value.hint
     bank, notes = _build(model, tmp_path / "store", other, insist=True)
@@ -158,6 +158,34 @@ def test_another_tokenizer_is_refused_by_what_its_ids_stand_for(tmp_path: Path, 
     assert any("60 of 322 ids differ" in note for note in notes)
     same = _gemma_like(tmp_path / "same" / "tokenizer.json")
     assert not any("differ" in note for note in _build(model, tmp_path / "store", same)[1])
+
+
+def test_another_tokenizer_is_refused_where_it_lies_in_the_models_folder(tmp_path: Path):
+    model = _model(tmp_path / "model")
+    own = _gemma_like(model / "tokenizer.json")
+    stale = _gemma_like(model / "stale.json", [*WORDS[:20], WORDS[21], WORDS[20], *WORDS[22:]])
+    with pytest.raises(
+        TokenizerError, match=r"2 of 322 ids differ: id 20 is '▁word13' here and '▁word12' in the model"
+    ):
+        _build(model, tmp_path / "store", stale)
+    assert _build(model, tmp_path / "store", stale, insist=True)[0].vocab.token(20) == b" word13"
+    for same in (own, model, _gemma_like(model / "copy.json")):
+        assert not any("differ" in note for note in _build(model, tmp_path / "store", same)[1])
+    # Where the folder's own goes by no known name, the one that is named is it.
+    own.rename(model / "mine.json")
+    (model / "copy.json").unlink()
+    stale.unlink()
+    assert _build(model, tmp_path / "store", model / "mine.json")[0].vocab.token(20) == b" word12"
+
+
+def test_rows_that_are_stored_as_columns_are_refused(tmp_path: Path):
+    model = tmp_path / "model"
+    model.mkdir()
+    save_file({"lm_head.weight": np.random.default_rng(3).normal(size=(400, ROWS))}, model / "model.safetensors")
+    _gemma_like(model / "tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"400 × 322.* a column for each token instead of a row"):
+        _build(model, tmp_path / "store")
+    assert _build(model, tmp_path / "store", insist=True)[0].size == 400
 
 
 def test_a_renamed_special_token_is_told_and_accepted(tmp_path: Path):

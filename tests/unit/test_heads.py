@@ -1,6 +1,7 @@
 """Which tensor is taken for the head: of models in parts, quantised, adapted, and of names that mean several things."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,54 @@ def test_an_adapter_on_the_head_must_be_merged_first(tmp_path: Path, parameters:
     with pytest.raises(CheckpointError, match=r"lm_head\..* is part of an adapter on the head") as caught:
         _head(folder)
     assert "merge_and_unload" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "tied"),
+    [
+        ({"modules_to_save": ["lm_head"]}, False),
+        ({"target_modules": ["q_proj", "lm_head"]}, False),
+        ({"target_modules": r"model\.layers.*|lm_head"}, False),
+        ({"target_parameters": ["lm_head.weight"]}, False),
+        ({"modules_to_save": ["embed_tokens"]}, True),
+        ({"modules_to_save": ["lm_head"]}, True),
+        ({"trainable_token_indices": {"embed_tokens": [5, 6]}}, True),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_the_head_next_to_the_weights_is_not_passed_over(tmp_path: Path, config: dict, tied: bool):
+    head = {} if tied else {"lm_head.weight": _rows(1)}
+    folder = _folder(tmp_path / "m", {EMBEDDING: _rows()} | head)
+    save_file({"base_model.model.lm_head.weight": _rows(2)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    name = next(iter(config))
+    with pytest.raises(CheckpointError, match=f"an adapter whose {name} changes the") as caught:
+        _head(folder)
+    insisted = re.search(r"--tensor (\S+)", caught.value.hint)
+    assert insisted is not None
+    assert _head(folder, name=insisted[1]).role == "named"
+
+
+def test_an_adapter_of_the_layers_next_to_the_weights_is_named(tmp_path: Path):
+    folder = _folder(tmp_path / "m", {EMBEDDING: _rows(), "lm_head.weight": _rows(1)})
+    (folder / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj", "my_lm_head"]}))
+    assert "the adapter next to the weights leaves the head as it is" in _head(folder).line
+
+
+@pytest.mark.parametrize(
+    "name", ["token_unembed", "output_embeddings", "embedding_head", "audio_lm_head", "to_logits", "lm_out"]
+)
+@pytest.mark.parametrize("rows", [60, 62])
+def test_a_matrix_that_could_be_the_head_is_not_passed_over(tmp_path: Path, name: str, rows: int):
+    folder = _folder(tmp_path / "m", {EMBEDDING: _rows(), f"{name}.weight": _rows(1, rows, 8)})
+    with pytest.raises(CheckpointError, match=f"no head of a known name, but '{name}.weight' has as many rows as one"):
+        _head(folder, tokens=60)
+
+
+@pytest.mark.parametrize("name", ["unembed", "unembedding"])
+def test_an_unembedding_is_a_head(tmp_path: Path, name: str):
+    folder = _folder(tmp_path / "m", {EMBEDDING: _rows(), f"{name}.weight": _rows(1)})
+    assert _head(folder, tokens=60).matrix.name == f"{name}.weight"
 
 
 def test_an_adapter_without_a_head_names_its_base_model(tmp_path: Path):
