@@ -11,7 +11,7 @@ from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
 
-__all__ = ["Tokens", "check_costs", "check_devices", "check_finite", "check_plain", "lay_out"]
+__all__ = ["Tokens", "check_costs", "check_devices", "check_finite", "check_labels", "check_plain", "lay_out"]
 
 _CHUNK_ROWS = {"cpu": 256}
 _CHUNK_ROWS_ELSEWHERE = 2048
@@ -83,7 +83,7 @@ def lay_out(
     if isinstance(labels, SoftTargets):
         flat, kept = labels.flat(dtype)
     else:
-        _check_labels(labels, shape)
+        check_labels(labels, shape)
         labels = labels.long()
         if options.shift:
             labels, weights = _shifted(labels, weights, options)
@@ -135,7 +135,17 @@ def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tup
     return labels, None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
 
 
-def _check_labels(labels: Tensor, shape: torch.Size) -> None:
+def check_labels(labels: Tensor, shape: torch.Size) -> None:
+    """Check that labels are integers, one for each row.
+
+    Args:
+        labels: as the loss was called with them.
+        shape: of the rows.
+
+    Raises:
+        ShapeError: they have another shape.
+        UsageError: they have another type.
+    """
     if labels.ndim and labels.shape[:-1] == shape and labels.shape[-1] > 1:
         raise ShapeError(
             f"labels of shape {list(labels.shape)} for {list(shape)} tokens",

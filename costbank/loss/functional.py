@@ -13,7 +13,7 @@ from costbank.loss.arguments import Tokens, check_costs, check_devices, check_fi
 from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
 from costbank.loss.eager import eager
-from costbank.loss.mistakes import check_kinds
+from costbank.loss.mistakes import check_kinds, refuse_classes_second
 from costbank.loss.options import EMOOptions
 from costbank.loss.rows import BlockPlan, EMOParts, Workspace, block_losses
 from costbank.loss.soft import SoftTargets, check_soft
@@ -92,6 +92,7 @@ def emo_loss(
     check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     check_plain(logits=logits)
     check_logits(logits)
+    refuse_classes_second(logits, labels)
     options = options.at(step)
     width = logits.shape[-1]
     check_costs(costs, width, options)

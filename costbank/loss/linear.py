@@ -93,7 +93,7 @@ def linear_emo_loss(
     """
     check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     check_plain(hidden=hidden, weight=weight, bias=bias)
-    refuse_other_shapes(hidden, weight, costs)
+    refuse_other_shapes(hidden, weight, costs, labels)
     check_linear(hidden, weight, bias)
     width = len(weight)
     options = options.at(step)

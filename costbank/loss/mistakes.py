@@ -12,7 +12,7 @@ from costbank.errors import ShapeError, UsageError
 from costbank.loss.costs import Costs
 from costbank.loss.soft import SoftTargets
 
-__all__ = ["check_kinds", "like_costs", "refuse_other_shapes"]
+__all__ = ["check_kinds", "like_costs", "refuse_classes_second", "refuse_other_shapes"]
 
 _OPTIONAL = ("bias", "token_weights")
 _OUTPUTS = {"logits": ("logits",), "hidden": ("last_hidden_state", "hidden_states")}
@@ -50,8 +50,30 @@ def like_costs(given: Any, opened: str) -> str:
     return f"{opened.format('open_bank(name)')}, bank.costs(form) or DenseCosts(rows)"
 
 
-def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None) -> None:
+def refuse_classes_second(logits: Tensor, labels: Any) -> None:
+    """Refuse logits whose tokens of the vocabulary stand in the second dimension, as `F.cross_entropy` takes them.
+
+    Raises:
+        ShapeError: they do.
+    """
+    if not isinstance(labels, Tensor) or logits.ndim < 3 or labels.shape == logits.shape[:-1]:
+        return
+    if labels.shape == logits.shape[:1] + logits.shape[2:]:
+        raise ShapeError(
+            f"logits of shape {list(logits.shape)} for labels of shape {list(labels.shape)}: the vocabulary is their "
+            "second dimension, as in F.cross_entropy",
+            "give logits [..., vocab]: logits.movedim(1, -1)",
+        )
+
+
+def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None, labels: Any = None) -> None:
     """Refuse hidden states and a weight that are likely something else, and say what they are taken for.
+
+    Args:
+        hidden: as given.
+        weight: as given.
+        costs: of the loss, which may yet have to be fitted to the weight's rows.
+        labels: as given.
 
     Raises:
         ShapeError: they are swapped, the weight is transposed, or the hidden states are logits.
@@ -61,16 +83,17 @@ def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None) -> 
     if weight.dtype in (torch.int64, torch.int32):
         raise ShapeError(f"the weight is {weight.dtype} of shape {list(weight.shape)}", _ORDER)
     other_rows = weight.ndim != 2 or (vocab not in (None, len(weight)) and len(hidden) == vocab)
+    if hidden.ndim == 2 and isinstance(labels, Tensor):
+        other_rows = other_rows or len(hidden) != labels.numel() == len(weight)
     if hidden.ndim == 2 and weight.ndim and hidden.shape[-1] == weight.shape[-1] and other_rows:
         raise ShapeError(f"{shapes}: these look swapped", _ORDER)
     if weight.ndim == 2 and hidden.ndim and hidden.shape[-1] != weight.shape[1] and hidden.shape[-1] == len(weight):
-        if vocab == weight.shape[1]:
+        if vocab is not None and abs(weight.shape[1] - vocab) < abs(len(weight) - vocab):
             raise ShapeError(f"{shapes}: the weight looks transposed", "give it as [vocab, dim], as nn.Linear has it")
-        if vocab in (None, hidden.shape[-1]):
-            raise ShapeError(
-                f"{shapes}: these look like logits",
-                "give logits to EMOLoss or emo_loss; the linear loss takes the head's inputs, [..., dim]",
-            )
+        raise ShapeError(
+            f"{shapes}: these look like logits",
+            "give logits to EMOLoss or emo_loss; the linear loss takes the head's inputs, [..., dim]",
+        )
 
 
 _ORDER = "give hidden states [..., dim], then the head's weight [vocab, dim], then labels"

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
+from costbank.loss.arguments import check_labels
 from costbank.loss.costs import Costs, DenseCosts, fit_dense, open_costs, same_pin
 from costbank.loss.eager import eager
-from costbank.loss.functional import EMOResult, emo_loss
-from costbank.loss.linear import linear_emo_loss
-from costbank.loss.mistakes import like_costs
+from costbank.loss.functional import EMOResult, check_logits, emo_loss
+from costbank.loss.linear import check_linear, linear_emo_loss
+from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
 from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
 from costbank.loss.soft import SoftTargets
@@ -47,14 +48,23 @@ class _Loss(nn.Module):
         Raises:
             ShapeError: the logits are more than a quarter wider than the bank, or lack tokens that have a vector.
         """
+        if self._misfits(width):
+            self._refit(width)
+
+    def _misfits(self, width: int) -> bool:
+        """Whether the costs are those of a bank, and of another width. Arguments are checked before they are fitted."""
         if self._bank_size is None or self.costs is None or not self.options.needs_costs:
-            return
-        if self.costs.vocab_size != width:
-            self._refit(width, self._bank_size)
+            return False
+        return self.costs.vocab_size != width
 
     @eager
-    def _refit(self, width: int, bank_size: int) -> None:
+    def _refit(self, width: int, rows: Tensor | None = None, labels: Any = None) -> None:
+        """Fit the costs to a width; where a call's rows and labels are given, these are compared first."""
+        if rows is not None and isinstance(labels, Tensor):
+            check_labels(labels, rows.shape[:-1])
+        bank_size = self._bank_size
         assert isinstance(self.costs, DenseCosts)
+        assert bank_size is not None
         insist = f"{type(self).__name__}(bank.costs('dense', vocab_size={width}))"
         self.costs = fit_dense(self.costs, width, bank_size, insist)
         if width > bank_size:
@@ -136,6 +146,7 @@ class EMOLoss(_Loss):
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
         parts: Literal[True],
+        entropy: bool = ...,
     ) -> EMOResult: ...
     def forward(
         self,
@@ -145,11 +156,18 @@ class EMOLoss(_Loss):
         token_weights: Tensor | None = None,
         step: int | None = None,
         parts: bool = False,
+        entropy: bool = False,
     ) -> Tensor | EMOResult:
         """The loss of logits [..., vocab] for labels [...]; with `parts`, also what it is made of. See `emo_loss`."""
-        if isinstance(logits, Tensor) and logits.ndim:
-            self.fit(logits.shape[-1])
-        return emo_loss(logits, labels, self.costs, self.options, token_weights=token_weights, step=step, parts=parts)
+        if isinstance(logits, Tensor) and logits.ndim and self._misfits(logits.shape[-1]):
+            check_kinds(self.costs, logits=logits, labels=labels, token_weights=token_weights)
+            check_logits(logits)
+            refuse_classes_second(logits, labels)
+            self._refit(logits.shape[-1], logits, labels)
+        return emo_loss(
+            logits, labels, self.costs, self.options,
+            token_weights=token_weights, step=step, parts=parts, entropy=entropy,
+        )  # fmt: skip
 
 
 class LinearEMOLoss(_Loss):
@@ -181,6 +199,7 @@ class LinearEMOLoss(_Loss):
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
         parts: Literal[True],
+        entropy: bool = ...,
     ) -> EMOResult: ...
     def forward(
         self,
@@ -192,16 +211,20 @@ class LinearEMOLoss(_Loss):
         token_weights: Tensor | None = None,
         step: int | None = None,
         parts: bool = False,
+        entropy: bool = False,
     ) -> Tensor | EMOResult:
         """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
-        if isinstance(weight, Tensor) and weight.ndim == 2:
-            self.fit(len(weight))
         if labels is None:  # as where it is called with logits and labels
             raise UsageError(
                 "labels are missing: the arguments are (hidden, head.weight, labels)",
                 "for logits and labels take EMOLoss; to train on hidden states give the head's weight as well",
             )
+        if isinstance(weight, Tensor) and weight.ndim and self._misfits(len(weight)):
+            check_kinds(self.costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
+            refuse_other_shapes(hidden, weight, self.costs, labels)
+            check_linear(hidden, weight, bias)
+            self._refit(len(weight), hidden, labels)
         return linear_emo_loss(
             hidden, weight, labels, self.costs, self.options,
-            bias=bias, token_weights=token_weights, step=step, parts=parts,
+            bias=bias, token_weights=token_weights, step=step, parts=parts, entropy=entropy,
         )  # fmt: skip

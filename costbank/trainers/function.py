@@ -6,11 +6,13 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
+from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss, Schedule, emo_loss
 from costbank.trainers.adapters import check_adapters
 from costbank.trainers.agreement import shifts_labels
 from costbank.trainers.decoder import DecoderInputs
+from costbank.trainers.given import as_loss
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
 from costbank.trainers.weights import check_unseen
@@ -90,7 +92,7 @@ class _ComputeLoss(Pinned):
         self.step = state.global_step
 
 
-def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
+def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> _ComputeLoss:
     """A function for `Trainer(compute_loss_func=f, callbacks=[f])`.
 
     As the callback that it also is, it knows the step for a weight that follows a schedule, and pins checkpoints to
@@ -101,7 +103,7 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     and BART's decoder.
 
     The sum over tokens is divided by the tokens of all accumulated batches, as the Trainer's own loss has it; `shift`
-    and `reduction` of the options are left aside, and so are `softcap`, which the model has applied itself, and a
+    and `reduction` of the options are ignored, and so are `softcap`, which the model has applied itself, and a
     model's auxiliary loss. The Trainer counts the tokens: of models that it takes for no language model, GPT-2 for one,
     it counts first labels as well, which nothing predicts, and the mean is that much smaller; of BART's decoder it
     leaves out first labels, which are predicted, and the mean is that much larger.
@@ -110,14 +112,15 @@ def compute_loss_func(loss: EMOLoss) -> _ComputeLoss:
     refused.
 
     Args:
-        loss: moved to the logits' device at the first call.
+        loss: a loss, which is moved to the logits' device at the first call; a bank stands for `EMOLoss(bank)`.
 
     Raises:
-        UsageError: `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a schedule without
-            the callback; from the Trainer, an adapter with a loss of its own; from resuming, a checkpoint that was
-            trained with other costs or options, or a batch without inputs of the decoder.
+        UsageError: it is neither; `ignore_index` is not -100, by which a Trainer counts tokens; from the calls, a
+            schedule without the callback; from the Trainer, an adapter with a loss of its own; from resuming, a
+            checkpoint that was trained with other costs or options, or a batch without inputs of the decoder.
         ShapeError: from the calls, rows that prompt tuning has lengthened.
     """
+    loss = as_loss(loss, "the loss", EMOLoss)
     check_ignore_index(loss)
     return _ComputeLoss(loss)
 

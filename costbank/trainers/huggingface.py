@@ -24,12 +24,13 @@ from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
 from costbank.trainers.agreement import Agreement
 from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.function import Pinned, compute_loss_func
+from costbank.trainers.given import as_bank, as_loss
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
 from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
 from costbank.trainers.sft import TokenCount, is_sft
-from costbank.trainers.tokenizer import check_tokenizer
+from costbank.trainers.tokenizer import check_tokenizer, has_tokenizer_json
 from costbank.trainers.weights import COLUMN, WeightsCollator, check_kept, count_weights, having_weights
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class EMOTrainerMixin(_Trainer):
         emo_check_loss: hold cross-entropy against the model's own loss of the first batch, and refuse a difference.
 
     Raises:
-        UsageError: arguments that do not go together; from training, a head that the linear form cannot take, or a
-            checkpoint that was trained with other costs or options.
-        TokenizerError: `processing_class` is a fast tokenizer, and not that of the bank.
+        UsageError: `emo` is neither a loss nor a bank, or arguments do not go together; from training, a head that the
+            linear form cannot take, or a checkpoint that was trained with other costs or options.
+        TokenizerError: `processing_class` is or holds a fast tokenizer, and not that of the bank.
     """
 
     def __init__(
@@ -81,15 +82,15 @@ class EMOTrainerMixin(_Trainer):
         emo_check_loss: bool = True,
         **kwargs: Any,
     ) -> None:
-        bank = emo if isinstance(emo, Bank) else emo_bank
-        self.emo = LinearEMOLoss(emo) if isinstance(emo, Bank) else emo
+        bank = emo if isinstance(emo, Bank) else as_bank(emo_bank, "emo_bank=")
+        self.emo = as_loss(emo, "emo=", LinearEMOLoss)
         check_ignore_index(self.emo)
         weighted = list(having_weights({**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}))
         super().__init__(*args, **kwargs)
         self._check_arguments()
         check_kept(weighted, list(having_weights(vars(self))))
         self.data_collator = WeightsCollator(self.data_collator, self.args)
-        if bank is not None and getattr(self.processing_class, "is_fast", False):
+        if bank is not None and has_tokenizer_json(self.processing_class):
             check_tokenizer(bank, self.processing_class)
         # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
         self.model_accepts_loss_kwargs = True

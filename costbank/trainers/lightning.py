@@ -10,6 +10,7 @@ require("torch", "trainers")
 from torch import Tensor
 
 from costbank.loss import EMOLoss, LinearEMOLoss, SoftTargets
+from costbank.trainers.given import check_loss
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class EMOLightningMixin(_Module):
         Returns:
             The loss, to be returned from `training_step`.
         """
+        loss = check_loss(loss, "the loss of emo_step", LinearEMOLoss)
         result = loss(*args, step=self.global_step, parts=True, **kwargs)
         options, labels = loss.options, kwargs["labels"] if "labels" in kwargs else args[-1]
         if isinstance(labels, SoftTargets):

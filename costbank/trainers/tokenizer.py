@@ -9,7 +9,7 @@ from costbank.bank import Bank
 from costbank.errors import TokenizerError, UsageError
 from costbank.tokenizers import HuggingFaceTokenizer
 
-__all__ = ["check_tokenizer"]
+__all__ = ["check_tokenizer", "has_tokenizer_json"]
 
 _MOST_SHOWN = 5
 
@@ -29,10 +29,8 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
         UsageError: it is neither.
         TokenizerError: ids differ; how many, and the first of them, are named.
     """
-    if not hasattr(tokenizer, "backend_tokenizer") and not hasattr(tokenizer, "to_str"):
-        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor's
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
+    backend = _backend(tokenizer)
+    if backend is None:
         raise UsageError(
             f"{type(tokenizer).__name__} has no tokenizer.json to compare with the bank",
             "give a fast tokenizer of transformers",
@@ -62,6 +60,20 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
         f"{bank.name}@{bank.id} ({bank.vocab.size:,}): {shown}",
         "take the bank of this tokenizer, or make one: costbank build --source transfer carries this bank to it",
     )
+
+
+def has_tokenizer_json(tokenizer: Any) -> bool:
+    """Whether `check_tokenizer` can compare a tokenizer, a processor or a `tokenizers.Tokenizer` with a bank."""
+    return _backend(tokenizer) is not None
+
+
+def _backend(tokenizer: Any) -> Any:
+    """The `tokenizers.Tokenizer` that something is or holds; None where it has none, as a slow tokenizer."""
+    for one in (tokenizer, getattr(tokenizer, "tokenizer", None)):  # a processor's
+        backend = getattr(one, "backend_tokenizer", one)
+        if hasattr(backend, "to_str"):
+            return backend
+    return None
 
 
 def _stands_for_nothing(bank: Bank, token: int) -> bool:

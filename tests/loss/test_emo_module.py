@@ -7,7 +7,7 @@ from torch import nn
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import EMOLoss, EMOOptions, emo_loss, open_costs
+from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs
 
 
 def test_a_bank_is_all_it_takes(news_bank: Bank):
@@ -37,6 +37,17 @@ def test_options_are_given_whole_or_by_name(costs):
 def test_options_that_cannot_be_are_refused(costs, options: dict):
     with pytest.raises(UsageError):
         EMOLoss(costs, **options)
+
+
+def test_modules_return_entropies_where_they_are_asked_for(costs, logits, labels):
+    probabilities = logits.double().softmax(-1)
+    by_hand = -(probabilities * probabilities.log()).sum(-1).masked_fill(labels == -100, 0.0).float()
+    full = EMOLoss(costs)(logits, labels, parts=True, entropy=True)
+    torch.testing.assert_close(full.parts.entropy, by_hand, atol=1e-5, rtol=0)
+    linear = LinearEMOLoss(costs)(logits, torch.eye(37), labels, parts=True, entropy=True)
+    torch.testing.assert_close(linear.parts.entropy, by_hand, atol=1e-5, rtol=0)
+    assert EMOLoss(costs)(logits, labels, parts=True).parts.entropy[labels != -100].isnan().all()
+    assert torch.equal(EMOLoss(costs)(logits, labels, entropy=True), full.loss)
 
 
 def test_a_checkpoint_holds_no_costs(costs):

@@ -71,6 +71,7 @@ CASES = {
     "a transposed weight": (_linear(HIDDEN, HEAD.weight.T, LABELS), "looks transposed", "[vocab, dim]"),
     "logits for hidden states": (_linear(LOGITS, HEAD.weight, LABELS), "look like logits", "EMOLoss or emo_loss"),
     "logits and labels": (_linear(LOGITS, LABELS), "labels are missing", "for logits and labels take EMOLoss"),
+    "the vocabulary second": (_emo(LOGITS.transpose(1, 2), LABELS), "second dimension", "logits.movedim(1, -1)"),
     "weights as a list": (_emo(LOGITS, LABELS, token_weights=[1.0]), "token_weights are of type list", "torch.tensor"),
 }  # fmt: skip
 
@@ -79,6 +80,38 @@ CASES = {
 def test_a_mistake_is_named(call, message: str, hint: str):
     with pytest.raises((UsageError, ShapeError)) as caught:
         call()
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def _of_bank(kind, *arguments):
+    return lambda bank: kind(bank)(*arguments)
+
+
+WIDE = nn.Linear(DIM, 2_100, bias=False)  # a padded head: its rows are more than the bank's tokens
+WIDE_LOGITS = WIDE(HIDDEN).detach()
+ROWS, FEW = HIDDEN.reshape(-1, DIM), LABELS.flatten()
+WITH_A_BANK = {
+    "labels first": (_of_bank(EMOLoss, LABELS, WIDE_LOGITS), "logits are torch.int64", "then labels"),
+    "labels without a batch first": (_of_bank(EMOLoss, FEW, WIDE_LOGITS[0]), "logits are torch.int64", "then labels"),
+    "the vocabulary second": (_of_bank(EMOLoss, WIDE_LOGITS.transpose(1, 2), LABELS), "second", "movedim(1, -1)"),
+    "labels of another shape": (_of_bank(EMOLoss, WIDE_LOGITS, FEW), "labels of shape [10] for [2, 5]", "[2, 5]"),
+    "float labels": (_of_bank(EMOLoss, WIDE_LOGITS, LABELS.float()), "labels are torch.float32", "labels.long()"),
+    "a list of labels": (_of_bank(EMOLoss, WIDE_LOGITS, FEW.tolist()), "type list", "torch.tensor(labels)"),
+    "a transposed weight": (_of_bank(LinearEMOLoss, HIDDEN, WIDE.weight.T, LABELS), "looks transposed", "[vocab, dim]"),
+    "labels second": (_of_bank(LinearEMOLoss, HIDDEN, LABELS, WIDE.weight), "the weight is torch.int64", "then labels"),
+    "swapped": (_of_bank(LinearEMOLoss, WIDE.weight, ROWS, FEW), "look swapped", "then the head's weight"),
+    "swapped, with a batch": (_of_bank(LinearEMOLoss, WIDE.weight, HIDDEN, LABELS), "look swapped", "then the head's"),
+    "logits for hidden": (_of_bank(LinearEMOLoss, WIDE_LOGITS, WIDE.weight, LABELS), "look like logits", "EMOLoss"),
+    "logits and labels": (_of_bank(LinearEMOLoss, WIDE_LOGITS, LABELS), "labels are missing", "take EMOLoss"),
+    "the head itself": (_of_bank(LinearEMOLoss, HIDDEN, WIDE, LABELS), "weight is of type Linear", "head.weight"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message", "hint"), WITH_A_BANK.values(), ids=WITH_A_BANK)
+def test_a_mistake_is_named_before_a_bank_is_fitted_to_it(call, message: str, hint: str, news_bank):
+    with pytest.raises((UsageError, ShapeError)) as caught:
+        call(news_bank)
     assert message in caught.value.message
     assert hint in caught.value.hint
 

@@ -8,6 +8,7 @@ import torch
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
+    ProcessorMixin,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
@@ -45,7 +46,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], to
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def by_function(model: Any, args: Any, texts: Any, loss: EMOLoss, **more: Any) -> Trainer:
+def by_function(model: Any, args: Any, texts: Any, loss: Any, **more: Any) -> Trainer:
     function = compute_loss_func(loss)
     return Trainer(model, args, train_dataset=texts, compute_loss_func=function, callbacks=[function], **more)
 
@@ -232,6 +233,28 @@ def test_the_wrong_tokenizer_is_refused(bank: Bank, tokenizer: Any, arguments: A
     EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=tokenizer, emo=bank)
 
 
+class Processor(ProcessorMixin):
+    """A processor of text alone."""
+
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.chat_template = tokenizer, None
+
+
+@pytest.mark.parametrize("wrap", [Processor, lambda tokenizer: tokenizer.backend_tokenizer], ids=["processor", "raw"])
+def test_a_processors_and_a_bare_tokenizer_are_compared_with_the_bank(
+    wrap: Any, bank: Bank, tokenizer: Any, arguments: Any, texts: Any
+):
+    other = make_tokenizer(["entirely different words make different merges"] * 3)
+    for emo in ({"emo": bank}, {"emo": EMOLoss(bank), "emo_bank": bank}):
+        with pytest.raises(TokenizerError, match="of 300 ids differ"):
+            EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(other), **emo)
+        EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(tokenizer), **emo)
+    # Whoever gives the loss without its bank insists.
+    EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(other), emo=EMOLoss(bank))
+
+
 @pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
 def test_the_auxiliary_loss_of_experts_is_added_once(emo: Any, bank: Bank, arguments: Any, texts: Any):
     def model() -> MixtralForCausalLM:
@@ -299,6 +322,45 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
         EMOTrainer(gpt2(), arguments(torch_compile=True, torch_compile_backend="eager"), emo=bank)
     with pytest.raises(UsageError, match="the batch has no labels"):
         EMOTrainer(gpt2(), arguments(), emo=bank).compute_loss(gpt2(), {"input_ids": torch.zeros(1, 2).long()})
+
+
+NO_LOSS = {
+    "costs": (lambda bank: bank.costs("dense"), "of type DenseCosts", "(costs)"),
+    "a name": (lambda _: "my-bank", "of type str", "(open_bank('my-bank'))"),
+    "a path": (lambda _: Path("a/b"), "of type PosixPath", "(open_bank('a/b'))"),
+    "nothing": (lambda _: None, "missing", "(bank)"),
+    "options": (lambda _: EMOOptions(), "of type EMOOptions", "(bank, options)"),
+    "a class": (lambda _: EMOLoss, "the class EMOLoss itself", "(bank)"),
+    "rows": (lambda bank: torch.from_numpy(bank.matrix()), "of type Tensor", "(DenseCosts(rows))"),
+    "an array": (lambda bank: bank.matrix(), "of type ndarray", "(bank)"),
+    "another loss": (lambda _: torch.nn.CrossEntropyLoss(), "of type CrossEntropyLoss", "(bank)"),
+    "a function": (lambda bank: compute_loss_func(EMOLoss(bank)), "of type _ComputeLoss", "(bank)"),
+}
+
+
+@pytest.mark.parametrize(("make", "message", "hint"), NO_LOSS.values(), ids=NO_LOSS)
+def test_what_is_no_loss_is_named_with_what_to_give(make: Any, message: str, hint: str, bank: Bank, arguments: Any):
+    with pytest.raises(UsageError) as caught:
+        EMOTrainer(gpt2(), arguments(), emo=make(bank))
+    assert f"emo= is {message}" in caught.value.message
+    assert caught.value.hint == f"give LinearEMOLoss{hint}"
+    with pytest.raises(UsageError) as caught:
+        compute_loss_func(make(bank))
+    assert f"the loss is {message}" in caught.value.message
+    assert caught.value.hint == f"give EMOLoss{hint}"
+
+
+def test_an_emo_bank_that_is_none_is_refused(bank: Bank, arguments: Any):
+    with pytest.raises(UsageError, match="emo_bank= is of type str, and not a bank") as caught:
+        EMOTrainer(gpt2(), arguments(), emo=EMOLoss(bank), emo_bank="my-bank")
+    assert caught.value.hint == "give open_bank('my-bank')"
+
+
+def test_the_function_takes_a_bank_and_either_loss(bank: Bank, arguments: Any, texts: Any):
+    runs = [trained(by_function(gpt2(), arguments(), texts, loss))
+            for loss in (EMOLoss(bank), bank, LinearEMOLoss(bank), torch.compile(EMOLoss(bank)))]  # fmt: skip
+    for run in runs[1:]:
+        assert_same(run, runs[0], 0.0)
 
 
 def test_a_batch_of_ignored_labels_trains_nothing_and_is_finite(bank: Bank, arguments: Any, texts: Any):

@@ -64,6 +64,14 @@ def test_both_forms_train_alike_and_log_what_they_are_made_of(bank: Bank, texts:
     assert 0 <= metrics["accuracy"] <= 1
 
 
+def test_what_is_no_loss_is_named_with_what_to_give(bank: Bank):
+    model = Model(EMOLoss(bank))
+    for given, what in ((bank, "of type Bank"), (bank.costs("dense"), "of type DenseCosts"), (None, "missing")):
+        with pytest.raises(UsageError, match=f"the loss of emo_step is {what}") as caught:
+            model.emo_step(given, torch.zeros(1, VOCAB), torch.zeros(1, dtype=torch.long))
+        assert "give LinearEMOLoss(" in caught.value.hint
+
+
 def test_resuming_asks_for_the_same_bank_and_options(bank: Bank, other_bank: Bank, texts: Texts, tmp_path: Path):
     saved = tmp_path / "last.ckpt"
     fit(Model(EMOLoss(bank, shift=True)), texts, tmp_path, steps=2).save_checkpoint(saved)
