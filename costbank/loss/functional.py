@@ -38,6 +38,7 @@ def emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[False] = False,
+    entropy: bool = ...,
 ) -> Tensor: ...
 @overload
 def emo_loss(

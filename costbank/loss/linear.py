@@ -36,6 +36,7 @@ def linear_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
     parts: Literal[False] = False,
+    entropy: bool = ...,
 ) -> Tensor: ...
 @overload
 def linear_emo_loss(

@@ -136,6 +136,7 @@ class EMOLoss(_Loss):
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
         parts: Literal[False] = False,
+        entropy: bool = ...,
     ) -> Tensor: ...
     @overload
     def forward(
@@ -187,6 +188,7 @@ class LinearEMOLoss(_Loss):
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
         parts: Literal[False] = False,
+        entropy: bool = ...,
     ) -> Tensor: ...
     @overload
     def forward(
