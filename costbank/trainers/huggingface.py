@@ -85,10 +85,12 @@ class EMOTrainerMixin(_Trainer):
         bank = emo if isinstance(emo, Bank) else as_bank(emo_bank, "emo_bank=")
         self.emo = as_loss(emo, "emo=", LinearEMOLoss)
         check_ignore_index(self.emo)
-        weighted = list(having_weights({**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}))
+        # One that prepares datasets, as SFTTrainer, reads the first row itself.
+        read = hasattr(self, "_prepare_dataset")
+        weighted = having_weights({**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}, read=read)
         super().__init__(*args, **kwargs)
         self._check_arguments()
-        check_kept(weighted, list(having_weights(vars(self))))
+        check_kept(weighted, having_weights(vars(self), read=read) if weighted else [])
         self.data_collator = WeightsCollator(self.data_collator, self.args)
         if bank is not None and has_tokenizer_json(self.processing_class):
             check_tokenizer(bank, self.processing_class)
@@ -205,7 +207,7 @@ class EMOTrainerMixin(_Trainer):
             self._learn(model.train(), self._prepare_inputs(batches[0]), linear)
             if self._loss_shifts_labels != counted:
                 count = self._get_num_items_in_batch(batches, device)
-        if any(COLUMN in batch for batch in batches):
+        if any(COLUMN in batch for batch in batches) and all("labels" in batch for batch in batches):
             count = self._count_weights(batches, device)
         return batches, count
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import (
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
@@ -18,7 +18,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from costbank.bank import Bank
-from costbank.errors import UsageError
+from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.weights import WeightsCollator
@@ -190,6 +190,119 @@ def test_what_cannot_be_aligned_is_refused_by_name(tokenizer: Any):
     assert padded.tokenizer.padding_side == "right"
 
 
+EQUAL = [
+    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, -100, 8], "token_weights": [1.0, 2.0, 3.0, 4.0]},
+    {"input_ids": [9, 10, 11, 12], "labels": [-100, -100, -100, 12], "token_weights": [5.0, 6.0, 7.0, 8.0]},
+    {"input_ids": [9, 10, 11, 5], "labels": [-100, -100, -100, 5], "token_weights": [0.0, 1.0, 0.0, 1.0]},
+]
+
+
+def stacked(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([row[name] for row in features]) for name in ("input_ids", "labels")}
+
+
+def joined(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    names = ("input_ids", "labels")
+    return {name: torch.tensor([[token for row in features for token in row[name]]]) for name in names}
+
+
+@pytest.mark.parametrize("collate", [stacked, joined])
+@pytest.mark.parametrize("order", [[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0]], ids=str)
+def test_rows_in_another_order_are_refused(order: list[int], collate: Any):
+    def reordering(features: Any) -> dict[str, torch.Tensor]:
+        return collate([features[i] for i in order])
+
+    with pytest.raises(UsageError, match="function makes other rows than it is given, or in another order"):
+        WeightsCollator(reordering)(EQUAL)
+    kept = WeightsCollator(collate)(EQUAL)["token_weights"]
+    assert kept.flatten().tolist() == [weight for row in EQUAL for weight in row["token_weights"]]
+
+
+def test_rows_of_several_lengths_that_are_joined_in_another_order_are_refused():
+    features = [{**EQUAL[0]}, {name: values[:3] for name, values in EQUAL[1].items()}]
+    with pytest.raises(UsageError, match="in another order"):
+        WeightsCollator(lambda rows: joined(rows[::-1]))(features)
+    assert WeightsCollator(joined)(features)["token_weights"].tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize("share", [0.15, 0.9, 1.0])
+def test_rows_whose_tokens_are_masked_are_followed(share: float, tokenizer: Any):
+    masking = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", mask_token="<end>")
+    collate = WeightsCollator(DataCollatorForLanguageModeling(masking, mlm_probability=share, seed=3))
+    rows = [{"input_ids": [5 + i, 6, 7 + i, 8, 20, 30 + i][: 6 - i % 2], "token_weights": [float(i)] * (6 - i % 2)}
+            for i in range(8)]  # fmt: skip
+    for size in (8, 6, 1):
+        got = collate(rows[:size])["token_weights"]
+        for row, expected in zip(got, rows[:size], strict=True):
+            assert row.tolist()[: len(expected["token_weights"])] == expected["token_weights"]
+
+
+def test_rows_that_are_alike_in_all_but_their_weights_keep_their_order():
+    twins = [{**EQUAL[0], "token_weights": [float(i)] * 4} for i in range(3)]
+    assert WeightsCollator(stacked)(twins)["token_weights"][:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("wrong", [-1.0, -1e-9, float("nan"), float("-inf")])
+def test_negative_weights_are_refused(wrong: float, rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
+    bad = [{**row, "token_weights": [*row["token_weights"][:-1], wrong]} for row in rows]
+    with pytest.raises(UsageError, match="token_weights of a row hold") as caught:
+        EMOTrainer(llama(), arguments(), train_dataset=Dataset.from_list(bad), data_collator=collator(tokenizer),
+                   emo=bank).train()  # fmt: skip
+    assert "from 0" in caught.value.hint
+
+
+def unweighted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+
+
+def making(tokenizer: Any, make: Any) -> Any:
+    """A collator that makes the weights itself."""
+    inner = collator(tokenizer)
+
+    def collate(features: Any) -> Any:
+        batch = inner(features)
+        return {**batch, "token_weights": make(batch["labels"])}
+
+    return collate
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: torch.ones(2, 3), r"token_weights of a batch have shape \[2, 3\], and its labels \[8, \d+\]"),
+        (lambda labels: torch.ones(len(labels)), r"have shape \[8\], and its labels \[8, \d+\]"),
+        (lambda labels: torch.ones(labels.shape)[..., 1:], r"have shape \[8, \d+\], and its labels"),
+        (lambda labels: torch.ones(labels.shape)[..., None], r"have shape \[8, \d+, 1\], and its labels"),
+        (lambda labels: torch.ones(labels.shape).tolist(), "token_weights of a batch are of type list"),
+        (lambda labels: torch.full(labels.shape, -2.0), "token_weights of a batch hold -2.0"),
+        (lambda labels: torch.full(labels.shape, torch.nan), "token_weights of a batch hold nan"),
+    ],
+    ids=["another", "a row", "shifted", "a column", "a list", "negative", "nan"],
+)
+def test_weights_that_a_collator_makes_are_checked(
+    make: Any, message: str, rows: Any, bank: Bank, tokenizer: Any, arguments: Any
+):
+    trainer = EMOTrainer(llama(), arguments(remove_unused_columns=False), train_dataset=unweighted(rows),
+                         data_collator=making(tokenizer, make), emo=bank)  # fmt: skip
+    with pytest.raises((UsageError, ShapeError), match=message):
+        trainer.train()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.long, torch.bool])
+def test_weights_that_a_collator_makes_reach_the_loss(
+    dtype: torch.dtype, rows: Any, bank: Bank, tokenizer: Any, arguments: Any
+):
+    def run(make: Any) -> list[float]:
+        trainer = EMOTrainer(llama(), arguments(remove_unused_columns=False), train_dataset=unweighted(rows),
+                             data_collator=making(tokenizer, make), emo=bank)  # fmt: skip
+        trainer.train()
+        return losses(trainer)
+
+    ones = run(lambda labels: torch.ones(labels.shape))
+    assert run(lambda labels: (torch.arange(labels.shape[1]) % 3 > 0).expand(labels.shape).to(dtype)) != ones
+    assert run(lambda labels: torch.ones(labels.shape, dtype=dtype)) == pytest.approx(ones, abs=1e-6)
+
+
 def test_an_encoder_decoders_weights_are_those_of_its_labels(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
     torch.manual_seed(1)
     model = T5ForConditionalGeneration(T5Config(
@@ -242,12 +355,79 @@ def test_sft_trainer_hands_them_on(config: dict[str, Any], rows: Any, bank: Bank
 
 
 def test_what_sft_trainer_drops_is_refused(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
-    with pytest.raises(UsageError, match="drops the column token_weights of the dataset train") as caught:
+    with pytest.raises(UsageError, match="drops the column token_weights of the train dataset") as caught:
         sft(EMOSFTTrainer, rows, arguments, tokenizer, {"packing": True, "max_length": 32}, emo=bank)
     assert "packing=False" in caught.value.hint
     texts = [{"text": text, "token_weights": [1.0, 2.0]} for text in TEXTS]
     with pytest.raises(UsageError, match=r"a row has 2 token_weights and \d+ tokens"):
         sft(EMOSFTTrainer, texts, arguments, tokenizer, {}, emo=bank).train()
+
+
+def streamed(rows: list[dict[str, Any]]) -> IterableDataset:
+    """Does not say what columns it has."""
+    return IterableDataset.from_generator(lambda: iter(rows))
+
+
+@pytest.mark.parametrize("where", ["train", "eval", "one of several"])
+def test_what_sft_trainer_drops_of_a_stream_is_refused(
+    where: str, rows: Any, bank: Bank, tokenizer: Any, arguments: Any
+):
+    plain = unweighted(rows)
+    assert streamed(rows).column_names is None
+
+    def make(weighted: list[dict[str, Any]], **settings: Any) -> Any:
+        args = arguments(SFTConfig, **{"max_length": 32, "activation_checkpointing": False, "max_steps": 1, **settings})
+        sets: Any = {"train_dataset": streamed(plain), "eval_dataset": streamed(weighted)}
+        if where == "train":
+            sets = {"train_dataset": streamed(weighted)}
+        elif where != "eval":
+            sets["eval_dataset"] = {"a": streamed(plain), where: streamed(weighted)}
+        return EMOSFTTrainer(llama(), args, processing_class=tokenizer, emo=bank, **sets)
+
+    with pytest.raises(UsageError, match=f"drops the column token_weights of the {where} dataset"):
+        make(rows, packing=True)
+    make(plain, packing=True).train()
+    make(rows).train()
+
+
+def test_weights_of_a_stream_reach_the_loss(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
+    args = arguments(SFTConfig, max_length=None, activation_checkpointing=False, max_steps=1, shuffle_dataset=False)
+    trainer = EMOSFTTrainer(llama(), args, train_dataset=streamed(rows), processing_class=tokenizer,
+                            emo=LinearEMOLoss(bank, mixing="fixed", weight=0.7))  # fmt: skip
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(oracle(llama(), rows[:8], bank, 0.7), abs=2e-5)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Gives each row once."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = iter(rows)
+
+    def __iter__(self) -> Any:
+        return self.rows
+
+
+@pytest.mark.parametrize("make", [Stream, streamed, lambda rows: streamed(rows).map(lambda row: row)])
+@pytest.mark.parametrize("settings", [{}, {"remove_unused_columns": False}, {"dataloader_num_workers": 1}], ids=str)
+def test_the_function_refuses_weights_of_a_stream(
+    make: Any, settings: Any, rows: Any, bank: Bank, tokenizer: Any, arguments: Any
+):
+    def run(data: Any, **settings: Any) -> Trainer:
+        function = compute_loss_func(EMOLoss(bank))
+        trainer = Trainer(llama(), arguments(max_steps=2, **settings), train_dataset=data, callbacks=[function],
+                          data_collator=collator(tokenizer), compute_loss_func=function)  # fmt: skip
+        trainer.train()
+        return trainer
+
+    # In another process torch makes a RuntimeError of it, with the message.
+    with pytest.raises((UsageError, RuntimeError), match="the dataset has token_weights"):
+        run(make(rows), **settings)
+    plain = unweighted(rows[:16])
+    # The weights may be at a later row, and of a stream without any no row is lost.
+    with pytest.raises((UsageError, RuntimeError), match="the dataset has token_weights"):
+        run(make([*plain[:8], *rows[8:16]]), **settings)
+    assert run(make(plain), **settings).state.global_step == 2
 
 
 def test_the_function_refuses_what_it_cannot_see(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
