@@ -265,7 +265,7 @@ def parse_header(
     if start + taken < size:
         raise broken(
             f"{size - start - taken:,} bytes follow its last tensor, so it was changed after it was written",
-            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} FILE",
+            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} {path}",
         )
     return TensorHeader(start, entries)
 

@@ -340,10 +340,15 @@ def _from_hex(digits: str) -> bytes | None:
 
 
 def _refusal(token: str) -> str:
-    shown = repr(token if len(token) <= _MOST_QUOTED else f"{token[:_MOST_QUOTED]}…")
+    # Bytes that are not UTF-8 stand as surrogates in what the system and URLs give.
+    readable = "".join(f"\\x{ord(one) & 0xFF:02x}" if "\udc80" <= one <= "\udcff" else one for one in token)
+    quoted = readable if len(token) <= _MOST_QUOTED else f"{readable[:_MOST_QUOTED]}…"
+    shown = f"'{quoted}'" if quoted.isprintable() else repr(quoted)
     if not token:
         return "an empty text names no token"
     kind, _, value = token.partition(":")
     if kind == "hex" and _from_hex(value) is None:
         return f"{shown} is not a token in hexadecimal"
+    if kind == "id" and value.isdecimal():
+        return f"{shown} is outside the vocabulary"
     return f"no token is spelled {shown}"

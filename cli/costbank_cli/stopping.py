@@ -35,9 +35,15 @@ class _Stopping:
         heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._taken_up) for number in heeded}
         self._asked: signal.Signals | None = None
+        self._taken: signal.Signals | None = None
         self._raised = threading.Event()
         self._unsaid = threading.Lock()
         threading.Thread(target=self._watch, name="costbank-stopping", daemon=True).start()
+
+    @property
+    def asked(self) -> signal.Signals | None:
+        """The signal that was raised in the main thread, if any was."""
+        return self._taken
 
     def close(self) -> None:
         """Give the signals back, unless one has come: what is left to be done then has its time limit still."""
@@ -51,6 +57,7 @@ class _Stopping:
         """Runs in the main thread. Only the first signal is raised, so that no other breaks off the cleaning up."""
         if self._raised.is_set():
             return
+        self._taken = signal.Signals(number)
         self._raised.set()
         self._announce()
         if number == signal.SIGINT:
@@ -105,6 +112,13 @@ def stoppable(clean: Callable[[], None]) -> Iterator[None]:
     stopping = _Stopping(clean)
     try:
         yield
+    except Exception as error:
+        # What was broken off fails in ways of its own: an extension module's import says that it failed.
+        if stopping.asked is None:
+            raise
+        if stopping.asked == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        sys.exit(128 + stopping.asked)
     finally:
         stopping.close()
 

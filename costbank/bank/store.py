@@ -70,7 +70,7 @@ class Store:
         if not match:
             near = self._like(reference)
             raise UsageError(
-                f"{reference!r} is no reference to a bank",
+                f"{reference!r} is not a bank name",
                 f"did you mean {near}?" if near else "write a name, name@idprefix (4 digits or more), or a path",
             )
         name, prefix = match.groups()
@@ -82,7 +82,7 @@ class Store:
             return self._latest_of(directory, ids)
         found = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
         if not found:
-            raise BankNotFoundError(f"no bank is {reference}", f"{name} has: {', '.join(ids)}")
+            raise BankNotFoundError(f"there is no bank {reference}", f"{name} has: {', '.join(ids)}")
         if len(found) > 1:
             raise UsageError(f"{reference} fits several banks", f"give more digits: {', '.join(found)}")
         return directory / found[0]
@@ -115,7 +115,7 @@ class Store:
             hint = f"did you mean {near}? {hint}"
         if not names:
             hint = "`costbank build` makes one; `costbank demo` shows how"
-        return BankNotFoundError(f"no bank is {reference} in {self.root}", hint)
+        return BankNotFoundError(f"there is no bank {reference} in {self.root}", hint)
 
     def _like(self, reference: str) -> str | None:
         """The bank that is most likely meant by a reference that leads to none."""

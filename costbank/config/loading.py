@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from costbank.config.asked import settings
-from costbank.config.models import BuildConfig, Location, Reference
+from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Location, Reference
 from costbank.config.problems import misplaced, unusable_config
 from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import told_encoding, without_mark
@@ -17,8 +17,12 @@ from costbank.errors import InputNotFoundError, UsageError
 __all__ = ["load_config"]
 
 
-def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file: Path | None = None) -> BuildConfig:
+def load_config(
+    given: Mapping[str, Any] | Mapping[tuple[str, ...], Any], assignments: Sequence[str] = (), file: Path | None = None
+) -> BuildConfig:
     """A config from a TOML file, then settings by path, then `path=value` assignments; the later win.
+
+    A setting is given by its path, or by several where the source decides which of them is meant.
 
     Relative paths in the file are relative to the file. The value of an assignment is read as TOML where it is
     TOML (`3`, `false`, `["a", "b"]`), else as text.
@@ -28,17 +32,25 @@ def load_config(given: Mapping[str, Any], assignments: Sequence[str] = (), file:
         InputNotFoundError: the file does not exist.
     """
     values = _read_toml(file) if file else {}
-    for path, value in given.items():
+    later = [_assignment(text) for text in assignments]
+    by_paths = {(path,) if isinstance(path, str) else path: value for path, value in given.items()}
+    source = dict(later).get("source") or by_paths.get(("source",)) or values.get("source")
+    own = SOURCE_SECTIONS.get(str(source), ())
+    for paths, value in by_paths.items():
+        _assign(values, next((path for path in paths if path.partition(".")[0] in own), paths[0]), value)
+    for path, value in later:
         _assign(values, path, value)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not path.strip():
-            raise UsageError(f"--set {assignment!r} sets nothing", "write it as --set word2vec.epochs=10")
-        _assign(values, path.strip(), _value(path.strip(), text.strip()))
     try:
         return BuildConfig.model_validate(values)
     except ValidationError as error:
         raise unusable_config(error, values) from None
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    path, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not path:
+        raise UsageError(f"--set {text!r} sets nothing", "write it as --set word2vec.epochs=10")
+    return path, _value(path, value)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -49,7 +61,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise UsageError(f"{file} is a folder, not a TOML file", "name the file in it") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no TOML file: {error}", "`costbank settings` lists what may stand in it") from None
     for path, field in settings().items():
         *sections, name = path.split(".")

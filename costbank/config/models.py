@@ -8,10 +8,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.corpus.readers.formats import FormatName
@@ -79,6 +79,15 @@ def default_cache() -> Path:
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1, also where numbers are what a setting takes."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
+            return str(value).lower()
+        return value
 
 
 class CorpusConfig(_Settings):
@@ -250,7 +259,7 @@ class NeighborsConfig(_Settings):
 
     k: int | None = Field(
         default=None, ge=0, le=4_096,
-        description="neighbors a token in the table; not given: 64, or all there are; 0: neither table nor index",
+        description="neighbors stored for each token; not given: 64, or all there are; 0: neither table nor index",
     )  # fmt: skip
     method: Literal["auto", "exact", "int8", "reduced"] = Field(
         default="auto",
@@ -313,6 +322,20 @@ class BuildConfig(_Settings):
             return tuple(map(canonical_transform, transforms))
         except UsageError as error:
             raise ValueError(f"{error.message}; {error.hint}") from None
+
+    @model_validator(mode="after")
+    def _of_this_source(self) -> "BuildConfig":
+        """Refuse settings that have no effect, since another source has them."""
+        sections = {section for own in SOURCE_SECTIONS.values() for section in own} - set(SOURCE_SECTIONS[self.source])
+        for section in sorted(sections & self.model_fields_set):
+            given = getattr(self, section)
+            for name, field in type(given).model_fields.items():
+                if getattr(given, name) != field.get_default(call_default_factory=True):
+                    sources = [source for source, own in SOURCE_SECTIONS.items() if section in own]
+                    raise ValueError(
+                        f"{section}.{name} is a setting of the source {' and '.join(sources)}, not of {self.source}"
+                    )
+        return self
 
     @property
     def bank_name(self) -> str:

@@ -93,13 +93,16 @@ def _groups(path: str, source: str | None) -> list[list[str]]:
     foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
     foreign -= set(SOURCE_SECTIONS[source]) if source else foreign
     within = [name for name in known if section and plain(_section(name)) == plain(section)]
-    return [within, [name for name in known if _section(name) not in foreign], known]
+    own = [name for name in known if _section(name) not in foreign]
+    return [within, own] if source else [within, own, known]
 
 
 def _explained(path: str, problem: Any, source: str | None) -> tuple[str, str]:
     """What is wrong with a setting, and what to do."""
     kind, value = problem["type"], problem.get("input")
     field = settings().get(path)
+    if kind == "value_error" and not path:  # of several settings, raised by ourselves
+        return str(problem["ctx"]["error"]), "leave it out, or give the source that has it"
     if kind == "missing":
         return f"the setting {path} is needed", f"give --{path}"
     if kind == "extra_forbidden":

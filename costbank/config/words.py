@@ -26,7 +26,7 @@ def takes(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return one_of(get_args(kind))
     if get_origin(kind) is tuple:
-        return 'a list of texts, such as ["a", "b"]'
+        return 'a list of texts, such as ["center", "pca:128"]'
     if kind is ByteSize:
         least = [ByteSize(rule.ge).human_readable() for rule in field.metadata if isinstance(rule, Ge)]  # pyright: ignore[reportArgumentType] -- bytes here
         return "a size such as 4GB" + "".join(f", {size} or more" for size in least)

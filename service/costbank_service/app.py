@@ -20,7 +20,7 @@ __all__ = ["create_app"]
 
 _ABOUT = """Read-only. HEAD works wherever GET does, and one slash at the end of a path is ignored. Query strings are
 form-encoded: `+` is a space, and bytes that are not UTF-8 mean those bytes. Unknown and repeated query parameters are
-errors. Errors are problems (RFC 9457) with a stable `code`."""
+errors, but for `/livez`, `/readyz` and `/openapi.json`. Errors are problems (RFC 9457) with a stable `code`."""
 
 
 def create_app(settings: Settings) -> FastAPI:

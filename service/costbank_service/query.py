@@ -50,7 +50,7 @@ class QueryParameter:
         if self.kind == "string":
             return value.decode("utf-8", "surrogateescape")
         if not _INTEGER.fullmatch(value):
-            raise UsageError(f"{self.name} is {readable(value)!r}, not a whole number", f"write it as {self.name}=10")
+            raise UsageError(f"{self.name} is '{readable(value)}', not a whole number", f"write it as {self.name}=10")
         if len(value.lstrip(b"-0")) > _MOST_DIGITS:
             raise UsageError(f"{self.name} has {len(value):,} digits", "give a smaller number")
         return int(value)
@@ -78,7 +78,7 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
         raw_name, _, raw_value = pair.partition(b"=")
         name = readable(_decoded(raw_name))
         if name not in known:
-            raise UsageError(f"unknown query parameter {name!r}", _known_names(name, list(known)))
+            raise UsageError(f"unknown query parameter '{name}'", _known_names(name, list(known)))
         if name in given:
             raise UsageError(f"{name} is given more than once", f"give {name} once")
         given.add(name)
@@ -87,14 +87,15 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
 
 
 def readable(data: bytes) -> str:
-    """Bytes for an error message: text where they are UTF-8, else escaped as `\\xe4`; cut where they are long."""
-    shown = data[:_MOST_SHOWN].decode("utf-8", "backslashreplace")
+    """Bytes for an error message: printable text as it is, all else as `\\xe4`; cut where long."""
+    text = data[:_MOST_SHOWN].decode("utf-8", "backslashreplace")
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return shown if len(data) <= _MOST_SHOWN else f"{shown}…"
 
 
 def _decoded(data: bytes) -> bytes:
     if bad := _BAD_ESCAPE.search(data):
-        raise UsageError(f"{readable(bad.group())!r} is not a percent-encoded byte", "write a percent sign as %25")
+        raise UsageError(f"'{readable(bad.group())}' is not a percent-encoded byte", "write a percent sign as %25")
     return unquote_to_bytes(data.replace(b"+", b" "))
 
 

@@ -99,11 +99,13 @@ class Registry:
     def _resolve(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference):
             shown = reference[:_MOST_SHOWN]
-            raise BankNotFoundError(f"{shown!r} does not name a bank", "write a name, or name@ and 4 to 16 digits")
+            raise BankNotFoundError(
+                f"{shown!r} does not name a bank", "write a name, or name@ followed by 4 to 16 hex digits"
+            )
         try:
             return self.store.resolve_name(reference)
         except BankNotFoundError:  # whose words name directories
-            raise BankNotFoundError(f"no bank is {reference}", self._names()) from None
+            raise BankNotFoundError(f"there is no bank {reference}", self._names()) from None
 
     def _names(self) -> str:
         names = sorted({place.name for place in self.store.banks()})
@@ -122,7 +124,7 @@ class Registry:
                 self._reload(entry, path, state)
             bank = entry.bank
         if bank is None:
-            raise entry.error or BankNotFoundError(f"no bank is {path.parent.name}@{path.name}", self._names())
+            raise entry.error or BankNotFoundError(f"there is no bank {path.parent.name}@{path.name}", self._names())
         self._trim()
         return bank
 
@@ -142,7 +144,7 @@ class Registry:
             entry.bank, entry.loaded, entry.error = LoadedBank(path), state, None
         except (CostbankError, OSError) as error:
             if not isinstance(error, CostbankError):
-                error = BankNotFoundError(f"no bank is {path.parent.name}@{path.name}", self._names())
+                error = BankNotFoundError(f"there is no bank {path.parent.name}@{path.name}", self._names())
             entry.error, entry.failed, entry.retry_at = error, state, now + _RETRY_SECONDS
             if entry.bank:
                 logger.warning("%s: %s; what is in memory is served", path, error.args[0])

@@ -11,8 +11,8 @@ EXPORT = ["export", "news", "--out", "{directory}/o", "--format"]
 CASES = {
     "no such command": (["frobnicate"], 2, "no command"),
     "no such option": (["list", "--frob"], 2, "--frob"),
-    "no bank": (["nearest", "missing", "the"], 3, "no bank is missing"),
-    "a malformed reference": (["show", "No Bank"], 2, "no reference"),
+    "no bank": (["nearest", "missing", "the"], 3, "there is no bank missing"),
+    "a malformed reference": (["show", "No Bank"], 2, "is not a bank name"),
     "an unknown token": (["nearest", "news", "zzyzzx"], 3, "no token is spelled"),
     "an id outside the vocabulary": (["nearest", "news", "id:2000"], 3, "outside the vocabulary"),
     "k larger than the vocabulary": (["nearest", "news", "▁the", "-k", "2000"], 2, "1,999 other tokens"),
@@ -40,7 +40,7 @@ CASES = {
     "an option of another source": (
         ["build", "--source", "vocabulary", "--tokenizer", "{model}", "--donor", "news"],
         2,
-        "--donor is for the source transfer",
+        "transfer.donor is a setting of the source transfer, not of vocabulary",
     ),
     "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
@@ -54,7 +54,7 @@ CASES = {
     "an engine for what has no corpus": (
         ["build", "--source", "vocabulary", "--tokenizer", "{model}", "--engine", "ray"],
         2,
-        "is for the source",
+        "engine.kind is a setting of the source word2vec and cooccurrence, not of vocabulary",
     ),
     "too little memory": ([*BUILD, "--memory", "1MB"], 2, "engine.memory"),
     "sampling by no power": ([*BUILD, "--sampling", "0"], 2, "corpus.sampling"),
@@ -74,7 +74,7 @@ CASES = {
     "training on too little": (["tokenizer", "train", "{one}", "--out", "{directory}/o.model"], 5, "too small"),
     "exporting to no format": (["export", "news", "--out", "{directory}/o"], 2, "--format"),
     "exporting to an unknown format": ([*EXPORT, "hdf5"], 2, "no format 'hdf5'"),
-    "exporting no bank": (["export", "missing", *EXPORT[2:], "npy"], 3, "no bank is missing"),
+    "exporting no bank": (["export", "missing", *EXPORT[2:], "npy"], 3, "there is no bank missing"),
     "exporting over a file": (["export", "news", "--format", "npy", "--out", "{empty}"], 2, "there already"),
     "exporting without the tokenizer": ([*EXPORT, "model2vec"], 2, "a bank has only its vocabulary"),
     "exporting with a missing tokenizer": ([*EXPORT, "model2vec", "--tokenizer", "missing.model"], 3, "missing.model"),

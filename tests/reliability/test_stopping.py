@@ -178,3 +178,31 @@ def test_a_server_answers_signals_itself(tmp_path: Path):
     assert stopped.status in (0, 130)
     assert stopped.ended < END_S
     assert "Traceback" not in stopped.err
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+import click
+from costbank_cli import main
+
+def invoke(ctx):
+    try:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    except BaseException:
+        raise ImportError("initialization failed") from None
+
+main.command_line.make_context = lambda *_, **__: click.Context(click.Command("import"))
+main.command_line.invoke = invoke
+main.main([])
+"""
+"""An extension module that is interrupted as it is imported says no more than that this failed."""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_what_a_stop_makes_fail_is_no_error_of_its_own(name: str, status: int):
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert "stopping" in done.stderr
+    assert not any(noise in done.stderr for noise in NOISE)
+    assert "ImportError" not in done.stderr

@@ -181,6 +181,10 @@ def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
         assert news_bank.cost(name, "of") == news_bank.cost(the, of)
     with pytest.raises(TokenNotFoundError, match="no token is spelled 'zzyzzx'"):
         news_bank.nearest("zzyzzx")
+    with pytest.raises(TokenNotFoundError, match=r"no token is spelled '\\xe4\\xbd'\n"):
+        news_bank.nearest(b"\xe4\xbd".decode("utf-8", "surrogateescape"))
+    with pytest.raises(TokenNotFoundError, match="'id:99999999999999999999' is outside the vocabulary"):
+        news_bank.nearest("id:99999999999999999999")
 
 
 def test_what_names_no_token_is_refused_in_words(news_bank: Bank):

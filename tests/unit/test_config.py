@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -40,7 +41,7 @@ def test_what_comes_later_wins(tmp_path: Path):
         ("vectors.dtype=I64", "it takes F32, F16 or BF16", "element type"),
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
-        ("neighbors.k=-1", "neighbors.k", "neighbors a token"),
+        ("neighbors.k=-1", "neighbors.k", "neighbors stored for each token"),
         ('transforms=["centre"]', "'centre' is no transform", "of the raw rows"),
         ('transforms=["pca"]', "'pca' is no transform", "of the raw rows"),
         ("name=Über/..", "lower-case letters", "bank's name"),
@@ -51,6 +52,49 @@ def test_a_wrong_setting_is_named_with_a_hint(assignment: str, message: str, hin
         load_config(GIVEN, [assignment])
     assert message in str(caught.value)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "message"),
+    [
+        ("vocabulary", {"word2vec": {"epochs": 9}}, "word2vec.epochs is a setting of the source word2vec, not of"),
+        ("lm-head", {"corpus": {"files": ["a"]}}, "corpus.files is a setting of the source word2vec and cooccurrence"),
+        (
+            "word2vec",
+            {"transfer": {"donor": "x"}},
+            "transfer.donor is a setting of the source transfer, not of word2vec",
+        ),
+    ],
+)
+def test_a_setting_of_another_source_is_refused_by_name(source: str, given: dict[str, Any], message: str):
+    values = {"source": source, "tokenizer": "a.model"} | given
+    with pytest.raises(UsageError, match=message):
+        load_config(values)
+    with pytest.raises(ValidationError, match=message):
+        BuildConfig(**values)
+    # What a section holds by default says nothing, so a config that was written whole can be read again.
+    whole = BuildConfig(source="vocabulary").model_dump() | {"source": source}
+    assert BuildConfig(**whole).source == source
+
+
+def test_one_option_may_stand_for_a_setting_of_each_source(tmp_path: Path):
+    paths = {("lm_head.tensor", "vector_file.tensor"): "x"}
+    assert load_config(paths, ["source=lm-head"]).lm_head.tensor == "x"
+    assert load_config(paths, ["source=lm-head", "lm_head.tensor=y"]).lm_head.tensor == "y"
+    assert load_config({("source",): "vectors"} | paths).vector_file.tensor == "x"
+    (tmp_path / "c.toml").write_text('source = "vectors"')
+    assert load_config(paths, (), tmp_path / "c.toml").vector_file.tensor == "x"
+
+
+@pytest.mark.parametrize("path", ["word2vec.epochs", "word2vec.sample", "corpus.separator", "neighbors.k"])
+def test_true_is_no_number(path: str):
+    with pytest.raises(UsageError, match=rf"{path} is 'true', and it takes a"):
+        load_config(GIVEN, [f"{path}=true"])
+
+
+def test_a_folder_is_no_config(tmp_path: Path):
+    with pytest.raises(UsageError, match="is a folder, not a TOML file"):
+        load_config(GIVEN, (), tmp_path)
 
 
 def test_what_is_needed_is_asked_for():

@@ -456,14 +456,13 @@ def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random
 
     head = _head(random) + 1.2
     head[:200] = head[200]
-    given = {"source": "word2vec"}
     for source in SOURCE_SECTIONS:
         bank = _bank(
             tmp_path / source, head, k=0, source=source, status=[TokenStatus.UNSEEN, *[TokenStatus.OK] * 2_029]
         )
         for finding in health(bank).findings:
             for text in re.findall(r"--set ('[^']+'|[^ ,.]+\.?[^ ,.]*)", finding.advice):
-                load_config(given, [text.strip("'").replace("=N", "=3")])
+                load_config({"source": source}, [text.strip("'").replace("=N", "=3")])
             for name in re.findall(r"--source (\S+)", finding.advice):
                 load_config({"source": name})
 

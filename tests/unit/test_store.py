@@ -42,7 +42,7 @@ def test_every_complete_bank_is_listed(store: Store, news_bank: Bank):
 
 @pytest.mark.parametrize("reference", ["", "News", "news@", "news@12", "news@xyzw", "a b", "news@@1234", "né"])
 def test_a_malformed_reference_is_refused(store: Store, reference: str):
-    with pytest.raises(UsageError, match="no reference"):
+    with pytest.raises(UsageError, match="is not a bank name"):
         store.resolve(reference)
 
 

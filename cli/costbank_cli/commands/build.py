@@ -1,6 +1,5 @@
 """`costbank build`."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ _SETTINGS = {
     "vectors": ("vector_file.path",),
     "donor": ("transfer.donor",),
 }
-"""Which settings an option stands for, where it is not called as its setting."""
+"""Which setting an option stands for, where it is not called as its setting; of several, the source's."""
 
 
 class _ManyFiles(click.Command):
@@ -46,20 +45,6 @@ class _ManyFiles(click.Command):
             given = 0 if argument == "--corpus" else None
             spread += [argument] if given is None else []
         return super().parse_args(ctx, spread[:-1])
-
-
-def _refuse_foreign(options: Iterable[str], source: str) -> None:
-    """Refuse an option that the source would pass over in silence."""
-    from costbank.config import SOURCE_SECTIONS
-    from costbank.errors import UsageError
-
-    for option in options:
-        sections = {path.partition(".")[0] for path in _SETTINGS.get(option, ())}
-        if sections and not sections & set(SOURCE_SECTIONS[source]):
-            takers = [name for name, own in SOURCE_SECTIONS.items() if sections & set(own)]
-            raise UsageError(
-                f"--{option.replace('_', '-')} is for the source {' and '.join(takers)}, not {source}", "leave it out"
-            )
 
 
 def _without_table(config: "BuildConfig") -> "BuildConfig":
@@ -88,11 +73,11 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 @click.option("--sampling", metavar="ALPHA", help="Draw segmentations at random, rather than take the best.")
 @click.option("--on-error", metavar="refuse|skip", help="What to do with unreadable records. [default: refuse]")
 @click.option("--engine", metavar="local|ray", help="Who reads and counts the corpus. [default: local]")
-@click.option("--processes", metavar="N", help="Pieces of that work at a time. [default: a core each]")
+@click.option("--processes", metavar="N", help="Number of parallel workers. [default: one per core]")
 @click.option("--memory", metavar="SIZE", help="For counting on one machine, as 4GB. [default: half of it]")
 @click.option("--ray-address", metavar="ADDRESS", help="A running Ray cluster. [default: one is started here]")
 @click.option("--model", metavar="PATH", help="Model folder or file of weights, for lm-head.")
-@click.option("--tensor", metavar="NAME", help="Its tensor, where the LM head is not the one that is meant.")
+@click.option("--tensor", metavar="NAME", help="Tensor to use instead of the LM head.")
 @click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
 @click.option("--donor", metavar="BANK", help="Bank of another tokenizer, for transfer.")
 @click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
@@ -136,9 +121,8 @@ def command(
     options = {name: value for name, value in given.items() if value is not None}
     if files:
         options["corpus"] = list(files)
-    chosen = {path: value for name, value in options.items() for path in _SETTINGS.get(name, (name,))}
+    chosen = {_SETTINGS.get(name, (name,)): value for name, value in options.items()}
     asked = load_config(chosen, assignments, config)
-    _refuse_foreign(options, asked.source)
     if for_training:
         asked = _without_table(asked)
     bank = build(asked, progress_for_people())

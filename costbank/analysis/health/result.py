@@ -299,7 +299,7 @@ class Health:
 
     @property
     def verdict(self) -> str:
-        """One line, which names every finding that is more than information."""
+        """One line, which names every finding above the level `info`."""
         codes = ", ".join(finding.code for finding in self.findings if finding.severity is not Severity.INFO)
         match self.quality:
             case Quality.POOR:

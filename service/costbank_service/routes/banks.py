@@ -96,7 +96,9 @@ def _check_nearest(query: dict[str, Any], max_k: int) -> None:
         wrong = "neither token nor token_id is given" if token is None else "both token and token_id are given"
         raise UsageError(wrong, "ask for ?token=king, or for ?token_id=123")
     if not 1 <= k <= max_k:
-        raise UsageError(f"k is {k}, and this service gives 1 to {max_k:,} neighbors", "give such a k")
+        raise UsageError(
+            f"k is {k}, and this service gives 1 to {max_k:,} neighbors", f"choose a k from 1 to {max_k:,}"
+        )
 
 
 def _match(bank: Bank, token: str) -> TokenMatch:
