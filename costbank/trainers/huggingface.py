@@ -28,7 +28,14 @@ from costbank.trainers.given import as_bank, as_loss
 from costbank.trainers.heads import Head, find_head
 from costbank.trainers.means import Means
 from costbank.trainers.ownloss import Batch
-from costbank.trainers.reduction import as_trained, check_ignore_index, check_smoothing, per_item, to_device
+from costbank.trainers.reduction import (
+    as_trained,
+    check_ignore_index,
+    check_smoothing,
+    per_item,
+    plain_options,
+    to_device,
+)
 from costbank.trainers.sft import TokenCount, is_sft
 from costbank.trainers.tokenizer import check_tokenizer, has_tokenizer_json
 from costbank.trainers.weights import COLUMN, WeightsCollator, check_kept, count_weights, having_weights
@@ -141,11 +148,13 @@ class EMOTrainerMixin(_Trainer):
             self._emo_tokens.add(inputs)
         options = as_trained(self.emo.options, num_items_in_batch, shift)
         result = self._result(outputs, hidden, head, labels, options, weights)
+        if not model.training:
+            result = self._with_plain_ce(result, outputs, hidden, head, labels, options)
         self._emo_means[model.training].add(result, labels, options, weights)
         total = result.loss
         if not model.training:
             # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
-            total = self._cross_entropy(result, outputs, hidden, head, labels, options)
+            total = self._cross_entropy(result, labels, options)
         loss = per_item(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is of all processes, and gradients are averaged over them.
@@ -266,16 +275,18 @@ class EMOTrainerMixin(_Trainer):
                 hidden.to(place), weight, labels, self.emo.costs, options, bias=bias, parts=True, **more
             )
 
-    def _cross_entropy(
+    def _with_plain_ce(
         self, result: EMOResult, outputs: Any, hidden: Any, head: Any, labels: Tensor, options: EMOOptions
-    ) -> Tensor:
-        """The cross-entropy of a batch, reduced as the options say: not smoothed, and at a temperature of 1."""
-        if options.label_smoothing or options.temperature != 1.0:
-            plain = EMOOptions(
-                objective="ce", reduction=options.reduction, shift=options.shift, ignore_index=options.ignore_index,
-                chunk_rows=options.chunk_rows, accumulate=options.accumulate, nan_logits=options.nan_logits,
-            )  # fmt: skip
-            return self._result(outputs, hidden, head, labels, plain).loss
+    ) -> EMOResult:
+        """A result whose parts hold the plain cross-entropy: not smoothed, and at a temperature of 1."""
+        plain = plain_options(options)
+        if plain is None:
+            return result
+        ce = self._result(outputs, hidden, head, labels, plain).parts.ce
+        return result._replace(parts=result.parts._replace(ce=ce))
+
+    def _cross_entropy(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> Tensor:
+        """The cross-entropy of a batch, reduced as the options say."""
         total = result.parts.ce.sum()
         counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
         return total if options.reduction == "sum" else total / counted.sum().to(total.device).clamp(min=1)

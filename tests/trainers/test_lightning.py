@@ -1,3 +1,6 @@
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +9,13 @@ import torch
 from lightning import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 
+from costbank import open_bank
 from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss, Schedule
 from costbank.trainers.lightning import EMOLightningMixin
-from tests.trainers.conftest import VOCAB, Texts
+from tests.loss.processes import spawn
+from tests.trainers.conftest import TEXTS, VOCAB, Texts, make_tokenizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -70,6 +75,133 @@ def test_what_is_no_loss_is_named_with_what_to_give(bank: Bank):
         with pytest.raises(UsageError, match=f"the loss of emo_step is {what}") as caught:
             model.emo_step(given, torch.zeros(1, VOCAB), torch.zeros(1, dtype=torch.long))
         assert "give LinearEMOLoss(" in caught.value.hint
+
+
+class Validated(Model):
+    """Evaluates with the weights that a batch has."""
+
+    def validation_step(self, batch: dict[str, Tensor], _index: int) -> None:
+        hidden = self.embed(batch["input_ids"])
+        given: dict[str, Any] = {"token_weights": batch["weights"]} if "weights" in batch else {}
+        if isinstance(self.emo, LinearEMOLoss):
+            given["bias"] = self.head.bias
+            self.emo_step(self.emo, hidden, self.head.weight, batch["labels"], prefix="val_", **given)
+        else:
+            self.emo_step(self.emo, self.head(hidden), labels=batch["labels"], prefix="val_", **given)
+
+
+class Weighted(Texts):
+    """Batches of different numbers of tokens; some weights are 0."""
+
+    weighted = True
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        row = dict(super().__getitem__(i))
+        if i < 8:
+            row["labels"] = row["labels"].clone()
+            row["labels"][4:] = -100
+        if self.weighted:
+            row["weights"] = (torch.arange(len(row["labels"])) % 3 * (1 + i % 5)).float()
+        return row
+
+
+def validated(model: Model, texts: Texts, folder: Path, size: int = 8, **settings: Any) -> dict[str, float]:
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, enable_checkpointing=False, **{"devices": 1, **settings},
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(texts, batch_size=size, num_workers=0)
+    return dict(trainer.validate(model, loader, verbose=False)[0])
+
+
+def by_hand(model: Model, texts: Texts, bank: Bank) -> dict[str, float]:
+    """Means over all tokens of next labels whose weight is not 0, in float64; no block, no batch, no loss of ours."""
+    kappa = 1 - torch.from_numpy(bank.matrix()).double() @ torch.from_numpy(bank.matrix()).double().T
+    kappa.fill_diagonal_(0.0)
+    sums = torch.zeros(6, dtype=torch.float64)
+    for i in range(len(texts)):
+        row = texts[i]
+        weights = row["weights"][1:].double() if "weights" in row else torch.ones(len(row["labels"]) - 1).double()
+        kept = (row["labels"][1:] != -100) & (weights != 0)
+        labels, weights = row["labels"][1:][kept], weights[kept]
+        with torch.no_grad():
+            logits = model.head(model.embed(row["input_ids"]))[:-1][kept].double()
+        ce = nn.functional.cross_entropy(logits, labels, reduction="none")
+        emd = (logits.softmax(-1) * kappa[labels]).sum(-1)
+        sums += torch.stack([ce.sum(), emd.sum(), (logits.argmax(-1) == labels).sum(), (weights * (ce + emd)).sum(),
+                             weights.sum(), kept.sum()])  # fmt: skip
+    ce, emd, correct, loss, total, tokens = sums.tolist()
+    return {"val_ce": ce / tokens, "val_emd": emd / tokens, "val_accuracy": correct / tokens, "val_loss": loss / total}
+
+
+@pytest.mark.parametrize("kind", [EMOLoss, LinearEMOLoss])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_evaluation_logs_means_over_all_tokens(
+    kind: Any, reduction: str, weighted: bool, bank: Bank, tokenizer: Any, tmp_path: Path
+):
+    texts = Weighted(tokenizer)
+    texts.weighted = weighted
+    model = Validated(kind(bank, shift=True, mixing="fixed", reduction=reduction))
+    expected = by_hand(model, texts, bank)
+    for size in (8, 24, 5):
+        assert validated(model, texts, tmp_path, size) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [EMOLoss, LinearEMOLoss])
+@pytest.mark.parametrize(
+    "options", [{"label_smoothing": 0.2}, {"temperature": 2.0}, {"z_loss": 0.1}, {"softcap": 0.5, "temperature": 0.5}],
+    ids=str,
+)  # fmt: skip
+def test_the_cross_entropy_of_an_evaluation_is_plain(
+    kind: Any, options: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path
+):
+    texts, model = Weighted(tokenizer), Validated(kind(bank, shift=True, mixing="fixed", **options))
+    own = validated(model, texts, tmp_path)
+    capped: Callable[[Tensor], Tensor] = lambda z: 0.5 * torch.tanh(z / 0.5) if "softcap" in options else z  # noqa: E731
+    model.head = nn.Sequential(model.head, Applied(capped))
+    expected = by_hand(model, texts, bank)
+    assert own["val_ce"] == pytest.approx(expected["val_ce"], abs=1e-5)
+    assert own["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=1e-5)
+    assert abs(own["val_loss"] - expected["val_loss"]) > 1e-3
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(inputs)
+
+
+def test_training_logs_the_cross_entropy_that_the_loss_is_made_of(bank: Bank, texts: Texts, tmp_path: Path):
+    model = Model(EMOLoss(bank, shift=True, mixing="fixed", label_smoothing=0.2))
+    metrics = fit(model, texts, tmp_path).callback_metrics
+    assert metrics["loss"].item() == pytest.approx((metrics["ce"] + metrics["emd"]).item(), abs=1e-5)
+
+
+def _validate(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "GROUP_RANK": "0",
+                       "LOCAL_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "validate",
+                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})  # fmt: skip
+    torch.set_num_threads(1)
+    texts = Weighted(make_tokenizer(TEXTS))
+    model = Validated(LinearEMOLoss(open_bank(bank_path), shift=True, mixing="fixed"))
+    told = validated(model, texts, Path(out), 4, devices=processes, strategy="ddp")
+    torch.save(told, f"{out}/told-{rank}.pt")
+    torch.distributed.barrier()
+    os._exit(0)
+
+
+def test_processes_log_the_means_over_all_their_tokens(bank: Bank, tokenizer: Any, tmp_path: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn(_validate, (2, port, f"{bank.path}/", str(tmp_path)), 2)
+    expected = by_hand(Validated(EMOLoss(bank)), Weighted(tokenizer), bank)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"told-{rank}.pt") == pytest.approx(expected, abs=1e-5)
 
 
 def test_resuming_asks_for_the_same_bank_and_options(bank: Bank, other_bank: Bank, texts: Texts, tmp_path: Path):
