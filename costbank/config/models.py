@@ -223,6 +223,9 @@ class VectorFileConfig(_Settings):
         description="the words of an array's rows: a file with a word a line, or a tokenizer; not given: rows are "
         "token ids",
     )
+    rows_are_ids: Annotated[bool, Execution] = Field(
+        default=False, description="without a list of words, take row i for token id i, however many rows have no token"
+    )
     tensor: Annotated[str | None, Execution] = Field(default=None, description="which tensor of a .safetensors file")
     match: Literal["exact", "word-start", "folded"] = Field(
         default="folded",

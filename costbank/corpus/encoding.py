@@ -32,6 +32,7 @@ from costbank.corpus.readers import (
 from costbank.engines import Engine, Report
 from costbank.errors import CorpusError, UsageError
 from costbank.files import no_abandoned, storage_errors
+from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
 
@@ -128,7 +129,8 @@ def encode_corpus(
     )
     if corpus.tokens == 0:
         names = ", ".join(file.shown for file in files[:5])
-        raise CorpusError(f"the corpus holds no text: {names}", "give files with words in them")
+        skipped = f"; unreadable and skipped: {counted(corpus.skipped, 'record')}" if corpus.skipped else ""
+        raise CorpusError(f"the corpus holds no text: {names}{skipped}", "give files with words in them")
     return corpus
 
 

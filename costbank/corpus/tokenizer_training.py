@@ -24,8 +24,9 @@ from costbank.corpus.readers import (
     read_documents,
 )
 from costbank.engines import Report, run_in_child
-from costbank.errors import UsageError, require
+from costbank.errors import CorpusError, UsageError, require
 from costbank.files import fsync_directory, staging_directory, storage_errors
+from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.tokenizers.train import TrainingOptions, train_on_texts
 
@@ -140,7 +141,15 @@ def _run(job: _Job, progress: Progress) -> _Done:
 def _train(job: _Job, report: Report) -> _Done:
     """Read the text, train, and leave the model in the staging directory. A child's work."""
     bad = BadRecords(job.text.on_error)
-    model = train_on_texts(_texts(job, bad, report), job.options)
+    try:
+        model = train_on_texts(_texts(job, bad, report), job.options)
+    except CorpusError as error:
+        if not bad.count:
+            raise
+        raise CorpusError(
+            f"{error.message}; unreadable and skipped: {counted(bad.count, 'record')}, such as {bad.shown[0]}",
+            error.hint,
+        ) from None
     with storage_errors(job.model.parent), job.model.open("wb") as file:
         file.write(model)
         file.flush()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from costbank.bank import Bank
+from costbank.encodings import without_mark
 from costbank.errors import TokenizerError, require
 from costbank.export.express import byte_level_bpe, byte_level_unigram, word_list
 from costbank.export.express_sentencepiece import from_sentencepiece
@@ -138,7 +139,7 @@ def _words(vocab: Vocab) -> list[str]:
 
 def _as_it_is(original: Tokenizer, path: Path) -> bytes:  # noqa: ARG001
     """Without truncation and padding, which would make the mean that of other ids than the text's."""
-    content = path.read_bytes()
+    content = without_mark(path.read_bytes())
     settings: dict[str, Any] = json.loads(content)
     if settings.get("truncation") is None and settings.get("padding") is None:
         return content
@@ -152,5 +153,6 @@ _EXPRESSIONS: dict[str, Callable[[Any, Path], bytes]] = {
     "tiktoken": byte_level_bpe,
     "tekken": byte_level_bpe,
     "vocab-merges": lambda original, _: original.tokenizer_json(),
+    "wordpiece": lambda original, _: original.tokenizer_json(),
     "list": word_list,
 }

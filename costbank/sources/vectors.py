@@ -32,6 +32,9 @@ _ADVICE = (
     "to all others; one that met its word in another case, or with or without a space, shares that word's vector."
 )
 _TOKENIZER_ENDINGS = (".json", ".model", ".tiktoken", ".gguf")
+_MOST_PADDING = 2_048
+"""Rows past the tokenizer's last token, as in heads; more are hardly padding."""
+
 _ARRAYS = {".npy": ("npy", "npz"), ".safetensors": ("safetensors",)}
 _LOOSEST = {"exact": Match.EXACT, "word-start": Match.WORD_START, "folded": Match.FOLDED}
 
@@ -72,7 +75,7 @@ def plan(config: BuildConfig) -> SourcePlan:
         if settings.vocabulary:
             make = _of_list(array, settings.vocabulary, vocab, loosest)
         else:
-            vocab, make = _by_id(array, path, vocab)
+            vocab, make = _by_id(array, path, vocab, settings.rows_are_ids)
     files = [path, settings.vocabulary] if settings.vocabulary else [path]
 
     def with_inputs(progress: Progress) -> SourceVectors:
@@ -116,11 +119,18 @@ def _of_list(array: _Array, vocabulary: Path, vocab: Vocab, loosest: Match) -> _
     return make
 
 
-def _by_id(array: _Array, path: Path, vocab: Vocab) -> tuple[Vocab, _Make]:
+def _by_id(array: _Array, path: Path, vocab: Vocab, insist: bool) -> tuple[Vocab, _Make]:
     if array.rows < vocab.size:
         raise InputError(
             f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens",
             "where rows are words and not ids, name their list with --set vector_file.vocabulary=FILE",
+        )
+    padding = array.rows - vocab.size
+    if padding > min(_MOST_PADDING, array.rows // 2) and not insist:
+        raise InputError(
+            f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens: rows are hardly token ids",
+            "where rows are words, name their list with --set vector_file.vocabulary=FILE; "
+            "--set vector_file.rows_are_ids=true takes them for token ids all the same",
         )
     vocab = vocab.padded(array.rows)
     unused = vocab.status == TokenStatus.UNUSED

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from costbank.checkpoints import is_gguf
+from costbank.encodings import without_mark
 from costbank.errors import InputNotFoundError, TokenizerError
 from costbank.files import check_readable
 from costbank.tokenizers.added_tokens import MODEL_FOLDER_NAMES
@@ -18,6 +19,7 @@ from costbank.tokenizers.sentencepiece import SentencePieceTokenizer
 from costbank.tokenizers.tekken import TekkenTokenizer
 from costbank.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
 from costbank.tokenizers.vocab_merges import VocabMergesTokenizer, merges_of
+from costbank.tokenizers.wordpiece import WordPieceTokenizer, is_wordpiece
 
 __all__ = [
     "BytePieceTokenizer",
@@ -31,6 +33,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerKind",
     "VocabMergesTokenizer",
+    "WordPieceTokenizer",
     "find_tokenizer",
     "load_tokenizer",
     "placeholder_counts",
@@ -45,6 +48,7 @@ _KINDS: dict[str, Callable[[Path], Tokenizer]] = {
     "tekken": TekkenTokenizer,
     "vocab-merges": VocabMergesTokenizer,
     "gguf": GGUFTokenizer,
+    "wordpiece": WordPieceTokenizer,
     "list": PlainTokenizer,
 }
 _LIST_NAMES = ("vocab.txt", "labels.txt", "classes.txt")
@@ -58,7 +62,7 @@ def load_tokenizer(path: Path, kind: TokenizerKind = "auto") -> Tokenizer:
     Args:
         path: the file or folder.
         kind: its format; `auto` finds it from the content, and takes only files named vocab.txt, labels.txt or
-            classes.txt for a plain list.
+            classes.txt for WordPiece or a plain list.
 
     Raises:
         InputNotFoundError: there is no such file, or none in the folder.
@@ -99,12 +103,15 @@ def _same(one: Path, other: Path) -> bool:
 def _kind_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
+    head = without_mark(head)
     if head.lstrip().startswith(b"{"):
         return _kind_of_json(path, head)
     if is_gguf(path):
         return "gguf"
     if path.name in _LIST_NAMES:
-        return "list"
+        return "wordpiece" if is_wordpiece(path) else "list"
+    if path.suffix == ".json":  # damaged, or in another encoding: its reader says what is wrong
+        return "huggingface"
     if path.name.endswith("merges.txt"):
         return "vocab-merges"
     return "tiktoken" if is_tiktoken(head) else "sentencepiece"
@@ -116,4 +123,6 @@ def _kind_of_json(path: Path, head: bytes) -> str:
         return "huggingface"
     if b'"token_bytes"' in whole and b'"default_vocab_size"' in whole:
         return "tekken"
-    return "vocab-merges" if _TEXT_TO_ID.match(head) else "bytepiece"
+    if _TEXT_TO_ID.match(head):
+        return "vocab-merges"
+    return "huggingface" if path.name == "tokenizer.json" else "bytepiece"

@@ -162,6 +162,11 @@ def with_added(
 
 def check_size(path: Path, largest: int, tokens: int, file: str) -> None:
     """Raise a `TokenizerError` where an id is so large that it cannot be one of a vocabulary of so many tokens."""
+    if largest >= 2 * tokens + _MOST_SPARE and file == path.name:
+        raise TokenizerError(
+            f"{path} has an id {largest:,} and {tokens:,} tokens, so its ids are not those of a vocabulary",
+            "download it again, or make it anew",
+        )
     if largest >= 2 * tokens + _MOST_SPARE:
         raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, of {tokens:,} tokens")
 

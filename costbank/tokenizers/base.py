@@ -21,7 +21,16 @@ __all__ = [
 ]
 
 TokenizerKind = Literal[
-    "auto", "sentencepiece", "huggingface", "bytepiece", "tiktoken", "tekken", "vocab-merges", "gguf", "list"
+    "auto",
+    "sentencepiece",
+    "huggingface",
+    "bytepiece",
+    "tiktoken",
+    "tekken",
+    "vocab-merges",
+    "wordpiece",
+    "gguf",
+    "list",
 ]
 
 

@@ -50,7 +50,7 @@ class GGUFTokenizer:
             raise TokenizerError(
                 f"{path} has {len(tokens):,} tokens and {len(types):,} token types", "download or convert it again"
             )
-        digest = hashlib.sha256(f"{model}\n".encode())
+        digest = hashlib.sha256(f"{model}\n".encode("utf-8", "surrogateescape"))
         for token, kind in zip(tokens, types, strict=True):
             digest.update(len(token).to_bytes(4, "little") + token + f"{kind}\n".encode())
         self.file, self.sha256 = path.name, digest.hexdigest()

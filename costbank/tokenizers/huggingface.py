@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from costbank.errors import TokenizerError, require
+from costbank.encodings import told_encoding, without_mark
+from costbank.errors import CostbankError, TokenizerError, require
 from costbank.tensorfile import sha256_file
 from costbank.token_names import BYTE_LEVEL_ALPHABET
+from costbank.tokenizers.added_tokens import check_size
 from costbank.tokenizers.base import joined, status_of_bytes
 from costbank.tokenizers.markup import is_markup
 from costbank.tokenizers.placeholders import vocab_of
@@ -52,10 +54,16 @@ class HuggingFaceTokenizer:
 
     def __init__(self, path: Path) -> None:
         tokenizers = require("tokenizers", "build")
+        self._path = path
         self.file, self.sha256 = path.name, sha256_file(path).sha256
         try:
-            content = json.loads(path.read_bytes())
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            stored = self._stored(path)
+            content = json.loads(stored)
+            if not isinstance(content, dict) or "model" not in content:
+                raise ValueError("it holds no tokenizer")
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(stored)
+        except CostbankError:
+            raise
         except Exception as error:  # the library raises nothing more precise
             raise TokenizerError(
                 f"{path} is no tokenizer.json that can be read: {str(error)[:200]}",
@@ -66,12 +74,24 @@ class HuggingFaceTokenizer:
         self.vocab = self._read_vocab(content)
         self.added_ids = frozenset(self._tokenizer.get_added_tokens_decoder())
 
+    def _stored(self, path: Path) -> bytes:
+        """The content of a tokenizer.json."""
+        stored = without_mark(path.read_bytes())
+        if encoding := told_encoding(stored):
+            raise TokenizerError(
+                f"{path} is {encoding.name} text, and a tokenizer.json is UTF-8",
+                f"convert it: {encoding.conversion(str(path))}",
+            )
+        return stored
+
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         return joined([e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)])
 
     def _read_vocab(self, content: dict[str, Any]) -> Vocab:
         by_text: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
-        size = max(by_text.values(), default=-1) + 1
+        largest = max(by_text.values(), default=-1)
+        check_size(self._path, largest, len(by_text), self.file)
+        size = largest + 1
         tokens, status = [b""] * size, [TokenStatus.UNUSED] * size
         token_of, spaces = _token_reader(content), _reads_spaces(content)
         for text, token_id in by_text.items():

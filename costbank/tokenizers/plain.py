@@ -1,6 +1,7 @@
 """Plain lists: one token or class label a line, whose line number from 0 on is its id."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError
-from costbank.files import text_blocks
 from costbank.tensorfile import sha256_file
 from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import joined
 from costbank.tokenizers.placeholders import vocab_of
+from costbank.tokenizers.wordpiece import lines_of
 from costbank.vocab import TokenStatus
 
 __all__ = ["PlainTokenizer"]
 
 _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
+_COUNTED = re.compile(r"[^\t]+\t-?\d+(\.\d+)?([eE][-+]?\d+)?")
 _UNKNOWN = ("<unk>", "[UNK]", "<UNK>")
 
 
@@ -39,11 +41,18 @@ class PlainTokenizer:
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256
         self._path = path
-        lines = "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
+        lines = lines_of(path)
+        counted = sum(_COUNTED.fullmatch(line) is not None for line in lines)
+        if counted == len(lines) > 1:
+            raise TokenizerError(
+                f"each line of {path} holds a token, a tab and a number, and not a token alone",
+                f"keep the tokens alone: cut -f1 {shlex.quote(str(path))} > {shlex.quote(path.stem + '.tokens.txt')}, "
+                "and read them with --set tokenizer_kind=list; of a SentencePiece .vocab file, give its .model instead",
+            )
         self._ids: dict[str, int] = {}
         for token_id, line in enumerate(lines):
-            if not line.strip() or line in self._ids:
-                why = "is blank" if not line.strip() else f"stands on line {self._ids[line] + 1} already: {line[:40]!r}"
+            if not line or line in self._ids:
+                why = "is blank" if not line else f"stands on line {self._ids[line] + 1} already: {line[:40]!r}"
                 raise TokenizerError(
                     f"{path} line {token_id + 1} {why}", "a list of tokens has one on each line, each once"
                 )

@@ -65,7 +65,13 @@ class SentencePieceTokenizer:
             ) from error
         self.settings = read_settings(path)
         self.ids_assumed = ids_are_assumed(path, self.settings)
-        own = self._entries()
+        try:
+            own = self._entries()
+        except UnicodeDecodeError as error:
+            raise TokenizerError(
+                f"{path} is a damaged SentencePiece model: a piece is not UTF-8 ({error.object!r:.60})",
+                "download or copy it again",
+            ) from None
         layout = layout_of(path, self.settings, [entry.text for entry in own], self._processor.unk_id())
         self._ids = layout.of_pieces if layout and layout.moved else None
         if layout:

@@ -95,7 +95,7 @@ def test_a_file_that_is_reached_twice_is_taken_once_at_its_first_place(here: Pat
     notes: list[str] = []
     found = find_files(["c/b.txt", "c", "./c/*.txt", "link.txt", str(here / "c/a.txt")], note=notes.append)
     assert [file.location for file in found] == ["c/b.txt", "c/a.txt"]
-    assert notes == ["files that were named more than once are read once: 5"]
+    assert notes == ["named more than once and read once: 5 files"]
 
 
 def test_links_to_folders_are_followed_but_not_round_in_circles(here: Path):
@@ -109,9 +109,9 @@ def test_links_to_folders_are_followed_but_not_round_in_circles(here: Path):
     ("name", "message"),
     [
         ("gone.txt", "gone.txt does not exist"),
-        ("*.gone", r"no corpus file was found by \*.gone"),
-        ("folder", "no corpus file was found by folder; there are files of other kinds: 1 .png"),
-        ("blank", "no corpus file was found by blank; there are empty files: 1"),
+        ("*.gone", r"no file matches \*.gone"),
+        ("folder", "no file matches folder; there are files of other kinds: 1 .png"),
+        ("blank", "no file matches blank; there are empty files: 1"),
         ("link", "link does not exist"),
     ],
 )
@@ -246,7 +246,7 @@ def test_json_is_read_when_it_is_one_object_a_line(here: Path):
     assert _one("c/config.json") == ("jsonl", "none")
     with pytest.raises(InputError, match="holds a JSON array, and not one object a line") as caught:
         find_files(["c/pretty.json"])
-    assert caught.value.hint.startswith("jq -c '.[]'")
+    assert caught.value.hint == "convert it: jq -c '.[]' c/pretty.json > c/pretty.jsonl"
     _write("c/pretty.json", content=json.dumps({"text": "a"}, indent=2).encode())
     with pytest.raises(InputError, match="JSON over several lines"):
         find_files(["c/*.json"])
@@ -328,7 +328,7 @@ def test_urls_of_files_folders_and_patterns_are_found(memory: fsspec.AbstractFil
     assert found[0].is_remote
     assert notes[1:] == [
         "left out empty files: memory:///c/empty.txt",
-        "files that were named more than once are read once: 1",
+        "named more than once and read once: 1 file",
     ]
     assert _found("memory://c/**/*.txt") == ["memory:///c/b.txt"]
 
@@ -337,7 +337,7 @@ def test_urls_of_files_folders_and_patterns_are_found(memory: fsspec.AbstractFil
     ("url", "error", "message"),
     [
         ("memory://c/gone.txt", InputNotFoundError, "memory://c/gone.txt does not exist"),
-        ("memory://c/*.gone", InputNotFoundError, "no corpus file was found by memory://c/"),
+        ("memory://c/*.gone", InputNotFoundError, "no file matches memory://c/"),
         ("memory://c/empty.txt", InputError, "empty.txt is empty"),
         ("nothing://c", UsageError, "no such kind of URL as nothing://"),
         ("s3://bucket/a.txt", MissingExtraError, "s3:// needs .* s3fs"),

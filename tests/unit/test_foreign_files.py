@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import re
 import sys
 import tarfile
 import zipfile
@@ -120,7 +121,8 @@ def test_a_file_that_is_something_else_is_named(here: Path, name: str, content: 
     with pytest.raises(CorpusError, match=message) as caught:
         find_files([name])
     assert hint in caught.value.hint
-    assert "all the same" in caught.value.hint
+    # No way to insist leads to text where the encoding is another.
+    assert ("all the same" in caught.value.hint) is not (" text" in message)
     Path("folder").mkdir()
     Path(name).rename(f"folder/{name}")
     with pytest.raises(CorpusError, match=f"folder/{name} .*{message}"):
@@ -177,7 +179,7 @@ def test_another_encoding_is_guessed_with_the_place_of_its_first_byte(here: Path
         CorpusError, match=rf"a\.txt is not UTF-8: byte 0x.. \(it looks like {name}\) at offset"
     ) as caught:
         _documents("a.txt")
-    assert caught.value.hint.startswith("convert it: iconv -f ")
+    assert re.match(r"convert it: iconv -f \S+ -t UTF-8 a\.txt > a\.utf8\.txt", caught.value.hint)
     assert caught.value.hint.endswith("--on-error skip leaves such records out")
 
 

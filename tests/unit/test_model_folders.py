@@ -145,7 +145,7 @@ def test_words_that_end_in_a_mark_and_tokens_that_no_merge_makes(tmp_path: Path)
         ("vocab.json", lambda text: text.replace('"b":65', '"b":64'), "gives 'a' and 'b' the id 64"),
         ("vocab.json", lambda text: text.replace('"b":65', '"bq":65'), "no token for byte 0x62"),
         ("vocab.json", lambda text: text.replace('"b":65', '"b":-5'), "does not hold an id for each token"),
-        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "the id 9,000,000 in vocab.json is out of"),
+        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "vocab.json has an id 9,000,000 and"),
         ("vocab.json", lambda text: text[:-30], "no vocab.json"),
     ],
 )

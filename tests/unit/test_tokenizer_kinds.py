@@ -250,3 +250,57 @@ def test_a_list_may_begin_with_a_byte_order_mark_and_in_utf16_it_is_named(tmp_pa
     with pytest.raises(CorpusError, match=r"vocab\.txt is UTF-16 text, not UTF-8, at offset") as caught:
         load_tokenizer(path)
     assert "iconv -f UTF-16 -t UTF-8" in caught.value.hint
+
+
+def _word_level(path: Path, ids: dict[str, int]) -> Path:
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] = ids
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_an_id_outside_of_any_vocabulary_is_refused(tmp_path: Path):
+    path = _word_level(tmp_path / "tokenizer.json", {"a": 0, "b": 4_000_000_000})
+    with pytest.raises(TokenizerError, match="has an id 4,000,000,000 and 2 tokens"):
+        load_tokenizer(path)
+    # Ids may have holes.
+    assert load_tokenizer(_word_level(path, {"a": 0, "b": 60_000})).vocab.size == 60_001
+
+
+def test_a_tokenizer_json_is_named_whatever_is_wrong_with_it(tmp_path: Path):
+    good = _word_level(tmp_path / "good.json", {"a": 0, "b": 1}).read_bytes()
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b"\xef\xbb\xbf" + good)
+    assert load_tokenizer(path).vocab.size == 2
+    for content in (b"[]", b"{}", b"", b"3", good[:-20], good.decode().encode("utf-16")):
+        path.write_bytes(content)
+        with pytest.raises((TokenizerError, InputError), match=r"tokenizer\.json") as caught:
+            load_tokenizer(path)
+        assert "SentencePiece" not in caught.value.message
+        assert "BytePiece" not in caught.value.message
+        assert ("iconv" in caught.value.hint) is (content[:2] == b"\xff\xfe")
+
+
+def test_a_piece_that_is_no_text_is_a_damaged_model(tmp_path: Path, news_model: Path):
+    stored = news_model.read_bytes()
+    at = stored.index(b"</s>")
+    (tmp_path / "m.model").write_bytes(stored[:at] + b"<\xff\xfe>" + stored[at + 4 :])
+    with pytest.raises(TokenizerError, match="damaged SentencePiece model"):
+        load_tokenizer(tmp_path / "m.model")
+
+
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0", " ", "\t"])
+def test_a_token_of_white_space_is_a_token(tmp_path: Path, blank: str):
+    (tmp_path / "vocab.txt").write_text(f"a\n{blank}\nb\n", encoding="utf-8")
+    vocab = load_tokenizer(tmp_path / "vocab.txt").vocab
+    assert [vocab.token(i) for i in range(3)] == [b"a", blank.encode(), b"b"]
+
+
+def test_lists_with_counts_are_refused(tmp_path: Path):
+    (tmp_path / "vocab.txt").write_text("the\t500\nking\t-3.25\n")
+    with pytest.raises(TokenizerError, match="a token, a tab and a number") as caught:
+        load_tokenizer(tmp_path / "vocab.txt")
+    assert "cut -f1" in caught.value.hint
+    (tmp_path / "vocab.txt").write_text("the\t500\nking\n")
+    assert load_tokenizer(tmp_path / "vocab.txt").vocab.token(0) == b"the\t500"

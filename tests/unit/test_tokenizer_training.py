@@ -139,7 +139,7 @@ def inputs(news: Path, tmp_path: Path) -> Path:
     ("name", "error", "message"),
     [
         ("missing.txt", InputNotFoundError, "missing.txt"),
-        ("none", InputNotFoundError, "no corpus file was found"),
+        ("none", InputNotFoundError, "no file matches"),
         ("*.parquet", InputNotFoundError, "no file|no corpus file"),
         ("blank.txt", CorpusError, "there is no text to train on"),
         ("one.txt", TokenizerError, "too small for 900 pieces"),
@@ -164,6 +164,14 @@ def test_bad_records_are_left_out_and_named_where_that_is_wanted(inputs: Path, t
     assert _fingerprint(train_tokenizer(text, tmp_path / "a.model", SMALL, progress)) == expected
     assert progress.notes[0].startswith("left out 2 bad records:\n")
     assert progress.notes[0].count("bad.jsonl") == 2
+
+
+def test_where_all_was_skipped_the_error_says_how_much(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes("é\n".encode("latin-1") * 7)
+    with pytest.raises(CorpusError, match=r"no text to train on; unreadable and skipped: 7 records, such as .*a\.txt"):
+        train_tokenizer(
+            TrainingText((str(tmp_path / "a.txt"),), on_error="skip"), tmp_path / "a.model", SMALL, QuietProgress()
+        )
 
 
 def test_long_lines_are_trained_on_whole(tmp_path: Path, news: Path):

@@ -243,6 +243,19 @@ def test_arrays_that_do_not_fit_are_refused(tokenizer: Path, tmp_path: Path, cas
         _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
 
 
+def test_far_more_rows_than_tokens_are_no_token_ids(tokenizer: Path, tmp_path: Path):
+    rows = np.random.default_rng(1).normal(size=(30, 4))
+    np.save(tmp_path / "v.npy", rows)
+    with pytest.raises(InputError, match="has 30 rows, and the tokenizer has 11 tokens: rows are hardly") as caught:
+        _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
+    assert "vector_file.rows_are_ids=true" in caught.value.hint
+    assert _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy", rows_are_ids=True).size == 30
+    # Insisting changes nothing where there is nothing to insist on.
+    np.save(tmp_path / "v.npy", rows[:12])
+    one, other = (_build(tokenizer, tmp_path / "s", path=tmp_path / "v.npy", rows_are_ids=on) for on in (False, True))
+    assert one.id == other.id
+
+
 def test_a_list_of_another_length_is_refused(tokenizer: Path, tmp_path: Path):
     np.save(tmp_path / "v.npy", np.ones((20, 3)))
     (tmp_path / "words.txt").write_text("one\ntwo\n")

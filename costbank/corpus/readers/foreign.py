@@ -3,11 +3,11 @@
 import shlex
 
 from costbank.corpus.readers.formats import CorpusFile, suffix_of
-from costbank.encodings import told_encoding
+from costbank.encodings import Encoding, told_encoding
 from costbank.errors import CorpusError, InputError
 from costbank.signatures import Signature, signature_of
 
-__all__ = ["refuse_foreign", "refuse_foreign_archive", "refuse_foreign_ids"]
+__all__ = ["conversion", "refuse_foreign", "refuse_foreign_archive", "refuse_foreign_ids"]
 
 _UNPACK = {"bz2": "bunzip2", "xz": "xz -d", "lz4": "lz4 -d", "zip": "unzip", "7z": "7z x"}
 _ZIPPED = ("torch", "sparse", "npz", "office", "epub")
@@ -68,20 +68,23 @@ def refuse_foreign(file: CorpusFile, head: bytes) -> None:
         if signature and signature.kind in _POINTERS_AND_ERRORS:
             raise CorpusError(f"{file.shown} is {signature.name}", _hint(signature, file.location))
         return
-    insist = f"--set corpus.format={file.format} reads it all the same"
+    insist = f"--set corpus.format={file.format} reads it all the same, with --on-error skip where lines are not text"
     if signature and not is_html:
         kind = "text" if file.format == "text" else "JSON lines"
         raise CorpusError(
             f"{file.shown} is {signature.name}, and not {kind}", f"{_hint(signature, file.location)}; {insist}"
         )
     if encoding := told_encoding(head):
-        unpack = {"none": "", "gz": "gzip -dc", "zst": "zstd -dc"}[file.compression]
-        is_here = not file.title and not file.is_remote
-        conversion = encoding.conversion(file.location, unpack) if is_here else f"iconv -f {encoding.iconv} -t UTF-8"
         raise CorpusError(
-            f"{file.shown} is {encoding.name} text, and only UTF-8 is read",
-            f"convert it: {conversion}; {insist}",
+            f"{file.shown} is {encoding.name} text, and only UTF-8 is read", f"convert it: {conversion(file, encoding)}"
         )
+
+
+def conversion(file: CorpusFile, encoding: Encoding) -> str:
+    """The command that writes a file's text in UTF-8; it names the file where that is one of this machine."""
+    unpack = {"none": "", "gz": "gzip -dc", "zst": "zstd -dc"}[file.compression]
+    is_here = not file.title and not file.is_remote
+    return encoding.conversion(file.location, unpack) if is_here else f"iconv -f {encoding.iconv} -t UTF-8"
 
 
 def refuse_foreign_ids(shown: str, head: bytes) -> None:

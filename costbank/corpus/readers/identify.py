@@ -1,6 +1,7 @@
 """What a file holds: its format by its name, its compression by its first bytes, its content where names are vague."""
 
 import json
+import shlex
 import zlib
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -117,10 +118,12 @@ def check_json_lines(file: CorpusFile) -> None:
         return
     with open_stream(file) as stream:
         is_array = stream.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    source = file.name if file.is_remote else file.location
     kind = "a JSON array" if is_array else "JSON over several lines, or none"
     raise InputError(
         f"{file.location} holds {kind}, and not one object a line",
-        f"jq -c '{'.[]' if is_array else '.'}' {file.name} writes it so",
+        f"convert it: jq -c '{'.[]' if is_array else '.'}' {shlex.quote(source)} > "
+        f"{shlex.quote(source.removesuffix('.json') + '.jsonl')}",
     )
 
 

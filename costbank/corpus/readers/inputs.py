@@ -15,6 +15,7 @@ from costbank.corpus.readers.records import OnError
 from costbank.corpus.readers.remote import is_url
 from costbank.errors import CorpusError, InputError, InputNotFoundError, UsageError
 from costbank.files import staging_directory, storage_errors
+from costbank.plurals import counted
 
 __all__ = ["STANDARD_INPUT", "find_files", "stdin_spool"]
 
@@ -117,7 +118,7 @@ class _Search:
         if self.foreign:
             yield "left out files that cannot be read:\n  " + "\n  ".join(error.message for error in self.foreign)
         if self._repeated:
-            yield f"files that were named more than once are read once: {self._repeated}"
+            yield f"named more than once and read once: {counted(self._repeated, 'file')}"
 
     def _add_named(self, place: Place, entry: str) -> None:
         location = entry
@@ -148,7 +149,7 @@ class _Search:
             others = f"; there are empty files: {len(empty)}" if empty else ""
             others += f"; there are files of other kinds: {_counted(unknown)}" if unknown else ""
             raise InputNotFoundError(
-                f"no corpus file was found by {entry}{others}",
+                f"no file matches {entry}{others}",
                 f"looked for {', '.join(sorted(self._known))}, also with .gz or .zst; other files are named by "
                 "themselves, or by a pattern with their suffix",
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from costbank.corpus.readers.foreign import conversion
 from costbank.corpus.readers.formats import CorpusFile
 from costbank.corpus.readers.reading import Part
 from costbank.corpus.readers.records import BadRecord
@@ -76,7 +77,7 @@ class LineBlock:
     def _encoding(self) -> tuple[str, str]:
         """What is said of a fault, `{}`, in a block that is not UTF-8, and how to convert it where that can be told."""
         said, encoding = encoding_fault(self.data, "{}")
-        return said, f"convert it: iconv -f {encoding.iconv} -t UTF-8" if encoding else "give UTF-8 text"
+        return said, f"convert it: {conversion(self.file, encoding)}" if encoding else "give UTF-8 text"
 
     @cached_property
     def _byte_lines(self) -> list[bytes]:
