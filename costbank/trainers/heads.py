@@ -32,6 +32,10 @@ class Head:
     linear: nn.Linear
     outer: Any = None
 
+    def wrapped(self) -> list[nn.Module]:
+        """The model as it was given, and the model itself where that is another module."""
+        return list({id(m): m for m in (self.outer, self.model) if isinstance(m, nn.Module)}.values())
+
     @contextmanager
     def hidden_states(self) -> Iterator[list[Float[Tensor, "batch length dim"]]]:
         """A list that gets the head's inputs of all positions when the model is called within.
@@ -50,7 +54,7 @@ class Head:
             return arguments, {name: value for name, value in named.items() if name != "logits_to_keep"}
 
         with ExitStack() as hooks:
-            for module in {id(m): m for m in (self.outer, self.model) if isinstance(m, nn.Module)}.values():
+            for module in self.wrapped():
                 hooks.callback(module.register_forward_pre_hook(keep_all, with_kwargs=True).remove)
             hooks.enter_context(cut_inputs(self.linear, last))
             yield caught

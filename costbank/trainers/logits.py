@@ -7,7 +7,7 @@ head's weight holds; a head of zeros is as good as any.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,16 +161,17 @@ def logits_of(outputs: Any) -> Tensor:
 def learned_after(head: Head) -> Iterator[Callable[[Tensor], list[list[int]]]]:
     """Yield a function of the logits that the model makes within: the shapes of parameters between head and logits.
 
-    They are found in the graph of the gradient, so there are none where none is kept.
+    They are found in the graph of the gradient, so there are none where none is kept. The graph is followed from the
+    outputs of the model itself: what wraps it, as DistributedDataParallel does where it looks for unused parameters,
+    may join all outputs in one node, and then every parameter stands before the logits.
     """
-    outputs: list[Tensor] = []
-
-    def watch(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs.append(output)
+    heads: list[Any] = []
+    outputs: list[Any] = []
 
     def parameters(logits: Tensor) -> list[list[int]]:
-        found, seen = [], {output.grad_fn for output in outputs}
-        left: list[Any] = [logits.grad_fn]
+        found, seen = [], {output.grad_fn for output in heads}
+        # A module within returns before the one around it. PEFT calls some models past their hooks, but never itself.
+        left: list[Any] = [(logits_of(outputs[0]) if outputs else logits).grad_fn]
         while left:
             node = left.pop()
             if node is None or node in seen:
@@ -181,11 +182,11 @@ def learned_after(head: Head) -> Iterator[Callable[[Tensor], list[list[int]]]]:
             left += [before for before, _ in node.next_functions]
         return found
 
-    handle = head.linear.register_forward_hook(watch)
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(head.linear.register_forward_hook(lambda _m, _i, output: heads.append(output)).remove)
+        for module in head.wrapped():
+            hooks.callback(module.register_forward_hook(lambda _m, _i, output: outputs.append(output)).remove)
         yield parameters
-    finally:
-        handle.remove()
 
 
 def _known(width: int) -> Float64[Tensor, "three width"]:
