@@ -1,7 +1,8 @@
 """A loss as a function for a Trainer as it is, and the callback that pins checkpoints to a loss."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
@@ -37,18 +38,51 @@ class Pinned(TrainerCallback):
         kept[PIN_KEY] = {"args": {}, "attributes": pin_of(self.loss)}
 
 
+@dataclass
+class _Known:
+    """What the function knows of a Trainer's model."""
+
+    shift: bool
+    step: int
+    decoder: DecoderInputs
+
+
 class _ComputeLoss(Pinned):
     """See `compute_loss_func`."""
 
-    step: int | None = None
-    shifts: bool | None = None
-    _decoder: DecoderInputs | None = None
+    def __init__(self, loss: EMOLoss | LinearEMOLoss) -> None:
+        super().__init__(loss)
+        # By model: one function may be given to several Trainers.
+        self._models: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+        self._trained: _Known | None = None
+
+    @property
+    def shifts(self) -> bool | None:
+        """Whether the model shifts labels in its own loss; None without the callback.
+
+        Raises:
+            UsageError: the function was given to several Trainers, whose models differ in that, and none is training.
+        """
+        known = [self._trained] if self._trained is not None else list(self._models.values())
+        if len({one.shift for one in known}) > 1:
+            raise UsageError(
+                "the function was given to several Trainers, and the labels of one model are shifted and those of "
+                "another are not",
+                "make a function for each: compute_loss_func(loss)",
+            )
+        return known[0].shift if known else None
+
+    @property
+    def step(self) -> int | None:
+        """The step of training; None without the callback."""
+        known = [self._trained] if self._trained is not None else list(self._models.values())
+        return known[-1].step if known else None
 
     def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         if labels is None:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
-        if self._decoder is not None:
-            self._decoder.check()
+        for known in self._models.values():
+            known.decoder.check()
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[:-1] != labels.shape:
             raise ShapeError(
@@ -63,33 +97,70 @@ class _ComputeLoss(Pinned):
                 "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
             )
         # The model has capped its logits itself.
-        shift = self.shifts if self.shifts is not None else _is_decoders(outputs)
+        shift = _is_decoders(outputs) if self.shifts is None else self.shifts
         options = replace(as_trained(self.loss.options, num_items_in_batch, shift), softcap=None)
         loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
         return per_item(loss, num_items_in_batch)
 
     def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
         check_smoothing(args)
-        model = rest.get("model")
-        check_adapters(model)
-        self.shifts = shifts_labels(model, device=args.device)
-        if self._decoder is not None:
-            self._decoder.remove()
-        self._decoder = DecoderInputs(model)
-        self.step = state.global_step
+        self._learn(rest.get("model"), args, state).decoder.watch()
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         super().on_train_begin(args, state, control, **rest)
         check_unseen(rest.get("train_dataloader"))
-        if self._decoder is not None:
-            self._decoder.training = True
-
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        if self._decoder is not None:
-            self._decoder.training = False
+        model = rest.get("model")
+        known = self._models.get(model) if model is not None else None
+        # Of one that `model_init` makes there is another for each training.
+        self._trained = self._learn(model, args, state) if known is None else known
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        self.step = state.global_step
+        if self._trained is not None:
+            self._trained.step = state.global_step
+            self._trained.decoder.watch()
+
+    def on_substep_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        if self._trained is not None:
+            self._trained.decoder.watch()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        # An evaluation may follow.
+        if self._trained is not None:
+            self._trained.decoder.watch()
+
+    def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        known = self._models.get(rest.get("model"))
+        if known is not None:
+            known.decoder.watch()
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        known = self._models.get(rest.get("model"))
+        if known is not None and known is not self._trained:
+            known.decoder.remove()
+
+    def on_predict(self, args: Any, state: TrainerState, control: Any, metrics: Any, **rest: Any) -> None:  # noqa: ARG002
+        self.on_evaluate(args, state, control, **rest)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+        if self._trained is not None:
+            self._trained.step = state.global_step
+            self._trained.decoder.remove()
+        self._trained = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_models": None, "_trained": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _models=WeakKeyDictionary())
+
+    def _learn(self, model: Any, args: Any, state: TrainerState) -> _Known:
+        """Learn how a model's own loss takes labels."""
+        check_adapters(model)
+        if model in self._models:
+            self._models[model].decoder.remove()
+        known = _Known(shifts_labels(model, device=args.device), state.global_step, DecoderInputs(model))
+        self._models[model] = known
+        return known
 
 
 def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> _ComputeLoss:
@@ -107,6 +178,10 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> _ComputeLoss:
     model's auxiliary loss. The Trainer counts the tokens: of models that it takes for no language model, GPT-2 for one,
     it counts first labels as well, which nothing predicts, and the mean is that much smaller; of BART's decoder it
     leaves out first labels, which are predicted, and the mean is that much larger.
+
+    Several Trainers may have the same function; where their models differ in how labels are shifted, it refuses to
+    evaluate after they were made, since nothing says which of them is evaluated. The hook by which it sees the inputs
+    of an encoder-decoder is taken off when training ends.
 
     A column `token_weights` does not reach it: a Trainer removes it, and where it is told to keep it, training is
     refused.
