@@ -1,4 +1,4 @@
-"""What PEFT does to a model that a loss must know of; PEFT itself is not imported."""
+"""What a loss must know about PEFT's changes to a model; PEFT itself is not imported."""
 
 from typing import Any
 

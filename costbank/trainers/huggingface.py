@@ -54,12 +54,12 @@ _ARGUMENTS = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
 class EMOTrainerMixin(_Trainer):
     """`class MyTrainer(EMOTrainerMixin, Trainer)`, and the same with TRL's SFTTrainer: a Trainer with `emo=`.
 
-    With a `LinearEMOLoss` or a bank, a training step takes the head's inputs by hooks that are there for that call,
+    With a `LinearEMOLoss` or a bank, a training step takes the head's inputs by hooks that exist only during that call,
     leaves the head the last position, and multiplies with its weight a block of tokens at a time. What the model does
     to its logits is measured before the first batch, and proved while training. With an `EMOLoss`, and in evaluation
     where predictions are wanted, the model's own logits are taken. Labels are shifted where the model's own loss
-    shifts them, and sums are divided, as the Trainer's own loss has it. Where the model gives an auxiliary loss
-    (mixture of experts), that is added as the config weighs it. Where prompt tuning puts virtual tokens before the
+    shifts them, and sums are divided as in the Trainer's own loss. Where the model gives an auxiliary loss
+    (mixture of experts), that is added with the config's weight. Where prompt tuning puts virtual tokens before the
     rows, they have no labels, and the last of them predicts the first label.
 
     A dataset column `token_weights`, a number for each label, multiplies the losses of tokens in training; the mean of
@@ -72,8 +72,8 @@ class EMOTrainerMixin(_Trainer):
     Args:
         emo: the loss; a bank stands for `LinearEMOLoss(bank)`. One that was given a bank is fitted to wider logits, as
             after `model.resize_token_embeddings`; costs of your own (`bank.costs(…)`) must have the logits' width.
-        emo_bank: the bank of `emo`, where that is a loss, to hold the tokenizer against; see `check_tokenizer`.
-        emo_check_loss: hold cross-entropy against the model's own loss of the first batch, and refuse a difference.
+        emo_bank: the bank of `emo`, where that is a loss, to check the tokenizer against; see `check_tokenizer`.
+        emo_check_loss: check cross-entropy against the model's own loss of the first batch, and refuse a difference.
 
     Raises:
         UsageError: `emo` is neither a loss nor a bank, or arguments do not go together; from training, a head that the
@@ -301,9 +301,9 @@ class EMOTrainerMixin(_Trainer):
 
     def _check_arguments(self) -> None:
         if self.compute_loss_func is not None:
-            raise UsageError("there is both emo= and compute_loss_func=", "give one of them")
+            raise UsageError("both emo= and compute_loss_func= were given", "give one of them")
         if self.args.torch_compile and isinstance(self.emo, LinearEMOLoss):
-            raise UsageError("a compiled model passes by the hook of the linear form", "give emo=EMOLoss(bank)")
+            raise UsageError("a compiled model bypasses the hooks that the linear form needs", "give emo=EMOLoss(bank)")
         model: Any = self.model
         if not hasattr(model, "config"):
             raise UsageError(
@@ -314,7 +314,7 @@ class EMOTrainerMixin(_Trainer):
         self._check_width(model)
         check_smoothing(self.args)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
-            raise UsageError(f"loss_type={self.args.loss_type!r} is not combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
+            raise UsageError(f"loss_type={self.args.loss_type!r} cannot be combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:
             raise UsageError(
                 f"one process with {self.args.n_gpu} GPUs (DataParallel)", "start one process for each with torchrun"

@@ -1,8 +1,8 @@
 """What a model does between its head and its logits: a scale, a softcap, a bias, tokens that it masks or leaves out.
 
-It is measured, and not read from a config: the head's output is replaced by numbers that are known, and the model's
-logits are its answer. So it does not matter what a config calls a setting, whether the model applies it, and what the
-head's weight holds; a head of zeros is as good as any.
+It is measured, and not read from a config: the head's output is replaced by numbers that are known, and the logits that
+come out show what the model does. So it does not matter what a config calls a setting, whether the model applies it,
+and what the head's weight holds; a head of zeros is as good as any.
 """
 
 import math

@@ -12,7 +12,7 @@ __all__ = ["PIN_KEY", "check_pin", "pin_of"]
 PIN_KEY = "costbank"
 """Under which a checkpoint holds its pin."""
 
-# How the loss is computed, or when it gives up; what it is does not hang on them.
+# How the loss is computed, or when it gives up; they do not change what the loss is.
 _FREE = ("chunk_rows", "nan_logits", "accumulate")
 
 
