@@ -66,6 +66,10 @@ class Agreement:
         self._batches += self._check_loss
         return self._check_loss and self._batches & (self._batches - 1) == 0
 
+    def has_begun(self, *, linear: bool) -> bool:
+        """Whether it has learned from a batch already, for the linear form where that is about to be computed."""
+        return self.form is not None if linear else self._batches > 0
+
     def learn(self, model: Any, unwrapped: Any, batch: Batch, *, linear: bool) -> None:
         """Learn from a batch, with two calls of the model without gradient.
 
@@ -101,6 +105,20 @@ class Agreement:
                 type(base_of(unwrapped)).__name__,
             )
         self.shift = own.shift
+
+    def share(self, accelerator: Any) -> None:
+        """Take over what the batches of other processes have shown, after `learn`, which all have called.
+
+        All then count tokens by the same shift, and none learns from a batch that the others do not learn from.
+        """
+        if accelerator.num_processes == 1:
+            return
+        own = [not self._check_loss, self.shift, self._auxiliary]
+        known = accelerator.gather(torch.tensor([own], device=accelerator.device)).tolist()
+        self._auxiliary = any(auxiliary for *_, auxiliary in known)
+        shifts = [shift for sure, shift, _ in known if sure]
+        if shifts:
+            self._check_loss, self.shift = False, shifts[0]
 
     def hidden_of(self, head: Head, model: Any, inputs: dict[str, Any], *, mixed: bool) -> tuple[Any, Tensor]:
         """Call a model for the logits of the last position and the head's inputs of all, and prove the form by them.

@@ -26,7 +26,7 @@ from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.function import Pinned, compute_loss_func
 from costbank.trainers.given import as_bank, as_loss
 from costbank.trainers.heads import Head, find_head
-from costbank.trainers.means import Means
+from costbank.trainers.means import Means, counted_labels, without_repeated
 from costbank.trainers.ownloss import Batch
 from costbank.trainers.reduction import (
     as_trained,
@@ -123,8 +123,9 @@ class EMOTrainerMixin(_Trainer):
         if "labels" not in inputs:
             raise UsageError("the batch has no labels", "give a data collator that makes them")
         linear = isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs
-        if self._emo_own.wants(linear=linear):
-            self._learn(model, inputs, linear)
+        # What counts tokens has learned already from the batches that it counted.
+        if num_items_in_batch is None or not self._emo_own.has_begun(linear=linear):
+            self._learn(model, [inputs], linear)
         unwrapped = self.accelerator.unwrap_model(model)
         batch = _batch_of(unwrapped, inputs)
         # An evaluation counts all tokens alike, so that runs with other weights, or without any, can be compared.
@@ -147,14 +148,13 @@ class EMOTrainerMixin(_Trainer):
         if model.training and is_sft(self):
             self._emo_tokens.add(inputs)
         options = as_trained(self.emo.options, num_items_in_batch, shift)
-        result = self._result(outputs, hidden, head, labels, options, weights)
-        if not model.training:
-            result = self._with_plain_ce(result, outputs, hidden, head, labels, options)
-        self._emo_means[model.training].add(result, labels, options, weights)
-        total = result.loss
-        if not model.training:
+        if model.training:
+            result = self._result(outputs, hidden, head, labels, options, weights)
+            self._emo_means[True].add(result, labels, options, weights)
+            total = result.loss
+        else:
             # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
-            total = self._cross_entropy(result, labels, options)
+            total = self._cross_entropy(outputs, hidden, head, labels, options)
         loss = per_item(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is of all processes, and gradients are averaged over them.
@@ -165,8 +165,10 @@ class EMOTrainerMixin(_Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of the loss's parts where `logs` are of training steps."""
         evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
+        if "loss" in logs or "train_loss" in logs:
+            # At the end of training as well, whose last steps may have no line of their own.
+            self._prove()
         if "loss" in logs:
-            self._emo_own.check(self.accelerator.unwrap_model(self.model), self.accelerator)
             means = self._emo_means[True].take(self.accelerator)
             # In training it is the `loss` that is logged already.
             means.pop("emo_loss", None)
@@ -179,6 +181,7 @@ class EMOTrainerMixin(_Trainer):
         """A step of an evaluation; where only the loss is wanted, the linear form makes it as it does in training."""
         inputs = {name: value for name, value in inputs.items() if name != COLUMN}
         self._emo_loss_only = prediction_loss_only and "labels" in inputs
+        self._learn(model, [inputs], self._emo_loss_only and isinstance(self.emo, LinearEMOLoss))
         try:
             if not self._emo_loss_only:
                 return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
@@ -199,23 +202,29 @@ class EMOTrainerMixin(_Trainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """An evaluation or prediction, with the means of the loss's parts among its metrics."""
+        self._prove()
         self._emo_means[False] = Means(entropy=self._emo_entropy)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self._prove()
         means = self._emo_means[False].take(self.accelerator)
         metrics: dict[str, float] = output.metrics  # pyright: ignore[reportAssignmentType] -- a dict by now
         metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # What all processes call, unlike save_model, which a callback may call in one of them.
+        self._prove()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _prove(self) -> None:
+        """Read the proof that the linear form computes the model's logits; the device is waited for."""
+        self._emo_own.check(self.accelerator.unwrap_model(self.model), self.accelerator)
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of a step and the number of their tokens, which is counted by how the model shifts labels."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        linear = isinstance(self.emo, LinearEMOLoss)
-        if batches and "labels" in batches[0] and self._emo_own.wants(linear=linear):
-            counted = self._loss_shifts_labels
-            model: Any = self.model_wrapped
-            self._learn(model.train(), self._prepare_inputs(batches[0]), linear)
-            if self._loss_shifts_labels != counted:
-                count = self._get_num_items_in_batch(batches, device)
+        if self._learn(self.model_wrapped, batches, isinstance(self.emo, LinearEMOLoss), training=True):
+            count = self._get_num_items_in_batch(batches, device)
         if any(COLUMN in batch for batch in batches) and all("labels" in batch for batch in batches):
             count = self._count_weights(batches, device)
         return batches, count
@@ -234,12 +243,24 @@ class EMOTrainerMixin(_Trainer):
         # So that the Trainer does not remove the column.
         self._signature_columns = [*dict.fromkeys([*(self._signature_columns or ()), COLUMN])]
 
-    def _learn(self, model: Any, inputs: dict[str, Any], linear: bool) -> None:
-        """Learn from a batch what the model does to its logits and in its own loss."""
-        unwrapped = self.accelerator.unwrap_model(model)
-        with self.compute_loss_context_manager():
-            self._emo_own.learn(model, unwrapped, _batch_of(unwrapped, inputs), linear=linear)
-        self._count_by_shift()
+    def _learn(self, model: Any, batches: list[dict[str, Any]], linear: bool, training: bool = False) -> bool:
+        """Learn from batches what the model does to its logits and in its own loss, before their tokens are counted.
+
+        Returns:
+            Whether tokens are counted otherwise since.
+        """
+        counted = self._loss_shifts_labels
+        for batch in batches:
+            if "labels" not in batch or not self._emo_own.wants(linear=linear):
+                continue
+            model = model.train() if training else model
+            unwrapped = self.accelerator.unwrap_model(model)
+            with self.compute_loss_context_manager():
+                own = _batch_of(unwrapped, self._prepare_inputs(batch))
+                self._emo_own.learn(model, unwrapped, own, linear=linear)
+            self._emo_own.share(self.accelerator)
+            self._count_by_shift()
+        return self._loss_shifts_labels != counted
 
     def _count_by_shift(self) -> None:
         # Where labels are shifted nothing predicts the first one, and it is not counted. After virtual tokens, the last
@@ -276,20 +297,28 @@ class EMOTrainerMixin(_Trainer):
             )
 
     def _with_plain_ce(
-        self, result: EMOResult, outputs: Any, hidden: Any, head: Any, labels: Tensor, options: EMOOptions
+        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
     ) -> EMOResult:
         """A result whose parts hold the plain cross-entropy: not smoothed, and at a temperature of 1."""
-        plain = plain_options(options)
+        result, plain = self._result(outputs, hidden, head, labels, options), plain_options(options)
         if plain is None:
             return result
         ce = self._result(outputs, hidden, head, labels, plain).parts.ce
         return result._replace(parts=result.parts._replace(ce=ce))
 
-    def _cross_entropy(self, result: EMOResult, labels: Tensor, options: EMOOptions) -> Tensor:
-        """The cross-entropy of a batch, reduced as the options say."""
-        total = result.parts.ce.sum()
-        counted = (labels[..., 1:] if options.shift else labels) != options.ignore_index
-        return total if options.reduction == "sum" else total / counted.sum().to(total.device).clamp(min=1)
+    def _cross_entropy(
+        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
+    ) -> Tensor:
+        """The cross-entropy of a batch of an evaluation, reduced as the options say; all parts are added to the means.
+
+        It is of all rows, since the Trainer leaves out those that fill up the last batch; the means are without them.
+        """
+        result = self._with_plain_ce(outputs, hidden, head, labels, options)
+        once = without_repeated(labels, self.accelerator, options.ignore_index)
+        counted = result if once is labels else self._with_plain_ce(outputs, hidden, head, once, options)
+        self._emo_means[False].add(counted, once, options)
+        total, tokens = result.parts.ce.sum(), counted_labels(labels, options).sum()
+        return total if options.reduction == "sum" else total / tokens.to(total.device).clamp(min=1)
 
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
         model = self.accelerator.unwrap_model(self.model)

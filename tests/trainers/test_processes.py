@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers as tf
 from torch import nn
@@ -18,6 +19,8 @@ from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from tests.loss.processes import spawn
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
+
+PARTS = ("emo_loss", "ce", "emd", "mean_token_accuracy")
 
 
 class EMOTrainer(EMOTrainerMixin, Trainer):
@@ -163,3 +166,54 @@ def test_models_with_several_outputs_train_in_the_linear_form(bank: Bank, tmp_pa
             torch.testing.assert_close(linear[key], full[key], atol=1e-5, rtol=0)
     for rank in range(2):
         assert "learned parameters of shape [[]] to its head's output" in (tmp_path / f"scaled-{rank}").read_text()
+
+
+def evaluate(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
+    """Evaluations whose last batch has 3 rows or 1 of the 4 of all processes, or of which there is only a part."""
+    args = arguments(rank, processes, port, out, per_device_eval_batch_size=4 // processes)
+    bank, tokenizer = open_bank(bank_path), make_tokenizer(TEXTS)
+    found: dict[str, Any] = {}
+    losses = {"linear": LinearEMOLoss(bank), "full": EMOLoss(bank), "soft": EMOLoss(bank, temperature=2.0)}
+    for size in (1, 3, 5, 7, 8):
+        texts = Texts(tokenizer, size)
+        for name, emo in losses.items():
+            metrics = EMOTrainer(llama(), args, eval_dataset=texts, emo=emo).evaluate()
+            found[f"{name} {size}"] = {part: metrics[f"eval_{part}"] for part in PARTS}
+            found[f"{name} {size} loss"] = {"loss": metrics["eval_loss"]}
+            found[f"plain {size} loss"] = {"loss": Trainer(llama(), args, eval_dataset=texts).evaluate()["eval_loss"]}
+    if rank == 0:
+        torch.save(found, f"{out}/evaluated-{processes}.pt")
+    leave(processes)
+
+
+def test_two_processes_evaluate_each_row_once(bank: Bank, tmp_path: Path):
+    run(evaluate, bank, tmp_path, (1, 2))
+    one, two = (torch.load(tmp_path / f"evaluated-{n}.pt") for n in (1, 2))
+    for name, parts in one.items():
+        if not name.endswith("loss"):
+            assert parts == pytest.approx(two[name], abs=1e-5), name
+    # The loss is the mean of batches' means, as the Trainer has it.
+    for found in (one, two):
+        for name, parts in found.items():
+            if name.endswith("loss"):
+                assert parts == pytest.approx(found[f"plain {name.split()[1]} loss"], abs=1e-5), name
+
+
+def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
+    """All labels of one process are ignored in the first step."""
+    args = arguments(rank, processes, port, out)
+    bank, texts = open_bank(bank_path), Texts(make_tokenizer(TEXTS))
+    model = tf.XLNetLMHeadModel(tf.XLNetConfig(vocab_size=VOCAB, d_model=16, n_layer=1, n_head=2, d_inner=16))
+    trainer = EMOTrainer(model, args, train_dataset=texts, emo=LinearEMOLoss(bank))
+    batch = {"input_ids": texts.ids[:2], "labels": texts.ids[:2] if rank else torch.full_like(texts.ids[:2], -100)}
+    trainer.model_wrapped = trainer.accelerator.prepare(model)
+    _, count = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
+    (Path(out) / f"dark-{rank}").write_text(f"{int(count)} of {texts.ids[:2].numel()}, {trainer._emo_own.shift}")
+    leave(processes)
+
+
+def test_processes_agree_on_the_shift_that_one_of_them_has_seen(bank: Bank, tmp_path: Path):
+    run(count_in_the_dark, bank, tmp_path, (2,))
+    count = Texts(make_tokenizer(TEXTS)).ids[:2].numel()
+    for rank in range(2):
+        assert (tmp_path / f"dark-{rank}").read_text() == f"{count} of {count}, False"
