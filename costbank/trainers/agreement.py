@@ -53,7 +53,9 @@ class Agreement:
         self._options, self._check_loss = options, check_loss
         self._proof = Proof()
         self._batches = 0
-        self._looked_behind = self._warned = self._auxiliary = False
+        self._warned = self._auxiliary = False
+        # Which parameters were trained when what stands behind the head was last looked at.
+        self._looked_behind: tuple[bool, ...] | None = None
 
     def wants(self, *, linear: bool) -> bool:
         """Whether to learn from the next batch: the first, and where that did not tell, the 2nd, 4th, 8th and so on.
@@ -137,9 +139,11 @@ class Agreement:
         with head.hidden_states() as caught, learned_after(head) as learned:
             outputs = model(**{**inputs, "use_cache": False})
         check_calls(head, len(caught))
-        logits, first = logits_of(outputs), not self._looked_behind
+        # A parameter that was frozen then, and is trained now, was not seen.
+        trained = tuple(parameter.requires_grad for parameter in head.model.parameters())
+        logits, first = logits_of(outputs), self._looked_behind != trained
         if first and logits.grad_fn is not None:
-            self._looked_behind = True
+            self._looked_behind = trained
             shapes = learned(logits)
             if shapes:
                 raise UsageError(

@@ -93,13 +93,15 @@ def _in_training_step() -> bool:
 def with_decoder_inputs(model: Any, inputs: dict[str, Any], labels: Tensor) -> dict[str, Any]:
     """The inputs of an encoder-decoder with `decoder_input_ids`, made from the labels as the model makes them.
 
+    `EncoderDecoderModel` makes a mask of padding with them, and so does this.
+
     Inputs that have them, and those of other models, are returned as they are.
 
     Raises:
         UsageError: the model has no such function.
     """
     model = base_of(model)
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not getattr(config, "is_encoder_decoder", False) or any(inputs.get(name) is not None for name in _GIVEN):
         return inputs
     if hasattr(model, "prepare_decoder_input_ids_from_labels"):
@@ -108,6 +110,11 @@ def with_decoder_inputs(model: Any, inputs: dict[str, Any], labels: Tensor) -> d
         made = model._shift_right(labels)
     else:
         made = _shifted_by_module(model, config, labels)
+    mask = inputs.get("decoder_attention_mask")
+    if mask is None and any(kind.__name__ == "EncoderDecoderModel" for kind in type(model).__mro__):
+        return {
+            **inputs, "decoder_input_ids": made, "decoder_attention_mask": (made != config.pad_token_id).to(made.dtype)
+        }  # fmt: skip
     return {**inputs, "decoder_input_ids": made}
 
 

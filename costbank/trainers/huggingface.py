@@ -22,6 +22,7 @@ from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, emo_los
 from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
 from costbank.trainers.agreement import Agreement
+from costbank.trainers.bestmetric import check_best_metric
 from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.function import Pinned, compute_loss_func
 from costbank.trainers.given import as_bank, as_loss
@@ -342,6 +343,7 @@ class EMOTrainerMixin(_Trainer):
         check_adapters(model)
         self._check_width(model)
         check_smoothing(self.args)
+        check_best_metric(self.args, self.compute_metrics)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} cannot be combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:
@@ -364,4 +366,5 @@ def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
     """A batch, with labels apart and with the decoder's inputs that the model would make of them."""
     labels = inputs["labels"]
     rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels", COLUMN)}
-    return Batch(with_decoder_inputs(unwrapped, rest, labels), labels, inputs.get("shift_labels"))
+    made = with_decoder_inputs(unwrapped, rest, labels)
+    return Batch(made, labels, inputs.get("shift_labels"), None if made is rest else rest)

@@ -1,11 +1,13 @@
 """A model's own loss of a batch, held against cross-entropy as our losses have it: shift, masks, auxiliary losses."""
 
 import logging
+import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,11 +34,13 @@ class Batch:
         inputs: of the model, without labels.
         labels: [batch, length].
         shifted: labels that are shifted already, where the collator gives them as well.
+        came: the inputs as the collator gave them, where the decoder's have been made from labels since.
     """
 
     inputs: dict[str, Any]
     labels: Tensor
     shifted: Tensor | None = None
+    came: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,13 @@ class _Called:
 def same_state(model: nn.Module) -> Iterator[None]:
     """Put back random states and buffers that calling a model changes."""
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    # Models of speech draw the masks of SpecAugment from NumPy.
+    others = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the state that models draw from
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=sorted(devices, key=str), device_type=_kind(devices)):
         yield
+    random.setstate(others[0])
+    np.random.set_state(others[1])  # noqa: NPY002 -- the state that models draw from
     with torch.no_grad():
         for buffer, version, before in buffers:
             if buffer._version != version:
@@ -101,6 +109,8 @@ def compare_own_loss(
     base, virtual = base_of(unwrapped), virtual_tokens(unwrapped)
     called = _call(model, base, batch, virtual, ignore_index)
     losses = None if called is None else _losses(base, called, ignore_index)
+    if called is not None and batch.came is not None:
+        _check_decoder(model, base, batch, called, ignore_index)
     if called is None or losses is None:
         return OwnLoss()
     if len(losses.near()) == len(losses.ours) == 2:
@@ -229,6 +239,45 @@ def _call(
         return None
     labels = nn.functional.pad(labels, (virtual, 0), value=ignore_index)
     return _Called(outputs, labels, shifted, caught[0] if len(caught) == 1 else None)
+
+
+def _check_decoder(model: Any, base: Any, batch: Batch, called: _Called, ignore_index: int) -> None:
+    """Check the decoder's inputs that we made: with those that the model makes itself the head gets the same.
+
+    Raises:
+        UsageError: it does not, where there are labels.
+    """
+    module, caught = output_module(base), []
+    if module is None or batch.came is None or called.hidden is None:
+        return
+
+    def cut(hidden: Tensor) -> Tensor:
+        caught.append(hidden)
+        # Enough for the head; the loss of so few logits may raise, and is not looked at.
+        return hidden[..., -1:, :]
+
+    with suppress(RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError), ExitStack() as stack:
+        stack.enter_context(same_state(base))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(cut_inputs(module, cut))
+        model(**{**batch.came, "labels": batch.labels})
+    if len(caught) != 1 or caught[0].shape[:-1] != batch.labels.shape:
+        return
+    ours, labels, own = called.hidden, called.labels, caught[0]
+    if ours.shape != own.shape:
+        rows, positions = _window(batch.labels, ours.shape[1], ignore_index)
+        own = own[rows, positions]
+    if ours.shape != own.shape or ours.shape[:-1] != labels.shape:
+        return
+    kept = (labels != ignore_index).to(own.device)
+    ours, own = ours[kept].float(), own[kept].float()
+    bound = _EXACT if called.hidden.dtype == torch.float32 else 3 * _ROUNDED
+    if own.numel() and float((ours - own).abs().max()) > bound * max(1.0, float(own.abs().max())):
+        raise UsageError(
+            f"{type(base).__name__} makes other inputs of its decoder from labels than this loss makes for it",
+            "give a data collator that makes decoder_input_ids, and decoder_attention_mask where the model takes it; "
+            "to train nevertheless, give emo_check_loss=False",
+        )
 
 
 def _known(_module: nn.Module, _inputs: Any, output: Any) -> Any:

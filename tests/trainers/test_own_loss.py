@@ -462,3 +462,63 @@ def test_large_batches_are_compared_by_a_part_of_a_row(
     assert widths[1] == (1, 6)
     with pytest.raises(UsageError, match="own loss of the first batch"):
         EMOTrainer(bamba(), arguments(), train_dataset=texts, emo=bank).train()
+
+
+def bert2bert() -> Any:
+    torch.manual_seed(1)
+    encoder = tf.BertModel(tf.BertConfig(**BERT, initializer_range=0.3), add_pooling_layer=False)
+    decoder = tf.BertLMHeadModel(
+        tf.BertConfig(**BERT, initializer_range=0.3, is_decoder=True, add_cross_attention=True)
+    )
+    model = tf.EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.config.pad_token_id, model.config.decoder_start_token_id = 0, 0
+    return model
+
+
+def test_an_encoder_decoder_of_two_models_gets_the_mask_that_it_makes_itself(bank: Bank, tmp_path: Any):
+    # Its first token is padding, so that the mask matters to every label.
+    args = tf.TrainingArguments(
+        str(tmp_path), max_steps=1, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
+        dataloader_pin_memory=False, save_strategy="no",
+    )  # fmt: skip
+    data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in IDS]
+    losses = {}
+    for name, kind, more in (("plain", tf.Trainer, {}), ("mixin", EMOTrainer, {"emo": EMOLoss(bank, **CE)})):
+        trainer = kind(bert2bert().eval(), args, train_dataset=data, **more)
+        trainer.train()
+        losses[name] = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    assert losses["mixin"] == pytest.approx(losses["plain"], rel=1e-4)
+
+
+def test_a_model_that_makes_other_inputs_of_its_decoder_is_refused(bank: Bank, tmp_path: Any):
+    class Masking(tf.BartForConditionalGeneration):
+        def forward(self, *arguments: Any, labels: Any = None, **named: Any) -> Any:
+            if labels is not None and named.get("decoder_input_ids") is None:
+                named["decoder_input_ids"] = self.prepare_decoder_input_ids_from_labels(labels).flip(1)
+            return super().forward(*arguments, labels=labels, **named)
+
+    torch.manual_seed(1)
+    model = Masking(tf.BartConfig(**BART, init_std=0.3))
+    args = tf.TrainingArguments(str(tmp_path), max_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
+                                dataloader_pin_memory=False, save_strategy="no",
+                                remove_unused_columns=False)  # fmt: skip
+    data = [{"input_ids": row, "labels": row} for row in IDS]
+    for loss in (LinearEMOLoss(bank), EMOLoss(bank)):
+        with pytest.raises(UsageError, match="makes other inputs of its decoder"):
+            EMOTrainer(model, args, train_dataset=data, emo=loss).train()
+    EMOTrainer(model, args, train_dataset=data, emo=bank, emo_check_loss=False).train()
+
+
+def test_a_parameter_after_the_head_that_is_unfrozen_later_is_refused(bank: Bank, tmp_path: Any):
+    class Unfreeze(tf.TrainerCallback):
+        def on_step_end(self, *_: Any, model: Any = None, **__: Any) -> None:
+            model.lm_head.bias.requires_grad_(True)
+
+    model = made("EsmForMaskedLM", **BERT, mask_token_id=2, position_embedding_type="rotary", initializer_range=0.3)
+    model.lm_head.bias.requires_grad_(False)
+    args = tf.TrainingArguments(str(tmp_path), max_steps=3, report_to=[], use_cpu=True, disable_tqdm=True,
+                                dataloader_pin_memory=False, save_strategy="no")  # fmt: skip
+    data = [{"input_ids": row, "labels": row} for row in IDS]
+    EMOTrainer(model, args, train_dataset=data, emo=bank).train()
+    with pytest.raises(UsageError, match="learned parameters of shape"):
+        EMOTrainer(model, args, train_dataset=data, emo=bank, callbacks=[Unfreeze()]).train()
