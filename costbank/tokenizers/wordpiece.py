@@ -36,13 +36,14 @@ def lines_of(path: Path) -> list[str]:
 
 
 def is_wordpiece(path: Path) -> bool:
-    """Whether a list is WordPiece: the files next to it say so, or else its special tokens and its `##` pieces."""
-    settings = read_settings(path)
+    """Whether a list is WordPiece: it has a line for unknown words, and its class or its `##` pieces say so."""
+    settings, lines = read_settings(path), lines_of(path)
+    if (_option(settings, "unk_token") or _UNKNOWN) not in lines:
+        return False
     if settings.tokenizer_class in _CLASSES or (not settings.tokenizer_class and settings.model_type in _TYPES):
         return True
-    lines = lines_of(path)
     pieces = sum(line.startswith(_PREFIX) and len(line) > len(_PREFIX) for line in lines)
-    return _UNKNOWN in lines and pieces > max(1, _LEAST_PIECES * len(lines))
+    return pieces > max(1, _LEAST_PIECES * len(lines))
 
 
 class WordPieceTokenizer(HuggingFaceTokenizer):

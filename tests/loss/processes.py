@@ -42,6 +42,8 @@ def spawn(function: Callable[..., None], arguments: tuple, processes: int, timeo
 
 def _process(rank: int, processes: int, checks: Sequence[Check], folder: Path) -> None:
     warnings.simplefilter("error")
+    # Checks scale logits on purpose, whatever the objective.
+    warnings.filterwarnings("ignore", message="temperature=.* divides the logits")
     torch.set_num_threads(1)
     store = distributed.FileStore(str(folder / "store"), processes)
     # Whoever waits for a process that has failed is told so after the timeout.

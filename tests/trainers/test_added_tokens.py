@@ -245,6 +245,9 @@ def test_lightning_modules_are_fitted_as_well(bank: Bank):
         def log_dict(self, values: Any, **_rest: Any) -> None:
             self.logged.update(values)
 
+        def log(self, name: str, value: Any, **_rest: Any) -> None:
+            self.logged[name] = value
+
     model = Model()
     model._trainer = SimpleNamespace(global_step=0)
     logits, labels = torch.randn(4, 303), torch.tensor([1, 300, 302, 7])

@@ -102,7 +102,7 @@ def test_added_tokens_have_the_ids_of_their_files(tmp_path: Path):
 )
 def test_lists_that_are_none_are_refused(tmp_path: Path, lines: list[str], words: str):
     with pytest.raises(TokenizerError, match=words):
-        load_tokenizer(_vocab(tmp_path / "m", lines, tokenizer_class="BertTokenizer"))
+        load_tokenizer(_vocab(tmp_path / "m", lines, tokenizer_class="BertTokenizer"), "wordpiece")
 
 
 def test_a_copy_of_the_models_own_list_is_the_models_tokenizer(tmp_path: Path):
