@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from costbank.checkpoints.base import Checkpoint, Matrix, joined_rows, same_bytes
+from costbank.checkpoints.candidates import holds_no_rows
 from costbank.checkpoints.gguf import GGUFFile, is_gguf
 from costbank.checkpoints.heads import Head, choose_head
 from costbank.checkpoints.pickled import pickled_facts, pickled_tensors, torch_matrix
@@ -141,9 +142,11 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
 
     def describe(name: str) -> tuple[str, tuple[int, ...]]:
         dtype, shape = facts[places[name][0]][name]
-        if len(shape) == 2 and len(places[name]) > 1 and prod(shape):
-            shape = sum(part.shape[0] for part in parts_of(name)), shape[1]
-        return dtype, shape
+        if len(shape) != 2 or len(places[name]) == 1:
+            return dtype, shape
+        if holds_no_rows(dtype) or not prod(shape):
+            return dtype, (sum(facts[file][name][1][0] for file in places[name]), shape[1])
+        return dtype, (sum(part.shape[0] for part in parts_of(name)), shape[1])
 
     folder = path if path.is_dir() else path.parent
     names = {name: found[0] for name, found in places.items()}

@@ -28,6 +28,7 @@ __all__ = [
     "described_as",
     "embedding_candidates",
     "head_candidates",
+    "holds_no_rows",
     "meant",
     "unknown_heads",
 ]
@@ -219,7 +220,7 @@ def _candidate(
         return Candidate(path, weight, (), "", exact, weak)
     dtype, shape = facts
     kind = next((kind for kind, _ in made_by if kind), "")
-    if _holds_no_rows(dtype) and (kind or not weak):
+    if holds_no_rows(dtype) and (kind or not weak):
         return Candidate(path, weight, (), f"stored as {dtype}{f' by {kind}' if kind else ''}", exact, weak)
     if len(shape) != 2 or not prod(shape):
         return None if weak else Candidate(path, weight, (), "", exact, weak)
@@ -228,7 +229,7 @@ def _candidate(
     return Candidate(path, weight, shape, "", exact, weak)
 
 
-def _holds_no_rows(dtype: str) -> bool:
+def holds_no_rows(dtype: str) -> bool:
     """Whether a type of safetensors or PyTorch is not floating point, or holds less than a value in a byte."""
     return dtype.startswith(_NOT_ROWS) or (dtype[:1] in "IU" and dtype[1:].isdecimal())
 

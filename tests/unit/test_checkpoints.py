@@ -99,6 +99,14 @@ def test_copies_of_a_tensor_in_several_shards_are_one(tmp_path: Path, rows: torc
     assert np.array_equal(matrix.rows(0, ROWS), rows.numpy())
 
 
+def test_tables_of_integers_in_several_shards_do_not_stand_in_the_way(tmp_path: Path, rows: torch.Tensor):
+    for number, part in enumerate(torch.tensor_split(rows, 2), 1):
+        tables = {"table": torch.full((ROWS, 2), number), "model.embed_tokens.weight": part.contiguous()}
+        save_file(tables, tmp_path / f"model-{number:05d}-of-00002.safetensors")
+    assert open_checkpoint(tmp_path).describe("table") == ("I64", (2 * ROWS, 2))
+    assert _head(tmp_path).matrix.shape == (ROWS, DIM)
+
+
 def test_files_without_tensors_are_named(tmp_path: Path):
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="holds no tensors"):
