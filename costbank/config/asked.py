@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from costbank.config.models import SOURCE_SECTIONS, BuildConfig, CorpusConfig, Execution
+from costbank.config.models import BuildConfig, CorpusConfig, Execution, foreign_sections
 
 __all__ = ["semantic_config", "settings"]
 
@@ -16,8 +16,7 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
     Sections of other sources are left out, so that a source that is added later changes no id, and so are settings that
     the rest of the config leaves without an effect.
     """
-    foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
-    foreign -= set(SOURCE_SECTIONS[config.source])
+    foreign = foreign_sections(config.source)
     asked = {name: value for name, value in _without_execution(config).items() if name not in foreign}
     if config.neighbors.method == "exact":
         del asked["neighbors"]["min_recall"]

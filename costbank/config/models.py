@@ -40,6 +40,7 @@ __all__ = [
     "VocabularyConfig",
     "Word2VecConfig",
     "default_cache",
+    "foreign_sections",
 ]
 
 SOURCE_SECTIONS = {
@@ -51,6 +52,11 @@ SOURCE_SECTIONS = {
     "transfer": ("transfer",),
 }
 """The sections of the config that belong to each source."""
+
+
+def foreign_sections(source: str) -> set[str]:
+    """The sections of the config that belong to other sources than this."""
+    return {section for own in SOURCE_SECTIONS.values() for section in own} - set(SOURCE_SECTIONS[source])
 
 
 class Execution:
@@ -329,8 +335,7 @@ class BuildConfig(_Settings):
     @model_validator(mode="after")
     def _of_this_source(self) -> "BuildConfig":
         """Refuse settings that have no effect, since another source has them."""
-        sections = {section for own in SOURCE_SECTIONS.values() for section in own} - set(SOURCE_SECTIONS[self.source])
-        for section in sorted(sections & self.model_fields_set):
+        for section in sorted(foreign_sections(self.source) & self.model_fields_set):
             given = getattr(self, section)
             for name, field in type(given).model_fields.items():
                 if getattr(given, name) != field.get_default(call_default_factory=True):

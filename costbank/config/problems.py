@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from costbank.config.asked import settings
-from costbank.config.models import SOURCE_SECTIONS
+from costbank.config.models import SOURCE_SECTIONS, foreign_sections
 from costbank.config.words import choices, one_of, shown, takes
 from costbank.errors import UsageError
 from costbank.suggestions import closest, plain
@@ -90,8 +90,7 @@ def settings_called(path: str, source: str | None = None) -> list[str]:
 def _groups(path: str, source: str | None) -> list[list[str]]:
     """All settings, in groups of which an earlier one is likelier: of the same section, of the source, any."""
     known, section = list(settings()), path.rpartition(".")[0]
-    foreign = {section for sections in SOURCE_SECTIONS.values() for section in sections}
-    foreign -= set(SOURCE_SECTIONS[source]) if source else foreign
+    foreign = foreign_sections(source) if source else set()
     within = [name for name in known if section and plain(_section(name)) == plain(section)]
     own = [name for name in known if _section(name) not in foreign]
     return [within, own] if source else [within, own, known]

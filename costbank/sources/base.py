@@ -22,7 +22,12 @@ __all__ = [
     "in_blocks",
     "mean_row",
     "row_ranges",
+    "too_many_rows",
 ]
+
+_MOST_PADDING = 2_048
+"""Rows past the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of up to 16 devices; the
+most that is known of a public model is gpt-oss's 1,069. A small head has a token for at least every other row."""
 
 RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
 
@@ -104,6 +109,11 @@ def mean_row(blocks: RowBlocks) -> Float32[np.ndarray, "dim"] | None:
         total = total + finite.sum(axis=0, dtype=np.float64)
         count += len(finite)
     return (total / count).astype(np.float32) if count and total.any() else None
+
+
+def too_many_rows(rows: int, tokens: int) -> bool:
+    """Whether more rows have no token than any padding explains, so that the rows are hardly those of the tokens."""
+    return rows - tokens > min(_MOST_PADDING, rows // 2)
 
 
 def row_ranges(rows: int, row_bytes: int, block_bytes: int = 8 << 20) -> Iterator[tuple[int, int]]:

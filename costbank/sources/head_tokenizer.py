@@ -14,16 +14,13 @@ from costbank.checkpoints import Head, find_gguf
 from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
 from costbank.plurals import counted
+from costbank.sources.base import too_many_rows
 from costbank.tokenizers import GGUFTokenizer, SentencePieceTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from costbank.tokenizers.added_tokens import read_settings
 from costbank.tokenizers.class_ids import class_of, moves_ids
 from costbank.vocab import Vocab
 
 __all__ = ["HeadTokenizer", "head_tokenizer"]
-
-_MOST_PADDING = 2_048
-"""Rows past the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of up to 16 devices; the
-most that is known of a public model is gpt-oss's 1,069. A small head has a token for at least every other row."""
 
 _MOST_SHOWN = 3
 _INSIST = "leave --tokenizer out or give the model's own; --accept-other-tokenizer builds the bank all the same"
@@ -82,7 +79,7 @@ class HeadTokenizer:
                     "store its transpose; --accept-other-tokenizer takes it as it is",
                 )
             unknown = not (self.own or self.compared)
-            if unknown and not insist and padding > min(_MOST_PADDING, rows // 2):
+            if unknown and not insist and too_many_rows(rows, vocab.size):
                 raise TokenizerError(
                     f"{self.tokenizer.file} has {vocab.size:,} tokens, and tensor {tensor!r} has {rows:,} rows: "
                     "more rows without a token than any padding",

@@ -17,7 +17,15 @@ from costbank.errors import InputError, UsageError
 from costbank.files import check_readable
 from costbank.progress import Progress
 from costbank.signatures import SIGNATURE_BYTES
-from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, mean_row, row_ranges
+from costbank.sources.base import (
+    InputFile,
+    SourcePlan,
+    SourceVectors,
+    given_tokenizer,
+    mean_row,
+    row_ranges,
+    too_many_rows,
+)
 from costbank.sources.foreign_vectors import refuse_foreign_vectors
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
 from costbank.sources.wordfiles import open_word_file, read_word_file
@@ -32,9 +40,6 @@ _ADVICE = (
     "to all others; one that met its word in another case, or with or without a space, shares that word's vector."
 )
 _TOKENIZER_ENDINGS = (".json", ".model", ".tiktoken", ".gguf")
-_MOST_PADDING = 2_048
-"""Rows past the tokenizer's last token, as in heads; more are hardly padding."""
-
 _ARRAYS = {".npy": ("npy", "npz"), ".safetensors": ("safetensors",)}
 _LOOSEST = {"exact": Match.EXACT, "word-start": Match.WORD_START, "folded": Match.FOLDED}
 
@@ -125,8 +130,7 @@ def _by_id(array: _Array, path: Path, vocab: Vocab, insist: bool) -> tuple[Vocab
             f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens",
             "where rows are words and not ids, name their list with --set vector_file.vocabulary=FILE",
         )
-    padding = array.rows - vocab.size
-    if padding > min(_MOST_PADDING, array.rows // 2) and not insist:
+    if too_many_rows(array.rows, vocab.size) and not insist:
         raise InputError(
             f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens: rows are hardly token ids",
             "where rows are words, name their list with --set vector_file.vocabulary=FILE; "
