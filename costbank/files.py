@@ -2,12 +2,14 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,12 +17,14 @@ from costbank.encodings import encoding_fault, without_mark
 from costbank.errors import CorpusError, InputError, InputNotFoundError, StorageError
 
 __all__ = [
+    "FileDigest",
     "check_readable",
     "fsync_directory",
     "locked",
     "no_abandoned",
     "remove_half_made",
     "remove_if_empty",
+    "sha256_file",
     "staging_directory",
     "storage_errors",
     "text_blocks",
@@ -29,11 +33,30 @@ __all__ = [
 
 _STAGING_PREFIX = ".staging-"
 _BLOCK_BYTES = 4 << 20
+_HASH_CHUNK_BYTES = 8 << 20
 _MOST_ATTEMPTS = 1_000
 _half_made: dict[Path, tuple[Path, ...]] = {}
 """What this process has staged, with the directories that it had to make for that."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A finished file's size in bytes and its sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def sha256_file(path: Path) -> FileDigest:
+    """Size and sha256 of a whole file, read in chunks."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileDigest(size, digest.hexdigest())
 
 
 def check_readable(path: Path, what: str) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Float32, Integer
 
 from costbank.errors import CorruptBankError, CostbankError, ShapeError
+from costbank.files import FileDigest
 
 __all__ = [
-    "FileDigest",
     "MappedTensor",
     "TensorEntry",
     "TensorHeader",
@@ -34,7 +34,6 @@ __all__ = [
     "map_tensors",
     "parse_header",
     "read_header",
-    "sha256_file",
     "tensor_views",
     "widened",
     "write_tensors",
@@ -55,7 +54,6 @@ _MOST_HEADER_BYTES = 100_000_000
 _MOST_SIZE = (1 << 64) - 1
 _MOST_DEPTH = 100
 _FIELDS = ("dtype", "shape", "data_offsets")
-_HASH_CHUNK_BYTES = 8 << 20
 _HASHED_LATER = 2
 _ANEW = "the file is damaged; make it anew"
 
@@ -88,14 +86,6 @@ class TensorHeader:
 
     start: int
     entries: dict[str, TensorEntry]
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """A finished file's size in bytes and its sha256 in hexadecimal."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -391,13 +381,3 @@ def bank_dtype(entry: TensorEntry, name: str, path: Path) -> np.dtype:
     if dtype is None:
         raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
     return dtype
-
-
-def sha256_file(path: Path) -> FileDigest:
-    """Size and sha256 of a whole file, read in chunks."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileDigest(size, digest.hexdigest())

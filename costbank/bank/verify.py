@@ -11,7 +11,7 @@ from costbank.bank.manifest import INDEX, MANIFEST, NEIGHBORS, REPAIR, TOKENS, V
 from costbank.bank.reader import Bank
 from costbank.cost import row_costs
 from costbank.errors import CorruptBankError
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.vocab import TokenStatus
 
 __all__ = ["FileCheck", "check_digests", "verify_bank"]

@@ -29,15 +29,13 @@ from costbank.bank.manifest import (
 )
 from costbank.bank.verify import verify_bank
 from costbank.errors import CorruptBankError, require
-from costbank.files import fsync_directory, staging_directory, storage_errors, write_atomically
+from costbank.files import FileDigest, fsync_directory, sha256_file, staging_directory, storage_errors, write_atomically
 from costbank.neighbors import NeighborTable
 from costbank.tensorfile import (
-    FileDigest,
     MappedTensor,
     TensorSpec,
     from_float32,
     map_tensors,
-    sha256_file,
     write_tensors,
 )
 from costbank.vocab import Vocab

@@ -14,9 +14,8 @@ from pathlib import Path
 from costbank.corpus.readers import CorpusFile, index_of, remote_version
 from costbank.engines import Engine, Report
 from costbank.errors import CorpusError
-from costbank.files import write_atomically
+from costbank.files import FileDigest, sha256_file, write_atomically
 from costbank.progress import Progress
-from costbank.tensorfile import FileDigest, sha256_file
 
 __all__ = ["FileContent", "FileState", "file_contents", "refuse_changed"]
 

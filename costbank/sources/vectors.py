@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 from costbank.checkpoints import Matrix, choose_head, open_checkpoint
 from costbank.config import BuildConfig
 from costbank.errors import InputError, UsageError
-from costbank.files import check_readable
+from costbank.files import check_readable, sha256_file
 from costbank.progress import Progress
 from costbank.signatures import SIGNATURE_BYTES
 from costbank.sources.base import (
@@ -29,7 +29,6 @@ from costbank.sources.base import (
 from costbank.sources.foreign_vectors import refuse_foreign_vectors
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
 from costbank.sources.wordfiles import open_word_file, read_word_file
-from costbank.tensorfile import sha256_file
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus, Vocab
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.tokenizers.base import joined, status_of_bytes
 from costbank.tokenizers.lattice import Scores
 from costbank.tokenizers.placeholders import vocab_of

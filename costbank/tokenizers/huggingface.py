@@ -11,7 +11,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.encodings import told_encoding, without_mark
 from costbank.errors import CostbankError, TokenizerError, require
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.token_names import BYTE_LEVEL_ALPHABET
 from costbank.tokenizers.added_tokens import check_size
 from costbank.tokenizers.base import joined, status_of_bytes

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import joined
 from costbank.tokenizers.placeholders import vocab_of

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, UsageError, require
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import encode_threads, joined
 from costbank.tokenizers.bpe_dropout import BPEDropout

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError
-from costbank.tensorfile import sha256_file
+from costbank.files import sha256_file
 from costbank.tokenizers.base import encode_threads, joined, status_of_bytes
 from costbank.tokenizers.markup import is_markup
 from costbank.tokenizers.placeholders import vocab_of

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from costbank.errors import CheckpointError, CorruptBankError, ShapeError
-from costbank.tensorfile import TensorSpec, from_float32, map_tensors, read_header, sha256_file, write_tensors
+from costbank.files import sha256_file
+from costbank.tensorfile import TensorSpec, from_float32, map_tensors, read_header, write_tensors
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path, random: np.random.Generator):

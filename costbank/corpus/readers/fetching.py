@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from costbank.corpus.readers.formats import CorpusFile
 from costbank.corpus.readers.remote import remote_errors, remote_filesystem
 from costbank.corpus.readers.streams import open_stored
-from costbank.files import staging_directory
-from costbank.tensorfile import FileDigest
+from costbank.files import FileDigest, staging_directory
 
 __all__ = ["fetched", "remote_version"]
 
