@@ -177,11 +177,14 @@ class EMOOptions:
         self._warn_of_temperature()
 
     def _warn_of_temperature(self) -> None:
+        if self.temperature == 1.0 or self.objective not in ("gibbs", "d2gpo"):
+            return
         name = f"{self.objective}_temperature"
-        if self.temperature != 1.0 and getattr(self, name, None) == getattr(EMOOptions, name, math.nan):
+        own, default = getattr(self, name), getattr(EMOOptions, name)
+        if own == default:
             warnings.warn(
                 f"temperature={self.temperature:g} divides the logits; the temperature of {self.objective!r} is "
-                f"{name}, which is {getattr(self, name):g}",
+                f"{name}, which is {own:g}",
                 stacklevel=4,
             )
 

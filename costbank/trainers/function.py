@@ -30,7 +30,7 @@ class Pinned(TrainerCallback):
     def __init__(self, loss: EMOLoss | LinearEMOLoss) -> None:
         self.loss = loss
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         # The part of trainer_state.json for what callbacks keep; a resumed state has that of its checkpoint.
         kept: dict[str, Any] = state.stateful_callbacks  # pyright: ignore[reportAssignmentType] -- a dict by now
         if PIN_KEY in kept:
@@ -102,7 +102,7 @@ class _ComputeLoss(Pinned):
         loss = emo_loss(logits, labels.to(logits.device), self.loss.costs, options, step=self.step)
         return per_item(loss, num_items_in_batch)
 
-    def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_init_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         check_smoothing(args)
         self._learn(rest.get("model"), args, state).decoder.watch()
 
@@ -114,34 +114,34 @@ class _ComputeLoss(Pinned):
         # Of one that `model_init` makes there is another for each training.
         self._trained = self._learn(model, args, state) if known is None else known
 
-    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         if self._trained is not None:
             self._trained.step = state.global_step
             self._trained.decoder.watch()
 
-    def on_substep_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_substep_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         if self._trained is not None:
             self._trained.decoder.watch()
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         # An evaluation may follow.
         if self._trained is not None:
             self._trained.decoder.watch()
 
-    def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         known = self._models.get(rest.get("model"))
         if known is not None:
             known.decoder.watch()
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         known = self._models.get(rest.get("model"))
         if known is not None and known is not self._trained:
             known.decoder.remove()
 
-    def on_predict(self, args: Any, state: TrainerState, control: Any, metrics: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_predict(self, args: Any, state: TrainerState, control: Any, metrics: Any, **rest: Any) -> None:
         self.on_evaluate(args, state, control, **rest)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         if self._trained is not None:
             self._trained.step = state.global_step
             self._trained.decoder.remove()

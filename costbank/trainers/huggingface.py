@@ -182,8 +182,8 @@ class EMOTrainerMixin(_Trainer):
         """A step of an evaluation; where only the loss is wanted, the linear form makes it as it does in training."""
         inputs = {name: value for name, value in inputs.items() if name != COLUMN}
         self._emo_loss_only = prediction_loss_only and "labels" in inputs
-        self._learn(model, [inputs], self._emo_loss_only and isinstance(self.emo, LinearEMOLoss))
         try:
+            self._learn(model, [inputs], self._emo_loss_only and isinstance(self.emo, LinearEMOLoss))
             if not self._emo_loss_only:
                 return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
             inputs = self._prepare_inputs(inputs)

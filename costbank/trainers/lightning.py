@@ -55,7 +55,7 @@ class EMOLightningMixin(_Module):
             The loss, to be returned from `training_step`.
 
         Raises:
-            UsageError: `loss` is no loss, or see its call.
+            UsageError: `loss` is not a loss, or as calling it raises.
         """
         loss = check_loss(loss, "the loss of emo_step", LinearEMOLoss)
         result = loss(*args, step=self.global_step, parts=True, **kwargs)

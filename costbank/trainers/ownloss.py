@@ -144,7 +144,7 @@ def measured_shift(model: Any) -> bool | None:
     base, virtual = base_of(model), virtual_tokens(model)
     try:
         embedding = base.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # a model without such an embedding, or none at all
         return None
     rows = getattr(getattr(embedding, "weight", None), "shape", [0])[0]
     module = output_module(base)
