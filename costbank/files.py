@@ -28,6 +28,7 @@ __all__ = [
     "staging_directory",
     "storage_errors",
     "text_blocks",
+    "text_lines",
     "write_atomically",
 ]
 
@@ -93,6 +94,15 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
             data = block + file.readline()
             yield _decoded(path, data, offset).replace("\r\n", "\n"), len(data)
             offset += len(data)
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, without their ends.
+
+    Raises:
+        CorpusError: as `text_blocks` raises it.
+    """
+    return "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
 
 
 def _refuse_nul(path: Path, data: bytes, offset: int) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import os
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -255,7 +256,7 @@ def parse_header(
     if start + taken < size:
         raise broken(
             f"{size - start - taken:,} bytes follow its last tensor, so it was changed after it was written",
-            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} {path}",
+            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} {shlex.quote(str(path))}",
         )
     return TensorHeader(start, entries)
 

@@ -137,7 +137,7 @@ def _words(vocab: Vocab) -> list[str]:
     return [*lines, "  ".join(lines[:1_000]), "\n\u3000".join(reversed(lines[-1_000:])), ""]
 
 
-def _as_it_is(original: Tokenizer, path: Path) -> bytes:  # noqa: ARG001
+def _as_it_is(_tokenizer: Tokenizer, path: Path) -> bytes:
     """Without truncation and padding, which would make the mean that of other ids than the text's."""
     content = without_mark(path.read_bytes())
     settings: dict[str, Any] = json.loads(content)
@@ -146,13 +146,17 @@ def _as_it_is(original: Tokenizer, path: Path) -> bytes:  # noqa: ARG001
     return json.dumps(settings | {"truncation": None, "padding": None}, ensure_ascii=False).encode()
 
 
+def _by_itself(original: Any, _path: Path) -> bytes:
+    return original.tokenizer_json()
+
+
 _EXPRESSIONS: dict[str, Callable[[Any, Path], bytes]] = {
     "huggingface": _as_it_is,
     "sentencepiece": from_sentencepiece,
     "bytepiece": byte_level_unigram,
     "tiktoken": byte_level_bpe,
     "tekken": byte_level_bpe,
-    "vocab-merges": lambda original, _: original.tokenizer_json(),
-    "wordpiece": lambda original, _: original.tokenizer_json(),
+    "vocab-merges": _by_itself,
+    "wordpiece": _by_itself,
     "list": word_list,
 }

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError
-from costbank.files import sha256_file
+from costbank.files import sha256_file, text_lines
 from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import joined
 from costbank.tokenizers.placeholders import vocab_of
-from costbank.tokenizers.wordpiece import lines_of
 from costbank.vocab import TokenStatus
 
 __all__ = ["PlainTokenizer"]
@@ -41,7 +40,7 @@ class PlainTokenizer:
     def __init__(self, path: Path) -> None:
         self.file, self.sha256 = path.name, sha256_file(path).sha256
         self._path = path
-        lines = lines_of(path)
+        lines = text_lines(path)
         counted = sum(_COUNTED.fullmatch(line) is not None for line in lines)
         if counted == len(lines) > 1:
             raise TokenizerError(

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from costbank.errors import TokenizerError
-from costbank.files import text_blocks
+from costbank.files import text_lines
 from costbank.tokenizers.added_tokens import TokenizerSettings, check_size, read_settings
 from costbank.tokenizers.huggingface import HuggingFaceTokenizer
 
-__all__ = ["WordPieceTokenizer", "is_wordpiece", "lines_of"]
+__all__ = ["WordPieceTokenizer", "is_wordpiece"]
 
 _PREFIX, _UNKNOWN = "##", "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -26,19 +26,10 @@ _TYPES = frozenset(
 )  # fmt: skip
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a list of tokens.
-
-    Raises:
-        CorpusError: the file is not UTF-8 text.
-    """
-    return "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
-
-
 def is_wordpiece(path: Path) -> bool:
     """Whether a list is WordPiece: it has a line for unknown words, and its class or its `##` pieces say so."""
-    settings, lines = read_settings(path), lines_of(path)
-    if (_option(settings, "unk_token") or _UNKNOWN) not in lines:
+    settings, lines = read_settings(path), text_lines(path)
+    if (settings.options.get("unk_token") or _UNKNOWN) not in lines:
         return False
     if settings.tokenizer_class in _CLASSES or (not settings.tokenizer_class and settings.model_type in _TYPES):
         return True
@@ -68,7 +59,7 @@ class WordPieceTokenizer(HuggingFaceTokenizer):
 
 
 def _content(path: Path) -> dict[str, Any]:
-    lines, settings = lines_of(path), read_settings(path)
+    lines, settings = text_lines(path), read_settings(path)
     ids = {line: token_id for token_id, line in enumerate(lines)}
     if len(ids) < len(lines):
         token_id = next(i for i, line in enumerate(lines) if ids[line] != i)
@@ -76,19 +67,19 @@ def _content(path: Path) -> dict[str, Any]:
             f"{path} line {ids[lines[token_id]] + 1} stands on line {token_id + 1} already: {lines[token_id][:40]!r}",
             "each token has one id; download the file again",
         )
-    unknown = str(_option(settings, "unk_token") or _UNKNOWN)
+    unknown = str(settings.options.get("unk_token") or _UNKNOWN)
     if unknown not in ids:
         raise TokenizerError(
             f"{path} has no line {unknown}, which WordPiece needs",
             "give the model's vocab.txt; --set tokenizer_kind=list reads a plain list",
         )
-    lower = _option(settings, "do_lower_case")
+    lower = settings.options.get("do_lower_case")
     return {
         "version": "1.0",
         "added_tokens": _added(path, ids, settings, unknown),
         "normalizer": {
-            "type": "BertNormalizer", "clean_text": True, "strip_accents": _option(settings, "strip_accents"),
-            "handle_chinese_chars": _option(settings, "tokenize_chinese_chars") is not False,
+            "type": "BertNormalizer", "clean_text": True, "strip_accents": settings.options.get("strip_accents"),
+            "handle_chinese_chars": settings.options.get("tokenize_chinese_chars") is not False,
             "lowercase": _without_capitals(lines) if lower is None else bool(lower),
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
@@ -98,10 +89,6 @@ def _content(path: Path) -> dict[str, Any]:
             "max_input_chars_per_word": 100, "vocab": ids,
         },
     }  # fmt: skip
-
-
-def _option(settings: TokenizerSettings, name: str) -> Any:
-    return settings.options.get(name)
 
 
 def _without_capitals(lines: Sequence[str]) -> bool:
