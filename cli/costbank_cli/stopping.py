@@ -35,15 +35,11 @@ class _Stopping:
         heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._taken_up) for number in heeded}
         self._asked: signal.Signals | None = None
-        self._taken: signal.Signals | None = None
+        self.raised_by: signal.Signals | None = None
+        """The signal that was raised in the main thread, if any was."""
         self._raised = threading.Event()
         self._unsaid = threading.Lock()
         threading.Thread(target=self._watch, name="costbank-stopping", daemon=True).start()
-
-    @property
-    def asked(self) -> signal.Signals | None:
-        """The signal that was raised in the main thread, if any was."""
-        return self._taken
 
     def close(self) -> None:
         """Give the signals back, unless one has come: what is left to be done then has its time limit still."""
@@ -53,11 +49,11 @@ class _Stopping:
             signal.set_wakeup_fd(self._previous)
             os.close(self._write_end)
 
-    def _taken_up(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _taken_up(self, number: int, _frame: FrameType | None) -> None:
         """Runs in the main thread. Only the first signal is raised, so that no other breaks off the cleaning up."""
         if self._raised.is_set():
             return
-        self._taken = signal.Signals(number)
+        self.raised_by = signal.Signals(number)
         self._raised.set()
         self._announce()
         if number == signal.SIGINT:
@@ -114,11 +110,11 @@ def stoppable(clean: Callable[[], None]) -> Iterator[None]:
         yield
     except Exception as error:
         # What was broken off fails in ways of its own: an extension module's import says that it failed.
-        if stopping.asked is None:
+        if stopping.raised_by is None:
             raise
-        if stopping.asked == signal.SIGINT:
+        if stopping.raised_by == signal.SIGINT:
             raise KeyboardInterrupt from error
-        sys.exit(128 + stopping.asked)
+        sys.exit(128 + stopping.raised_by)
     finally:
         stopping.close()
 

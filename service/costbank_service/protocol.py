@@ -24,7 +24,7 @@ _BYTES = re.compile(r"""(?:bytearray\(b|b)(['"])(.*)\1\)?$""", re.DOTALL)
 _REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
-class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- a class that uvicorn picks as it is imported
     """uvicorn's HTTP protocol, whose answer to a malformed request is `application/problem+json`."""
 
     transport: asyncio.Transport
