@@ -256,7 +256,8 @@ def parse_header(
     if start + taken < size:
         raise broken(
             f"{size - start - taken:,} bytes follow its last tensor, so it was changed after it was written",
-            f"{hint}; if you are sure that only its end is wrong, cut it off: truncate -s {start + taken} {shlex.quote(str(path))}",
+            f"{hint}; if you are sure that only its end is wrong, cut it off: "
+            f"truncate -s {start + taken} {shlex.quote(str(path))}",
         )
     return TensorHeader(start, entries)
 
