@@ -206,7 +206,7 @@ def _straightforward(inputs: Inputs, costs: Costs | None) -> Tensor:
 def _published(inputs: Inputs, costs: Costs | None) -> Tensor:
     """It has position i predict label i + 1: one row more, whose logits it drops.
 
-    In one sequence, where its slices of logits are no copies: any other batch takes it more.
+    In one sequence, where its slices of logits are not copies: any other batch takes it more.
     """
     assert isinstance(costs, DenseCosts)
     logits = _logits(inputs, F.pad(inputs.hidden, (0, 0, 0, 1)))

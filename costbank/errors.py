@@ -10,7 +10,7 @@
     ├── CorruptBankError        exit 4   a file of a bank is not what its manifest says
     └── InputError              exit 5   what was given cannot be used
         ├── CorpusError                  text or token ids that cannot be read or trained on
-        ├── TokenizerError               a file that is no tokenizer, or one of another vocabulary
+        ├── TokenizerError               a file that is not a tokenizer, or one of another vocabulary
         ├── CheckpointError              a model whose weights cannot be read, or hold no row for each token
         ├── ShapeError                   arrays whose shapes do not fit each other
         ├── EngineError                  workers that died again and again

@@ -65,7 +65,7 @@ def check_readable(path: Path, what: str) -> None:
 
     Raises:
         InputNotFoundError: it does not exist.
-        InputError: it is a directory, something else that is no file, empty, or not readable.
+        InputError: it is a directory, something else that is not a file, empty, or not readable.
     """
     if not path.exists():
         raise InputNotFoundError(f"the {what} {path} does not exist", "check the path")
@@ -221,7 +221,7 @@ def remove_half_made() -> None:
 
 @contextmanager
 def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
-    """In the end, remove what processes that are gone have left staged in `parent`, and `parent` if nothing else is."""
+    """On exit, delete staging directories of dead processes in `parent`, and `parent` itself where it is empty."""
     try:
         yield
     finally:

@@ -52,7 +52,7 @@ class _Clock:
 def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     """Build the bank that `config` asks for and open it.
 
-    The same inputs and config give a bank of the same id, which is then written once. Nothing is left behind when
+    The same inputs and config give the same id; an existing bank is not rewritten. Nothing is left behind when
     the build fails or is interrupted.
 
     Raises:

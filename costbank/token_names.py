@@ -71,7 +71,7 @@ def readings(text: str, *, word_ends_in_space: bool = False, piece: bool = False
     Args:
         text: as typed, without a prefix such as `piece:`.
         word_ends_in_space: the vocabulary marks the end of a word instead of its start.
-        piece: the text is no start of a word.
+        piece: the text is not a start of a word.
     """
     forms = dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))])
     for form in forms if text else ():

@@ -84,7 +84,7 @@ def parse_transform(text: str) -> tuple[str, int | None]:
     if name in _WITH_COUNT and ((number.isdecimal() and int(number)) or (not number and _WITH_COUNT[name])):
         return name, int(number or _WITH_COUNT[name] or 0)
     raise UsageError(
-        f"{text!r} is no transform",
+        f"{text!r} is not a transform",
         "write center, abtt:2 (directions to remove), pca:128 (directions to keep), or whiten",
     )
 

@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes that are no text name no test: an archive's hold the time, and every worker must find the same tests."""
+    """Bytes that are not text name no test: an archive's hold the time, and every worker must find the same tests."""
     return argname if isinstance(val, bytes) and not val.isascii() else None
 
 

@@ -30,7 +30,7 @@ COMMANDS = {
     "verify": "Check every byte of a bank.",
     "health": "Report the quality of a bank's vectors.",
     "export": "Write a bank as files that other tools open.",
-    "serve": "Answer over HTTP for the banks of a store.",
+    "serve": "Serve a store's banks over HTTP.",
     "demo": "Run the whole journey on text that every installation has.",
     "tokenizer": "Make a tokenizer.",
 }

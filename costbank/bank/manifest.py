@@ -48,7 +48,7 @@ INDEX = "index.faiss"
 ROWS = "rows.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
-_LONE = "backslashreplace"  # what a path holds that is no UTF-8 is written as JSON escapes a lone surrogate
+_LONE = "backslashreplace"  # what a path holds that is not UTF-8 is written as JSON escapes a lone surrogate
 REPAIR = "remove this bank's directory and build or copy it again"
 
 
@@ -105,7 +105,7 @@ class IndexFacts(_Facts):
 
 
 class Manifest(_Facts):
-    """All that a bank says of itself. Keys that a later version adds are passed over."""
+    """All that a bank says of itself. Unknown keys are ignored."""
 
     format: Literal[1]
     id: str = Field(pattern=r"^[0-9a-f]{16}$")
@@ -192,14 +192,14 @@ def read_manifest(data: bytes, where: str) -> Manifest:
     """Check and read the bytes of manifest.json.
 
     Raises:
-        CorruptBankError: a byte was changed, or the content is no manifest of format 1.
+        CorruptBankError: a byte was changed, or the content is not a manifest of format 1.
     """
     try:
         facts = json.loads(data)
         digest = facts.pop("digest")
         intact = digest == hashlib.sha256(canonical(facts)).hexdigest() and _text({**facts, "digest": digest}) == data
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise CorruptBankError(f"{where} is no bank manifest", REPAIR) from None
+        raise CorruptBankError(f"{where} is not a bank manifest", REPAIR) from None
     if not intact:
         raise CorruptBankError(f"{where} was changed after it was written", REPAIR)
     if facts.get("format") != FORMAT:

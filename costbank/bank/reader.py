@@ -14,7 +14,7 @@ from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTO
 from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
 from costbank.cost import pairwise_costs
-from costbank.errors import CorruptBankError, ShapeError, UsageError, require
+from costbank.errors import CorruptBankError, ShapeError, UsageError
 from costbank.neighbors import NeighborTable, load_index, nearest_rows, nearest_to, search_index
 from costbank.tensorfile import TensorSpec, map_tensors
 from costbank.transforms import normalize
@@ -22,8 +22,6 @@ from costbank.vocab import Vocab
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    import costbank.loss
 
 __all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
 
@@ -245,20 +243,6 @@ class Bank:
             order = np.lexsort((ids, costs))[:k]
             answers.append([Neighbor(int(ids[i]), self.vocab.display(int(ids[i])), shortest(costs[i])) for i in order])
         return answers
-
-    def costs(self, form: str = "dense", **settings: Any) -> "costbank.loss.Costs":
-        """The costs that `costbank.loss` trains with: `dense`, `low-rank` (rank=) or `neighbors` (k=).
-
-        Args:
-            form: see `costbank.loss.open_costs`.
-            **settings: of that function, such as `vocab_size=` for logits that are wider than the bank.
-
-        Raises:
-            MissingExtraError: torch is not installed.
-            CostbankError: as `open_costs` raises them.
-        """
-        # By name, since a bank knows nothing of losses but that there are some.
-        return require("costbank.loss", "train").open_costs(self, form, **settings)
 
     @cached_property
     def raw(self) -> RawRows | None:

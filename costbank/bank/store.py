@@ -100,7 +100,7 @@ class Store:
             return directory / ids[0]
         if latest in ids:
             return directory / latest
-        problem = "is missing" if latest is None else f"names {latest!r}, which is no bank here"
+        problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank here"
         raise CorruptBankError(
             f"{directory / 'latest'} {problem}",
             f"name the bank in full ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",

@@ -132,7 +132,7 @@ def _broken_table(bank: Bank) -> Iterator[str]:
         there = ids >= 0
         where = f"between rows {part[0]} and {part[-1]}"
         if ((ids < -1) | (ids >= bank.size) | (ids == part[:, None])).any():
-            yield f"an id {where} is no other token"
+            yield f"an id {where} is not that of another token"
             return
         if (~usable[ids] & there).any() or (there & ~usable[part][:, None]).any():
             yield f"a token without a vector has a neighbor or is one, {where}"

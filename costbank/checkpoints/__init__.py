@@ -208,7 +208,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}", "download it again") from None
+        raise CheckpointError(f"{path} is not JSON: {error}", "download it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object", "download it again")
     return content

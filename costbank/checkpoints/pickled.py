@@ -57,7 +57,7 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
     """One of these tensors.
 
     Raises:
-        CheckpointError: it is no matrix, or not of floating point.
+        CheckpointError: it is not a matrix, or not of floating point.
     """
     torch = require("torch", "train")
     if tensor.layout != torch.strided or tensor.is_quantized:

@@ -64,7 +64,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise UsageError(f"{file} is a folder, not a TOML file", "name the file in it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is no TOML file: {error}", "`costbank settings` lists what may stand in it") from None
+        raise UsageError(
+            f"{file} is not a TOML file: {error}", "`costbank settings` lists what may stand in it"
+        ) from None
     for path, field in settings().items():
         *sections, name = path.split(".")
         place: Any = values

@@ -58,7 +58,7 @@ def _docstrings(source: bytes) -> Iterator[str]:
             warnings.simplefilter("ignore", SyntaxWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # templates and test data that are no Python of this version
+    except (SyntaxError, ValueError):  # templates and test data that are not Python of this version
         return
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node, clean=False)):

@@ -44,7 +44,7 @@ class PairPacking:
 
     @property
     def most_weight(self) -> int:
-        """What one entry holds at most. One less than its bits could hold: all ones is no entry."""
+        """What one entry holds at most. One less than its bits could hold: all ones is not an entry."""
         return (1 << self.weight_bits) - 2
 
     def unpack(

@@ -79,7 +79,7 @@ def train_tokenizer(
     Raises:
         UsageError: `out` is a directory, or is there already and `overwrite` is false; the files hold token ids; the
             options cannot be met by any text.
-        InputNotFoundError, InputError, CorpusError: a file is missing, cannot be read, or is no text.
+        InputNotFoundError, InputError, CorpusError: a file is missing, cannot be read, or is not text.
         TokenizerError: the text cannot give such a vocabulary.
         StorageError: `out` cannot be written.
         EngineError: the training was killed.

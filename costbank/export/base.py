@@ -42,7 +42,7 @@ class ExportJob:
 
     @property
     def title(self) -> str:
-        """The bank's name and id; a directory's name that is no text is made one."""
+        """The bank's name and id; a directory's name that is not text is made one."""
         return f"{self.bank.name}@{self.bank.id}".encode("utf-8", "replace").decode()
 
     def row_blocks(

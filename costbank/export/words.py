@@ -8,7 +8,7 @@ Text stands as it is, except that
     tab, LF and CR are    \t  \n  \r
     another character that shows nothing (controls, other spaces, marks of direction) is \xNN below U+0080,
                           else \uNNNN or \UNNNNNNNN
-    a byte that is no UTF-8 is \xNN, with NN from 80 on
+    a byte that is not UTF-8 is \xNN, with NN from 80 on
     \#123 at the end      tells the id, where another id has the same bytes, or where there are no bytes
 
 Of several ids with the same bytes, the one that `Vocab.ids_of` names first has the plain word: an ordinary token before

@@ -72,7 +72,7 @@ def lay_out(
 
     Raises:
         ShapeError: labels or weights of another shape.
-        UsageError: labels that are no integers, or out of range (found asynchronously on an accelerator).
+        UsageError: labels that are not integers, or out of range (found asynchronously on an accelerator).
     """
     if token_weights is not None and token_weights.shape != shape:
         raise ShapeError(

@@ -87,7 +87,7 @@ def emo_loss(
 
     Raises:
         ShapeError: shapes or widths that do not fit.
-        UsageError: labels that are no integers or out of range, NaN logits (both found asynchronously on an
+        UsageError: labels that are not integers or out of range, NaN logits (both found asynchronously on an
             accelerator), tensors on several devices, or options that do not go with the costs.
     """
     check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)

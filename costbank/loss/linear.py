@@ -172,7 +172,7 @@ def linear_losses(
 
 @dataclass(frozen=True)
 class _Call:
-    """Everything of a call that is no input to autograd.
+    """Everything of a call that is not an input to autograd.
 
     Attributes:
         products: type of the factors of matrix products.

@@ -47,7 +47,7 @@ def like_costs(given: Any, opened: str) -> str:
         return f"{opened.format('bank')}, or take EMOLoss(bank)"
     if isinstance(given, Tensor):
         return "DenseCosts(rows)"
-    return f"{opened.format('open_bank(name)')}, bank.costs(form) or DenseCosts(rows)"
+    return f"{opened.format('open_bank(name)')}, open_costs(bank, form) or DenseCosts(rows)"
 
 
 def refuse_classes_second(logits: Tensor, labels: Any) -> None:

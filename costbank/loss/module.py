@@ -65,7 +65,7 @@ class _Loss(nn.Module):
         bank_size = self._bank_size
         assert isinstance(self.costs, DenseCosts)
         assert bank_size is not None
-        insist = f"{type(self).__name__}(bank.costs('dense', vocab_size={width}))"
+        insist = f"{type(self).__name__}(open_costs(bank, 'dense', vocab_size={width}))"
         self.costs = fit_dense(self.costs, width, bank_size, insist)
         if width > bank_size:
             _LOG.warning(
@@ -118,7 +118,7 @@ class EMOLoss(_Loss):
 
     Args:
         costs: a bank, whose dense costs are fitted to wider logits at the first call (see `fit`), or its costs in
-            another form or of a width of your own (`bank.costs(…)`); None for objectives that need none.
+            another form or of a width of your own (`open_costs(bank, …)`); None for objectives that need none.
         options: how the loss is put together.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 

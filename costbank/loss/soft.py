@@ -132,7 +132,7 @@ def check_soft(
 
     Raises:
         ShapeError: they are for other positions, or another vocabulary.
-        UsageError: a probability is negative or an id out of range; or options or costs are of no use with them.
+        UsageError: a probability is negative or an id out of range, or options or costs do not support soft targets.
     """
     if tuple(targets.shape) != tuple(shape):
         raise ShapeError(
@@ -162,7 +162,7 @@ def check_soft(
         if (targets.probabilities < 0).any() or not targets.probabilities.isfinite().all():
             raise UsageError("a target's probability is negative or not finite", "give probabilities, not logits")
         if targets.ids is not None and ((targets.ids < 0) | (targets.ids >= width)).any():
-            raise UsageError("an id of a soft target is no token of the vocabulary", f"give ids below {width:,}")
+            raise UsageError("an id of a soft target is not a token of the vocabulary", f"give ids below {width:,}")
     elif targets.ids is not None:
         inside = ((targets.ids >= 0) & (targets.ids < width)).all()
         torch._assert_async(inside, f"an id of a soft target is not below {width}")  # pyright: ignore[reportPrivateImportUsage]

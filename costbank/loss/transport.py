@@ -99,8 +99,8 @@ def exact_transport_loss(
     (envelope theorem), so that ∂/∂z_i = p_i (u_i − Σ_j p_j u_j) on the support, and 0 elsewhere. A distance of 0 is the
     smallest that there is, and its gradient is 0. No gradient goes to the targets.
 
-    The costs are those of `Bank.cost_matrix`, rounded to float32. They are no metric (the triangle inequality does not
-    hold), so mass that p and q share may yet be moved.
+    The costs are those of `Bank.cost_matrix`, rounded to float32. They are not a metric (the triangle inequality does
+    not hold), so mass that p and q share may yet be moved.
 
     Slow: a transport problem for each token, on one core, and slower yet where the threads of PyTorch and BLAS compete
     for it. For thousands of tokens, not millions.
@@ -270,7 +270,7 @@ def _check(logits: Tensor, targets: Any, vectors: Tensor, support: int, mask: Te
 
 
 def _check_sums(q: Tensor, dense: bool) -> None:
-    """Refuse what is no distribution; NaN too."""
+    """Refuse what is not a distribution; NaN too."""
     if not bool((q >= 0).all()):
         raise UsageError("targets have negative entries or NaN", "give probabilities, not logits or their logarithms")
     sums = q.sum(dim=-1, dtype=torch.float64)

@@ -131,7 +131,7 @@ def rerank(
     candidates: Int64[np.ndarray, "targets candidates"],
     wanted: int,
 ) -> tuple[Int64[np.ndarray, "targets wanted"], Float32[np.ndarray, "targets wanted"]]:
-    """The `wanted` candidates of least cost to each target, by ascending (cost, id); a target is no candidate."""
+    """The `wanted` candidates of least cost to each target, by ascending (cost, id); a target is not a candidate."""
     queries = rows(targets)
     best = np.empty((len(targets), wanted), np.int64)
     best_costs = np.empty((len(targets), wanted), np.float32)
@@ -168,7 +168,7 @@ def _smallest_of_all(
     wanted: int,
     block_bytes: int = _BLOCK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Over every row; `own` holds the ids of the queries, which are no neighbors of themselves."""
+    """Over every row; `own` holds the ids of the queries, which are not neighbors of themselves."""
     costs = np.concatenate(
         [pairwise_costs(own, part, queries, block) for part, block in _blocks(rows, row_ids, block_bytes)], axis=1
     )

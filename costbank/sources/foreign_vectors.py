@@ -75,7 +75,7 @@ def refuse_other_rows(path: Path, lines: Sequence[bytes]) -> None:
         InputError: most lines are such.
     """
     if _is_floret(lines):
-        raise InputError(f"{path} holds floret's hashed vectors, whose rows are no words", _SAVE)
+        raise InputError(f"{path} holds floret's hashed vectors, whose rows are not words", _SAVE)
     sparse = sum(_is_sparse(line) for line in lines)
     if sparse and 2 * sparse >= len(lines):
         raise InputError(f"{path} holds sparse vectors, written as index:value", _HINTS["sparse"])

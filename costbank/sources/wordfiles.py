@@ -228,7 +228,7 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _holds_vector(word: bytes, dim: int) -> bool:
-    """Whether what stands before a line's last numbers is no word, but begins a longer vector."""
+    """Whether what stands before a line's last numbers is not a word, but begins a longer vector."""
     return _numeric_tail(word) > max(2, dim // 4)
 
 

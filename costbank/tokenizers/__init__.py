@@ -66,7 +66,7 @@ def load_tokenizer(path: Path, kind: TokenizerKind = "auto") -> Tokenizer:
 
     Raises:
         InputNotFoundError: there is no such file, or none in the folder.
-        TokenizerError: the file is no tokenizer of that kind, or of any kind, or the folder holds several.
+        TokenizerError: the file is not a tokenizer of that kind, or of any kind, or the folder holds several.
     """
     path = find_tokenizer(path) if path.is_dir() else path
     check_readable(path, "tokenizer")

@@ -108,5 +108,5 @@ def without_repeats(
 
 
 def status_of_bytes(token: bytes) -> TokenStatus:
-    """The status of an ordinary token of a byte-level vocabulary: one byte that is no character by itself is `BYTE`."""
+    """The status of an ordinary byte-level token: one byte that is not a character by itself is `BYTE`."""
     return TokenStatus.BYTE if len(token) == 1 and token[0] >= 0x80 else TokenStatus.OK

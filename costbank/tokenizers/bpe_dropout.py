@@ -51,7 +51,7 @@ class BPEDropout:
         """As `SamplingTokenizer.sample`.
 
         Raises:
-            UsageError: alpha is no probability above 0 and below 1.
+            UsageError: alpha is not a probability above 0 and below 1.
         """
         if not 0 < alpha < 1:
             raise UsageError(

@@ -39,7 +39,7 @@ class BytePieceTokenizer:
     """A BytePiece model behind the interface of `costbank.tokenizers.Tokenizer`; counts are the file's own.
 
     Raises:
-        TokenizerError: the file is no BytePiece model.
+        TokenizerError: the file is not a BytePiece model.
     """
 
     kind = "bytepiece"
@@ -53,7 +53,7 @@ class BytePieceTokenizer:
             pieces, counts = _read(json.loads(path.read_bytes()))
         except (ValueError, TypeError, AttributeError, binascii.Error) as error:
             raise TokenizerError(
-                f"{path} is no BytePiece model: {error}", "name a .model file of BytePiece, or another tokenizer"
+                f"{path} is not a BytePiece model: {error}", "name a .model file of BytePiece, or another tokenizer"
             ) from None
         log_total = math.log(sum(counts))
         self._pieces, self._scores = pieces, [math.log(n) - log_total for n in counts]

@@ -46,7 +46,7 @@ class HuggingFaceTokenizer:
     Ids that no token has are unused.
 
     Raises:
-        TokenizerError: the file is no tokenizer, or one that the installed `tokenizers` does not know.
+        TokenizerError: the file is not a tokenizer, or one that the installed `tokenizers` does not know.
     """
 
     kind = "huggingface"
@@ -66,7 +66,7 @@ class HuggingFaceTokenizer:
             raise
         except Exception as error:  # the library raises nothing more precise
             raise TokenizerError(
-                f"{path} is no tokenizer.json that can be read: {str(error)[:200]}",
+                f"{path} cannot be read as a tokenizer.json: {str(error)[:200]}",
                 "check the file, or upgrade tokenizers",
             ) from None
         self._tokenizer.no_padding()

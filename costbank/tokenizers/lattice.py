@@ -31,7 +31,7 @@ class Scores:
 
     Attributes:
         of_pieces: for each id; what no text can match is not looked at.
-        unknown_id: the id of a character that is no piece, −1 where all bytes are pieces.
+        unknown_id: the id of a character that is not a piece, −1 where all bytes are pieces.
     """
 
     of_pieces: Float64[np.ndarray, "vocab"]

@@ -45,8 +45,8 @@ class SentencePieceTokenizer:
             them, and nothing says whether this one does.
 
     Raises:
-        TokenizerError: the file is no SentencePiece model, a file next to it contradicts it, or its class shifts ids in
-            a way that is not supported.
+        TokenizerError: the file is not a SentencePiece model, a file next to it contradicts it, or its class shifts ids
+            in a way that is not supported.
     """
 
     kind = "sentencepiece"
@@ -60,7 +60,7 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
         except (RuntimeError, TypeError) as error:
             raise TokenizerError(
-                f"{path} is no SentencePiece model",
+                f"{path} is not a SentencePiece model",
                 "name a .model, tokenizer.json or .tiktoken file; for a plain list, --set tokenizer_kind=list",
             ) from error
         self.settings = read_settings(path)

@@ -40,7 +40,7 @@ class TekkenTokenizer:
         ranks: the id of each token that is not special.
 
     Raises:
-        TokenizerError: the file is no tekken.json, or its numbers contradict each other.
+        TokenizerError: the file is not a tekken.json, or its numbers contradict each other.
     """
 
     kind = "tekken"
@@ -56,7 +56,7 @@ class TekkenTokenizer:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise TokenizerError(
-                f"{path} is no tekken.json that can be read: {what}", "download it again, or name another tokenizer"
+                f"{path} cannot be read as a tekken.json: {what}", "download it again, or name another tokenizer"
             ) from None
         self._offset = len(special)
         self.ranks = {token: rank + self._offset for token, rank in self._inner.items()}

@@ -53,7 +53,7 @@ class TiktokenTokenizer:
         ranks: the id of each token in the file.
 
     Raises:
-        TokenizerError: a line is no token and rank, or a file next to it contradicts it.
+        TokenizerError: a line is not a token and rank, or a file next to it contradicts it.
     """
 
     kind = "tiktoken"
@@ -73,7 +73,7 @@ class TiktokenTokenizer:
                 lines += 1
             except (ValueError, binascii.Error):
                 raise TokenizerError(
-                    f"{path} line {number} is no token in base64 and rank", "name a .tiktoken file"
+                    f"{path} line {number} is not a token in base64 and its rank", "name a .tiktoken file"
                 ) from None
         ranks = set(self.ranks.values())
         if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MOST_GAP * lines:

@@ -76,7 +76,7 @@ def train_sentencepiece(
 
     Raises:
         UsageError: `out` is a directory, or the options cannot be met by any text.
-        InputNotFoundError, InputError: an input is missing, or is no UTF-8 text.
+        InputNotFoundError, InputError: an input is missing, or is not UTF-8 text.
         TokenizerError: the text cannot give such a vocabulary.
     """
     if out.is_dir():

@@ -152,7 +152,7 @@ def _read_vocab(path: Path, stored: bytes) -> dict[str, int]:
         if not isinstance(ids, dict) or not all(type(token_id) is int and token_id >= 0 for token_id in ids.values()):
             raise ValueError("it does not hold an id for each token")
     except ValueError as error:
-        raise TokenizerError(f"{path} is no vocab.json: {error}", "name another tokenizer file") from None
+        raise TokenizerError(f"{path} is not a vocab.json: {error}", "name another tokenizer file") from None
     if len(set(ids.values())) < len(ids):
         seen: dict[int, str] = {}
         text, token_id = next((t, i) for t, i in ids.items() if seen.setdefault(i, t) != t)

@@ -72,7 +72,7 @@ class EMOTrainerMixin(_Trainer):
 
     Args:
         emo: the loss; a bank stands for `LinearEMOLoss(bank)`. One that was given a bank is fitted to wider logits, as
-            after `model.resize_token_embeddings`; costs of your own (`bank.costs(…)`) must have the logits' width.
+            after `model.resize_token_embeddings`; costs that you opened (`open_costs(bank, …)`) must be as wide.
         emo_bank: the bank of `emo`, where that is a loss, to check the tokenizer against; see `check_tokenizer`.
         emo_check_loss: check cross-entropy against the model's own loss of the first batch, and refuse a difference.
 

@@ -228,7 +228,7 @@ def _call(
     except (torch.OutOfMemoryError, UsageError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        # Some losses cannot be computed of a part of a row; of others labels are no argument.
+        # Some losses cannot be computed of a part of a row; others do not take labels.
         _LOG.log(
             logging.DEBUG if quiet else logging.WARNING,
             "%s's own loss of the first batch raises %s (%s), so this loss is not held against it",

@@ -154,7 +154,7 @@ def count_weights(batch: Mapping[str, Tensor], shift: bool, ignore_index: int) -
     """What the loss of a batch counts for in a mean: the weights of its labels, or their number where it has none.
 
     Raises:
-        UsageError: the weights are no tensor, or on a CPU some are negative.
+        UsageError: the weights are not a tensor, or on a CPU some are negative.
         ShapeError: they have another shape than the labels.
     """
     labels, weights = batch["labels"], batch.get(COLUMN)

@@ -66,7 +66,7 @@ class Registry:
         self._lock = Lock()
 
     def bank(self, reference: str) -> LoadedBank:
-        """The bank of `name` or `name@idprefix`, loaded. A path is no reference here, whatever it points to.
+        """The bank of `name` or `name@idprefix`, loaded. A path is not a reference here, whatever it points to.
 
         Raises:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`.

@@ -44,7 +44,7 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
             if isinstance(costs, NeighborCosts):
                 near = [label, *(i for i in costs.ids[label].tolist() if i >= 0)]
                 energies = torch.full_like(energies, -torch.inf).index_put((torch.tensor(near),), energies[near])
-            # A masked token is no target.
+            # A masked token is not a target.
             q = torch.softmax(energies.masked_fill(masked, -torch.inf), 0)
             return -(q[~masked] * log_p[~masked]).sum()
         case "kernel":

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenizerError, UsageError
-from costbank.loss import DenseCosts, LowRankCosts, NeighborCosts
+from costbank.loss import DenseCosts, LowRankCosts, NeighborCosts, open_costs
 from costbank.vocab import TokenStatus, Vocab
 
 
@@ -16,11 +16,11 @@ def exact(costs: DenseCosts) -> torch.Tensor:
 
 
 def test_a_bank_opens_in_each_form(news_bank: Bank):
-    assert isinstance(news_bank.costs(), DenseCosts)
-    assert isinstance(news_bank.costs("low-rank", rank=8), LowRankCosts)
-    assert isinstance(news_bank.costs("neighbors", k=5), NeighborCosts)
+    assert isinstance(open_costs(news_bank), DenseCosts)
+    assert isinstance(open_costs(news_bank, "low-rank", rank=8), LowRankCosts)
+    assert isinstance(open_costs(news_bank, "neighbors", k=5), NeighborCosts)
     for form in ("dense", "low-rank", "neighbors"):
-        costs = news_bank.costs(form)
+        costs = open_costs(news_bank, form)
         assert costs.vocab_size == news_bank.size
         assert costs.bank == f"{news_bank.name}@{news_bank.id}"
         assert costs.pin.startswith(f"{costs.bank} {form}")
@@ -29,13 +29,13 @@ def test_a_bank_opens_in_each_form(news_bank: Bank):
 
 def test_pins_tell_forms_apart(news_bank: Bank):
     opened = [("dense", {}), ("low-rank", {"rank": 8}), ("low-rank", {"rank": 9}), ("neighbors", {"k": 5})]
-    assert len({news_bank.costs(form, **settings).pin for form, settings in opened}) == 4
+    assert len({open_costs(news_bank, form, **settings).pin for form, settings in opened}) == 4
 
 
 def test_dense_costs_are_the_banks(news_bank: Bank):
     labels = np.array([3, 300, 1_500])
     expected = news_bank.cost_matrix(labels, np.arange(news_bank.size))
-    assert np.allclose(news_bank.costs().rows(torch.from_numpy(labels)).numpy(), expected, atol=2e-7)
+    assert np.allclose(open_costs(news_bank).rows(torch.from_numpy(labels)).numpy(), expected, atol=2e-7)
 
 
 def test_no_cost_of_low_rank_is_further_off_than_told(costs: DenseCosts, exact):
@@ -81,7 +81,7 @@ def test_far_costs_are_means_and_deviations_are_largest(costs: DenseCosts, exact
 
 
 def test_neighbors_that_narrow_logits_do_not_have_are_left_out(news_bank: Bank):
-    costs = news_bank.costs("neighbors", vocab_size=1_000)
+    costs = open_costs(news_bank, "neighbors", vocab_size=1_000)
     assert costs.ids.shape[0] == 1_000
     assert costs.ids.max() < 1_000
     assert (costs.ids < 0).any()
@@ -91,9 +91,9 @@ def test_neighbors_that_narrow_logits_do_not_have_are_left_out(news_bank: Bank):
 
 
 def test_wide_logits_have_padding_that_costs_one(news_bank: Bank):
-    wide = news_bank.costs(vocab_size=2_048)
+    wide = open_costs(news_bank, vocab_size=2_048)
     assert (wide.rows(torch.tensor([5]))[0, 2_000:] == 1).all()
-    near = news_bank.costs("neighbors", vocab_size=2_048)
+    near = open_costs(news_bank, "neighbors", vocab_size=2_048)
     assert near.far[2_000:] == pytest.approx(1.0)
 
 
@@ -119,14 +119,14 @@ def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: py
     asked, rows = [], Bank.vectors
     monkeypatch.setattr(Bank, "vectors", lambda bank, ids: asked.append(ids) or rows(bank, ids))
     for vocab_size in (1_000, 2_000, 2_048):
-        half = news_bank.costs(dtype=torch.bfloat16, vocab_size=vocab_size)
+        half = open_costs(news_bank, dtype=torch.bfloat16, vocab_size=vocab_size)
         expected = functional.pad(torch.tensor(rows(news_bank)), (0, 0, 0, 48))[:vocab_size]
         assert torch.equal(half.vectors, expected.bfloat16())
     assert max(ids.stop - ids.start for ids in asked) == 300
     for form in ("low-rank", "neighbors"):
-        opened = news_bank.costs(form, dtype=torch.bfloat16)
+        opened = open_costs(news_bank, form, dtype=torch.bfloat16)
         assert "rounded to bfloat16" in opened.error
-        assert opened.pin == news_bank.costs(form).pin
+        assert opened.pin == open_costs(news_bank, form).pin
 
 
 def test_rows_by_hand_have_unit_length_or_none(costs: DenseCosts):
@@ -147,30 +147,30 @@ def test_rows_by_hand_are_a_matrix(rows: torch.Tensor):
 
 
 def test_costs_are_of_a_floating_point_type(news_bank: Bank, costs: DenseCosts):
-    for refused in (lambda: news_bank.costs(dtype=torch.int64), lambda: costs.to(dtype=torch.int64)):
+    for refused in (lambda: open_costs(news_bank, dtype=torch.int64), lambda: costs.to(dtype=torch.int64)):
         with pytest.raises(UsageError, match=r"costs in torch.int64"):
             refused()
 
 
 def test_what_cannot_be_opened_is_refused(news_bank: Bank):
     with pytest.raises(UsageError, match="form is 'exact'"):
-        news_bank.costs("exact")
+        open_costs(news_bank, "exact")
     with pytest.raises(ShapeError, match="rank is 25"):
-        news_bank.costs("low-rank", rank=25)
+        open_costs(news_bank, "low-rank", rank=25)
     with pytest.raises(UsageError, match="k is 65"):
-        news_bank.costs("neighbors", k=65)
+        open_costs(news_bank, "neighbors", k=65)
     with pytest.raises(ShapeError, match="vocab_size is 0"):
-        news_bank.costs(vocab_size=0)
+        open_costs(news_bank, vocab_size=0)
 
 
 def test_a_bank_of_another_tokenizer_is_refused(news_bank: Bank):
     vocab = news_bank.vocab
-    assert news_bank.costs(vocab=vocab).vocab_size == 2_000
-    assert news_bank.costs(vocab=vocab.padded(2_048), vocab_size=2_048).vocab_size == 2_048
+    assert open_costs(news_bank, vocab=vocab).vocab_size == 2_000
+    assert open_costs(news_bank, vocab=vocab.padded(2_048), vocab_size=2_048).vocab_size == 2_048
     tokens = [vocab.token(i) for i in range(vocab.size)]
     swapped = Vocab.from_tokens([*tokens[:9], tokens[10], tokens[9], *tokens[11:]], [TokenStatus.OK] * vocab.size)
     with pytest.raises(TokenizerError, match=r"2 ids differ, the first: 9 \(") as caught:
-        news_bank.costs(vocab=swapped)
+        open_costs(news_bank, vocab=swapped)
     assert "transfer" in caught.value.hint
     with pytest.raises(TokenizerError, match="1,999 tokens"):
-        news_bank.costs(vocab=Vocab.from_tokens(tokens[:-1], [TokenStatus.OK] * 1_999))
+        open_costs(news_bank, vocab=Vocab.from_tokens(tokens[:-1], [TokenStatus.OK] * 1_999))

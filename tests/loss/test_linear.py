@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss
+from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss, open_costs
 from tests.loss.oracle import token_losses
 from tests.loss.test_objectives import EACH
 
@@ -357,7 +357,7 @@ def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_
     with pytest.raises(UsageError, match=r"weight is 0\.5, and mixing 'emo1_clamped'"):
         EMOLoss(costs, weight=0.5)
     with pytest.raises(UsageError, match="k is 3 and form 'dense'"):
-        news_bank.costs(k=3)
+        open_costs(news_bank, k=3)
 
 
 def test_a_loss_that_counts_for_nothing_has_no_gradient_though_it_be_infinite(costs):

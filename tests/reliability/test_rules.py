@@ -65,7 +65,7 @@ RULES: dict[str, tuple[Callable[[Parts], None], str, str]] = {
     "a token as its own neighbor": (_name_itself, "neighbors", "no other token"),
     "padding that has a cost": (_pad_with_a_cost, "neighbors", "padding"),
     "a cost of other rows": (_change_a_cost, "neighbors", "not that of the rows"),
-    "a row that is no unit row": (_lengthen_a_row, "vectors", "row 300 has length 1.001"),
+    "a row that is not a unit row": (_lengthen_a_row, "vectors", "row 300 has length 1.001"),
     "statuses that are miscounted": (_miscount, "tokens", "not as many of each"),
     "a status that is none": (_know_no_status, "tokens", "status 9"),
     "offsets that fall": (_overlap_tokens, "tokens", "offsets do not rise"),

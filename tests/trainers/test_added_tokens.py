@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenizerError
-from costbank.loss import DenseCosts, EMOLoss, EMOOptions, LinearEMOLoss, emo_loss
+from costbank.loss import DenseCosts, EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.tokenizer import check_tokenizer
 from tests.trainers.conftest import SMALL, VOCAB, Texts, llama
@@ -80,7 +80,7 @@ def test_added_tokens_train_with_costs_of_one_and_are_told_once(
     assert len(told) == 1
     assert "302 wide" in told[0]
     asked = EMOTrainer(resized(len(chat)), arguments(), train_dataset=texts,
-                       emo=emo(bank.costs("dense", vocab_size=302)))  # fmt: skip
+                       emo=emo(open_costs(bank, "dense", vocab_size=302)))  # fmt: skip
     assert_same(model, trained(asked), 0.0)
     assert losses(trainer) == losses(asked)
     costs = trainer.emo.costs.rows(torch.tensor([VOCAB, VOCAB + 1, 7]))
@@ -138,9 +138,8 @@ def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
     arguments = (logits, labels) if emo is EMOLoss else (logits, torch.eye(width), labels)
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and tiny@.* has 300 tokens") as caught:
         emo(bank)(*arguments)
-    made = eval(
-        caught.value.hint.split("give ")[-1].removesuffix(" in place of the bank"), {"bank": bank, emo.__name__: emo}
-    )
+    call = caught.value.hint.split("give ")[-1].removesuffix(" in place of the bank")
+    made = eval(call, {"bank": bank, "open_costs": open_costs, emo.__name__: emo})
     assert made(*arguments).isfinite()
 
 
@@ -149,12 +148,13 @@ def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
 def test_the_hint_about_costs_of_another_width_works(width: int, form: str, bank: Bank):
     settings = {"low-rank": {"rank": 5}, "neighbors": {"k": 3}}.get(form, {})
     rows = torch.tensor(bank.vectors())
-    costs = DenseCosts(rows) if form == "rows" else bank.costs(form, **settings)
+    costs = DenseCosts(rows) if form == "rows" else open_costs(bank, form, **settings)
     logits, labels = torch.randn(2, width), torch.tensor([1, 2])
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and the costs of .* are for 300 tokens") as caught:
         emo_loss(logits, labels, costs)
     call = caught.value.hint.split(", take ")[1].split("; else")[0]
-    made = eval(call, {"bank": bank, "rows": rows, "torch": torch, "DenseCosts": DenseCosts})
+    names = {"bank": bank, "rows": rows, "torch": torch, "DenseCosts": DenseCosts, "open_costs": open_costs}
+    made = eval(call, names)
     assert made.pin.split()[1:] == costs.pin.split()[1:]
     assert emo_loss(logits, labels, made).isfinite()
 
@@ -173,16 +173,16 @@ def test_a_narrower_head_is_refused_before_any_batch(bank: Bank, arguments: Any,
     with pytest.raises(ShapeError, match=r"200 wide, and tiny@.* has 300 tokens: 42 of the ids that they lack"):
         EMOTrainer(resized(200), arguments(), train_dataset=texts, emo=bank)
     with pytest.raises(ShapeError, match=r"200 wide, and the costs of tiny@.* are for 300 tokens"):
-        EMOTrainer(resized(200), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank.costs("dense")))
+        EMOTrainer(resized(200), arguments(), train_dataset=texts, emo=LinearEMOLoss(open_costs(bank, "dense")))
 
 
 @pytest.mark.parametrize("emo", FORMS)
 def test_a_much_wider_head_is_refused_and_taken_by_insisting(emo: Any, bank: Bank, arguments: Any, texts: Any):
     with pytest.raises(ShapeError, match=r"400 wide.*more than 25% wider") as caught:
         EMOTrainer(resized(400), arguments(), train_dataset=texts, emo=emo(bank)).train()
-    assert f"{emo.__name__}(bank.costs('dense', vocab_size=400))" in caught.value.hint
-    insisting = EMOTrainer(resized(400), arguments(), train_dataset=texts, emo=emo(bank.costs("dense", vocab_size=400)),
-                           emo_bank=bank)  # fmt: skip
+    assert f"{emo.__name__}(open_costs(bank, 'dense', vocab_size=400))" in caught.value.hint
+    wide = emo(open_costs(bank, "dense", vocab_size=400))
+    insisting = EMOTrainer(resized(400), arguments(), train_dataset=texts, emo=wide, emo_bank=bank)
     insisting.train()
 
 
@@ -195,9 +195,11 @@ def test_the_width_of_the_logits_counts_and_not_that_of_the_head(emo: Any, bank:
     assert not torch.equal(before["lm_head.weight"][:VOCAB], after["lm_head.weight"][:VOCAB])
     assert torch.equal(before["lm_head.weight"][VOCAB:], after["lm_head.weight"][VOCAB:])
     with pytest.raises(ShapeError, match=r"300 wide, and the costs of .* 400 tokens") as caught:
-        EMOTrainer(unpadded(), arguments(), train_dataset=texts, emo=emo(bank.costs("dense", vocab_size=400))).train()
-    assert "bank.costs('dense', vocab_size=300)" in caught.value.hint
-    EMOTrainer(unpadded(), arguments(), train_dataset=texts, emo=emo(bank.costs("dense", vocab_size=300))).train()
+        EMOTrainer(
+            unpadded(), arguments(), train_dataset=texts, emo=emo(open_costs(bank, "dense", vocab_size=400))
+        ).train()
+    assert "open_costs(bank, 'dense', vocab_size=300)" in caught.value.hint
+    EMOTrainer(unpadded(), arguments(), train_dataset=texts, emo=emo(open_costs(bank, "dense", vocab_size=300))).train()
 
 
 def test_the_tokenizer_may_have_added_tokens(chat: Any, tokenizer: Any, bank: Bank):
@@ -252,6 +254,6 @@ def test_lightning_modules_are_fitted_as_well(bank: Bank):
     model._trainer = SimpleNamespace(global_step=0)
     logits, labels = torch.randn(4, 303), torch.tensor([1, 300, 302, 7])
     loss = model.emo_step(model.loss, logits, labels)
-    expected = emo_loss(logits, labels, bank.costs("dense", vocab_size=303), EMOOptions())
+    expected = emo_loss(logits, labels, open_costs(bank, "dense", vocab_size=303), EMOOptions())
     torch.testing.assert_close(loss, expected)
     assert model.logged["loss"] == pytest.approx(expected.item())

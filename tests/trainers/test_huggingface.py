@@ -16,7 +16,7 @@ from transformers import (
 
 from costbank.bank import Bank
 from costbank.errors import TokenizerError, UsageError
-from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule
+from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule, open_costs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from tests.trainers.conftest import MODELS, SMALL, TEXTS, Texts, gpt2, llama, make_tokenizer
@@ -333,7 +333,7 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
 
 
 NO_LOSS = {
-    "costs": (lambda bank: bank.costs("dense"), "of type DenseCosts", "(costs)"),
+    "costs": (lambda bank: open_costs(bank, "dense"), "of type DenseCosts", "(costs)"),
     "a name": (lambda _: "my-bank", "of type str", "(open_bank('my-bank'))"),
     "a path": (lambda _: Path("a/b"), "of type PosixPath", "(open_bank('a/b'))"),
     "nothing": (lambda _: None, "missing", "(bank)"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from costbank import open_bank
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss import EMOLoss, LinearEMOLoss, Schedule
+from costbank.loss import EMOLoss, LinearEMOLoss, Schedule, open_costs
 from costbank.trainers.lightning import EMOLightningMixin
 from tests.loss.processes import spawn
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, make_tokenizer
@@ -71,7 +71,7 @@ def test_both_forms_train_alike_and_log_what_they_are_made_of(bank: Bank, texts:
 
 def test_what_is_no_loss_is_named_with_what_to_give(bank: Bank):
     model = Model(EMOLoss(bank))
-    for given, what in ((bank, "of type Bank"), (bank.costs("dense"), "of type DenseCosts"), (None, "missing")):
+    for given, what in ((bank, "of type Bank"), (open_costs(bank, "dense"), "of type DenseCosts"), (None, "missing")):
         with pytest.raises(UsageError, match=f"the loss of emo_step is {what}") as caught:
             model.emo_step(given, torch.zeros(1, VOCAB), torch.zeros(1, dtype=torch.long))
         assert "give LinearEMOLoss(" in caught.value.hint

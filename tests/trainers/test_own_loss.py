@@ -11,7 +11,7 @@ from torch import nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, linear_emo_loss
+from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, linear_emo_loss, open_costs
 from costbank.trainers.decoder import with_decoder_inputs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
@@ -107,10 +107,10 @@ def test_the_linear_loss_is_that_of_the_models_logits(make: Any, size: float, ba
         if linear:
             with head.hidden_states() as caught:
                 model(input_ids=IDS)
-            loss = linear_emo_loss(caught[0], form.weight(head.linear), IDS, bank.costs(),
+            loss = linear_emo_loss(caught[0], form.weight(head.linear), IDS, open_costs(bank),
                                    form.options(EMOOptions(shift=True)), bias=form.bias(head.linear))  # fmt: skip
         else:
-            loss = emo_loss(model(input_ids=IDS).logits, IDS, bank.costs(), EMOOptions(shift=True))
+            loss = emo_loss(model(input_ids=IDS).logits, IDS, open_costs(bank), EMOOptions(shift=True))
         loss.backward()
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))

@@ -42,8 +42,8 @@ def test_what_comes_later_wins(tmp_path: Path):
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
         ("neighbors.k=-1", "neighbors.k", "neighbors stored for each token"),
-        ('transforms=["centre"]', "'centre' is no transform", "of the raw rows"),
-        ('transforms=["pca"]', "'pca' is no transform", "of the raw rows"),
+        ('transforms=["centre"]', "'centre' is not a transform", "of the raw rows"),
+        ('transforms=["pca"]', "'pca' is not a transform", "of the raw rows"),
         ("name=Über/..", "lower-case letters", "bank's name"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path):
         load_config(GIVEN, (), tmp_path / "missing.toml")
     for content in (b"a = ", b"\xff"):
         (tmp_path / "x.toml").write_bytes(content)
-        with pytest.raises(UsageError, match="no TOML file"):
+        with pytest.raises(UsageError, match="not a TOML file"):
             load_config(GIVEN, (), tmp_path / "x.toml")
 
 

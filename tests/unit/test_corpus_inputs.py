@@ -67,7 +67,7 @@ def test_a_folder_is_searched_to_its_depths_in_the_order_of_names(here: Path):
     notes: list[str] = []
     found = [file.location for file in find_files(["c"], note=notes.append)]
     assert found == ["c/a/10.TXT", "c/a/2.md", "c/b/x.txt", "c/b.txt"]
-    assert notes == ["passed over files of other kinds: 2 .png, 1 without a suffix; those named by themselves are read"]
+    assert notes == ["left out files of other kinds: 2 .png, 1 without a suffix; those named by themselves are read"]
 
 
 def test_a_pattern_is_expanded(here: Path):

@@ -1,4 +1,4 @@
-"""Files that are no corpus under names that say so, and how they are refused, insisted on or left out."""
+"""Files that are not a corpus under names that say so, and how they are refused, insisted on or left out."""
 
 import gzip
 import io

@@ -146,7 +146,7 @@ def test_words_that_end_in_a_mark_and_tokens_that_no_merge_makes(tmp_path: Path)
         ("vocab.json", lambda text: text.replace('"b":65', '"bq":65'), "no token for byte 0x62"),
         ("vocab.json", lambda text: text.replace('"b":65', '"b":-5'), "does not hold an id for each token"),
         ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "vocab.json has an id 9,000,000 and"),
-        ("vocab.json", lambda text: text[:-30], "no vocab.json"),
+        ("vocab.json", lambda text: text[:-30], "not a vocab.json"),
     ],
 )
 def test_vocab_and_merges_that_do_not_fit_are_refused(bpe: Path, file: str, change: Any, problem: str):

@@ -74,7 +74,7 @@ def trained(news: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def bytepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All bytes and some pieces, two of which are no text."""
+    """All bytes and some pieces, two of which are not text."""
     pieces = {bytes([byte]): 2 for byte in range(256)} | {
         b"a": 40, b"ab": 30, b"b": 20, b"ba": 9, b"abab": 12, b"\xe6\x97": 25, b"\xa5\xe6": 15, b" a": 11, b"\n\n": 8,
     }  # fmt: skip

@@ -80,7 +80,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path, news: Path):
         load_tokenizer(tmp_path / "missing.model")
     with pytest.raises(InputNotFoundError, match="no tokenizer in the folder"):
         load_tokenizer(tmp_path)
-    with pytest.raises(TokenizerError, match="no SentencePiece model"):
+    with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         load_tokenizer(news)
     (tmp_path / "noise").write_bytes(bytes(range(256)) * 50)
     with pytest.raises(TokenizerError):

@@ -79,7 +79,7 @@ ATTACKS = {
     "negative offsets": _file(_header(data_offsets=[-8, 0]), b"\0" * 8),
     "a negative shape": _file(_header(shape=[-2], data_offsets=[8, 0]), b"\0" * 8),
     "an unknown dtype": _file(_header(dtype="F3"), b"\0" * 8),
-    "a dtype that is no text": _file(_header(dtype=[1]), b"\0" * 8),
+    "a dtype that is not text": _file(_header(dtype=[1]), b"\0" * 8),
     "no offsets": _file(json.dumps({"t": {"dtype": "F32", "shape": [2]}}).encode(), b"\0" * 8),
     "bytes after the last tensor": _file(_header(), b"\0" * 9),
     "data without a tensor": _file(b"{}", b"\0"),

@@ -105,7 +105,7 @@ def test_a_separator_changes_nothing_where_an_index_says_where_documents_end(tmp
         ({"document_index": []}, "documents do not cover its 5 sequences"),
         ({"document_index": [1, 5]}, "documents do not cover its 5 sequences"),
         ({"document_index": [0, 4, 2, 5]}, "documents do not cover its 5 sequences"),
-        ({"code": 7}, "code 7, which is no type of integers"),
+        ({"code": 7}, "code 7, which is not a type of integers"),
         ({"code": 99}, "code 99"),
         ({"code": 4}, r"sequence 1 begins at offset 4 of the ids, and not at 8"),
         ({"version": 2}, "version 2"),
@@ -226,7 +226,7 @@ def test_a_separator_ends_a_document_and_belongs_to_it(
 def test_a_separator_outside_the_vocabulary_is_refused(tmp_path: Path):
     path = _raw(tmp_path / "x.bin", IDS)
     for separator in (-1, 100, 70_000):
-        with pytest.raises(UsageError, match=f"the separator {separator} is no id"):
+        with pytest.raises(UsageError, match=f"the separator {separator} is not an id"):
             _open(path, "nanogpt", separator=separator)
     assert _open(path, "raw-u16", separator=70_000, vocab_size=80_000).ends.tolist() == [7]
 

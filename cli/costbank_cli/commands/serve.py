@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.option("--no-auth", is_flag=True, default=None, help="Answer anyone, on any address, without a key.")
 @json_option
 def command(as_json: bool, **given: Any) -> None:
-    """Answer over HTTP for the banks of a store.
+    """Serve a store's banks over HTTP.
 
     Ctrl-C or SIGTERM stops it once running requests are answered. Other settings come from the environment:
     COSTBANK_API_KEY, COSTBANK_MAX_K.

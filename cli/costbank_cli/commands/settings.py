@@ -29,4 +29,4 @@ def command(source: str | None, as_json: bool) -> None:
         ("setting", "default", "takes", "meaning"),
         [(f"{s.path}{'' if s.in_id else ' *'}", s.default, s.takes, s.meaning) for s in listed],
     )
-    click.echo("\n* says where or how fast the work is done, and is no part of the bank's id")
+    click.echo("\n* says where or how fast the work is done, and is not part of the bank's id")

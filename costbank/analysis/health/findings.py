@@ -38,7 +38,7 @@ _WEIGHT = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _SHARING = ("vectors", "transfer")
 """Sources in which tokens share a word's row by intent: `king` and ` king`, or `King`."""
 _COMPUTED = ("vocabulary", "transfer")
-"""Sources whose rows are as long as much is known of a token, not as it was trained."""
+"""Sources whose row length reflects how much is known about a token, and not how much it was trained."""
 
 
 def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:

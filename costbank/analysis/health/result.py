@@ -261,7 +261,7 @@ class Health:
         isotropy: None where all rows are the same, or there are too few.
         hubness: None for a bank without a neighbor table.
         duplicates: tokens whose stored rows are equal bit for bit.
-        near_duplicates: tokens of a cost below 1e-6 that are no duplicates; None without a neighbor table.
+        near_duplicates: tokens of a cost below 1e-6 that are not duplicates; None without a neighbor table.
         saturation: None where a transform has turned the rows, or they are too short.
         under_training: None where the bank has no rows that nothing trained.
         word_forms: the one measure here that is about more than geometry.

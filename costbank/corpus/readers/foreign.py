@@ -1,4 +1,4 @@
-"""Files that are no corpus, whatever their names say, or text in another encoding: refused by name before long work."""
+"""Files that are not a corpus, whatever their names say, or text in another encoding: refused by name at once."""
 
 import shlex
 
@@ -13,7 +13,7 @@ _UNPACK = {"bz2": "bunzip2", "xz": "xz -d", "lz4": "lz4 -d", "zip": "unzip", "7z
 _ZIPPED = ("torch", "sparse", "npz", "office", "epub")
 _POINTERS_AND_ERRORS = ("lfs", "annex", "html", "xml-error")
 _LONG_MARKS = (*_POINTERS_AND_ERRORS, "npy", "parquet", "arrow", "gguf", "fasttext", "safetensors", "sqlite", "hdf5")
-"""Marks so long that they are no token ids; ids may begin with any two bytes."""
+"""Marks so long that they are not token ids; ids may begin with any two bytes."""
 
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _SAVE_IDS = "numpy.save writes token ids in a form that is read (.npy)"

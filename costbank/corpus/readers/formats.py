@@ -111,7 +111,7 @@ def index_of(file: CorpusFile) -> Path | None:
 
 
 def partner_of(name: str) -> str | None:
-    """The name of the file of token ids that an index or a note beside it belongs to; None if it is no such file."""
+    """The name of the file of token ids that an index or a note beside it belongs to; None if it is not one."""
     if name.endswith(".idx"):
         return name.removesuffix(".idx") + ".bin"
     return next(

@@ -27,7 +27,7 @@ _MOST_NAMES_SHOWN = 3
 
 
 def _ignore(note: str) -> None:
-    """Nobody wants to know."""
+    """Default `note`: discard."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def find_files(
     Folders are searched to their depths for files of known suffixes, patterns are expanded, both in the order of
     names; a file that goes by a name with `*` in it is that file. A file that is reached twice is taken at its first
     place. Standard input is written to a file in `spool`. What is left out is told to `note`, a line each.
-    A file that is no corpus, or text that is not UTF-8, is an error, or is left out where `on_error` is `skip`.
+    A file that is not a corpus, or text that is not UTF-8, is an error, or is left out where `on_error` is `skip`.
 
     Raises:
         InputNotFoundError: a name, a folder or a pattern leads to no file.
@@ -110,7 +110,7 @@ class _Search:
 
     def notes(self) -> Iterator[str]:
         if self._unknown:
-            yield f"passed over files of other kinds: {_counted(self._unknown)}; those named by themselves are read"
+            yield f"left out files of other kinds: {_counted(self._unknown)}; those named by themselves are read"
         if self._empty:
             names = ", ".join(self._empty[:_MOST_NAMES_SHOWN])
             more = len(self._empty) - _MOST_NAMES_SHOWN

@@ -20,8 +20,8 @@ _parse = json.JSONDecoder().raw_decode
 def read_jsonl(file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part) -> Iterator[tuple[list[str], int]]:
     """The documents of a file of JSON lines in blocks of a few megabytes, each with the stored bytes used up for it.
 
-    Blank lines, and objects whose text is blank, are left out. A line is a bad record when it is no JSON object, or
-    has no string in the field, or one that is no Unicode text.
+    Blank lines, and objects whose text is blank, are left out. A line is a bad record when it is not a JSON object, or
+    has no string in the field, or one that is not Unicode text.
 
     Raises:
         CorpusError: there is a bad record, and these are refused; an archive is cut short or damaged.
@@ -61,7 +61,7 @@ def _text_or_fault(line: str, field: str) -> str | Fault:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        return Fault(f"has a line that is no JSON ({error.msg})", len(line[: error.pos].encode()))
+        return Fault(f"has a line that is not JSON ({error.msg})", len(line[: error.pos].encode()))
     except (ValueError, RecursionError):
         return Fault("has a line of JSON with a number or a nesting that is too large")
     if not isinstance(record, dict):

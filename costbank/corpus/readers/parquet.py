@@ -22,7 +22,7 @@ def read_parquet(
 ) -> Iterator[tuple[list[str], int]]:
     """The documents of a Parquet file in blocks of a few megabytes, each with the stored bytes used up for it.
 
-    A document is a value of the column that is neither null nor blank. One that is no UTF-8 is a bad record. Memory is
+    A document is a value of the column that is neither null nor blank. One that is not UTF-8 is a bad record. Memory is
     bounded by a batch and a page of that column; other columns are not read.
 
     Raises:
@@ -76,7 +76,7 @@ def _opened(file: CorpusFile) -> Iterator[Any]:
             _ = parquet.schema_arrow.names, _leaves(parquet, "")  # names are decoded only now
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise CorpusError(
-                f"{file.shown} is no whole Parquet file of {file.size} bytes: {error}", "copy or download it again"
+                f"{file.shown} is not a whole Parquet file of {file.size} bytes: {error}", "copy or download it again"
             ) from error
         with parquet:
             yield parquet

@@ -83,13 +83,13 @@ def open_token_bin(file: CorpusFile, vocab_size: int, separator: int | None) -> 
         CorpusError: the file is cut short, is of another format, its index says otherwise, or its ids are wider than
             they are read.
         InputError: it cannot be opened or read.
-        UsageError: it is no file of token ids, or `separator` is no id of the vocabulary.
+        UsageError: it is not a file of token ids, or `separator` is not an id of the vocabulary.
     """
     if not file.is_tokens:
         raise UsageError(f"{file.shown} holds text, and no token ids", "it is to be encoded")
     if separator is not None and not 0 <= separator < vocab_size:
         raise UsageError(
-            f"the separator {separator} is no id of the vocabulary, which has {vocab_size} tokens",
+            f"the separator {separator} is not an id of the vocabulary, which has {vocab_size} tokens",
             "give the id that stands between documents, or none",
         )
     ids, ends = _layout(file, vocab_size)

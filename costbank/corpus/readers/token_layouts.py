@@ -75,7 +75,7 @@ def _megatron_index(
             index, f"it is of version {version}, and 1 is known", "write it with a version of Megatron-LM that is known"
         )
     if code not in _MEGATRON_TYPES:
-        _refuse(index, f"its type of ids has the code {code}, which is no type of integers")
+        _refuse(index, f"its type of ids has the code {code}, which is not a type of integers")
     start = len(_MEGATRON_MARK) + _MEGATRON_COUNTS.size
     expected, size = start + sequences * 12 + documents * 8, index.stat().st_size
     if size == expected + sequences and sequences:

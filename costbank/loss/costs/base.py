@@ -67,7 +67,7 @@ class Costs:
         cost of a token to itself stays 0 in any type: it is never computed.
 
         Raises:
-            UsageError: the type is no floating-point one.
+            UsageError: the type is not a floating-point one.
         """
         check_type(dtype)
         # What was checked when it was made is not checked again.

@@ -21,7 +21,7 @@ class DenseCosts(Costs):
         vectors: [vocab, dim], floating point.
 
     Raises:
-        ShapeError: vectors are no floating-point tensor [vocab, dim].
+        ShapeError: vectors are not a floating-point tensor [vocab, dim].
         UsageError: vectors that are from no bank have a row of another length, or NaN.
     """
 

@@ -56,4 +56,4 @@ def width_hint(costs: Costs, width: int) -> str:
         setting = f", rank={costs.vectors.shape[1]}"
     elif isinstance(costs, NeighborCosts):
         setting = f", k={costs.ids.shape[1]}"
-    return f"bank.costs({costs.form!r}{setting}, vocab_size={width})"
+    return f"open_costs(bank, {costs.form!r}{setting}, vocab_size={width})"

@@ -48,7 +48,7 @@ def open_costs(
 
     Raises:
         UsageError: the form is none of these, a setting is of another form, the bank's table is too narrow for k, or
-            `dtype` is no floating-point type.
+            `dtype` is not a floating-point type.
         ShapeError: `vocab_size`, `rank` or `k` is out of range.
         TokenizerError: the bank was made for another tokenizer.
     """

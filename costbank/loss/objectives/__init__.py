@@ -20,7 +20,7 @@ _NEARBY = {"emo": NeighborEMO, "log": NeighborLog, "gibbs": NeighborGibbs, "d2gp
 
 
 def check_form(costs: Costs | None, options: EMOOptions) -> None:
-    """Check that an objective is to be had from costs of this form.
+    """Check that the objective supports this form of costs.
 
     Raises:
         UsageError: it is not; forms of which it is are named.
@@ -29,7 +29,7 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
     if not options.needs_costs:
         return
     if costs is None:
-        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: bank.costs('dense')")
+        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: open_costs(bank, 'dense')")
     if name not in (_DENSE if isinstance(costs, DenseCosts) else _NEARBY):
         forms = [form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEARBY)) if name in known]
         raise UsageError(
