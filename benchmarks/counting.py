@@ -17,10 +17,12 @@ from benchmarks.builds import PROCESSES, encode, local_engine
 from benchmarks.corpora import english, english_model
 from benchmarks.processes import watched
 from benchmarks.record import record
-from costbank.corpus import Encoding, count_pairs, encode_corpus, pair_weights
+from costbank.corpus import Encoding, encode_corpus
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.progress import QuietProgress
+from costbank.sources.cooccurrence.counting import pair_weights
+from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
 
 __all__ = ["count_stream", "run"]

@@ -7,8 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from costbank_cli.demo.docstrings import gather_docstrings
+
 from benchmarks.record import record
-from costbank.corpus import gather_docstrings
 from costbank.progress import QuietProgress
 from costbank.tokenizers.train import train_sentencepiece
 

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 import costbank
-from costbank.ahead import ahead
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import CardExample, write_card
 from costbank.config import BuildConfig, semantic_config
@@ -22,6 +21,7 @@ from costbank.neighbors import FoundNeighbors, NeighborPlan, NeighborTable, buil
 from costbank.progress import Progress, QuietProgress
 from costbank.sources import SourcePlan, SourceVectors, plan_source
 from costbank.tensorfile import MappedTensor
+from costbank.threads import prefetch
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import Affine, fit_transforms, normalize, output_dim
 from costbank.vocab import TokenStatus, Vocab
@@ -84,7 +84,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
             rows = _Rows(made, source, transform)
             with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
                 stored = writer.write_vectors(
-                    (vocab_size, dim), config.vectors.dtype, ahead(rows.unit_blocks(step.advance))
+                    (vocab_size, dim), config.vectors.dtype, prefetch(rows.unit_blocks(step.advance))
                 )
         usable = rows.usable
         if usable.sum() < _LEAST_VECTORS:

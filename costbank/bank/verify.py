@@ -131,8 +131,11 @@ def _broken_table(bank: Bank) -> Iterator[str]:
         ids, costs = bank.neighbors.ids[part], bank.neighbors.costs[part]
         there = ids >= 0
         where = f"between rows {part[0]} and {part[-1]}"
-        if ((ids < -1) | (ids >= bank.size) | (ids == part[:, None])).any():
-            yield f"an id {where} is not that of another token"
+        if ((ids < -1) | (ids >= bank.size)).any():
+            yield f"a neighbor's id {where} is out of range"
+            return
+        if (ids == part[:, None]).any():
+            yield f"a token {where} is its own neighbor"
             return
         if (~usable[ids] & there).any() or (there & ~usable[part][:, None]).any():
             yield f"a token without a vector has a neighbor or is one, {where}"

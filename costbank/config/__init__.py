@@ -1,6 +1,6 @@
 """The one object that says what to build, how it is read, and what of it names a bank."""
 
-from costbank.config.asked import semantic_config, settings
+from costbank.config.identity import semantic_config, settings
 from costbank.config.listing import Setting, list_settings, settings_table
 from costbank.config.loading import load_config
 from costbank.config.models import (

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from costbank.config.asked import settings
+from costbank.config.identity import settings
 from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Execution, SpokenDefault
 from costbank.config.words import shown, takes
 from costbank.errors import UsageError

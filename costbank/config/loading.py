@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from costbank.config.asked import settings
+from costbank.config.identity import settings
 from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Location, Reference
 from costbank.config.problems import misplaced, unusable_config
 from costbank.corpus.readers.inputs import STANDARD_INPUT

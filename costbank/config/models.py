@@ -19,6 +19,7 @@ from costbank.corpus.readers.reading import DocumentRule
 from costbank.corpus.readers.records import OnError
 from costbank.engines.base import EngineKind
 from costbank.errors import UsageError
+from costbank.machine import usable_cores
 from costbank.tokenizers.base import TokenizerKind
 from costbank.transforms import canonical_transform
 
@@ -144,7 +145,7 @@ class Word2VecConfig(_Settings):
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
     seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the initial vectors and the noise")
     workers: Annotated[int, Execution, SpokenDefault("number of cores")] = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=usable_cores,
         ge=1,
         le=256,
         description="training threads; only one of them is reproducible bit for bit",

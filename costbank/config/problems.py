@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from costbank.config.asked import settings
+from costbank.config.identity import settings
 from costbank.config.models import SOURCE_SECTIONS, foreign_sections
 from costbank.config.words import choices, one_of, shown, takes
 from costbank.errors import UsageError

@@ -9,13 +9,13 @@ needs memory for two blocks.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from costbank.cost import pairwise_costs, row_costs
 from costbank.errors import require
+from costbank.machine import usable_cores
 
 __all__ = ["NeighborTable", "Rows", "exact_nearest", "exact_neighbors", "nearest_rows", "nearest_to",
            "product_slack", "rerank"]  # fmt: skip
@@ -146,7 +146,7 @@ def rerank(
         order = np.lexsort((chosen, costs), axis=-1)[:, :wanted]
         best[part], best_costs[part] = np.take_along_axis(chosen, order, -1), np.take_along_axis(costs, order, -1)
 
-    with ThreadPoolExecutor(cpu_count()) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads:
         list(threads.map(decide, range(0, len(targets), step)))
     return best, best_costs
 

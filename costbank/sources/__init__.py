@@ -8,12 +8,12 @@ from costbank.sources.base import InputFile, SourcePlan, SourceVectors
 __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 
 _SOURCES = {
-    "word2vec": "costbank.sources.word2vec",
-    "cooccurrence": "costbank.sources.cooccurrence",
-    "lm-head": "costbank.sources.lm_head",
-    "vocabulary": "costbank.sources.vocabulary",
-    "vectors": "costbank.sources.vectors",
-    "transfer": "costbank.sources.transfer",
+    "word2vec": "costbank.sources.word2vec.plan",
+    "cooccurrence": "costbank.sources.cooccurrence.plan",
+    "lm-head": "costbank.sources.lm_head.plan",
+    "vocabulary": "costbank.sources.spelling.plan",
+    "vectors": "costbank.sources.vectors.plan",
+    "transfer": "costbank.sources.transfer.plan",
 }
 
 

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from os import cpu_count
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from costbank.errors import require
+from costbank.machine import usable_cores
 
 __all__ = ["TruncatedSvd", "basis_width", "factor_bytes", "truncated_svd"]
 
@@ -89,7 +89,7 @@ def truncated_svd(
     """
     rows, columns = matrix.shape
     flipped = rows < columns
-    with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(cpu_count()) as threads:
+    with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as threads:
         product = _Product(matrix, flipped, threads)
         if not matrix.data.any():
             return _padded(np.zeros((rows, 0)), np.zeros(0), np.zeros((columns, 0)), dim, 0.0, 0)

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int32, Int64, Integer
 
+from costbank.machine import usable_cores
 from costbank.vocab import TokenStatus, Vocab
 
 __all__ = [
@@ -86,7 +87,7 @@ class SamplingTokenizer(Tokenizer, Protocol):
 
 def encode_threads() -> int:
     """A core each, unless the variable that `tokenizers` heeds says otherwise, as it does in workers of an engine."""
-    return 1 if os.environ.get("TOKENIZERS_PARALLELISM") == "false" else len(os.sched_getaffinity(0))
+    return 1 if os.environ.get("TOKENIZERS_PARALLELISM") == "false" else usable_cores()
 
 
 def joined(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:

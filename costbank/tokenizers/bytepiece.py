@@ -22,10 +22,10 @@ from jaxtyping import Int64, Integer
 from costbank.errors import TokenizerError, require
 from costbank.files import sha256_file
 from costbank.tokenizers.base import joined, status_of_bytes
-from costbank.tokenizers.lattice import Scores
 from costbank.tokenizers.placeholders import vocab_of
-from costbank.tokenizers.trie import Trie
-from costbank.tokenizers.unigram import UnigramSampler
+from costbank.tokenizers.sampling.lattice import Scores
+from costbank.tokenizers.sampling.trie import Trie
+from costbank.tokenizers.sampling.unigram import UnigramSampler
 from costbank.vocab import TokenStatus
 
 __all__ = ["BytePieceTokenizer"]

@@ -13,13 +13,13 @@ from costbank.errors import TokenizerError, UsageError, require
 from costbank.files import sha256_file
 from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
 from costbank.tokenizers.base import encode_threads, joined
-from costbank.tokenizers.bpe_dropout import BPEDropout
 from costbank.tokenizers.class_ids import ids_are_assumed, layout_of
-from costbank.tokenizers.lattice import Scores
 from costbank.tokenizers.placeholders import vocab_of
+from costbank.tokenizers.sampling.bpe_dropout import BPEDropout
+from costbank.tokenizers.sampling.lattice import Scores
+from costbank.tokenizers.sampling.trie import Trie
+from costbank.tokenizers.sampling.unigram import UnigramSampler
 from costbank.tokenizers.sentencepiece_file import ModelKind, PieceKind, SentencePieceFile
-from costbank.tokenizers.trie import Trie
-from costbank.tokenizers.unigram import UnigramSampler
 from costbank.vocab import TokenStatus
 
 __all__ = ["SentencePieceTokenizer"]

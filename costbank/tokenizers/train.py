@@ -1,7 +1,6 @@
 """Training a SentencePiece tokenizer on texts."""
 
 import io
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +10,13 @@ from typing import Literal
 
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
 from costbank.files import check_readable, text_blocks, write_atomically
+from costbank.machine import usable_cores
 
 __all__ = ["ModelType", "TrainingOptions", "train_on_texts", "train_sentencepiece"]
 
 ModelType = Literal["unigram", "bpe"]
 
-_THREADS = os.cpu_count() or 1
+_THREADS = usable_cores()
 _MOST_SENTENCE_BYTES = 1 << 20  # SentencePiece leaves longer lines out without a word, by default those over 4 kB
 _PART_CHARACTERS = 4_096
 _SPECIAL_PIECES = 3  # <unk>, <s>, </s>

@@ -1,6 +1,5 @@
 """What the service is told when it starts."""
 
-import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from costbank.bank import default_store
 from costbank.config.words import shown, takes
 from costbank.errors import UsageError
+from costbank.machine import usable_cores
 
 __all__ = ["Settings", "check_exposure", "load_settings"]
 
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     max_k: int = Field(default=1_000, ge=1, description="most neighbors in one answer")
     max_memory_mb: int = Field(default=4_096, ge=1, description="megabytes of tables and indexes kept in memory")
     search_threads: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1,
+        default_factory=usable_cores, ge=1,
         description="searches beyond the neighbor tables that run at a time",
     )  # fmt: skip
     search_queue: int = Field(default=64, ge=0, description="such searches that wait; others are answered with 503")

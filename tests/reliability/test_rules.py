@@ -62,7 +62,7 @@ def _index_fewer(parts: Parts) -> None:
 RULES: dict[str, tuple[Callable[[Parts], None], str, str]] = {
     "neighbors that do not ascend": (_swap_first_two, "neighbors", "do not ascend"),
     "a neighbor without a vector": (_point_to_unseen, "neighbors", "a token without a vector"),
-    "a token as its own neighbor": (_name_itself, "neighbors", "no other token"),
+    "a token as its own neighbor": (_name_itself, "neighbors", "own neighbor"),
     "padding that has a cost": (_pad_with_a_cost, "neighbors", "padding"),
     "a cost of other rows": (_change_a_cost, "neighbors", "not that of the rows"),
     "a row that is not a unit row": (_lengthen_a_row, "vectors", "row 300 has length 1.001"),

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costbank.corpus import EncodedCorpus, Encoding, count_pairs, encode_corpus, pair_counts, pair_weights
+from costbank.corpus import EncodedCorpus, Encoding, encode_corpus
 from costbank.corpus.readers import ReadOptions, find_files, parts
 from costbank.engines import open_engine
 from costbank.engines import ray as ray_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
+from costbank.sources.cooccurrence import pair_counts
+from costbank.sources.cooccurrence.counting import pair_weights
+from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
 
 QUIET = QuietProgress()

@@ -11,11 +11,9 @@ from costbank.corpus import (
     EncodedCorpus,
     Encoding,
     Sampling,
-    count_pairs,
     digests,
     encode_corpus,
     encoding,
-    pair_weights,
     refuse_sampling,
     token_counts,
 )
@@ -23,6 +21,8 @@ from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
+from costbank.sources.cooccurrence.counting import pair_weights
+from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
 

@@ -16,7 +16,7 @@ from gensim.models.fasttext import save_facebook_model
 from costbank.config import BuildConfig, VectorFileConfig
 from costbank.errors import InputError
 from costbank.sources import plan_source
-from costbank.sources.wordfiles import open_word_file, read_word_file
+from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
 
 WORDS = ["the", "cat", "sat", "king", "queen", "dog", "a", ". . ."]
 DIM = 5

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from costbank.corpus import EncodedCorpus, counting, pair_counts, pairs, runs
-from costbank.corpus.counting import CountShard, Span, count_shard, pair_weights
+from costbank.corpus import EncodedCorpus
 from costbank.corpus.entries import read_entry, write_entry
-from costbank.corpus.pair_counts import PairCounts, count_pairs
-from costbank.corpus.pairs import PairPacking, fold_pairs
-from costbank.corpus.runs import merge_segments, merge_shards, read_run
 from costbank.engines import open_engine
 from costbank.errors import CorpusError
 from costbank.progress import QuietProgress
+from costbank.sources.cooccurrence import counting, pair_counts, runs
+from costbank.sources.cooccurrence.counting import CountShard, Span, count_shard, pair_weights
+from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
+from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
+from costbank.sources.cooccurrence.runs import merge_segments, merge_shards, read_run
 
 QUIET = QuietProgress()
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=30), min_size=1, max_size=8)
@@ -97,7 +98,7 @@ def test_folding_adds_up_what_belongs_together_though_a_sum_has_no_room_in_an_en
         expected[top + min(a, b), top + max(a, b)] += n
     rows = np.array([(top + min(a, b), top + max(a, b), n) for a, b, n in entries], np.int64).reshape(-1, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "_FOLD_BLOCK", block)
+        patch.setattr("costbank.sources.cooccurrence.packing._FOLD_BLOCK", block)
         folded = fold_pairs(packing.pack(rows[:, 0], rows[:, 1], rows[:, 2]), packing)
     assert (folded[1:] >= folded[:-1]).all()
     for a, b, n in zip(*map(np.ndarray.tolist, packing.unpack(folded)), strict=True):

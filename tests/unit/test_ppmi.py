@@ -6,8 +6,8 @@ from math import log
 import numpy as np
 import pytest
 
-from costbank.sources import ppmi
-from costbank.sources.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
+from costbank.sources.cooccurrence import ppmi
+from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
 
 VOCAB = 23
 Blocks = list[tuple[np.ndarray, np.ndarray, np.ndarray]]

@@ -22,11 +22,11 @@ from scipy.stats import chi2_contingency, chisquare
 
 from costbank.errors import UsageError
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, load_tokenizer
-from costbank.tokenizers import unigram as unigram_module
-from costbank.tokenizers.lattice import LONG, Lattice, Scores, symbols_of
+from costbank.tokenizers.sampling import unigram as unigram_module
+from costbank.tokenizers.sampling.lattice import LONG, Lattice, Scores, symbols_of
+from costbank.tokenizers.sampling.trie import Trie
+from costbank.tokenizers.sampling.unigram import UnigramSampler
 from costbank.tokenizers.sentencepiece_file import PieceKind, SentencePieceFile
-from costbank.tokenizers.trie import Trie
-from costbank.tokenizers.unigram import UnigramSampler
 
 DRAWS = 20_000
 UNLIKELY = 1e-4
@@ -430,7 +430,7 @@ def test_long_segments_have_the_shares_of_short_ones(monkeypatch: pytest.MonkeyP
     scores = Scores(np.log([0.4, 0.3, 0.2, 0.1, 1e-4]), 4)
     symbols = symbols_of([b"aabaaa" * 100, b"aaaa", b"baaa" * 99])
     alone = Lattice.of(symbols, trie, scores, 0.7)
-    monkeypatch.setattr("costbank.tokenizers.lattice.LONG", 50)
+    monkeypatch.setattr("costbank.tokenizers.sampling.lattice.LONG", 50)
     other = Lattice.of(symbols, trie, scores, 0.7)
     for lattice in (alone, other):
         assert np.add.reduceat(lattice.share, lattice.first[:-1]) == pytest.approx(1)

@@ -14,8 +14,8 @@ from costbank.bank import Bank
 from costbank.config import BuildConfig, LMHeadConfig, TransferConfig, VectorFileConfig
 from costbank.errors import BankNotFoundError, CorruptBankError, InputError, UsageError
 from costbank.progress import QuietProgress
-from costbank.sources.combining import matching_pursuit, segment, segmented_sums
 from costbank.sources.matching import Match, match_tokens, same_bytes
+from costbank.sources.transfer.combining import matching_pursuit, segment, segmented_sums
 from costbank.vocab import TokenStatus, Vocab
 
 DONOR = ["<unk>", " sun", "light", "sun", " moon", "s", " rain", "bow", "x", "y", "z"]

@@ -90,7 +90,7 @@ def test_too_few_rows_are_refused():
 
 @pytest.mark.parametrize("text", ["twist", "center:2", "pca", "pca:0", "abtt:x", "whiten:1", ""])
 def test_what_is_no_transform_is_refused(text: str):
-    with pytest.raises(UsageError, match="no transform"):
+    with pytest.raises(UsageError, match="not a transform"):
         parse_transform(text)
 
 

@@ -13,7 +13,7 @@ from costbank.bank import Bank
 from costbank.config import BuildConfig, VectorFileConfig
 from costbank.errors import InputError, InputNotFoundError, UsageError
 from costbank.progress import QuietProgress
-from costbank.sources.wordfiles import open_word_file, read_word_file
+from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
 from costbank.tokenizers import load_tokenizer
 
 DIM = 6

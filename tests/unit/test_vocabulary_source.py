@@ -11,7 +11,7 @@ import costbank
 from costbank.bank import Bank
 from costbank.config import BuildConfig, VocabularyConfig
 from costbank.errors import TokenizerError, UsageError
-from costbank.sources.vocabulary import ngram_matrix
+from costbank.sources.spelling.plan import ngram_matrix
 from costbank.tokenizers import load_tokenizer
 
 FAMILIES = [["nation", "national", "nationalism"], ["quick", "quickly", "quicker"], ["paint", "painter", "painting"]]

@@ -11,7 +11,7 @@ from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources import plan_source
-from costbank.sources.word2vec import _Feed
+from costbank.sources.word2vec.plan import _Feed
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
 

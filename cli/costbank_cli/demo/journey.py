@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from costbank.bank import Bank
 from costbank.config import BuildConfig, CorpusConfig
-from costbank.corpus import DEFAULT_PACKAGES, gather_docstrings
 from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
 from costbank.files import write_atomically
 from costbank.loss import EMOLoss
@@ -22,6 +21,7 @@ from costbank.pipeline import build
 from costbank.progress import Progress
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import TrainingOptions
+from costbank_cli.demo.docstrings import DEFAULT_PACKAGES, gather_docstrings
 from costbank_cli.demo.language_model import HeldOutPoint, TokenLoss, train_with_each_loss
 
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]

@@ -7,18 +7,17 @@ itself stands in both halves of its cell, so that C_aa is twice its count.
 The pairs are gone through three times: for the marginals, for the length of each row, and for the values.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from os import cpu_count
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from costbank.errors import require
+from costbank.machine import usable_cores
+from costbank.threads import map_in_order
 
 __all__ = ["PairBlocks", "PpmiOptions", "PpmiPlan", "most_frequent", "pair_marginals", "plan_ppmi"]
 
@@ -27,8 +26,6 @@ sparse = require("scipy.sparse", "build")
 PairBlocks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Blocks of (first, second, count): integer ids, first ≤ second, and int64 counts, at least 1. Sorted by first and then
 second, over all blocks; each pair once. Can be gone through more than once."""
-
-Item = TypeVar("Item")
 
 _SLICE_PAIRS = 1 << 18
 _INDEX_32 = np.iinfo(np.int32).max
@@ -92,7 +89,7 @@ class PpmiPlan:
         indices = np.empty(self.stored, self._index_type)
         free = self.row_starts[:-1].copy()
         cells_of = partial(self.values.of, by_row=True)
-        for cells in _in_order(cells_of, _slices(self.blocks, advance)):
+        for cells in map_in_order(cells_of, _slices(self.blocks, advance), usable_cores()):
             # Pairs are sorted by their first: a row's columns before the diagonal come ahead of those after it.
             for rows, columns, found in cells:
                 lengths = np.bincount(rows, minlength=self.shape[0])
@@ -146,7 +143,7 @@ def plan_ppmi(
     values = _values(marginals, rows, columns, options)
     shape = int(rows.sum()), int(columns.sum())
     lengths = np.zeros(shape[0], np.int64)
-    for cells in _in_order(values.of, _slices(blocks, advance)):
+    for cells in map_in_order(values.of, _slices(blocks, advance), usable_cores()):
         for rows_of_cells, _, _ in cells:
             lengths += np.bincount(rows_of_cells, minlength=shape[0])
     return PpmiPlan(blocks, values, shape, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
@@ -199,19 +196,6 @@ def _values(marginals: np.ndarray, rows: np.ndarray, columns: np.ndarray, option
         -smoothed,
         options,
     )
-
-
-def _in_order(function: Callable[..., Iterator[Item]], items: Iterable[tuple[Any, ...]]) -> Iterator[list[Item]]:
-    """What a function gives for each item, made by a thread for each core and given in the order of the items."""
-    workers = cpu_count() or 1
-    with ThreadPoolExecutor(workers) as threads:
-        coming: deque[Future[list[Item]]] = deque()
-        for item in items:
-            coming.append(threads.submit(lambda chosen: list(function(*chosen)), item))
-            if len(coming) > workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def _slices(

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from costbank.corpus.entries import EncodedPart
-from costbank.corpus.pairs import PairPacking, fold_pairs
-from costbank.corpus.runs import RunWriter, read_run
 from costbank.engines import Report
+from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
+from costbank.sources.cooccurrence.runs import RunWriter, read_run
 
 __all__ = ["CountShard", "Span", "count_shard", "pair_weights"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt16
 
-from costbank.tokenizers.trie import END, Matches, Trie
+from costbank.tokenizers.sampling.trie import END, Matches, Trie
 
 __all__ = ["LONG", "Lattice", "Scores", "cuts_of", "symbols_of"]
 

@@ -18,8 +18,8 @@ from jaxtyping import Float32
 
 from costbank.encodings import without_mark
 from costbank.errors import InputError
-from costbank.sources.foreign_vectors import explain_text, refuse_foreign_vectors, refuse_other_rows
 from costbank.sources.matching import unmarked
+from costbank.sources.vectors.foreign import explain_text, refuse_foreign_vectors, refuse_other_rows
 
 __all__ = ["WordFile", "WordVectors", "open_word_file", "read_word_file"]
 

@@ -17,7 +17,7 @@ from costbank.errors import UsageError
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
-from costbank.sources.head_tokenizer import head_tokenizer
+from costbank.sources.lm_head.tokenizer import head_tokenizer
 from costbank.tokenizers import Tokenizer, placeholder_counts
 from costbank.vocab import TokenStatus, Vocab
 

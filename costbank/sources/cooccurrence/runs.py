@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from costbank.corpus.pairs import PairPacking, fold_pairs
 from costbank.engines import Report
 from costbank.files import staging_directory
+from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
 
 __all__ = ["MergeShard", "RunWriter", "Segment", "merge_memory", "merge_segments", "merge_shards", "read_run"]
 

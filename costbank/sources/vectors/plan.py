@@ -26,9 +26,9 @@ from costbank.sources.base import (
     row_ranges,
     too_many_rows,
 )
-from costbank.sources.foreign_vectors import refuse_foreign_vectors
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
-from costbank.sources.wordfiles import open_word_file, read_word_file
+from costbank.sources.vectors.foreign import refuse_foreign_vectors
+from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus, Vocab
 

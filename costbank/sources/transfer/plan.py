@@ -21,8 +21,8 @@ from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
-from costbank.sources.combining import Sums, matching_pursuit, segmented_sums
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, same_bytes
+from costbank.sources.transfer.combining import Sums, matching_pursuit, segmented_sums
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -109,7 +109,7 @@ class _Transfer:
             return None
         if self.guide:
             return self.guide.vectors(slice(0, self.tokenizer.vocab.size))
-        from costbank.sources.vocabulary import spelling_vectors
+        from costbank.sources.spelling.plan import spelling_vectors
 
         vocab, settings = self.tokenizer.vocab, VocabularyConfig()
         rows, _ = spelling_vectors(vocab, settings, min(settings.dim, vocab.size - 1), progress)

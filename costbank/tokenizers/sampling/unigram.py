@@ -12,9 +12,9 @@ from jaxtyping import Int32, Int64, Integer, UInt64
 
 from costbank.errors import UsageError
 from costbank.tokenizers.base import without_repeats
-from costbank.tokenizers.draws import streams, uniforms
-from costbank.tokenizers.lattice import LONG, Lattice, Scores, cuts_of, symbols_of
-from costbank.tokenizers.trie import Trie
+from costbank.tokenizers.sampling.lattice import LONG, Lattice, Scores, cuts_of, symbols_of
+from costbank.tokenizers.sampling.random_streams import streams, uniforms
+from costbank.tokenizers.sampling.trie import Trie
 
 __all__ = ["UnigramSampler"]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from costbank.corpus.counting import CountShard, Span, count_shard
 from costbank.corpus.encoded import EncodedCorpus
-from costbank.corpus.pairs import PairPacking
-from costbank.corpus.runs import Segment, merge_memory, merge_segments, merge_shards, read_run
 from costbank.engines import Engine
 from costbank.errors import CorpusError
 from costbank.files import fsync_directory, locked, no_abandoned, storage_errors, write_atomically
 from costbank.progress import Progress
+from costbank.sources.cooccurrence.counting import CountShard, Span, count_shard
+from costbank.sources.cooccurrence.packing import PairPacking
+from costbank.sources.cooccurrence.runs import Segment, merge_memory, merge_segments, merge_shards, read_run
 
 __all__ = ["PairCounts", "count_pairs"]
 

@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64, Integer, UInt64
 
 from costbank.errors import UsageError
 from costbank.tokenizers.base import without_repeats
-from costbank.tokenizers.draws import streams, uniforms
+from costbank.tokenizers.sampling.random_streams import streams, uniforms
 from costbank.tokenizers.sentencepiece_file import PieceKind, SentencePieceFile
 
 __all__ = ["BPEDropout"]

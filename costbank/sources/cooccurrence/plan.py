@@ -7,10 +7,11 @@ in a fixed order and fixed signs.
 import numpy as np
 
 from costbank.config import BuildConfig
-from costbank.corpus import PairCounts, count_pairs, pair_weights
 from costbank.errors import CorpusError, require
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
+from costbank.sources.cooccurrence.counting import pair_weights
+from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
 from costbank.sources.corpora import CorpusPlan, LearntCorpus, plan_corpus
 
 __all__ = ["factorized_vectors", "plan"]
@@ -61,7 +62,7 @@ def factorized_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
 def _vectors(
     pairs: PairCounts, learnt: LearntCorpus, config: BuildConfig, memory: int, progress: Progress
 ) -> tuple[np.ndarray, dict]:
-    from costbank.sources.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
+    from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
     from costbank.sources.truncated_svd import factor_bytes, truncated_svd
 
     settings = config.cooccurrence

@@ -1,0 +1,1 @@
+"""The source `cooccurrence`: exact window counts of a tokenized corpus, weighted and factorized."""

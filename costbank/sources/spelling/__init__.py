@@ -1,0 +1,1 @@
+"""The source `vocabulary`: vectors of the tokens' own bytes."""

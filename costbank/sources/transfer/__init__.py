@@ -1,0 +1,1 @@
+"""The source `transfer`: the bank of one tokenizer, carried over to another."""

@@ -1,0 +1,1 @@
+"""The source `vectors`: vectors that exist already, from files of words or arrays of rows."""

@@ -1,0 +1,1 @@
+"""The source `word2vec`: Word2Vec trained on a tokenized corpus."""
