@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import record
-from costbank.tensorfile import TensorSpec, from_float32, write_tensors
+from costbank.element_types import from_float32
+from costbank.tensorfile import TensorSpec, write_tensors
 
 __all__ = ["build_command", "make_head", "run"]
 

@@ -16,6 +16,7 @@ import costbank
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import CardExample, write_card
 from costbank.config import BuildConfig, semantic_config
+from costbank.element_types import ELEMENT_TYPES
 from costbank.errors import InputError, StorageError, UsageError, require
 from costbank.neighbors import FoundNeighbors, NeighborPlan, NeighborTable, build_index, find_neighbors, plan_neighbors
 from costbank.progress import Progress, QuietProgress
@@ -31,7 +32,6 @@ __all__ = ["build"]
 _DEFAULT_K = 64
 _CARD_TOKENS = 12
 _CARD_NEIGHBORS = 5
-_ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _TOLD_SECONDS = 20
 _LEAST_VECTORS = 2
 
@@ -196,7 +196,7 @@ def _resolved(config: BuildConfig, source: SourcePlan) -> BuildConfig:
 
 
 def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
-    row_bytes = dim * (_ELEMENT_BYTES[config.vectors.dtype] + (4 if config.neighbors.k else 0))
+    row_bytes = dim * (ELEMENT_TYPES[config.vectors.dtype].dtype.itemsize + (4 if config.neighbors.k else 0))
     needed = vocab_size * (row_bytes + 8 * (config.neighbors.k or 0) + 64)
     place = config.store.absolute()
     while not place.exists():

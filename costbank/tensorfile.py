@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float32, Integer
 
+from costbank.element_types import ELEMENT_TYPES, to_float32
 from costbank.errors import CorruptBankError, CostbankError, ShapeError
 from costbank.files import FileDigest
 
@@ -31,26 +32,14 @@ __all__ = [
     "TensorHeader",
     "TensorSpec",
     "bank_dtype",
-    "from_float32",
     "map_tensors",
     "parse_header",
     "read_header",
     "tensor_views",
-    "widened",
     "write_tensors",
 ]
 
-_NUMPY_DTYPES = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # the upper half of a float32's bits
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "U8": np.dtype("u1"),
-}
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
-         "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
-         "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64}  # fmt: skip
+_BANK_TYPES = ("F32", "F16", "BF16", "I64", "I32", "U8")
 _MOST_HEADER_BYTES = 100_000_000
 _MOST_SIZE = (1 << 64) - 1
 _MOST_DEPTH = 100
@@ -68,7 +57,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * _NUMPY_DTYPES[self.dtype].itemsize
+        return prod(self.shape) * ELEMENT_TYPES[self.dtype].dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,7 @@ class MappedTensor:
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
         """The chosen rows of a floating-point tensor as float32; the values are the stored ones, exactly."""
-        return widened(self.data[rows], self.spec.dtype)
+        return to_float32(self.data[rows], self.spec.dtype)
 
     @contextmanager
     def streamed(self, most_bytes: int = 256 << 20) -> Iterator[Callable[[np.ndarray | slice], np.ndarray]]:
@@ -120,7 +109,7 @@ class MappedTensor:
             def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
                 nonlocal mapped_bytes
                 if not isinstance(chosen, slice):
-                    return widened(self._read(file.fileno(), chosen), self.spec.dtype)
+                    return to_float32(self._read(file.fileno(), chosen), self.spec.dtype)
                 if mapped_bytes > most_bytes:
                     self.release()
                     mapped_bytes = 0
@@ -144,21 +133,6 @@ class MappedTensor:
     def release(self) -> None:
         """Let go of the pages that were read, so that a pass over gigabytes does not count as memory in use."""
         self.mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def from_float32(rows: Float32[np.ndarray, "..."], dtype: str) -> np.ndarray:
-    """Round float32 to a safetensors dtype, to nearest even, BF16 as its raw bits."""
-    if dtype == "BF16":
-        bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return rows.astype(_NUMPY_DTYPES[dtype], copy=False)
-
-
-def widened(stored: np.ndarray, dtype: str) -> Float32[np.ndarray, "..."]:
-    """Stored elements as float32, exactly."""
-    if dtype == "BF16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32, copy=False)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> FileDigest:
@@ -192,7 +166,7 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
         for name, (spec, blocks) in tensors.items():
             written = 0
             for block in blocks:
-                data = np.ascontiguousarray(block, _NUMPY_DTYPES[spec.dtype]).data
+                data = np.ascontiguousarray(block, ELEMENT_TYPES[spec.dtype].dtype).data
                 if data.nbytes:
                     put(data.cast("B"))
                 written += data.nbytes
@@ -333,14 +307,14 @@ def _writable(value: object, encoded: bytes) -> bool:
 
 def _fits(entry: TensorEntry) -> bool:
     """Whether a tensor's bytes are as many as its dtype and shape need."""
-    elements, bits = 1, _BITS.get(entry.dtype)
+    elements, known = 1, ELEMENT_TYPES.get(entry.dtype)
     for size in entry.shape:
         elements *= size
         if elements > _MOST_SIZE:
             return False
-    if bits is None:
+    if known is None:
         return entry.begin <= entry.end
-    return elements * bits <= _MOST_SIZE and (entry.end - entry.begin) * 8 == elements * bits
+    return elements * known.bits <= _MOST_SIZE and (entry.end - entry.begin) * 8 == elements * known.bits
 
 
 def map_tensors(path: Path) -> dict[str, MappedTensor]:
@@ -379,7 +353,6 @@ def tensor_views(
 
 def bank_dtype(entry: TensorEntry, name: str, path: Path) -> np.dtype:
     """The NumPy dtype of a tensor of a bank; BF16 as its raw 16 bits."""
-    dtype = _NUMPY_DTYPES.get(entry.dtype)
-    if dtype is None:
+    if entry.dtype not in _BANK_TYPES:
         raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
-    return dtype
+    return ELEMENT_TYPES[entry.dtype].dtype

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Integer
 
+from costbank.element_types import to_float32
 from costbank.errors import CorruptBankError
-from costbank.tensorfile import TensorSpec, bank_dtype, parse_header, tensor_views, widened
+from costbank.tensorfile import TensorSpec, bank_dtype, parse_header, tensor_views
 
 __all__ = ["ChangedFileError", "FileTensor", "LoadedTensor", "load_tensors", "open_tensors"]
 
@@ -42,7 +43,7 @@ class LoadedTensor:
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
         """The chosen rows of a floating-point tensor as float32."""
-        return widened(self.data[rows], self.spec.dtype)
+        return to_float32(self.data[rows], self.spec.dtype)
 
     def release(self) -> None:
         """Nothing: the tensor is held as long as it is referred to."""
@@ -77,7 +78,7 @@ class FileTensor:
                 self._file.read_into(room[at : at + size], self._begin + first * self._row_bytes)
                 at += size
             self._file.check_unchanged()
-        return widened(stored, self.spec.dtype)
+        return to_float32(stored, self.spec.dtype)
 
     def release(self) -> None:
         """Nothing: no row is held."""

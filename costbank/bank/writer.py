@@ -28,16 +28,11 @@ from costbank.bank.manifest import (
     write_manifest,
 )
 from costbank.bank.verify import verify_bank
+from costbank.element_types import from_float32
 from costbank.errors import CorruptBankError, require
 from costbank.files import FileDigest, fsync_directory, sha256_file, staging_directory, storage_errors, write_atomically
 from costbank.neighbors import NeighborTable
-from costbank.tensorfile import (
-    MappedTensor,
-    TensorSpec,
-    from_float32,
-    map_tensors,
-    write_tensors,
-)
+from costbank.tensorfile import MappedTensor, TensorSpec, map_tensors, write_tensors
 from costbank.vocab import Vocab
 
 __all__ = ["STEPS", "BankWriter"]

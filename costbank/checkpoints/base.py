@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from costbank.element_types import ELEMENT_TYPES, to_float32
 from costbank.errors import CheckpointError
 
-__all__ = ["Checkpoint", "Matrix", "joined_rows", "read_bytes", "same_bytes"]
+__all__ = ["Checkpoint", "Matrix", "joined_rows", "read_bytes", "row_decoder", "same_bytes"]
 
 _COMPARED_ROWS = 4_096
 
@@ -63,6 +64,12 @@ class Checkpoint:
     missing: tuple[str, ...] = ()
     adapter: Mapping[str, Any] = field(default_factory=dict)
     gguf: bool = False
+
+
+def row_decoder(dtype: str, dim: int) -> Callable[[UInt8[np.ndarray, "bytes"]], Float32[np.ndarray, "rows dim"]]:
+    """What turns the stored bytes of whole rows of `dim` elements of a floating-point type into float32."""
+    storage = ELEMENT_TYPES[dtype].dtype
+    return lambda raw: to_float32(raw.view(storage), dtype).reshape(-1, dim)
 
 
 def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndarray, "bytes"]:

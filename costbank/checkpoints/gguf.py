@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix, read_bytes
-from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.checkpoints.base import Matrix, read_bytes, row_decoder
 from costbank.checkpoints.gguf_header import GGUFArray, GGUFHeader, GGUFTensor, read_gguf_header
+from costbank.element_types import ELEMENT_TYPES, FLOAT_TYPES
 from costbank.errors import CheckpointError, require
 
 __all__ = ["GGUFFile", "is_gguf", "split_series"]
 
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-_PLAIN = ("F32", "F16", "BF16", "F64")
 _AGAIN = "download or copy this file again"
 
 
@@ -156,8 +155,8 @@ def _type_name(kind: int) -> str:
 def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) -> Callable[[np.ndarray], np.ndarray]:
     gguf = require("gguf", "build")
     type_name = _type_name(kind)
-    if type_name in _PLAIN:
-        decode, width = decoder(type_name, dim), DECODED[type_name][0]
+    if type_name in FLOAT_TYPES:
+        decode, width = row_decoder(type_name, dim), ELEMENT_TYPES[type_name].dtype.itemsize
         if not big_endian:
             return decode
         return lambda raw: decode(np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1))

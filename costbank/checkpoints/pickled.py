@@ -5,20 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix
-from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.checkpoints.base import Matrix, row_decoder
+from costbank.element_types import float_type_of
 from costbank.errors import CheckpointError, require
 
 __all__ = ["pickled_facts", "pickled_tensors", "torch_matrix"]
-
-_DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-}
 
 
 def pickled_tensors(path: Path) -> dict[str, Any]:
@@ -68,8 +59,8 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
         raise CheckpointError(
             f"tensor {name!r} in {path} has the shape {list(tensor.shape)}", "a row for each token is needed"
         )
-    dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."), "")
-    if dtype not in DECODED:
+    dtype = float_type_of(str(tensor.dtype).removeprefix("torch."))
+    if dtype is None:
         raise CheckpointError(
             f"tensor {name!r} in {path} is of dtype {tensor.dtype}, which is not floating point",
             "dequantise the checkpoint first, or name another tensor with --tensor",
@@ -79,13 +70,13 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
         return tensor[start:stop].detach().contiguous().view(torch.uint8).flatten().numpy()
 
     rows, dim = tensor.shape
-    return Matrix(name, path, dtype, (rows, dim), read, decoder(dtype, dim))
+    return Matrix(name, path, dtype, (rows, dim), read, row_decoder(dtype, dim))
 
 
 def _dtype_name(tensor: Any) -> str:
     """As safetensors names it; PyTorch's own name in capitals where that has none for it."""
     name = str(tensor.dtype).removeprefix("torch.")
-    return _DTYPES.get(name, name.upper())
+    return float_type_of(name) or name.upper()
 
 
 def _load(torch: Any, path: Path) -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix, read_bytes
-from costbank.checkpoints.dtypes import DECODED, decoder
+from costbank.checkpoints.base import Matrix, read_bytes, row_decoder
+from costbank.element_types import ELEMENT_TYPES, FLOAT_TYPES
 from costbank.errors import CheckpointError
 from costbank.tensorfile import read_header
 
@@ -39,19 +39,19 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
         raise CheckpointError(
             f"tensor {name!r} in {path} has the shape {list(entry.shape)}", "a row for each token is needed"
         )
-    if entry.dtype not in DECODED:
+    if entry.dtype not in FLOAT_TYPES:
         raise CheckpointError(
             f"tensor {name!r} in {path} is of dtype {entry.dtype}, which is not floating point",
             "dequantise the checkpoint first, or name another tensor with --tensor",
         )
     _refuse_block_scales(path, name, entry.shape[0], {key: e.shape for key, e in header.entries.items()})
     rows, dim = entry.shape
-    row_bytes = dim * DECODED[entry.dtype][0]
+    row_bytes = dim * ELEMENT_TYPES[entry.dtype].dtype.itemsize
 
     def read(start: int, stop: int) -> np.ndarray:
         return read_bytes(path, header.start + entry.begin + start * row_bytes, (stop - start) * row_bytes, name)
 
-    return Matrix(name, path, entry.dtype, (rows, dim), read, decoder(entry.dtype, dim))
+    return Matrix(name, path, entry.dtype, (rows, dim), read, row_decoder(entry.dtype, dim))
 
 
 def _refuse_block_scales(path: Path, name: str, rows: int, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from costbank.bank import Bank
+from costbank.element_types import ELEMENT_TYPES
 from costbank.export.base import CellType, ExportJob
 from costbank.export.listing import listing_bytes, write_listing
 
 __all__ = ["costs_size", "rows_size", "write_costs", "write_rows"]
 
-_CELLS: dict[CellType, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _BLOCK_CELLS = 1 << 24
 _MOST_ROWS = 1_024
 _TILE_COLUMNS = 4_096
@@ -32,14 +32,14 @@ def write_costs(job: ExportJob) -> None:
             step = max(1, min(_MOST_ROWS, _BLOCK_CELLS // size))
             for start in range(0, size, step):
                 ids = np.arange(start, min(start + step, size))
-                band = np.empty((len(ids), size), _CELLS[job.dtype])
+                band = np.empty((len(ids), size), ELEMENT_TYPES[job.dtype].dtype)
                 for left in range(0, size, _TILE_COLUMNS):
                     columns = np.arange(left, min(left + _TILE_COLUMNS, size))
                     band[:, left : left + _TILE_COLUMNS] = job.bank.cost_matrix(ids, columns)
                     told.advance(len(ids) * len(columns))
                 yield band
 
-        _write_npy(job.target, (size, size), _CELLS[job.dtype], bands())
+        _write_npy(job.target, (size, size), ELEMENT_TYPES[job.dtype].dtype, bands())
 
 
 def rows_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
@@ -47,7 +47,7 @@ def rows_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
 
 
 def costs_size(bank: Bank, dtype: CellType) -> int:
-    return 128 + bank.size * bank.size * _CELLS[dtype].itemsize
+    return 128 + bank.size * bank.size * ELEMENT_TYPES[dtype].dtype.itemsize
 
 
 def _write_npy(path: Path, shape: tuple[int, int], dtype: np.dtype, blocks: Iterator[np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from costbank.checkpoints import choose_head, open_checkpoint
-from costbank.checkpoints.dtypes import DECODED
+from costbank.element_types import FLOAT_TYPES
 from costbank.errors import CheckpointError, CostbankError, InputError, InputNotFoundError
 
 ROWS, DIM = 37, 64
@@ -33,14 +33,8 @@ def _head(path: Path, name: str | None = None):
     return choose_head(open_checkpoint(path), name)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_value_of_a_dtype_is_read_as_torch_reads_it(dtype: str):
-    size, decode = DECODED[dtype]
-    raw = np.random.default_rng(1).integers(0, 256, 4096 * size, dtype=np.uint8)
-    raw = np.tile(np.arange(256, dtype=np.uint8), 16) if size == 1 else raw
-    expected = torch.from_numpy(raw.copy()).view(DTYPES[dtype]).float().numpy()
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(decode(raw), expected)
+def test_every_type_that_can_be_converted_is_tried_here():
+    assert set(DTYPES) == FLOAT_TYPES
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -268,7 +262,7 @@ def test_broken_weights_are_named_and_never_read(
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "is not JSON"),
         ("{}", "no weight_map"),
         ('{"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}', "not beside it"),
         ('{"weight_map": {"lm_head.weight": "gone.safetensors"}}', "'lm_head.weight' is in gone.safetensors"),

@@ -10,7 +10,7 @@ import pytest
 
 import costbank
 
-HEAVY = ("torch", "faiss", "gensim", "fastapi", "scipy", "sentencepiece", "pydantic", "numpy", "rich")
+HEAVY = ("torch", "faiss", "gensim", "fastapi", "scipy", "sentencepiece", "pydantic", "numpy", "ml_dtypes", "rich")
 
 LOADED = "import sys; print(' '.join(name for name in {names!r} if name in sys.modules))"
 
@@ -27,7 +27,7 @@ def test_importing_loads_nothing_heavy(statement: str):
     assert set(loaded) <= ({"rich"} if "cli" in statement else set())
 
 
-@pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi"])
+@pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi", "ml_dtypes"])
 def test_the_test_above_would_see_a_heavy_library(heavy: str):
     assert heavy in _loaded_after(f"import costbank, {heavy}")
 

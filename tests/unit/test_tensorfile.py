@@ -10,9 +10,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from costbank.element_types import from_float32
 from costbank.errors import CheckpointError, CorruptBankError, ShapeError
 from costbank.files import sha256_file
-from costbank.tensorfile import TensorSpec, from_float32, map_tensors, read_header, write_tensors
+from costbank.tensorfile import TensorSpec, map_tensors, read_header, write_tensors
 
 
 def test_the_safetensors_library_reads_what_is_written(tmp_path: Path, random: np.random.Generator):
@@ -44,13 +45,6 @@ def test_what_the_safetensors_library_writes_is_mapped(tmp_path: Path, dtype: to
     assert set(tensors) == {"rows", "ids"}
     assert np.array_equal(tensors["rows"].float32(slice(2, 5)), rows[2:5].float().numpy())
     assert not tensors["rows"].data.flags.writeable
-
-
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1))
-def test_bf16_rounds_as_torch_does(values: list[float]):
-    array = np.array(values, np.float32)
-    ours = (from_float32(array, "BF16").astype(np.uint32) << 16).view(np.float32)
-    assert np.array_equal(ours, torch.tensor(array).bfloat16().float().numpy())
 
 
 def test_missing_rows_are_refused(tmp_path: Path):
