@@ -15,8 +15,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationInfo, fie
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.corpus.readers.formats import FormatName
-from costbank.corpus.readers.reading import DocumentRule
-from costbank.corpus.readers.records import OnError
+from costbank.corpus.readers.reading import DocumentRule, OnError
 from costbank.engines.base import EngineKind
 from costbank.errors import UsageError
 from costbank.machine import usable_cores

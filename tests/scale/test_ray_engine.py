@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from costbank.corpus import EncodedCorpus, Encoding, encode_corpus
-from costbank.corpus.readers import ReadOptions, find_files, parts
+from costbank.corpus.readers import ReadOptions, documents, find_files
 from costbank.engines import open_engine
 from costbank.engines import ray as ray_engine
 from costbank.errors import CorpusError, UsageError
@@ -27,7 +27,7 @@ WEIGHTS = pair_weights(5)
 
 @pytest.fixture(autouse=True)
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 20_000)
+    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
     monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 5_000)
     monkeypatch.setattr(pair_counts, "_SHARDS", 40)
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costbank.corpus.readers import BadRecord, BadRecords, CorpusFile, ReadOptions, lines, parquet, parts, parts_of
+from costbank.corpus.readers import BadRecord, BadRecords, CorpusFile, ReadOptions, documents, lines, parquet, parts_of
 from costbank.corpus.readers import read_documents as read
-from costbank.corpus.readers.formats import FileFormat
-from costbank.corpus.readers.reading import WHOLE, Part
+from costbank.corpus.readers.formats import WHOLE, FileFormat, Part
 from costbank.errors import CorpusError
 
 
@@ -61,7 +60,7 @@ def test_a_bad_line_takes_its_paragraph_along(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(b"one\n\ntwo\nb\xe4d\nw\xf6rse\nmore\n\n\nthree\n\nn\0l")
     bad = BadRecords("skip")
     assert _texts(_file(path, "text"), bad, ReadOptions("paragraph")) == ["one", "three"]
-    assert [record.place for record in bad.shown] == ["offset 10 (line 4)", "offset 34 (line 11)"]
+    assert [record.position for record in bad.shown] == ["offset 10 (line 4)", "offset 34 (line 11)"]
     assert bad.count == 2
 
 
@@ -70,7 +69,7 @@ def test_the_first_bad_records_are_shown():
     for number in range(8):
         bad.add(BadRecord("a", "is bad", f"offset {number}"))
     assert bad.count == 8
-    assert [record.place for record in bad.shown] == [f"offset {number}" for number in range(5)]
+    assert [record.position for record in bad.shown] == [f"offset {number}" for number in range(5)]
 
 
 # JSON lines
@@ -99,9 +98,9 @@ def test_the_field_may_lie_within_others_and_its_whole_name_wins(tmp_path: Path,
 
 
 BAD_LINES = {
-    "no JSON": (b'{"text": "a" oops}', 13, "no JSON .Expecting ',' delimiter."),
-    "no JSON after letters of many bytes": ('{"text": "日" oops}'.encode(), 15, "no JSON"),
-    "cut short": (b'{"text": "a', 9, "no JSON .Unterminated string"),
+    "no JSON": (b'{"text": "a" oops}', 13, "not JSON .Expecting ',' delimiter."),
+    "no JSON after letters of many bytes": ('{"text": "日" oops}'.encode(), 15, "not JSON"),
+    "cut short": (b'{"text": "a', 9, "not JSON .Unterminated string"),
     "an array": (b'["a"]', 0, "JSON, but no object"),
     "a string": (b'"a"', 0, "JSON, but no object"),
     "another key": (b'{"content": "a", "id": 1}', 0, "without the field 'text' .its keys: content, id."),
@@ -110,7 +109,7 @@ BAD_LINES = {
     "a list": (b'{"text": ["a"]}', 0, "has an array in the field"),
     "half of a pair": (b'{"text": "a\\ud83d"}', 0, "half of a surrogate pair"),
     "no UTF-8": (b'{"text": "\xe4"}', 10, "not UTF-8: byte 0xe4"),
-    "a control character": (b'{"text": "a\x01"}', 11, "no JSON .Invalid control character"),
+    "a control character": (b'{"text": "a\x01"}', 11, "not JSON .Invalid control character"),
     "a huge number": (b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", 0, "too large"),
     "a deep nesting": (b"[" * 100_000, 0, "too large"),
 }
@@ -151,7 +150,7 @@ def test_the_parts_of_json_lines_together_are_the_file(
     file = _jsonl(tmp_path_factory.mktemp("jsonl"), content.encode("utf-8", "surrogatepass") or b"\n")
     good = [record["text"] for record in records if isinstance(record, dict) and isinstance(record.get("text"), str)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_LEAST_PART_BYTES", part_bytes)
+        patch.setattr(documents, "_LEAST_PART_BYTES", part_bytes)
         bad, found = BadRecords("skip"), []
         for part in parts_of(file, "line"):
             found += _texts(file, bad, None, part)
@@ -200,7 +199,7 @@ def test_parts_are_row_groups_and_together_are_the_file(tmp_path: Path, monkeypa
     random = np.random.default_rng(5)
     texts = [f"{i} " + "x" * int(random.integers(200)) for i in range(1_000)]
     file = _table(tmp_path, {"n": random.random(1_000), "text": texts}, row_group_size=70, compression="none")
-    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 20_000)
+    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
     monkeypatch.setattr(parquet, "_BATCH_BYTES", 1_000)
     cut = parts_of(file, "line")
     assert 3 < len(cut) < 15
@@ -243,7 +242,7 @@ def test_a_text_that_is_no_utf8_is_bad_and_named_by_its_row(tmp_path: Path):
         _texts(file, BadRecords())
     bad = BadRecords("skip")
     assert _texts(file, bad) == ["one", "three"] * 2
-    assert [record.place for record in bad.shown] == ["row 1", "row 4"]
+    assert [record.position for record in bad.shown] == ["row 1", "row 4"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "no Parquet", "data"])

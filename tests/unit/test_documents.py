@@ -10,12 +10,12 @@ from costbank.corpus.readers import (
     CorpusFile,
     DocumentRule,
     ReadOptions,
+    documents,
     lines,
-    parts,
     parts_of,
     read_documents,
 )
-from costbank.corpus.readers.reading import WHOLE, Part
+from costbank.corpus.readers.formats import WHOLE, Part
 from costbank.errors import CorpusError, InputError, UsageError
 
 RULES: tuple[DocumentRule, ...] = ("line", "paragraph")
@@ -124,8 +124,8 @@ def test_the_parts_of_a_text_together_are_the_text(
     path.write_bytes(content or b"x")
     whole = _documents(path, rule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_LEAST_PART_BYTES", part_bytes)
-        patch.setattr(parts, "_MOST_PART_BYTES", part_bytes)
+        patch.setattr(documents, "_LEAST_PART_BYTES", part_bytes)
+        patch.setattr(documents, "_MOST_PART_BYTES", part_bytes)
         patch.setattr(lines, "_BLOCK_BYTES", block_bytes)
         cut = parts_of(_text_file(path), rule)
         assert [text for part in cut for text in _documents(path, rule, part)] == whole
@@ -165,6 +165,6 @@ def test_a_document_longer_than_several_parts_is_in_the_one_where_it_begins(
 ):
     path = tmp_path / "text"
     path.write_text("a\n" + "b" * 100 + "\nc\n")
-    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 10)
+    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 10)
     cut = parts_of(_text_file(path), "line")
     assert [_documents(path, "line", part) for part in cut] == [["a", "b" * 100], ["c"]]

@@ -44,9 +44,9 @@ def _entries(cache: Path) -> list[Path]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from costbank.corpus.readers import parts
+    from costbank.corpus.readers import documents
 
-    monkeypatch.setattr(parts, "_LEAST_PART_BYTES", 20_000)
+    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
 
 
 def test_ids_and_ends_are_the_tokenizers_own(news: Path, news_model: Path, tmp_path: Path):

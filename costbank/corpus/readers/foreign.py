@@ -3,11 +3,11 @@
 import shlex
 
 from costbank.corpus.readers.formats import CorpusFile, suffix_of
-from costbank.encodings import Encoding, told_encoding
+from costbank.encodings import told_encoding
 from costbank.errors import CorpusError, InputError
 from costbank.signatures import Signature, signature_of
 
-__all__ = ["conversion", "refuse_foreign", "refuse_foreign_archive", "refuse_foreign_ids"]
+__all__ = ["refuse_foreign", "refuse_foreign_archive", "refuse_foreign_ids"]
 
 _UNPACK = {"bz2": "bunzip2", "xz": "xz -d", "lz4": "lz4 -d", "zip": "unzip", "7z": "7z x"}
 _ZIPPED = ("torch", "sparse", "npz", "office", "epub")
@@ -42,10 +42,10 @@ _OTHERWISE = "text, JSON lines, Parquet and token ids are read"
 
 
 def refuse_foreign_archive(shown: str, head: bytes) -> None:
-    """Refuse an archive that is not read, by the first bytes of the file as it is stored.
+    """Refuse an archive of an unsupported kind; `head` is the beginning of the file as stored.
 
     Raises:
-        InputError: it is one.
+        InputError: it is such an archive.
     """
     signature = signature_of(head)
     if signature and signature.kind in _ZIPPED:
@@ -57,10 +57,10 @@ def refuse_foreign_archive(shown: str, head: bytes) -> None:
 
 
 def refuse_foreign(file: CorpusFile, head: bytes) -> None:
-    """Refuse text, JSON lines or Parquet that is something else; `head` is the beginning of the decompressed content.
+    """Refuse a file of text, JSON lines or Parquet with other content; `head` is the decompressed beginning.
 
     Raises:
-        CorpusError: it is another kind of file, or text in UTF-16 or another encoding that its bytes give away.
+        CorpusError: it is another kind of file, or text in an encoding other than UTF-8 that its bytes prove.
     """
     signature = signature_of(head)
     is_html = signature is not None and signature.kind == "html" and suffix_of(file.name) in _HTML_SUFFIXES
@@ -76,22 +76,15 @@ def refuse_foreign(file: CorpusFile, head: bytes) -> None:
         )
     if encoding := told_encoding(head):
         raise CorpusError(
-            f"{file.shown} is {encoding.name} text, and only UTF-8 is read", f"convert it: {conversion(file, encoding)}"
+            f"{file.shown} is {encoding.name} text, and only UTF-8 is read", f"convert it: {file.conversion(encoding)}"
         )
 
 
-def conversion(file: CorpusFile, encoding: Encoding) -> str:
-    """The command that writes a file's text in UTF-8; it names the file where that is one of this machine."""
-    unpack = {"none": "", "gz": "gzip -dc", "zst": "zstd -dc"}[file.compression]
-    is_here = not file.title and not file.is_remote
-    return encoding.conversion(file.location, unpack) if is_here else f"iconv -f {encoding.iconv} -t UTF-8"
-
-
 def refuse_foreign_ids(shown: str, head: bytes) -> None:
-    """Refuse a `.bin` whose beginning is the mark of another format.
+    """Refuse a `.bin` that begins with the mark of another format.
 
     Raises:
-        CorpusError: it is.
+        CorpusError: it does.
     """
     signature = signature_of(head)
     if signature and signature.kind in _LONG_MARKS:

@@ -1,21 +1,24 @@
-"""What kinds of files a corpus is made of, and how one is told from another.
+"""What a corpus file is: its format, its compression, and a part of it.
 
-A suffix tells the format and the first bytes tell the compression, so a file that is compressed under another name is
-read all the same. Token ids are the exception: any bytes may begin them, and they are read as they lie on disk.
+The suffix gives the format and the first bytes give the compression, so a compressed file is read whatever its suffix.
+Token ids are the exception: they may begin with any bytes, and are mapped as they are stored.
 """
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from costbank.corpus.readers.remote import is_url
+from costbank.corpus.readers.filesystems import is_url
+from costbank.encodings import Encoding
 
 __all__ = [
     "TOKEN_FORMATS",
+    "WHOLE",
     "Compression",
     "CorpusFile",
     "FileFormat",
     "FormatName",
+    "Part",
     "compression_of",
     "index_of",
     "known_suffixes",
@@ -45,13 +48,18 @@ _SUFFIXES: dict[FileFormat, tuple[str, ...]] = {
     "npy": (".npy",),
 }
 _COMPRESSED = (".gz", ".gzip", ".zst", ".zstd")
+_UNPACKERS: dict[Compression, str] = {"none": "", "gz": "gzip -dc", "zst": "zstd -dc"}
 
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """One file of a corpus: where it is, what it holds, and its size in bytes as it is stored.
+    """One file of a corpus.
 
-    `location` is a path, or a URL where the file is not on this machine. `size` is 0 where a server does not say.
+    Attributes:
+        location: a path, or a URL for a file on another machine.
+        format, compression: of its content.
+        size: bytes as stored; 0 where a server does not say.
+        title: what messages call a file that has no name of its own, such as standard input.
     """
 
     location: str
@@ -76,7 +84,7 @@ class CorpusFile:
 
     @property
     def is_tokens(self) -> bool:
-        """Whether it holds token ids, and no text."""
+        """Whether it holds token ids rather than text."""
         return self.format in TOKEN_FORMATS
 
     @property
@@ -84,21 +92,42 @@ class CorpusFile:
         """The location of a file on this machine."""
         return Path(self.location)
 
+    def conversion(self, encoding: Encoding) -> str:
+        """The command that writes the file's text in UTF-8; it names the file only if it is on this machine."""
+        is_here = not self.title and not self.is_remote
+        if not is_here:
+            return f"iconv -f {encoding.iconv} -t UTF-8"
+        return encoding.conversion(self.location, _UNPACKERS[self.compression])
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of a file: bytes of text and JSON lines, row groups of Parquet. `stop` is None for the end.
+
+    A part of text begins where a document may begin, so it holds whole documents.
+    """
+
+    start: int
+    stop: int | None
+
+
+WHOLE = Part(0, None)
+
 
 def suffix_of(name: str) -> str:
-    """The suffix that tells the format, in small letters: that before `.gz` or `.zst` where there is one."""
+    """The suffix that gives the format, in lower case; `.gz` and `.zst` are skipped."""
     path = PurePosixPath(name.lower())
     return PurePosixPath(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
 
 
 def known_suffixes(wanted: FormatName) -> dict[str, FileFormat]:
-    """The suffixes that files of a format have in folders, each with the format that it stands for by itself."""
+    """The suffixes that files of a format may have, each with the format that it means by itself."""
     formats = tuple(_SUFFIXES) if wanted == "auto" else (wanted,)
     return {suffix: known for known in formats for suffix in _SUFFIXES[known]}
 
 
 def compression_of(head: bytes) -> Compression:
-    """How a file is compressed that begins with `head`, by the marks of gzip, Zstandard and its skippable frames."""
+    """How a file that begins with `head` is compressed: by the marks of gzip, Zstandard and its skippable frames."""
     if head.startswith(b"\x1f\x8b"):
         return "gz"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
@@ -106,12 +135,12 @@ def compression_of(head: bytes) -> Compression:
 
 
 def index_of(file: CorpusFile) -> Path | None:
-    """The file beside it that says where documents of token ids end, where the format has one."""
+    """The index that says where the documents of a file of token ids end; None for formats without one."""
     return {"megatron": file.path.with_suffix(".idx"), "datatrove": Path(f"{file.location}.index")}.get(file.format)
 
 
 def partner_of(name: str) -> str | None:
-    """The name of the file of token ids that an index or a note beside it belongs to; None if it is not one."""
+    """The file of token ids that an index, or another file of its writer, belongs to; None for all other files."""
     if name.endswith(".idx"):
         return name.removesuffix(".idx") + ".bin"
     return next(

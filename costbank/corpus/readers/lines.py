@@ -1,26 +1,33 @@
-"""Files of lines in blocks of a few megabytes, and the exact places of what is wrong in them."""
+"""Files of lines: plain text with a document in each line or paragraph, and JSON lines with one in a field of each.
 
+Files are read in blocks of a few megabytes. Unreadable lines are reported with their exact offsets.
+"""
+
+import json
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
+from typing import Any
 
-from costbank.corpus.readers.foreign import conversion
-from costbank.corpus.readers.formats import CorpusFile
-from costbank.corpus.readers.reading import Part
-from costbank.corpus.readers.records import BadRecord
+from costbank.corpus.readers.formats import CorpusFile, Part
+from costbank.corpus.readers.reading import BadRecord, BadRecords, ReadOptions
 from costbank.corpus.readers.streams import open_stream
 from costbank.encodings import encoding_fault
 
-__all__ = ["Fault", "LineBlock", "is_blank", "line_blocks"]
+__all__ = ["is_blank", "read_jsonl", "read_text"]
 
 _BLOCK_BYTES = 4 << 20
+_MOST_KEYS_SHOWN = 8
+_MISSING = object()
+_FIELD_HINT = "--set corpus.text_field=… names the field"
+_parse = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A line that is not text, or a record in it that is not what it should be; `byte` is where in the line."""
+class _Fault:
+    """What is wrong with a line or the record in it; `byte` is its position in the line."""
 
     reason: str
     byte: int = 0
@@ -28,18 +35,18 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class LineBlock:
-    """Whole lines of a file, which begin at `offset` of its text; `first_line` is None where lines are not counted."""
+class _LineBlock:
+    """Whole lines of a file, from `offset` of its text on; `first_line` is None where lines are not counted."""
 
     file: CorpusFile
     data: bytes
     offset: int
     first_line: int | None
 
-    def lines(self) -> list[str] | Iterator[str | Fault]:
-        """The lines without their ends: a list where all are text, and otherwise one by one, with their faults.
+    def lines(self) -> list[str] | Iterator[str | _Fault]:
+        """The lines without their ends: a list where all are text, otherwise one by one, with their faults.
 
-        Files that were joined have byte-order marks in the middle; one that begins a line is skipped.
+        Files that were joined have byte-order marks in the middle; one at the start of a line is skipped.
         """
         if b"\0" not in self.data:
             try:
@@ -50,16 +57,16 @@ class LineBlock:
                 return (text.replace("\n\ufeff", "\n") if "\ufeff" in text else text).split("\n")
         return map(self._text_or_fault, self._byte_lines)
 
-    def bad_record(self, line: int, fault: Fault) -> BadRecord:
-        """The fault in a line of this block, counted from 0, with its place in the file."""
-        place = f"offset {self.offset + self._starts[line] + fault.byte}"
+    def bad_record(self, line: int, fault: _Fault) -> BadRecord:
+        """The fault in a line of this block, counted from 0, with its position in the file."""
+        position = f"offset {self.offset + self._starts[line] + fault.byte}"
         if self.file.compression != "none":
-            place += " of its text"
+            position += " of its text"
         if self.first_line is not None:
-            place += f" (line {self.first_line + line})"
-        return BadRecord(self.file.shown, fault.reason, place, fault.hint)
+            position += f" (line {self.first_line + line})"
+        return BadRecord(self.file.shown, fault.reason, position, fault.hint)
 
-    def _text_or_fault(self, line: bytes) -> str | Fault:
+    def _text_or_fault(self, line: bytes) -> str | _Fault:
         mark = len(BOM_UTF8) if line.startswith(BOM_UTF8) else 0
         if (nul := line.find(b"\0")) >= 0:
             return self._fault("is not text: a NUL byte", nul)
@@ -69,15 +76,15 @@ class LineBlock:
             byte = mark + error.start
             return self._fault(f"is not UTF-8: byte 0x{line[byte]:02x}", byte)
 
-    def _fault(self, reason: str, byte: int) -> Fault:
-        said, hint = self._encoding
-        return Fault(said.format(reason), byte, hint)
+    def _fault(self, reason: str, byte: int) -> _Fault:
+        template, hint = self._encoding
+        return _Fault(template.format(reason), byte, hint)
 
     @cached_property
     def _encoding(self) -> tuple[str, str]:
         """What is said of a fault, `{}`, in a block that is not UTF-8, and how to convert it where that can be told."""
         said, encoding = encoding_fault(self.data, "{}")
-        return said, f"convert it: {conversion(self.file, encoding)}" if encoding else "give UTF-8 text"
+        return said, f"convert it: {self.file.conversion(encoding)}" if encoding else "give UTF-8 text"
 
     @cached_property
     def _byte_lines(self) -> list[bytes]:
@@ -88,8 +95,140 @@ class LineBlock:
         return [0, *accumulate(len(line) + 1 for line in self.data.split(b"\n"))]
 
 
-def line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) -> Iterator[tuple[LineBlock, int]]:
-    """A part of a file in blocks of whole lines, or of whole paragraphs, each with the stored bytes used up for it.
+def read_text(file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part) -> Iterator[tuple[list[str], int]]:
+    """The documents of a UTF-8 text file in blocks of a few megabytes, each with the number of stored bytes it took.
+
+    Lines end in LF or CRLF. A document is a line that is not blank, or, by the rule `paragraph`, what stands
+    between blank lines, its line ends kept. A byte order mark at the start is skipped. A line that is not text is a
+    bad record, and so is the whole paragraph that it is in.
+
+    Raises:
+        CorpusError: a line is not text, and bad records are refused; an archive is cut short or damaged.
+    """
+    documents = _paragraphs if options.rule == "paragraph" else _lines
+    for block, used in _line_blocks(file, part, whole_paragraphs=options.rule == "paragraph"):
+        yield documents(block, bad), used
+
+
+def _lines(block: _LineBlock, bad: BadRecords) -> list[str]:
+    lines = block.lines()
+    if isinstance(lines, list):
+        return [line for line in lines if line and not line.isspace()]
+    documents: list[str] = []
+    for number, line in enumerate(lines):
+        if isinstance(line, _Fault):
+            bad.add(block.bad_record(number, line))
+        elif line and not line.isspace():
+            documents.append(line)
+    return documents
+
+
+def _paragraphs(block: _LineBlock, bad: BadRecords) -> list[str]:
+    documents: list[str] = []
+    paragraph: list[str] = []
+    first_fault: tuple[int, _Fault] | None = None
+    for number, line in enumerate(chain(block.lines(), [""])):
+        if isinstance(line, _Fault):
+            first_fault = first_fault or (number, line)
+        elif line and not line.isspace():
+            paragraph.append(line)
+        else:
+            if first_fault is not None:
+                bad.add(block.bad_record(*first_fault))
+            elif paragraph:
+                documents.append("\n".join(paragraph))
+            paragraph, first_fault = [], None
+    return documents
+
+
+def read_jsonl(file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part) -> Iterator[tuple[list[str], int]]:
+    """The documents of a file of JSON lines in blocks of a few megabytes, each with the number of stored bytes it took.
+
+    Blank lines, and objects whose text is blank, are left out. A line is a bad record when it is not a JSON object, or
+    has no string in the field, or one that is not Unicode text.
+
+    Raises:
+        CorpusError: there is a bad record, and these are refused; an archive is cut short or damaged.
+    """
+    for block, used in _line_blocks(file, part):
+        yield _texts(block, options.text_field, bad), used
+
+
+def _texts(block: _LineBlock, field: str, bad: BadRecords) -> list[str]:
+    texts: list[str] = []
+    for number, line in enumerate(block.lines()):
+        if isinstance(line, _Fault):
+            text = line
+        elif (text := _quickly(line, field)) is None:
+            if not line or line.isspace():
+                continue
+            text = _text_or_fault(line, field)
+        if isinstance(text, _Fault):
+            bad.add(block.bad_record(number, text))
+        elif text and not text.isspace():
+            texts.append(text)
+    return texts
+
+
+def _quickly(line: str, field: str) -> str | None:
+    """The text of an ordinary line; None for lines that `_text_or_fault` must examine."""
+    try:
+        record, end = _parse(line)
+        text = record[field] if field in record else _field(record, field)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    common = end == len(line) and isinstance(text, str) and (text.isascii() or "\\u" not in line)
+    return text if common else None
+
+
+def _text_or_fault(line: str, field: str) -> str | _Fault:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        return _Fault(f"has a line that is not JSON ({error.msg})", len(line[: error.pos].encode()))
+    except (ValueError, RecursionError):
+        return _Fault("has a line of JSON with a number or a nesting that is too large")
+    if not isinstance(record, dict):
+        return _Fault("has a line that is JSON, but no object")
+    text = _field(record, field)
+    if text is _MISSING:
+        keys = ", ".join(list(record)[:_MOST_KEYS_SHOWN]) or "none"
+        return _Fault(
+            f"has an object without the field {field!r} (its keys: {keys})",
+            0,
+            _FIELD_HINT,
+        )
+    if not isinstance(text, str):
+        return _Fault(
+            f"has {_json_kind(text)} in the field {field!r}, and no string,",
+            0,
+            _FIELD_HINT,
+        )
+    if not text.isascii() and "\\u" in line:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _Fault(f"has half of a surrogate pair in the field {field!r}")
+    return text
+
+
+def _field(value: Any, name: str) -> Any:
+    """The value of a name in an object: of a key with this name, or else of a path with dots."""
+    if not isinstance(value, dict):
+        return _MISSING
+    if name in value:
+        return value[name]
+    outer, dot, inner = name.partition(".")
+    return _field(value[outer], inner) if dot and outer in value else _MISSING
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {type(None): "null", bool: "true or false", dict: "an object", list: "an array"}
+    return kinds.get(type(value), "a number")
+
+
+def _line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) -> Iterator[tuple[_LineBlock, int]]:
+    """A part of a file in blocks of whole lines, or of whole paragraphs, each with the number of stored bytes it took.
 
     A byte order mark at the start of the file is skipped.
 
@@ -109,14 +248,14 @@ def line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) ->
             data = b"".join(pieces)
             mark = len(BOM_UTF8) if offset == 0 and data.startswith(BOM_UTF8) else 0
             used, consumed = stream.consumed - consumed, stream.consumed
-            yield LineBlock(file, data[mark:] if mark else data, offset + mark, first_line), used
+            yield _LineBlock(file, data[mark:] if mark else data, offset + mark, first_line), used
             offset += len(data)
             if first_line is not None:
                 first_line += data.count(b"\n")
         if stream.consumed > consumed:
-            yield LineBlock(file, b"", offset, first_line), stream.consumed - consumed
+            yield _LineBlock(file, b"", offset, first_line), stream.consumed - consumed
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether a line holds nothing but white space, which has many forms in Unicode."""
+    """Whether a line is white space alone, by Unicode's definition."""
     return line.isspace() or line.decode("utf-8", "replace").isspace()

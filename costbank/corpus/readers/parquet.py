@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from costbank.corpus.readers.formats import CorpusFile
-from costbank.corpus.readers.reading import Part, ReadOptions
-from costbank.corpus.readers.records import BadRecord, BadRecords
+from costbank.corpus.readers.formats import CorpusFile, Part
+from costbank.corpus.readers.reading import BadRecord, BadRecords, ReadOptions
 from costbank.corpus.readers.streams import open_stored
 from costbank.errors import CorpusError, require
 
@@ -20,7 +19,7 @@ _BUFFER_BYTES = 1 << 20
 def read_parquet(
     file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part
 ) -> Iterator[tuple[list[str], int]]:
-    """The documents of a Parquet file in blocks of a few megabytes, each with the stored bytes used up for it.
+    """The documents of a Parquet file in blocks of a few megabytes, each with the number of stored bytes it took.
 
     A document is a value of the column that is neither null nor blank. One that is not UTF-8 is a bad record. Memory is
     bounded by a batch and a page of that column; other columns are not read.

@@ -1,51 +1,76 @@
-"""The bytes of a corpus file as a stream, decompressed on the way.
+"""The bytes of a corpus file, local or remote: as a stream that is decompressed on the way, or as a local copy.
 
-An archive that ends too early, or that is damaged, is always an error; nothing is passed over in silence.
+An archive that is damaged or ends too early is always an error; no data is dropped silently.
 """
 
+import hashlib
 import io
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from costbank.corpus.readers.formats import CorpusFile
-from costbank.corpus.readers.reading import WHOLE, Part
-from costbank.corpus.readers.remote import remote_errors, remote_filesystem
+from costbank.corpus.readers.filesystems import remote_errors, remote_filesystem
+from costbank.corpus.readers.formats import WHOLE, CorpusFile, Part
 from costbank.errors import CorpusError, InputError, require
+from costbank.files import FileDigest, staging_directory
 
-__all__ = ["MOST_WINDOW_BYTES", "ByteStream", "open_stored", "open_stream"]
+__all__ = ["MOST_WINDOW_BYTES", "ByteStream", "fetched", "open_stored", "open_stream", "remote_version"]
 
 _PLAIN_BYTES = 1 << 20
 _ARCHIVE_BYTES = 1 << 15
 _MOST_OUTPUT_BYTES = 1 << 20
-# Frames of `zstd --long=31` are common among published corpora; the library refuses them unless it is told.
+_COPIED_BYTES = 4 << 20
+# Frames of `zstd --long=31` are common among published corpora; the library refuses them by default.
 MOST_WINDOW_BYTES = 1 << 31
+_VERSION_KEYS = frozenset(
+    [
+        "etag",
+        "version_id",
+        "generation",
+        "md5hash",
+        "crc32c",
+        "content-md5",
+        "digest",
+        "checksum",
+        "sha256",
+        "last-modified",
+        "last_modified",
+        "lastmodified",
+        "mtime",
+        "updated",
+        "created",
+        "blob_id",
+    ]
+)
 
 
 class ByteStream:
-    """The text of a file as bytes, and how many of the stored bytes have been used up for it."""
+    """The decompressed bytes of a file, and the number of stored bytes that they come from."""
 
     def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
         self._stored = _Stored(file, handle, part)
         self._compressed = file.compression != "none"
         chunks = _DECOMPRESSED[file.compression](self._stored)
         self._reader = io.BufferedReader(_ChunkReader(chunks), _PLAIN_BYTES)
-        self._given = 0
+        self._read_bytes = 0
 
     @property
     def consumed(self) -> int:
-        """Stored bytes so far: those given out, or, of an archive, those that have been decompressed."""
-        return self._stored.used if self._compressed else self._given
+        """Stored bytes so far: those read, or, of an archive, those that were decompressed."""
+        return self._stored.used if self._compressed else self._read_bytes
 
     def read(self, size: int) -> bytes:
         data = self._reader.read(size)
-        self._given += len(data)
+        self._read_bytes += len(data)
         return data
 
     def readline(self) -> bytes:
         data = self._reader.readline()
-        self._given += len(data)
+        self._read_bytes += len(data)
         return data
 
 
@@ -54,9 +79,9 @@ def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
     """Open a text file or a range of its bytes; an archive is always read as a whole.
 
     Raises:
-        CorpusError: later, as it is read: an archive is cut short or damaged, or bytes follow it that are none of its.
+        CorpusError: while it is read: an archive is cut short or damaged, or other bytes follow it.
         InputError: it cannot be opened or read.
-        InputNotFoundError: it does not exist any more.
+        InputNotFoundError: it no longer exists.
         MissingExtraError: a library that it needs is not installed.
     """
     with open_stored(file) as handle:
@@ -65,11 +90,11 @@ def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
 
 @contextmanager
 def open_stored(file: CorpusFile) -> Iterator[Any]:
-    """Open a file as it is stored, on this machine or another.
+    """Open a file as stored, on this machine or another.
 
     Raises:
         InputError: it cannot be opened.
-        InputNotFoundError: it does not exist any more.
+        InputNotFoundError: it no longer exists.
         MissingExtraError: a library that it needs is not installed.
     """
     with _read_errors(file):
@@ -80,6 +105,37 @@ def open_stored(file: CorpusFile) -> Iterator[Any]:
             handle = file.path.open("rb", buffering=0)
     with handle:
         yield handle
+
+
+def remote_version(file: CorpusFile) -> str:
+    """What identifies the content of a URL: what its server says of the version, or else the present time."""
+    filesystem, path = remote_filesystem(file.location)
+    with remote_errors(file.location):
+        info = filesystem.info(path)
+    version = {name: str(value) for name, value in info.items() if name.lower() in _VERSION_KEYS and value is not None}
+    return str(sorted(version.items())) + f" {info.get('size')}" if version else str(time.time_ns())
+
+
+@contextmanager
+def fetched(file: CorpusFile, staging: Path) -> Iterator[tuple[CorpusFile, FileDigest]]:
+    """A copy of a remote file on this machine, and the digest of its content; the copy is removed on exit.
+
+    Raises:
+        InputError, InputNotFoundError: it cannot be read.
+        OSError: the copy cannot be written.
+    """
+    with staging_directory(staging) as directory:
+        copy, digest, size = directory / PurePosixPath(file.location).name.partition("?")[0], hashlib.sha256(), 0
+        with open_stored(file) as source, copy.open("wb") as target:
+            while True:
+                with remote_errors(file.location):
+                    data = source.read(_COPIED_BYTES)
+                if not data:
+                    break
+                target.write(data)
+                digest.update(data)
+                size += len(data)
+        yield replace(file, location=str(copy), title=file.shown, size=size), FileDigest(size, digest.hexdigest())
 
 
 @contextmanager
@@ -95,7 +151,7 @@ def _read_errors(file: CorpusFile) -> Iterator[None]:
 
 
 class _Stored:
-    """The stored bytes of a part of a file in chunks, and how many of them are used up."""
+    """The stored bytes of a part of a file in chunks, and how many of them were used."""
 
     def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
         self.file = file
@@ -123,20 +179,20 @@ class _ChunkReader(io.RawIOBase):
     """Chunks of bytes as a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._left = chunks, memoryview(b"")
+        self._chunks, self._rest = chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._left:
+        while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self._left = memoryview(chunk)
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
+            self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
         return size
 
 

@@ -1,37 +1,47 @@
-"""Where files are: on this machine or behind a URL, asked the same questions."""
+"""Files on this machine and behind URLs: listed, measured and checked through one interface."""
 
 import glob
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from costbank.corpus.readers.remote import is_url, remote_errors, remote_filesystem
-from costbank.errors import InputError, InputNotFoundError
+from costbank.errors import CostbankError, InputError, InputNotFoundError, MissingExtraError, UsageError, require
 from costbank.files import check_readable
 
-__all__ = ["Place", "file_name", "has_wildcards", "place_of"]
+__all__ = [
+    "FileSystem",
+    "file_name",
+    "filesystem_of",
+    "has_wildcards",
+    "is_url",
+    "remote_errors",
+    "remote_filesystem",
+]
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
-class Place(Protocol):
-    """The answers are locations, sorted by their parts, so a corpus is the same wherever a listing comes from."""
+class FileSystem(Protocol):
+    """Locations are paths or URLs. Lists of them are sorted by their parts, so a corpus has one order everywhere."""
 
     def exists(self, location: str) -> bool: ...
 
     def is_folder(self, location: str) -> bool: ...
 
     def check(self, location: str) -> None:
-        """Raise an `InputNotFoundError` or an `InputError` unless it is a file that can be read and holds something."""
+        """Raise an `InputNotFoundError` or an `InputError` unless it is a readable file that is not empty."""
         ...
 
     def files_within(self, folder: str) -> list[str]:
-        """All files in a folder and in the folders within, except hidden ones."""
+        """All files in a folder and its subfolders, except hidden ones."""
         ...
 
     def matches(self, pattern: str) -> list[str]:
-        """What a pattern of `*`, `?`, `[…]` and `**` stands for, folders too."""
+        """The files and folders that a pattern of `*`, `?`, `[…]` and `**` matches."""
         ...
 
     def size(self, location: str) -> int | None:
@@ -43,14 +53,18 @@ class Place(Protocol):
         ...
 
 
-def place_of(location: str) -> Place:
-    """The place of a path or a URL.
+def filesystem_of(location: str) -> FileSystem:
+    """The file system of a path or a URL.
 
     Raises:
         MissingExtraError: a library for this kind of URL is not installed.
-        UsageError: nothing is known of this kind of URL.
+        UsageError: this kind of URL is unknown.
     """
-    return _Remote(location) if is_url(location) else _Local()
+    return _RemoteFiles(location) if is_url(location) else _LocalFiles()
+
+
+def is_url(location: str) -> bool:
+    return _URL.match(location) is not None
 
 
 def has_wildcards(location: str) -> bool:
@@ -63,7 +77,52 @@ def file_name(location: str) -> str:
     return name.partition("?")[0] if location.startswith(("http://", "https://")) else name
 
 
-class _Local:
+def remote_filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path of the URL in it.
+
+    Raises:
+        MissingExtraError: fsspec, or the library that it needs for this kind of URL, is not installed.
+        UsageError: fsspec does not know this kind of URL.
+    """
+    fsspec = require("fsspec", "corpus")
+    scheme = url.split("://")[0]
+    try:
+        with remote_errors(url):
+            return fsspec.core.url_to_fs(url)
+    except InputError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise MissingExtraError(
+                f"{scheme}:// needs a Python library that is not installed: {error.__cause__}",
+                "pip install that library, or copy the files to this machine",
+            ) from error
+        if isinstance(error.__cause__, ValueError) and "not known" in str(error.__cause__):
+            raise UsageError(
+                f"{url}: no such kind of URL as {scheme}://", "s3, gs, hf, http and others that fsspec knows are read"
+            ) from error
+        raise
+
+
+@contextmanager
+def remote_errors(url: str) -> Iterator[None]:
+    """Turn whatever a remote library raises into our errors.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        InputError: anything else; each of the libraries has errors of its own.
+    """
+    try:
+        yield
+    except CostbankError:
+        raise
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"{url} does not exist", "check the URL") from error
+    except Exception as error:
+        raise InputError(
+            f"{url} cannot be read: {type(error).__name__}: {error}", "check the URL, the network and your credentials"
+        ) from error
+
+
+class _LocalFiles:
     def exists(self, location: str) -> bool:
         return os.path.lexists(location)
 
@@ -74,12 +133,10 @@ class _Local:
         check_readable(Path(location), "corpus file")
 
     def files_within(self, folder: str) -> list[str]:
-        found: list[str] = []
-        self._walk(folder, found, frozenset())
-        return sorted(found, key=_by_parts)
+        return sorted(self._walk(folder, frozenset()), key=_by_parts)
 
-    def _walk(self, folder: str, found: list[str], above: frozenset[str]) -> None:
-        # Links to folders are followed, but not into a folder that the walk is within.
+    def _walk(self, folder: str, above: frozenset[str]) -> Iterator[str]:
+        # Links to folders are followed, but not into a folder that the walk is already in.
         real = os.path.realpath(folder)
         if real in above:
             return
@@ -89,9 +146,9 @@ class _Local:
             raise InputError(f"the folder {folder} cannot be read: {error.strerror}", f"chmod +rx {folder}") from error
         for entry in entries:
             if entry.is_dir():
-                self._walk(entry.path, found, above | {real})
+                yield from self._walk(entry.path, above | {real})
             elif entry.is_file():
-                found.append(entry.path)
+                yield entry.path
 
     def matches(self, pattern: str) -> list[str]:
         return sorted(glob.glob(pattern, recursive=True), key=_by_parts)  # noqa: PTH207 - keeps paths as they are typed
@@ -103,7 +160,7 @@ class _Local:
         return os.path.realpath(location)
 
 
-class _Remote:
+class _RemoteFiles:
     def __init__(self, url: str) -> None:
         self._filesystem, _ = remote_filesystem(url)
         # A web page is a file, although links in it make fsspec take it for a folder.
@@ -128,14 +185,14 @@ class _Remote:
     def files_within(self, folder: str) -> list[str]:
         with remote_errors(folder):
             root = self._path(folder).rstrip("/")
-            found = [path for path in self._filesystem.find(root) if "/." not in path.removeprefix(root)]
-            return sorted(map(self._url, found), key=_by_parts)
+            paths = [path for path in self._filesystem.find(root) if "/." not in path.removeprefix(root)]
+            return sorted(map(self._url, paths), key=_by_parts)
 
     def matches(self, pattern: str) -> list[str]:
         with remote_errors(pattern):
             # Hidden files are matched by a pattern that names them, as on this machine.
-            found = [path for path in self._filesystem.glob(self._path(pattern)) if "/." not in path or "/." in pattern]
-            return sorted(map(self._url, found), key=_by_parts)
+            paths = [path for path in self._filesystem.glob(self._path(pattern)) if "/." not in path or "/." in pattern]
+            return sorted(map(self._url, paths), key=_by_parts)
 
     def size(self, location: str) -> int | None:
         with remote_errors(location):
