@@ -18,6 +18,7 @@ from costbank.errors import CorpusError, InputError, InputNotFoundError, Storage
 
 __all__ = [
     "FileDigest",
+    "InputFile",
     "check_readable",
     "fsync_directory",
     "locked",
@@ -44,8 +45,20 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class FileDigest:
-    """A finished file's size in bytes and its sha256 in hexadecimal."""
+    """A file's size in bytes and its sha256 in hexadecimal."""
 
+    size: int
+    sha256: str
+
+    def named(self, name: str) -> "InputFile":
+        return InputFile(name, self.size, self.sha256)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """An input of a bank as its manifest records it: a file, or a tensor in one, with its name, size and sha256."""
+
+    name: str
     size: int
     sha256: str
 

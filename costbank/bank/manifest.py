@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from costbank.errors import BankNotFoundError, CorruptBankError
+from costbank.files import FileDigest
 
 __all__ = [
     "CARD",
@@ -23,7 +24,6 @@ __all__ = [
     "TENSOR_FILES",
     "TOKENS",
     "VECTORS",
-    "FileFacts",
     "IndexFacts",
     "Manifest",
     "NeighborFacts",
@@ -56,11 +56,10 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class FileFacts(_Facts):
-    """A file's size in bytes and its sha256 in hexadecimal."""
-
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+def _checked(digest: FileDigest) -> FileDigest:
+    if digest.size < 0 or not re.fullmatch(r"[0-9a-f]{64}", digest.sha256):
+        raise ValueError("not a size and a sha256 in hexadecimal")
+    return digest
 
 
 class TokenizerFacts(_Facts):
@@ -124,7 +123,7 @@ class Manifest(_Facts):
     status: dict[str, int]
     neighbors: NeighborFacts
     index: IndexFacts
-    files: dict[str, FileFacts]
+    files: dict[str, Annotated[FileDigest, AfterValidator(_checked)]]
 
 
 def canonical(value: Any) -> bytes:

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -155,11 +156,11 @@ class BankWriter:
         Raises:
             CorruptBankError: there is one with the same id already that does not verify.
         """
-        files = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in self._files.items()}
+        files = {name: asdict(digest) for name, digest in self._files.items()}
         identity = bank_id(facts["tokenizer"]["fingerprint"], facts["config"], files)
         facts = {"format": FORMAT, "id": identity, **facts, "files": files}
         self._write_bytes(CARD, card(facts).encode(errors="backslashreplace"))
-        facts["files"] = files | {CARD: {"size": self._files[CARD].size, "sha256": self._files[CARD].sha256}}
+        facts["files"] = files | {CARD: asdict(self._files[CARD])}
         self._on_step("card written")
         self._write_bytes(MANIFEST, write_manifest(facts))
         self._on_step("manifest written")

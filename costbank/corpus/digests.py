@@ -1,7 +1,7 @@
 """The sha256 of a corpus file's content, remembered for as long as nothing has touched the file.
 
 A file counts as untouched while its device, inode, size and both times are what they were. A file that was modified
-in the very moment before it was read is not remembered: its times might not tell the next change.
+just before it was read is not remembered: its times might not show the next change.
 """
 
 import json
@@ -24,7 +24,7 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether a file was written since: device, inode, bytes, nanoseconds."""
+    """What shows whether a file was written since: device, inode, bytes, nanoseconds."""
 
     device: int
     inode: int
@@ -40,11 +40,11 @@ class FileState:
 
 @dataclass(frozen=True)
 class FileContent:
-    """A file of a corpus, and what tells its content from others.
+    """A file of a corpus, and what identifies its content.
 
     Attributes:
-        content: the sha256 of the file, and of its index where it has one; of a remote file what its server tells,
-            since that is digested only as it is fetched.
+        content: the sha256 of the file, and of its index where it has one; for a remote file its version as the server
+            gives it, since its digest is known only once it is fetched.
         size: in bytes.
         states: of the file and its index, as they were when they were digested; none of a remote file.
     """
@@ -56,23 +56,23 @@ class FileContent:
 
 
 def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[FileContent]:
-    """Digest what of the files is not remembered.
+    """The contents of the files; those that are not remembered are digested.
 
     Raises:
         CorpusError: a file was written while it was read.
     """
     local = [file for file in files if not file.is_remote]
-    asked = [
+    shards = [
         _DigestShard(path, cache / "digests")
         for path in dict.fromkeys(path for file in local for path in (file.path, index_of(file)) if path)
     ]
-    known = {shard.path: _remembered(shard) for shard in asked}
-    unknown = [shard for shard in asked if known[shard.path] is None]
+    known = {shard.path: _remembered(shard) for shard in shards}
+    unknown = [shard for shard in shards if known[shard.path] is None]
     if unknown:
         with progress.step("digest files", sum(file.size for file in local), "bytes") as step:
-            for number, found in engine.run(_digest_file, unknown, step.advance):
-                known[unknown[number].path] = found
-    digests = {path: found for path, found in known.items() if found}
+            for number, result in engine.run(_digest_file, unknown, step.advance):
+                known[unknown[number].path] = result
+    digests = {path: result for path, result in known.items() if result}
     return [_content(file, digests) for file in files]
 
 
@@ -86,16 +86,22 @@ def _content(file: CorpusFile, digests: dict[Path, tuple[FileState, FileDigest]]
 
 @dataclass(frozen=True)
 class _DigestShard:
-    """A file to digest, and where that is remembered."""
+    """A file to digest, and the folder that remembers digests."""
 
     path: Path
     memory: Path
 
+    @property
+    def record(self) -> Path:
+        """The file that remembers this digest."""
+        name = sha256(str(self.path.resolve()).encode(errors="surrogateescape")).hexdigest()
+        return self.memory / name[:2] / f"{name[2:32]}.json"
+
 
 def _remembered(shard: _DigestShard) -> tuple[FileState, FileDigest] | None:
-    """What is known of a file that was not touched since."""
+    """The remembered state and digest of a file that was not touched since."""
     try:
-        known = json.loads(_place(shard).read_bytes())
+        known = json.loads(shard.record.read_bytes())
         state, digest = FileState(**known["state"]), FileDigest(**known["digest"])
         return (state, digest) if FileState.of(shard.path) == state else None
     except (OSError, ValueError, TypeError, KeyError):
@@ -116,7 +122,7 @@ def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDi
     refuse_changed([(shard.path, state)])
     if time.time_ns() - max(state.modified_ns, state.changed_ns) > _SETTLED_NS:
         known = {"path": str(shard.path), "state": asdict(state), "digest": asdict(digest)}
-        write_atomically(_place(shard), json.dumps(known).encode())
+        write_atomically(shard.record, json.dumps(known).encode())
     return state, digest
 
 
@@ -129,8 +135,3 @@ def refuse_changed(states: Iterable[tuple[Path, FileState]]) -> None:
     for path, state in states:
         if not path.exists() or FileState.of(path) != state:
             raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
-
-
-def _place(shard: _DigestShard) -> Path:
-    name = sha256(str(shard.path.resolve()).encode(errors="surrogateescape")).hexdigest()
-    return shard.memory / name[:2] / f"{name[2:32]}.json"

@@ -11,21 +11,13 @@ from jaxtyping import Int64, Shaped
 from costbank.corpus.digests import FileState, refuse_changed
 from costbank.corpus.entries import EncodedPart
 from costbank.engines import Engine, Report
+from costbank.files import InputFile
 
-__all__ = ["CorpusInput", "EncodedCorpus", "token_counts"]
+__all__ = ["EncodedCorpus", "token_counts"]
 
 _COUNT_TOKENS = 1 << 20
 _GROUP_TOKENS = 1 << 28
 _LIST_TOKENS = 1 << 17
-
-
-@dataclass(frozen=True)
-class CorpusInput:
-    """A file of the corpus: name, size in bytes, sha256 of its content."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -34,10 +26,10 @@ class EncodedCorpus:
 
     Attributes:
         skipped: records that could not be read and were left out.
-        mapped: files of the user's that ids are mapped from, as they were when they were looked at.
+        mapped: files of the user's that ids are mapped from, in the state in which they were checked.
     """
 
-    inputs: tuple[CorpusInput, ...]
+    inputs: tuple[InputFile, ...]
     parts: tuple[EncodedPart, ...]
     vocab_size: int
     skipped: int = 0
@@ -52,10 +44,10 @@ class EncodedCorpus:
         return sum(part.documents for part in self.parts)
 
     def refuse_changed(self) -> None:
-        """Make sure that no file was written that ids are mapped from.
+        """Make sure that no file that ids are mapped from was written.
 
         Raises:
-            CorpusError: one was, so that what was learnt from it is worth nothing.
+            CorpusError: one was written, so results from it are invalid.
         """
         refuse_changed(self.mapped)
 
@@ -82,7 +74,7 @@ def token_counts(corpus: EncodedCorpus, engine: Engine, report: Report) -> Int64
     """How often each id occurs."""
     groups = max(1, corpus.tokens // _GROUP_TOKENS)
     shards = [(corpus.parts[number::groups], corpus.vocab_size) for number in range(groups)]
-    return sum((found for _, found in engine.run(_count_ids, shards, report)), np.zeros(corpus.vocab_size, np.int64))
+    return sum((counts for _, counts in engine.run(_count_ids, shards, report)), np.zeros(corpus.vocab_size, np.int64))
 
 
 def _count_ids(shard: tuple[Sequence[EncodedPart], int], report: Report) -> Int64[np.ndarray, "vocab"]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.corpus.digests import FileContent, file_contents, refuse_changed
-from costbank.corpus.encoded import CorpusInput, EncodedCorpus
+from costbank.corpus.encoded import EncodedCorpus
 from costbank.corpus.entries import EncodedPart, id_dtype, read_entry, write_entry, write_mapped_entry
 from costbank.corpus.readers import (
     BadRecords,
@@ -31,7 +31,7 @@ from costbank.corpus.readers import (
 )
 from costbank.engines import Engine, Report
 from costbank.errors import CorpusError, UsageError
-from costbank.files import no_abandoned, storage_errors
+from costbank.files import InputFile, no_abandoned, storage_errors
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
@@ -82,7 +82,7 @@ class _Shard:
     staging: Path
 
     def kept(self) -> EncodedPart | None:
-        """What is there of it. Where bad records are refused, a part that left some out is as good as none."""
+        """The entry of this part; None where there is none, or where it lacks records that are now refused."""
         part = read_entry(self.entry)
         return None if part and part.skipped and self.encoding.on_error == "refuse" else part
 
@@ -158,8 +158,8 @@ def _encode_missing(shards: list[_Shard], tokenizer: Tokenizer, engine: Engine, 
     missing = [shard for shard in {shard.entry: shard for shard in shards}.values() if shard.kept() is None]
     if not missing:
         return
-    asked = missing[0].encoding
-    _loaded[asked.tokenizer, asked.kind] = tokenizer  # which needs no loading where the work is done in this process
+    encoding = missing[0].encoding
+    _loaded[encoding.tokenizer, encoding.kind] = tokenizer  # which saves loading it where this process does the work
     try:
         with progress.step("encode text", sum(shard.stored_bytes for shard in missing), "bytes") as step:
             for _ in engine.run(_encode, missing, step.advance):
@@ -201,13 +201,12 @@ def _encode_text(shard: _Shard, file: CorpusFile, content: str, facts: dict[str,
 
 def _map_tokens(shard: _Shard, report: Report) -> None:
     file = shard.source.file
-    found = open_token_bin(file, shard.vocab_size, shard.encoding.separator)
-    found.check_ids(lambda ids: report(ids * found.ids.itemsize))
+    ids_file = open_token_bin(file, shard.vocab_size, shard.encoding.separator)
+    ids, ends = ids_file.ids, ids_file.ends
+    ids_file.check_ids(lambda count: report(count * ids.itemsize))
     refuse_changed(shard.source.states)
-    offset = shard.source.size - found.ids.nbytes  # ids reach to the end of the file in every layout
-    write_mapped_entry(
-        shard.entry, shard.staging, (file.path.absolute(), offset, found.ids.dtype, len(found.ids)), found.ends, {}
-    )
+    offset = shard.source.size - ids.nbytes  # ids reach to the end of the file in every layout
+    write_mapped_entry(shard.entry, shard.staging, (file.path.absolute(), offset, ids.dtype, len(ids)), ends, {})
 
 
 def _ids_of(
@@ -242,20 +241,20 @@ def _tokenizer(encoding: Encoding) -> Tokenizer:
     return _loaded[key]
 
 
-def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[CorpusInput]:
+def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[InputFile]:
     """The files that the parts are of, once each."""
-    found = {}
+    inputs: dict[str, InputFile] = {}
     for shard, part in zip(shards, parts, strict=True):
         source = shard.source
         size, digest = source.size, source.content.split()[0]
         if source.file.is_remote:
             size, digest = part.read["input"]["size"], part.read["input"]["sha256"]
-        found.setdefault(source.file.location, CorpusInput(source.file.name, size, digest))
-    return list(found.values())
+        inputs.setdefault(source.file.location, InputFile(source.file.name, size, digest))
+    return list(inputs.values())
 
 
 def _skipped(parts: list[EncodedPart], progress: Progress) -> int:
-    """How many records were left out, told with the first of them."""
+    """How many records were skipped; a note shows the first of them."""
     skipped = sum(part.skipped for part in parts)
     if skipped:
         shown = [text for part in parts for text in part.read.get("shown", ())][:5]

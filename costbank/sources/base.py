@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from costbank.config import BuildConfig
 from costbank.errors import UsageError
+from costbank.files import InputFile
 from costbank.progress import Progress
 from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.vocab import Vocab
@@ -30,15 +31,6 @@ _MOST_PADDING = 2_048
 most that is known of a public model is gpt-oss's 1,069. A small head has a token for at least every other row."""
 
 RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file, or a tensor in one, that vectors were made from: name, size in bytes, sha256."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)

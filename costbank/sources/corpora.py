@@ -36,7 +36,7 @@ class LearntCorpus:
 
     @property
     def inputs(self) -> tuple[InputFile, ...]:
-        return tuple(InputFile(file.name, file.size, file.sha256) for file in self.encoded.inputs)
+        return self.encoded.inputs
 
 
 @dataclass(frozen=True)

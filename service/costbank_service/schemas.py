@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from costbank.bank.manifest import FileFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
+from costbank.bank.manifest import IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
+from costbank.files import FileDigest
 
 __all__ = ["BankDetails", "BankSummary", "FoundTokenEntry", "Health", "NearestAnswer", "NeighborEntry", "TokenEntry"]
 
@@ -44,7 +45,7 @@ class BankDetails(BaseModel):
     status: dict[str, int]
     neighbors: NeighborFacts
     index: IndexFacts
-    files: dict[str, FileFacts]
+    files: dict[str, FileDigest]
 
 
 class TokenEntry(BaseModel):

@@ -145,10 +145,26 @@ def test_a_manifest_that_contradicts_the_files_is_refused(
         Bank(path)
 
 
-def test_keys_that_a_later_version_adds_are_passed_over(news_bank: Bank, tmp_path: Path):
+@pytest.mark.parametrize(
+    "digest", [{"size": -1}, {"size": "many"}, {"sha256": "0"}, {"sha256": "G" * 64}, {"sha256": "a" * 65}]
+)
+def test_a_manifest_with_a_size_or_a_digest_that_cannot_be_is_refused(
+    news_bank: Bank, tmp_path: Path, digest: dict[str, object]
+):
     path = tmp_path / "bank"
     shutil.copytree(news_bank.path, path)
-    _rewrite(path, {"novelty": {"a": 1}})
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    _rewrite(path, {"files": {**files, "README.md": {**files["README.md"], **digest}}})
+    with pytest.raises(CorruptBankError, match="lacks what format 1 asks for"):
+        Bank(path)
+
+
+def test_unknown_keys_are_ignored(news_bank: Bank, tmp_path: Path):
+    path = tmp_path / "bank"
+    shutil.copytree(news_bank.path, path)
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    later = {name: {**digest, "blake3": "0"} for name, digest in files.items()}
+    _rewrite(path, {"novelty": {"a": 1}, "files": later})
     assert Bank(path).id == news_bank.id
     assert all(check.ok for check in verify_bank(path))
 

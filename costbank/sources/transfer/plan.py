@@ -214,8 +214,7 @@ def _variants(vocab: Vocab, token_id: int) -> list[int]:
 def _checked(bank: Bank) -> InputFile:
     """The bank's vectors as an input, once what is about to be read is what the manifest says."""
     check_digests(bank, (TOKENS, VECTORS))
-    facts = bank.manifest.files[VECTORS]
-    return InputFile(f"{bank.name}@{bank.id}", facts.size, facts.sha256)
+    return bank.manifest.files[VECTORS].named(f"{bank.name}@{bank.id}")
 
 
 def _breakdown(facts: dict[str, Any], size: int) -> str:

@@ -215,5 +215,4 @@ def _rows_of(matrix: Matrix, ids: Int64[np.ndarray, "some"]) -> Float32[np.ndarr
 
 
 def _inputs(files: list[Path]) -> tuple[InputFile, ...]:
-    digests = [(path, sha256_file(path)) for path in files]
-    return tuple(InputFile(path.name, digest.size, digest.sha256) for path, digest in digests)
+    return tuple(sha256_file(path).named(path.name) for path in files)
