@@ -1,45 +1,41 @@
-"""One part of a corpus as token ids on disk: the file that encoding makes, once, and mapping it.
+"""One part of a corpus as token ids on disk: the entry that encoding writes once, and maps.
 
-    ids        U16 or U32, little-endian; none where the ids lie in a file of the user's
+    ids        U16 or U32, little-endian; none where the ids are in a file of the user's
     zeros      to a multiple of 8 bytes
     ends       I64: where each document ends in the ids
-    footer     JSON: what the part is
-    length     U64: bytes of the footer
-    magic      8 bytes
+    footer     as in `costbank.footers`: offsets, types and counts of these
 
-An entry is written beside its place and renamed, so that one which is there is whole.
+An entry is written in a staging directory and renamed, so an entry that exists is whole.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
 from costbank.files import staging_directory
+from costbank.footers import read_footer, write_footer
 
 __all__ = ["EncodedPart", "id_dtype", "read_entry", "write_entry", "write_mapped_entry"]
 
 _MAGIC = b"cbids\0\0\1"
-_TAIL_BYTES = 8 + len(_MAGIC)
 _ALIGNED = 8
 _MOST_FOOTER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class EncodedPart:
-    """Token ids and document ends of a part of a corpus. Small: the arrays are mapped when they are asked for.
+    """Token ids and document ends of a part of a corpus. Small: the arrays are mapped when they are used.
 
     Attributes:
         path: the entry.
         tokens, documents: how many.
-        ids_path: the file that the ids lie in, from byte `ids_offset` on, as `ids_dtype`.
+        ids_path: the file that holds the ids, from byte `ids_offset` on, as `ids_dtype`.
         ends_offset: where the ends begin in the entry.
-        read: what the encoder noted of reading it.
+        read: notes of the encoder on reading it, such as the number of skipped records.
     """
 
     path: Path
@@ -53,7 +49,7 @@ class EncodedPart:
 
     @property
     def skipped(self) -> int:
-        """Records that were left out because they could not be read."""
+        """How many unreadable records were skipped."""
         return int(self.read.get("skipped", 0))
 
     @property
@@ -66,7 +62,7 @@ class EncodedPart:
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The narrowest type that entries keep ids of such a vocabulary in."""
+    """The narrowest type that entries store the ids of such a vocabulary in."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
@@ -77,7 +73,7 @@ def write_entry(
     dtype: np.dtype,
     read: Callable[[], dict[str, Any]],
 ) -> None:
-    """Write the ids of blocks of documents and where each document ends in its block; `read` is asked at the end.
+    """Write the ids of blocks of documents and where each document ends in its block; `read` is called at the end.
 
     Raises:
         OSError: the disk is full, or `path` may not be written.
@@ -101,7 +97,7 @@ def write_mapped_entry(
     ends: Int64[np.ndarray, "documents"],
     read: dict[str, Any],
 ) -> None:
-    """Write an entry whose ids stay in a file of the user's: its path, the offset of the ids, their type and number."""
+    """Write an entry for ids that stay in a file of the user's: its path, their offset in it, their type and number."""
     ids_path, offset, dtype, tokens = ids
     with staging_directory(staging) as staged:
         part = staged / "part"
@@ -118,36 +114,29 @@ def write_mapped_entry(
 
 
 def read_entry(path: Path) -> EncodedPart | None:
-    """An entry, when there is one that is whole."""
+    """An entry; None where it does not exist or is not whole."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            tail = file.read()
-            length = int.from_bytes(tail[:8], "little")
-            if tail[8:] != _MAGIC or length > min(size, _MOST_FOOTER_BYTES):
-                return None
-            file.seek(size - _TAIL_BYTES - length)
-            facts = json.loads(file.read(length))
+        footer = read_footer(path, _MAGIC, _MOST_FOOTER_BYTES)
+        if footer is None:
+            return None
+        facts = footer.content
         ids_path = Path(facts.pop("ids_path", path))
         own = ids_path == path
         ids_end = facts["ids_offset"] + facts["tokens"] * np.dtype(facts["ids_dtype"]).itemsize
         if not own and ids_path.stat().st_size != ids_end:
             return None
-        whole = size == facts["ends_offset"] + 8 * facts["documents"] + length + _TAIL_BYTES
+        whole = footer.offset == facts["ends_offset"] + 8 * facts["documents"]
         return EncodedPart(path=path, ids_path=ids_path, **facts) if whole else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _finish(file: Any, ends: Int64[np.ndarray, "documents"], facts: dict[str, Any]) -> None:
+def _finish(file: BinaryIO, ends: Int64[np.ndarray, "documents"], facts: dict[str, Any]) -> None:
     file.write(b"\0" * (-file.tell() % _ALIGNED))
-    footer = json.dumps(facts | {"documents": len(ends), "ends_offset": file.tell()}).encode()
+    ends_offset = file.tell()
     if len(ends):
         file.write(np.ascontiguousarray(ends, "<i8").data.cast("B"))
-    file.write(footer + len(footer).to_bytes(8, "little") + _MAGIC)
-    file.flush()
-    os.fsync(file.fileno())
+    write_footer(file, facts | {"documents": len(ends), "ends_offset": ends_offset}, _MAGIC)
 
 
 def _put_in_place(part: Path, path: Path) -> None:

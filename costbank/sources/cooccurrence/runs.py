@@ -1,11 +1,9 @@
 """Sorted runs of pairs on disk, and merging them: what counting keeps when it cannot keep all in memory.
 
-A run file holds segments, each sorted and folded, one after the other, and at its end what a merge must know of them:
-their lengths and a sample of their entries. It is written beside its place and renamed.
+A run file holds segments, each sorted and folded, one after the other, and a footer for merging: their lengths and a
+sample of their entries. It is written in a staging directory and renamed.
 """
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,19 +15,19 @@ from jaxtyping import UInt64
 
 from costbank.engines import Report
 from costbank.files import staging_directory
+from costbank.footers import read_footer, write_footer
 from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
 
 __all__ = ["MergeShard", "RunWriter", "Segment", "merge_memory", "merge_segments", "merge_shards", "read_run"]
 
 _MAGIC = b"cbrun\0\0\1"
-_TAIL_BYTES = 8 + len(_MAGIC)
 _SAMPLES = 1024
 _ENTRY = np.dtype("<u8")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A sorted part of a run file: entries from byte `offset` on, and some of them, evenly spaced."""
+    """A sorted part of a run file: entries from byte `offset` on, and an evenly spaced sample of them."""
 
     path: Path
     offset: int
@@ -41,9 +39,9 @@ class Segment:
 
 
 class RunWriter:
-    """Writes segments into a run file, which has its name when all are in it.
+    """Writes segments into a run file, which gets its name once all are in it.
 
-    Use as a context manager; without `finish` nothing stays.
+    Use as a context manager; without `finish` nothing is kept.
     """
 
     def __init__(self, path: Path, staging: Path) -> None:
@@ -67,30 +65,21 @@ class RunWriter:
             self._file.write(np.ascontiguousarray(entries, _ENTRY).data.cast("B"))
 
     def finish(self) -> None:
-        footer = json.dumps(self._segments).encode()
-        self._file.write(footer + len(footer).to_bytes(8, "little") + _MAGIC)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        write_footer(self._file, self._segments, _MAGIC)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part.replace(self._path)
 
 
 def read_run(path: Path) -> tuple[Segment, ...] | None:
-    """The segments of a run file, when there is one that is whole."""
+    """The segments of a run file; None where it does not exist or is not whole."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            tail = file.read()
-            footer_bytes = int.from_bytes(tail[:8], "little")
-            if tail[8:] != _MAGIC or footer_bytes > size - _TAIL_BYTES:
-                return None
-            file.seek(size - _TAIL_BYTES - footer_bytes)
-            listed = json.loads(file.read(footer_bytes))
-        segments = tuple(Segment(path, s["offset"], s["entries"], tuple(s["samples"])) for s in listed)
+        footer = read_footer(path, _MAGIC)
+        if footer is None:
+            return None
+        segments = tuple(Segment(path, s["offset"], s["entries"], tuple(s["samples"])) for s in footer.content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    whole = size == sum(s.entries for s in segments) * _ENTRY.itemsize + footer_bytes + _TAIL_BYTES
+    whole = footer.offset == sum(s.entries for s in segments) * _ENTRY.itemsize
     return segments if whole else None
 
 
@@ -107,7 +96,7 @@ class MergeShard:
 
 
 def merge_memory(segments: Sequence[Segment]) -> int:
-    """Bytes that merging takes at the least, in however many ranges it is done."""
+    """The least memory for merging, in bytes, in any number of ranges."""
     return int(3 * _slack(segments)) * _ENTRY.itemsize
 
 
@@ -136,7 +125,7 @@ def merge_shards(
 
 
 def _slack(segments: Sequence[Segment]) -> float:
-    """Entries by which a range may be larger than its samples tell: what lies between two of each segment."""
+    """Entries by which a range may exceed its samples' estimate: those between two samples of each segment."""
     return sum(segment.entries / len(segment.samples) for segment in segments)
 
 
