@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-__all__ = ["Encoding", "encoding_fault", "guessed_encoding", "told_encoding", "without_mark"]
+__all__ = [
+    "Encoding",
+    "TextFault",
+    "decoded_text",
+    "encoding_fault",
+    "guessed_encoding",
+    "told_encoding",
+    "without_mark",
+]
 
 _SAMPLE_BYTES = 1 << 16
 _FEWEST_HIGH_BYTES = 8
@@ -86,6 +94,26 @@ def without_mark(data: bytes) -> bytes:
     return data.removeprefix(BOM_UTF8)
 
 
+@dataclass(frozen=True)
+class TextFault:
+    """Why bytes are not UTF-8 text, and the position of the first bad byte."""
+
+    reason: str
+    byte: int
+
+
+def decoded_text(data: bytes, skip_mark: bool = True) -> str | TextFault:
+    """UTF-8 text as a string; a byte-order mark at its start is skipped. Text has no NUL bytes."""
+    if (nul := data.find(b"\0")) >= 0:
+        return TextFault("is not text: a NUL byte", nul)
+    text = without_mark(data) if skip_mark else data
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = len(data) - len(text) + error.start
+        return TextFault(f"is not UTF-8: byte 0x{data[byte]:02x}", byte)
+
+
 def told_encoding(head: bytes) -> Encoding | None:
     """The encoding of a text that begins with `head`, where its bytes leave no doubt that it is not UTF-8.
 
@@ -120,13 +148,21 @@ def guessed_encoding(sample: bytes) -> Encoding | None:
     return candidate.encoding if best > 0 else None
 
 
-def encoding_fault(sample: bytes, fault: str) -> tuple[str, Encoding | None]:
-    """What to say of a sample that is not UTF-8, such as `fault`, with its encoding as far as that can be told."""
+def encoding_fault(sample: bytes, fault: str, conversion: Callable[[Encoding], str]) -> tuple[str, str]:
+    """A message and a hint for text that is not UTF-8.
+
+    Args:
+        sample: of the text; its encoding is named where the sample shows it.
+        fault: what is wrong with the text, as a `TextFault` says it.
+        conversion: the command that converts the text from an encoding to UTF-8.
+    """
     if encoding := told_encoding(sample):
-        return f"is {encoding.name} text, not UTF-8,", encoding
-    if encoding := guessed_encoding(sample):
-        return f"{fault} (it looks like {encoding.name})", encoding
-    return fault, None
+        message = f"is {encoding.name} text, not UTF-8,"
+    elif encoding := guessed_encoding(sample):
+        message = f"{fault} (it looks like {encoding.name})"
+    else:
+        return fault, "give UTF-8 text"
+    return message, f"convert it: {conversion(encoding)}"
 
 
 def _blanks_in(head: bytes, codec: str) -> int:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from costbank.encodings import encoding_fault, without_mark
+from costbank.encodings import TextFault, decoded_text, encoding_fault
 from costbank.errors import CorpusError, InputError, InputNotFoundError, StorageError
 
 __all__ = [
@@ -103,9 +102,12 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
     offset = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
-            _refuse_nul(path, block, offset)
-            data = block + file.readline()
-            yield _decoded(path, data, offset).replace("\r\n", "\n"), len(data)
+            data = block if b"\0" in block else block + file.readline()  # binary data may have no line ends
+            text = decoded_text(data, skip_mark=offset == 0)
+            if isinstance(text, TextFault):
+                said, hint = encoding_fault(data, text.reason, lambda encoding: encoding.conversion(str(path)))
+                raise CorpusError(f"{path} {said} at offset {offset + text.byte}", hint)
+            yield text.replace("\r\n", "\n"), len(data)
             offset += len(data)
 
 
@@ -116,27 +118,6 @@ def text_lines(path: Path) -> list[str]:
         CorpusError: as `text_blocks` raises it.
     """
     return "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
-
-
-def _refuse_nul(path: Path, data: bytes, offset: int) -> None:
-    if (nul := data.find(b"\0")) >= 0:
-        _refuse_encoding(path, data, "is not text: a NUL byte", offset + nul)
-
-
-def _decoded(path: Path, data: bytes, offset: int) -> str:
-    _refuse_nul(path, data, offset)
-    text = without_mark(data) if offset == 0 else data
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = len(data) - len(text) + error.start
-        _refuse_encoding(path, data, f"is not UTF-8: byte 0x{data[at]:02x}", offset + at)
-
-
-def _refuse_encoding(path: Path, data: bytes, fault: str, offset: int) -> NoReturn:
-    said, encoding = encoding_fault(data, fault)
-    hint = f"convert it: {encoding.conversion(str(path))}" if encoding else "give UTF-8 text"
-    raise CorpusError(f"{path} {said} at offset {offset}", hint) from None
 
 
 @contextmanager

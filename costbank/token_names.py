@@ -8,7 +8,16 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["BYTE_LEVEL_ALPHABET", "FORMS", "WORD_START_MARKS", "Reading", "case_variants", "readings", "text_bytes"]
+__all__ = [
+    "BYTE_LEVEL_ALPHABET",
+    "FORMS",
+    "WORD_START_MARKS",
+    "Reading",
+    "case_variants",
+    "printable",
+    "readings",
+    "text_bytes",
+]
 
 WORD_START_MARKS = ("▁", "Ġ")
 """How tokenizers spell a leading space: SentencePiece writes U+2581, byte-level BPE U+0120."""
@@ -59,6 +68,12 @@ def text_bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
+
+
+def printable(data: bytes) -> str:
+    """Bytes as one printable line: text as it is; control characters and bytes that are not UTF-8 as `\\n`, `\\xe4`."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def readings(text: str, *, word_ends_in_space: bool = False, piece: bool = False) -> Iterator[Reading]:

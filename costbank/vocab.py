@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from costbank.errors import ShapeError, TokenNotFoundError, UsageError
-from costbank.token_names import FORMS, WORD_START_MARKS, Reading, case_variants, readings
+from costbank.token_names import FORMS, WORD_START_MARKS, Reading, case_variants, printable, readings, text_bytes
 
 __all__ = ["WORD_START_MARKS", "FoundToken", "TokenFacts", "TokenMatch", "TokenStatus", "Vocab", "display_bytes"]
 
@@ -72,9 +72,8 @@ class FoundToken(TokenFacts):
 
 def display_bytes(token: bytes) -> str:
     """One printable line for a token: a leading space as ▁, control characters and broken UTF-8 escaped."""
-    text = token.decode("utf-8", "backslashreplace")
-    text = "▁" * (len(text) - len(text.lstrip(" "))) + text.lstrip(" ")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    rest = token.lstrip(b" ")
+    return "▁" * (len(token) - len(rest)) + printable(rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,10 +339,8 @@ def _from_hex(digits: str) -> bytes | None:
 
 
 def _refusal(token: str) -> str:
-    # Bytes that are not UTF-8 stand as surrogates in what the system and URLs give.
-    readable = "".join(f"\\x{ord(one) & 0xFF:02x}" if "\udc80" <= one <= "\udcff" else one for one in token)
-    quoted = readable if len(token) <= _MOST_QUOTED else f"{readable[:_MOST_QUOTED]}…"
-    shown = f"'{quoted}'" if quoted.isprintable() else repr(quoted)
+    more = "…" if len(token) > _MOST_QUOTED else ""
+    shown = f"'{printable(text_bytes(token[:_MOST_QUOTED]))}{more}'"
     if not token:
         return "an empty text names no token"
     kind, _, value = token.partition(":")

@@ -34,13 +34,13 @@ from costbank.errors import CorpusError, UsageError
 from costbank.files import InputFile, no_abandoned, storage_errors
 from costbank.plurals import counted
 from costbank.progress import Progress
+from costbank.splitmix import splitmix64
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
 
 __all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
 
 _FORMAT = "costbank encoded text 3"
 _DRAWS = "costbank draws 1"
-_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True)
@@ -218,15 +218,9 @@ def _ids_of(
     assert isinstance(tokenizer, SamplingTokenizer)
     named = f"{sampling.seed} {content} {shard.part.start}"
     base = int.from_bytes(sha256(named.encode(errors="surrogateescape")).digest()[:8], "little")
-    return tokenizer.sample(texts, sampling.alpha, _seeds(base, first, len(texts)))
-
-
-def _seeds(base: int, first: int, count: int) -> Int64[np.ndarray, "documents"]:
-    """32-bit seeds of documents by their numbers, as SplitMix64 (Steele, Lea & Flood 2014) gives them."""
-    state = np.uint64(base) + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(_MIX[0])
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX[1])
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX[2])
-    return ((state ^ (state >> np.uint64(31))) >> np.uint64(32)).astype(np.int64)
+    drawn = splitmix64(np.uint64(base), np.arange(first + 1, first + len(texts) + 1))
+    seeds = (drawn >> np.uint64(32)).astype(np.int64)  # a seed of 32 bits for each document, by its number
+    return tokenizer.sample(texts, sampling.alpha, seeds)
 
 
 _loaded: dict[tuple[Path, TokenizerKind], Tokenizer] = {}

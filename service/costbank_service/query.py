@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 
 from costbank.errors import UsageError
+from costbank.token_names import printable
 
 __all__ = ["QueryParameter", "parse_query", "query_reader", "readable"]
 
@@ -87,10 +88,8 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
 
 
 def readable(data: bytes) -> str:
-    """Bytes for an error message: printable text as it is, all else as `\\xe4`; cut where long."""
-    text = data[:_MOST_SHOWN].decode("utf-8", "backslashreplace")
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-    return shown if len(data) <= _MOST_SHOWN else f"{shown}…"
+    """Bytes for an error message: printable, and cut where long."""
+    return printable(data[:_MOST_SHOWN]) + ("…" if len(data) > _MOST_SHOWN else "")
 
 
 def _decoded(data: bytes) -> bytes:

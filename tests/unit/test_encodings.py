@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from costbank.encodings import encoding_fault, guessed_encoding, told_encoding, without_mark
+from costbank.encodings import TextFault, decoded_text, encoding_fault, guessed_encoding, told_encoding, without_mark
 
 CHINESE = "中国人民在这个世界上有很多不同的地方，我们要去看一看那些美丽的山水，他说这是最好的时候。\n"
 TAIWAN = "這個世界上有很多不同的地方，我們要去看一看那些美麗的山水，他說這是最好的時候，我們來了。\n"
@@ -74,7 +74,7 @@ def test_utf8_is_no_other_encoding(text: str):
     ids=["all bytes", "zeros", "nothing", "a zero", "Latin-2", "CP866", "damaged UTF-8"],
 )  # fmt: skip
 def test_nothing_is_guessed_where_nothing_speaks_for_it(sample: bytes):
-    assert encoding_fault(sample, "is not text") == ("is not text", None)
+    assert encoding_fault(sample, "is not text", str) == ("is not text", "give UTF-8 text")
 
 
 def test_the_conversion_that_a_hint_names_gives_the_text(tmp_path: Path):
@@ -96,3 +96,24 @@ def test_the_conversion_that_a_hint_names_gives_the_text(tmp_path: Path):
 def test_a_byte_order_mark_is_taken_off_once():
     assert without_mark(b"\xef\xbb\xbfa\xef\xbb\xbf") == b"a\xef\xbb\xbf"
     assert without_mark(b"a") == b"a"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        ("h\u00f6her\n".encode(), "h\u00f6her\n"),
+        (b"\xef\xbb\xbfa\xef\xbb\xbfb", "a\ufeffb"),
+        (b"ab\xff", TextFault("is not UTF-8: byte 0xff", 2)),
+        (b"\xef\xbb\xbfab\xff", TextFault("is not UTF-8: byte 0xff", 5)),
+        (b"\xffab\0", TextFault("is not text: a NUL byte", 3)),
+        (b"\xed\xa0\x80", TextFault("is not UTF-8: byte 0xed", 0)),
+        ("\u65e5".encode()[:2], TextFault("is not UTF-8: byte 0xe6", 0)),
+    ],
+)
+def test_text_is_decoded_or_its_first_bad_byte_is_named(data: bytes, text: str | TextFault):
+    assert decoded_text(data) == text
+
+
+def test_a_mark_in_the_middle_of_a_file_is_a_character():
+    assert decoded_text(b"\xef\xbb\xbfa", skip_mark=False) == "\ufeffa"

@@ -68,6 +68,24 @@ def test_the_hint_names_tokens_that_begin_alike(vocab: Vocab):
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("zzy", "'zzy'"),
+        ("it's", "'it's'"),
+        ("zz\n\x1b[31m", r"'zz\n\x1b[31m'"),
+        ("zz\udcff", r"'zz\xff'"),
+        ("zz\udcff\n", r"'zz\xff\n'"),
+        ("z" * 60, f"'{'z' * 60}'"),
+        ("z" * 61, f"'{'z' * 60}…'"),
+    ],
+)
+def test_the_message_shows_what_was_typed_on_one_printable_line(vocab: Vocab, text: str, shown: str):
+    with pytest.raises(TokenNotFoundError) as caught:
+        vocab.find(text)
+    assert caught.value.message == f"no token is spelled {shown}"
+
+
+@pytest.mark.parametrize(
     ("token", "shown"),
     [(b" king", "▁king"), (b"  x", "▁▁x"), (b"a b", "a b"), (b"\n\t", "\\n\\t"), (b"\xe4\xbd", "\\xe4\\xbd"),
      ("日本".encode(), "日本"), (b"\x1b[31m", "\\x1b[31m"), ("\u202e".encode(), "\\u202e")],

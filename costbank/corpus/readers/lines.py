@@ -14,7 +14,7 @@ from typing import Any
 from costbank.corpus.readers.formats import CorpusFile, Part
 from costbank.corpus.readers.reading import BadRecord, BadRecords, ReadOptions
 from costbank.corpus.readers.streams import open_stream
-from costbank.encodings import encoding_fault
+from costbank.encodings import TextFault, decoded_text, encoding_fault
 
 __all__ = ["is_blank", "read_jsonl", "read_text"]
 
@@ -66,25 +66,17 @@ class _LineBlock:
             position += f" (line {self.first_line + line})"
         return BadRecord(self.file.shown, fault.reason, position, fault.hint)
 
-    def _text_or_fault(self, line: bytes) -> str | _Fault:
-        mark = len(BOM_UTF8) if line.startswith(BOM_UTF8) else 0
-        if (nul := line.find(b"\0")) >= 0:
-            return self._fault("is not text: a NUL byte", nul)
-        try:
-            return line[mark:].decode("utf-8")
-        except UnicodeDecodeError as error:
-            byte = mark + error.start
-            return self._fault(f"is not UTF-8: byte 0x{line[byte]:02x}", byte)
-
-    def _fault(self, reason: str, byte: int) -> _Fault:
+    def _text_or_fault(self, line: bytes) -> "str | _Fault":
+        text = decoded_text(line)
+        if not isinstance(text, TextFault):
+            return text
         template, hint = self._encoding
-        return _Fault(template.format(reason), byte, hint)
+        return _Fault(template.format(text.reason), text.byte, hint)
 
     @cached_property
     def _encoding(self) -> tuple[str, str]:
-        """What is said of a fault, `{}`, in a block that is not UTF-8, and how to convert it where that can be told."""
-        said, encoding = encoding_fault(self.data, "{}")
-        return said, f"convert it: {self.file.conversion(encoding)}" if encoding else "give UTF-8 text"
+        """A template for messages about faults, `{}`, in a block that is not UTF-8, and a hint."""
+        return encoding_fault(self.data, "{}", self.file.conversion)
 
     @cached_property
     def _byte_lines(self) -> list[bytes]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt16
 
+from costbank.splitmix import splitmix64
+
 __all__ = ["END", "Matches", "Trie"]
 
 END = 256
@@ -16,7 +18,6 @@ _ROOM = 4  # slots for each node, so that few tries find free ones
 _FEWEST_SLOTS = 1 << 12
 _MOST_TRIES = 200
 _CHILDREN = (64, 16, 4, 1)  # nodes of many children are placed first, while all is free
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Matches(NamedTuple):
@@ -117,8 +118,8 @@ def _placed(edges: _Edges, nodes: int, slots: int) -> Int64[np.ndarray, "nodes"]
         for attempt in range(_MOST_TRIES):
             if not len(waiting):
                 break
-            mixed = (waiting * _MOST_TRIES + attempt + 1).astype(np.uint64) * _SPREAD
-            bases[waiting] = ((mixed >> np.uint64(32)) % np.uint64(slots)).astype(np.int64)
+            drawn = splitmix64(np.uint64(0), waiting * _MOST_TRIES + attempt + 1)
+            bases[waiting] = (drawn % np.uint64(slots)).astype(np.int64)
             many = counts[waiting]
             heads = np.cumsum(many) - many
             rows = np.arange(many.sum()) + np.repeat(firsts[waiting] - heads, many)
