@@ -18,7 +18,16 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from costbank.errors import InputError, UsageError
 
-__all__ = ["Affine", "canonical_transform", "fit_transforms", "normalize", "output_dim", "parse_transform", "signed"]
+__all__ = [
+    "Affine",
+    "canonical_transform",
+    "column_signs",
+    "fit_transforms",
+    "normalize",
+    "output_dim",
+    "parse_transform",
+    "signed",
+]
 
 _WITH_COUNT = {"abtt": 2, "pca": None}
 _WITHOUT = ("center", "whiten")
@@ -159,10 +168,18 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("rd,rd->r", rows, rows, dtype=np.float64))
 
 
-def signed(directions: Float64[np.ndarray, "dim directions"]) -> Float64[np.ndarray, "dim directions"]:
-    """Each direction with its largest element positive, so that the result does not hang on the solver's choice."""
+def column_signs(directions: Float[np.ndarray, "dim directions"]) -> Float[np.ndarray, "directions"]:
+    """1 or −1 for each column: what makes its largest element positive.
+
+    Eigenvectors and singular vectors are unique up to their sign; times these, they do not depend on the solver.
+    """
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
-    return directions * np.where(largest < 0, -1.0, 1.0)
+    return np.where(largest < 0, -1, 1).astype(directions.dtype)
+
+
+def signed(directions: Float64[np.ndarray, "dim directions"]) -> Float64[np.ndarray, "dim directions"]:
+    """The columns times their `column_signs`."""
+    return directions * column_signs(directions)
 
 
 def _moments(

@@ -7,8 +7,8 @@ import pytest
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from costbank.sources import truncated_svd as module
-from costbank.sources.truncated_svd import TruncatedSvd, basis_width, truncated_svd
+from costbank.sources.cooccurrence import truncated_svd as module
+from costbank.sources.cooccurrence.truncated_svd import TruncatedSvd, basis_width, truncated_svd
 
 TOLERANCE = 1e-5
 

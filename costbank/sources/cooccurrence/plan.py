@@ -63,7 +63,7 @@ def _vectors(
     pairs: PairCounts, learnt: LearntCorpus, config: BuildConfig, memory: int, progress: Progress
 ) -> tuple[np.ndarray, dict]:
     from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
-    from costbank.sources.truncated_svd import factor_bytes, truncated_svd
+    from costbank.sources.cooccurrence.truncated_svd import factor_bytes, truncated_svd
 
     settings = config.cooccurrence
     kept = learnt.counts >= settings.min_count

@@ -1,7 +1,7 @@
 """The leading singular triplets of a large sparse matrix, to a stated accuracy, the same bytes on any number of cores.
 
 A block Lanczos method on AᵀA with full reorthogonalisation and thick restarts (Wu & Simon 2000, as Baglama & Reichel
-2005 use it for singular values): the basis V grows by a block of columns at a time, A·V is kept beside it, and when the
+2005 use it for singular values): the basis V grows by a block of columns at a time, A·V is kept with it, and when the
 basis is full its best directions start the next one. A sparse matrix times a block costs a fraction of as many products
 with vectors, and a Krylov basis needs far fewer than power iterations of the whole subspace (Musco & Musco 2015).
 
@@ -20,6 +20,7 @@ from jaxtyping import Float32, Float64
 
 from costbank.errors import require
 from costbank.machine import usable_cores
+from costbank.transforms import column_signs
 
 __all__ = ["TruncatedSvd", "basis_width", "factor_bytes", "truncated_svd"]
 
@@ -29,7 +30,7 @@ threadpoolctl = require("threadpoolctl", "build")
 _PART_ROWS = 4096
 _PART_COLUMNS = 8
 _LEAST_STRIPS, _MOST_STRIPS, _STRIP_ELEMENTS = 4, 64, 1 << 19
-_NOTHING_LEFT = 1e-6
+_LEAST_LENGTH = 1e-6
 _NEARLY = 1e-2
 _PROVEN_PASSES = 6
 _RESULT_COPIES = 3
@@ -58,12 +59,12 @@ class TruncatedSvd:
 
 
 def basis_width(dim: int) -> int:
-    """How many approximate singular vectors of each side are held meanwhile."""
+    """How many approximate singular vectors of each side are in memory meanwhile."""
     return _kept(dim) + 10 * _block_width(dim)
 
 
 def factor_bytes(shape: tuple[int, int], dim: int) -> int:
-    """What factorizing a matrix takes at most beside it: the basis, and the result with what tells its residual."""
+    """The most memory that factorizing takes besides the matrix: the basis, and the result with its residual."""
     return 4 * (basis_width(dim) + _RESULT_COPIES * dim) * sum(shape)
 
 
@@ -115,8 +116,8 @@ def _converge(
 ) -> None:
     """Grow and restart the basis until its `dim` best directions are good enough.
 
-    That is told from what the last block still leads out of the basis: ‖Aᵀu − σv‖·σ is the norm of R of the next block
-    times the last elements of the combination that v is.
+    Their errors follow from what the last block still adds to the basis: ‖Aᵀu − σv‖·σ is the norm of R of the next
+    block times the last elements of the combination that v is.
     """
     width = _block_width(dim)
     block, coupling = basis.orthonormal(basis.product.random_image(random, width))
@@ -125,7 +126,7 @@ def _converge(
         candidates = basis.expand(block)
         advance(1)
         block, coupling = basis.orthonormal(candidates)
-        if not block.shape[1]:  # all that the start can lead to is found
+        if not block.shape[1]:  # the start leads to no further direction
             block, _ = basis.orthonormal(basis.product.random_image(random, width))
             coupling = np.zeros((0, candidates.shape[1]))
         full = basis.size + block.shape[1] > basis.width
@@ -180,25 +181,25 @@ class _Basis:
         return self.product.back(image)
 
     def orthonormal(
-        self, block: np.ndarray, beside: np.ndarray | None = None
-    ) -> tuple[Float32[np.ndarray, "columns left"], Float64[np.ndarray, "left block"]]:
-        """What of a block is orthogonal to the basis, and to `beside`: Q and R, without directions of no length.
+        self, block: np.ndarray, extra: np.ndarray | None = None
+    ) -> tuple[Float32[np.ndarray, "columns kept"], Float64[np.ndarray, "kept block"]]:
+        """The part of a block that is orthogonal to the basis and to `extra`: Q and R, without directions of no length.
 
-        Twice, since what is left of a column that lay nearly in the basis is not yet orthogonal to it (Parlett 1980).
+        Twice, since the rest of a column that was nearly in the basis is not yet orthogonal to it (Parlett 1980).
         """
         inner, times = self.product.inner, self.product.times
         vectors = self.vectors[:, : self.size]
-        least = _NOTHING_LEFT * float(np.sqrt(np.einsum("rc,rc->c", block, block, dtype=np.float64).max(initial=0)))
+        least = _LEAST_LENGTH * float(np.sqrt(np.einsum("rc,rc->c", block, block, dtype=np.float64).max(initial=0)))
         coupling = np.eye(block.shape[1])
         for _ in range(2):
-            for others in (vectors,) if beside is None else (vectors, beside):
+            for others in (vectors,) if extra is None else (vectors, extra):
                 block = block - times(others, inner(others, block).astype(np.float32))
             squares, turn = np.linalg.eigh(inner(block, block.astype(np.float64)))
-            left = squares > least**2
-            lengths, turn = np.sqrt(squares[left]), turn[:, left]
+            kept = squares > least**2
+            lengths, turn = np.sqrt(squares[kept]), turn[:, kept]
             coupling = (lengths[:, None] * turn.T) @ coupling
             block = times(block, turn / lengths)
-            least = _NOTHING_LEFT
+            least = _LEAST_LENGTH
         return block, coupling
 
     def best(self) -> tuple[Float64[np.ndarray, "size"], Float64[np.ndarray, "size size"]]:
@@ -278,10 +279,10 @@ def _strips(matrix: Any) -> list[Any]:
     edges = [0, *(cut for cut in cuts.tolist() if 0 < cut < matrix.shape[0]), matrix.shape[0]]
     strips = []
     for first, end in pairwise(edges):
-        held = slice(int(starts[first]), int(starts[end]))
+        elements = slice(int(starts[first]), int(starts[end]))
         strip = sparse.csr_matrix((end - first, matrix.shape[1]), dtype=matrix.dtype)
         # The constructor would copy what is a small part of another array.
-        strip.data, strip.indices = matrix.data[held], matrix.indices[held]
+        strip.data, strip.indices = matrix.data[elements], matrix.indices[elements]
         strip.indptr = starts[first : end + 1] - starts[first]
         strips.append(strip)
     return strips
@@ -294,11 +295,11 @@ def _parts(rows: int) -> list[slice]:
 def _result(basis: _Basis, dim: int, tolerance: float, flipped: bool) -> TruncatedSvd:
     product = basis.product
     values, turn = basis.best()
-    found = min(dim, int((values > tolerance * values[0]).sum()))
-    values, turn = values[:found], turn[:, :found]
+    nonzero = min(dim, int((values > tolerance * values[0]).sum()))
+    values, turn = values[:nonzero], turn[:, :nonzero]
     right = product.times(basis.vectors[:, : basis.size], turn)
     left = product.times(basis.images[:, : basis.size], turn / values)
-    signs = _signs(right if flipped else left)
+    signs = column_signs(right if flipped else left)
     left *= signs
     right *= signs
     residual = _residual(product, left, values, right)
@@ -315,11 +316,6 @@ def _residual(product: _Product, left: np.ndarray, values: np.ndarray, right: np
         for missed in (product.forward(v) - u * scaled, product.back(u) - v * scaled):
             worst = max(worst, float(np.linalg.norm(missed, axis=0).max()))
     return worst / float(values[0])
-
-
-def _signs(vectors: np.ndarray) -> Float32[np.ndarray, "dim"]:
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
-    return np.where(largest < 0, np.float32(-1), np.float32(1))
 
 
 def _padded(
