@@ -42,11 +42,11 @@ for step in range(81):
         top = teacher.head(teacher(ids)).softmax(-1).topk(8)
     # A position whose probabilities are all 0 is ignored.
     targets = SoftTargets(top.values.masked_fill(padding, 0.0), top.indices)
-    loss, parts = loss_of(student(ids), student.head.weight, targets, parts=True)
+    loss, parts = loss_of.with_parts(student(ids), student.head.weight, targets)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     if step % 20 == 0:
         tokens = (labels >= 0).sum()
-        print(f"step {step}: loss {loss:.3f}, away {parts.emd.sum() / tokens:.4f}, "
+        print(f"step {step}: loss {loss:.3f}, away {parts.value.sum() / tokens:.4f}, "
               f"same likeliest token {parts.correct.sum() / tokens:.1%}")  # fmt: skip

@@ -21,11 +21,11 @@ loss_of = LinearEMOLoss(bank, shift=True)
 for step in range(61):
     labels = tiny.batch()
     hidden, _ = mix(embed(labels.clamp_min(0)))
-    loss, parts = loss_of(hidden, head.weight, labels, parts=True)
+    loss, parts = loss_of.with_parts(hidden, head.weight, labels)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     if step % 20 == 0:
         tokens = (labels[:, 1:] >= 0).sum()
-        ce, emd, correct = (part.sum() / tokens for part in (parts.ce, parts.emd, parts.correct))
+        ce, emd, correct = (part.sum() / tokens for part in (parts.ce, parts.value, parts.correct))
         print(f"step {step}: loss {loss:.3f}, cross-entropy {ce:.3f}, expected cost {emd:.4f}, accuracy {correct:.1%}")

@@ -13,14 +13,19 @@ from costbank.errors import require
 require("torch", "train")
 
 from costbank.loss.costs import Costs, DenseCosts, LowRankCosts, NeighborCosts, open_costs  # noqa: E402
-from costbank.loss.functional import EMOResult, emo_loss  # noqa: E402
-from costbank.loss.linear import linear_emo_loss  # noqa: E402
+from costbank.loss.engine.result import EMOParts, EMOResult  # noqa: E402
+from costbank.loss.engine.targets import SoftTargets  # noqa: E402
+from costbank.loss.functional import emo_loss, emo_loss_with_parts  # noqa: E402
+from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts  # noqa: E402
 from costbank.loss.module import EMOLoss, LinearEMOLoss  # noqa: E402
 from costbank.loss.options import EMOOptions, Schedule  # noqa: E402
-from costbank.loss.parallel import parallel_emo_loss, parallel_linear_emo_loss  # noqa: E402
-from costbank.loss.rows import EMOParts  # noqa: E402
-from costbank.loss.soft import SoftTargets  # noqa: E402
-from costbank.loss.transport import exact_transport_loss  # noqa: E402
+from costbank.loss.parallel import (  # noqa: E402
+    parallel_emo_loss,
+    parallel_emo_loss_with_parts,
+    parallel_linear_emo_loss,
+    parallel_linear_emo_loss_with_parts,
+)
+from costbank.loss.transport import exact_transport_loss, exact_transport_loss_with_parts  # noqa: E402
 
 __all__ = [
     "Costs",
@@ -35,9 +40,14 @@ __all__ = [
     "Schedule",
     "SoftTargets",
     "emo_loss",
+    "emo_loss_with_parts",
     "exact_transport_loss",
+    "exact_transport_loss_with_parts",
     "linear_emo_loss",
+    "linear_emo_loss_with_parts",
     "open_costs",
     "parallel_emo_loss",
+    "parallel_emo_loss_with_parts",
     "parallel_linear_emo_loss",
+    "parallel_linear_emo_loss_with_parts",
 ]

@@ -1,138 +1,46 @@
-"""What a loss is called with, checked and laid out for the blocks."""
+"""Checks of what a loss is called with, and the loss's place in compiled functions."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss.costs import Costs, DenseCosts, width_hint
-from costbank.loss.objectives import check_form
+from costbank.loss.costs import Costs, width_hint
+from costbank.loss.engine.objectives import check_form
+from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.options import EMOOptions
-from costbank.loss.soft import SoftTargets
 
-__all__ = ["Tokens", "check_costs", "check_devices", "check_finite", "check_labels", "check_plain", "lay_out"]
+__all__ = [
+    "check_costs",
+    "check_devices",
+    "check_finite",
+    "check_label_range",
+    "check_labels",
+    "check_linear",
+    "check_logits",
+    "check_plain",
+    "eager",
+]
 
-_CHUNK_ROWS = {"cpu": 256}
-_CHUNK_ROWS_ELSEWHERE = 2048
-_FEW_LABELS = 0.9
+Function = TypeVar("Function", bound=Callable)
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """The labels of a call, one for each row of logits.
+def eager(function: Function) -> Function:
+    """Have torch.compile break its graph around a function.
 
-    Attributes:
-        labels: int64 [tokens], 0 where ignored; or soft targets.
-        weights: [tokens] or None; 0 where ignored, and 1 at most in size, so that gradients in float16 keep their
-            digits.
-        scale: what losses are to be multiplied by for that.
-        kept: [tokens], which are not ignored, nor have a weight of 0.
-        index: the rows that are kept, where rows are left out; else None.
-        denominator: what the sum of losses is divided by: a scalar.
-        chunk_rows: rows in a block.
+    As `torch.compiler.disable`, but that loads the compiler when a module is imported, which takes as long as torch.
     """
 
-    labels: Tensor | SoftTargets
-    weights: Tensor | None
-    scale: Tensor | None
-    kept: Tensor
-    index: Tensor | None
-    denominator: Tensor
-    chunk_rows: int
+    @wraps(function)
+    def called(*args, **kwargs):
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
 
-    def blocks(self) -> list["slice | Tensor"]:
-        """The rows of each block: slices, or indices where ignored rows are left out."""
-        if self.index is not None:
-            return list(self.index.split(self.chunk_rows)) if len(self.index) else []
-        return [slice(start, start + self.chunk_rows) for start in range(0, len(self.kept), self.chunk_rows)]
-
-
-def lay_out(
-    labels: Tensor | SoftTargets,
-    shape: torch.Size,
-    width: int,
-    options: EMOOptions,
-    token_weights: Tensor | None,
-    dtype: torch.dtype,
-    costs: Costs | None,
-    compact: bool,
-) -> Tokens:
-    """Check labels and weights against rows of logits of a shape, and say which rows count.
-
-    Args:
-        labels: as the loss was called with them.
-        shape: of the rows: what labels are to have.
-        width: of the vocabulary.
-        options: whose ignore_index, shift, reduction and chunk_rows are followed.
-        token_weights: as the loss was called with them.
-        dtype: of the sums.
-        costs: on a CPU, dense ones of equal labels are computed once where these are in one block.
-        compact: leave ignored rows out. On an accelerator this waits for the device once.
-
-    Raises:
-        ShapeError: labels or weights of another shape.
-        UsageError: labels that are not integers, or out of range (found asynchronously on an accelerator).
-    """
-    if token_weights is not None and token_weights.shape != shape:
-        raise ShapeError(
-            f"token_weights of shape {list(token_weights.shape)} for {list(shape)} tokens",
-            f"give weights of shape {list(shape)}; with shift, that of the label at the same place",
-        )
-    weights = None if token_weights is None else token_weights.detach().to(dtype)
-    if isinstance(labels, SoftTargets):
-        flat, kept = labels.flat(dtype)
-    else:
-        check_labels(labels, shape)
-        labels = labels.long()
-        if options.shift:
-            labels, weights = _shifted(labels, weights, options)
-        flat, kept = _labels(labels, width, options)
-    scale = None
-    if weights is not None:
-        kept = kept & (weights.reshape(-1) != 0)
-        weights, scale = scaled(torch.where(kept, weights.reshape(-1), 0.0))
-        denominator = weights.sum() * scale
-    else:
-        denominator = kept.sum().to(dtype)
-    index = _index(flat, kept, costs) if compact else None
-    rows = options.chunk_rows or _CHUNK_ROWS.get(kept.device.type, _CHUNK_ROWS_ELSEWHERE)
-    return Tokens(
-        labels=flat,
-        weights=weights,
-        scale=scale,
-        kept=kept,
-        index=index,
-        denominator=torch.where(denominator == 0, 1.0, denominator),
-        chunk_rows=rows,
-    )
-
-
-def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> Tensor | None:
-    """The rows that are kept, by label where that brings many equal ones together; None for all as they are."""
-    index = kept.nonzero()[:, 0]
-    if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and index.device.type == "cpu":
-        ordered, order = labels[index].sort(stable=True)
-        if len(torch.unique_consecutive(ordered)) < _FEW_LABELS * len(index):
-            return index[order]
-    return None if len(index) == len(kept) else index
-
-
-def scaled(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights over the largest of their sizes, and that size; 1 where there is none."""
-    size = weights.abs().amax() if len(weights) else weights.new_ones(())
-    size = torch.where(size > 0, size, 1.0)
-    return weights / size, size
-
-
-def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:
-    """Each position's next label and its weight; the last position is ignored."""
-    if labels.ndim == 0:
-        raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
-    if labels.shape[-1] == 0:
-        return labels, weights
-    labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)
-    return labels, None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
+    return called  # pyright: ignore[reportReturnType]
 
 
 def check_labels(labels: Tensor, shape: torch.Size) -> None:
@@ -162,12 +70,20 @@ def check_labels(labels: Tensor, shape: torch.Size) -> None:
         )
 
 
-def _labels(labels: Tensor, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
-    """[tokens] labels, 0 where ignored, and which are not."""
-    flat = labels.reshape(-1)
-    kept = flat != options.ignore_index
-    _check_range(flat, kept, width, options)
-    return torch.where(kept, flat, 0), kept
+def check_label_range(labels: Tensor, kept: Tensor, width: int, options: EMOOptions) -> None:
+    allowed = ~kept | ((labels >= 0) & (labels < width))
+    if labels.device.type == "cpu":
+        if not allowed.all():
+            wrong = labels[~allowed][0].item()
+            raise UsageError(
+                f"label {wrong} is neither a token id below {width:,} nor ignore_index={options.ignore_index}",
+                "give the ids of this bank's tokenizer, or the ignore_index that your data uses",
+            )
+    elif labels.device.type != "meta":
+        # The one check that does not wait for the device; PyTorch has no public name for it.
+        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
+            allowed.all(), f"a label is neither below {width} nor {options.ignore_index}"
+        )
 
 
 def check_plain(**tensors: Tensor | None) -> None:
@@ -242,17 +158,37 @@ def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
         torch._assert_async(~losses.isnan().any(), f"{what}; {advice}")  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _check_range(labels: Tensor, kept: Tensor, width: int, options: EMOOptions) -> None:
-    allowed = ~kept | ((labels >= 0) & (labels < width))
-    if labels.device.type == "cpu":
-        if not allowed.all():
-            wrong = labels[~allowed][0].item()
-            raise UsageError(
-                f"label {wrong} is neither a token id below {width:,} nor ignore_index={options.ignore_index}",
-                "give the ids of this bank's tokenizer, or the ignore_index that your data uses",
-            )
-    elif labels.device.type != "meta":
-        # The one check that does not wait for the device; PyTorch has no public name for it.
-        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-            allowed.all(), f"a label is neither below {width} nor {options.ignore_index}"
+def check_logits(logits: Tensor) -> None:
+    """Check that a tensor may be logits.
+
+    Raises:
+        ShapeError: it has no dimensions, or no floating-point type.
+    """
+    if logits.ndim < 1 or not logits.is_floating_point():
+        raise ShapeError(
+            f"logits are {logits.dtype} of shape {list(logits.shape)}",
+            "give floating-point logits [..., vocab], then labels",
+        )
+
+
+def check_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Check the shapes and types of what logits are made of.
+
+    Raises:
+        ShapeError: they do not fit each other.
+        UsageError: hidden states and weight are of different types, and no autocast brings them together.
+    """
+    if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"hidden states of shape {list(hidden.shape)} with a weight of shape {list(weight.shape)}",
+            "give hidden states [..., dim] and the weight [vocab, dim] of the head",
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"a bias of shape {list(bias.shape)} for {len(weight):,} rows", "give one of shape [vocab]")
+    if not hidden.is_floating_point() or not weight.is_floating_point():
+        raise ShapeError(f"hidden states are {hidden.dtype}, the weight {weight.dtype}", "give floating-point tensors")
+    if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
+        raise UsageError(
+            f"hidden states are {hidden.dtype}, the weight {weight.dtype}",
+            "cast one of them, or call the loss under torch.autocast",
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
 from costbank.loss.costs import Costs
-from costbank.loss.soft import SoftTargets
+from costbank.loss.engine.targets import SoftTargets
 
 __all__ = ["check_kinds", "like_costs", "refuse_classes_second", "refuse_other_shapes"]
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Self, overload
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Integer
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss.arguments import check_labels
+from costbank.loss.arguments import check_labels, check_linear, check_logits, eager
 from costbank.loss.costs import Costs, DenseCosts, fit_dense, open_costs, same_pin
-from costbank.loss.eager import eager
-from costbank.loss.functional import EMOResult, check_logits, emo_loss
-from costbank.loss.linear import check_linear, linear_emo_loss
+from costbank.loss.engine.objectives import check_form
+from costbank.loss.engine.result import EMOResult
+from costbank.loss.engine.targets import SoftTargets
+from costbank.loss.functional import emo_loss, emo_loss_with_parts
+from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
-from costbank.loss.objectives import check_form
 from costbank.loss.options import EMOOptions
-from costbank.loss.soft import SoftTargets
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -127,7 +127,6 @@ class EMOLoss(_Loss):
             other costs.
     """
 
-    @overload
     def forward(
         self,
         logits: Float[Tensor, "*tokens vocab"],
@@ -135,40 +134,32 @@ class EMOLoss(_Loss):
         *,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
-        parts: Literal[False] = False,
-        entropy: bool = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
+    ) -> Tensor:
+        """The loss of logits [..., vocab] for labels [...]. See `emo_loss`."""
+        self._fit_to(logits, labels, token_weights)
+        return emo_loss(logits, labels, self.costs, self.options, token_weights=token_weights, step=step)
+
+    def with_parts(
         self,
         logits: Float[Tensor, "*tokens vocab"],
         labels: Integer[Tensor, "*tokens"] | SoftTargets,
         *,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
-        parts: Literal[True],
-        entropy: bool = ...,
-    ) -> EMOResult: ...
-    def forward(
-        self,
-        logits: Tensor,
-        labels: Tensor | SoftTargets,
-        *,
-        token_weights: Tensor | None = None,
-        step: int | None = None,
-        parts: bool = False,
         entropy: bool = False,
-    ) -> Tensor | EMOResult:
-        """The loss of logits [..., vocab] for labels [...]; with `parts`, also what it is made of. See `emo_loss`."""
+    ) -> EMOResult:
+        """The loss, and what it is made of for each token. See `emo_loss_with_parts`."""
+        self._fit_to(logits, labels, token_weights)
+        return emo_loss_with_parts(
+            logits, labels, self.costs, self.options, token_weights=token_weights, step=step, entropy=entropy
+        )
+
+    def _fit_to(self, logits: Tensor, labels: Tensor | SoftTargets, token_weights: Tensor | None) -> None:
         if isinstance(logits, Tensor) and logits.ndim and self._misfits(logits.shape[-1]):
             check_kinds(self.costs, logits=logits, labels=labels, token_weights=token_weights)
             check_logits(logits)
             refuse_classes_second(logits, labels)
             self._refit(logits.shape[-1], logits, labels)
-        return emo_loss(
-            logits, labels, self.costs, self.options,
-            token_weights=token_weights, step=step, parts=parts, entropy=entropy,
-        )  # fmt: skip
 
 
 class LinearEMOLoss(_Loss):
@@ -177,45 +168,48 @@ class LinearEMOLoss(_Loss):
     Made and kept as `EMOLoss` is.
     """
 
-    @overload
     def forward(
         self,
         hidden: Float[Tensor, "*tokens dim"],
         weight: Float[Tensor, "vocab dim"],
-        labels: Integer[Tensor, "*tokens"] | SoftTargets,
+        labels: Integer[Tensor, "*tokens"] | SoftTargets | None = None,
         *,
         bias: Float[Tensor, "vocab"] | None = None,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
-        parts: Literal[False] = False,
-        entropy: bool = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
+    ) -> Tensor:
+        """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
+        targets = self._fit_to(hidden, weight, labels, bias, token_weights)
+        return linear_emo_loss(
+            hidden, weight, targets, self.costs, self.options, bias=bias, token_weights=token_weights, step=step
+        )
+
+    def with_parts(
         self,
         hidden: Float[Tensor, "*tokens dim"],
         weight: Float[Tensor, "vocab dim"],
-        labels: Integer[Tensor, "*tokens"] | SoftTargets,
+        labels: Integer[Tensor, "*tokens"] | SoftTargets | None = None,
         *,
         bias: Float[Tensor, "vocab"] | None = None,
         token_weights: Float[Tensor, "*tokens"] | None = None,
         step: int | None = None,
-        parts: Literal[True],
-        entropy: bool = ...,
-    ) -> EMOResult: ...
-    def forward(
+        entropy: bool = False,
+    ) -> EMOResult:
+        """The loss, and what it is made of for each token. See `linear_emo_loss_with_parts`."""
+        targets = self._fit_to(hidden, weight, labels, bias, token_weights)
+        return linear_emo_loss_with_parts(
+            hidden, weight, targets, self.costs, self.options,
+            bias=bias, token_weights=token_weights, step=step, entropy=entropy,
+        )  # fmt: skip
+
+    def _fit_to(
         self,
         hidden: Tensor,
         weight: Tensor,
-        labels: Tensor | SoftTargets | None = None,
-        *,
-        bias: Tensor | None = None,
-        token_weights: Tensor | None = None,
-        step: int | None = None,
-        parts: bool = False,
-        entropy: bool = False,
-    ) -> Tensor | EMOResult:
-        """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
+        labels: Tensor | SoftTargets | None,
+        bias: Tensor | None,
+        token_weights: Tensor | None,
+    ) -> Tensor | SoftTargets:
         if labels is None:  # as where it is called with logits and labels
             raise UsageError(
                 "labels are missing: the arguments are (hidden, head.weight, labels)",
@@ -226,7 +220,4 @@ class LinearEMOLoss(_Loss):
             refuse_other_shapes(hidden, weight, self.costs, labels)
             check_linear(hidden, weight, bias)
             self._refit(len(weight), hidden, labels)
-        return linear_emo_loss(
-            hidden, weight, labels, self.costs, self.options,
-            bias=bias, token_weights=token_weights, step=step, parts=parts, entropy=entropy,
-        )  # fmt: skip
+        return labels

@@ -4,76 +4,46 @@ Each process computes the logits of its slice, and with the others exchanges a f
 vocabulary's width is ever sent, and gradients of logits need nothing from other processes.
 """
 
-from typing import Literal, overload
+from dataclasses import replace
 
 from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from costbank.loss.arguments import check_devices
+from costbank.loss.arguments import check_linear, check_logits, eager
 from costbank.loss.costs import Costs
-from costbank.loss.eager import eager
-from costbank.loss.functional import EMOResult, check_logits, logit_losses
-from costbank.loss.linear import check_linear, linear_losses
+from costbank.loss.engine.result import EMOResult
+from costbank.loss.engine.targets import SoftTargets
+from costbank.loss.functional import logit_losses
+from costbank.loss.linear import linear_losses
 from costbank.loss.mistakes import check_kinds
 from costbank.loss.options import EMOOptions
-from costbank.loss.rows import BlockPlan
-from costbank.loss.shards import columns_of, open_shard, summed_over, whole, whole_labels
-from costbank.loss.soft import SoftTargets, check_soft
+from costbank.loss.prepare import Arguments
+from costbank.loss.shards import open_shard, summed_over, vocab_shard_of, whole, whole_labels
 
-__all__ = ["parallel_emo_loss", "parallel_linear_emo_loss"]
+__all__ = [
+    "parallel_emo_loss",
+    "parallel_emo_loss_with_parts",
+    "parallel_linear_emo_loss",
+    "parallel_linear_emo_loss_with_parts",
+]
 
 
-@overload
-def parallel_linear_emo_loss(
-    hidden: Float[Tensor, "*tokens dim"],
-    weight: Float[Tensor, "local_vocab dim"],
-    labels: Integer[Tensor, "*tokens"] | SoftTargets,
-    costs: Costs | None,
-    options: EMOOptions = ...,
-    *,
-    group: ProcessGroup | None = None,
-    vocab_start: int | None = None,
-    bias: Float[Tensor, "local_vocab"] | None = None,
-    token_weights: Float[Tensor, "*tokens"] | None = None,
-    step: int | None = None,
-    parts: Literal[False] = False,
-    reduce_hidden: bool = True,
-) -> Tensor: ...
-@overload
-def parallel_linear_emo_loss(
-    hidden: Float[Tensor, "*tokens dim"],
-    weight: Float[Tensor, "local_vocab dim"],
-    labels: Integer[Tensor, "*tokens"] | SoftTargets,
-    costs: Costs | None,
-    options: EMOOptions = ...,
-    *,
-    group: ProcessGroup | None = None,
-    vocab_start: int | None = None,
-    bias: Float[Tensor, "local_vocab"] | None = None,
-    token_weights: Float[Tensor, "*tokens"] | None = None,
-    step: int | None = None,
-    parts: Literal[True],
-    entropy: bool = ...,
-    reduce_hidden: bool = True,
-) -> EMOResult: ...
 @eager
 def parallel_linear_emo_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor | SoftTargets,
+    hidden: Float[Tensor, "*tokens dim"],
+    weight: Float[Tensor, "local_vocab dim"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
     group: ProcessGroup | None = None,
     vocab_start: int | None = None,
-    bias: Tensor | None = None,
-    token_weights: Tensor | None = None,
+    bias: Float[Tensor, "local_vocab"] | None = None,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
-    parts: bool = False,
-    entropy: bool = False,
     reduce_hidden: bool = True,
-) -> Tensor | EMOResult:
+) -> Tensor:
     """`linear_emo_loss` where each process of a group holds a slice of the head's rows.
 
     Slices are contiguous and in the order of processes. All processes call it with the same tokens and options, and
@@ -97,8 +67,6 @@ def parallel_linear_emo_loss(
         bias: [local_vocab], its slice.
         token_weights: see `emo_loss`; the same on all processes.
         step: see `emo_loss`.
-        parts: also return what it is made of.
-        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
         reduce_hidden: sum the hidden states' gradient over processes, by one all-reduce in the backward pass. Without
             it each process gets its slice's summand of it, for frameworks that sum themselves.
 
@@ -111,65 +79,74 @@ def parallel_linear_emo_loss(
         UsageError: see `linear_emo_loss`; also no process group, or a DTensor placed in another way.
     """
     check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
-    shard = open_shard("weight", weight, 0, group, vocab_start)
-    biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
-    inputs, targets = whole("hidden", hidden, partial_gradient=not reduce_hidden), whole_labels(labels)
-    factors = whole("token_weights", token_weights)
-    assert inputs is not None
-    check_linear(inputs, shard.tensor, biases)
-    options = options.at(step)
-    columns, vocab = columns_of(shard, len(shard.tensor), inputs.shape[:-1].numel(), costs, options)
-    if isinstance(targets, SoftTargets):
-        check_soft(targets, inputs.shape[:-1], vocab, costs, options)
-    check_devices(
-        costs, options, hidden=inputs, weight=shard.tensor, bias=biases, labels=targets, token_weights=factors
-    )
-    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts, with_entropy=entropy)
-    reduce = summed_over(shard.group) if reduce_hidden else None
-    return linear_losses(inputs, shard.tensor, biases, targets, factors, vocab, plan, reduce)
+    arguments = Arguments(labels, costs, options.at(step), token_weights)
+    return _linear(hidden, weight, bias, arguments, group, vocab_start, reduce_hidden).loss
 
 
-@overload
-def parallel_emo_loss(
-    logits: Float[Tensor, "*tokens local_vocab"],
-    labels: Integer[Tensor, "*tokens"] | SoftTargets,
-    costs: Costs | None,
-    options: EMOOptions = ...,
-    *,
-    group: ProcessGroup | None = None,
-    vocab_start: int | None = None,
-    token_weights: Float[Tensor, "*tokens"] | None = None,
-    step: int | None = None,
-    parts: Literal[False] = False,
-) -> Tensor: ...
-@overload
-def parallel_emo_loss(
-    logits: Float[Tensor, "*tokens local_vocab"],
-    labels: Integer[Tensor, "*tokens"] | SoftTargets,
-    costs: Costs | None,
-    options: EMOOptions = ...,
-    *,
-    group: ProcessGroup | None = None,
-    vocab_start: int | None = None,
-    token_weights: Float[Tensor, "*tokens"] | None = None,
-    step: int | None = None,
-    parts: Literal[True],
-    entropy: bool = ...,
-) -> EMOResult: ...
 @eager
-def parallel_emo_loss(
-    logits: Tensor,
-    labels: Tensor | SoftTargets,
+def parallel_linear_emo_loss_with_parts(
+    hidden: Float[Tensor, "*tokens dim"],
+    weight: Float[Tensor, "local_vocab dim"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
     costs: Costs | None,
     options: EMOOptions = EMOOptions(),
     *,
     group: ProcessGroup | None = None,
     vocab_start: int | None = None,
-    token_weights: Tensor | None = None,
+    bias: Float[Tensor, "local_vocab"] | None = None,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
-    parts: bool = False,
     entropy: bool = False,
-) -> Tensor | EMOResult:
+    reduce_hidden: bool = True,
+) -> EMOResult:
+    """`parallel_linear_emo_loss`, and what it is made of for each token: see `EMOParts`.
+
+    Args:
+        hidden, weight, labels, costs, options, group, vocab_start, bias, token_weights, step, reduce_hidden: see
+            `parallel_linear_emo_loss`.
+        entropy: see `emo_loss_with_parts`.
+
+    Raises:
+        ShapeError, UsageError: see `parallel_linear_emo_loss`.
+    """
+    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
+    arguments = Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy)
+    return _linear(hidden, weight, bias, arguments, group, vocab_start, reduce_hidden)
+
+
+def _linear(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    arguments: Arguments,
+    group: ProcessGroup | None,
+    vocab_start: int | None,
+    reduce_hidden: bool,
+) -> EMOResult:
+    shard = open_shard("weight", weight, 0, group, vocab_start)
+    biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
+    inputs = whole("hidden", hidden, partial_gradient=not reduce_hidden)
+    assert inputs is not None
+    arguments = _whole(arguments)
+    check_linear(inputs, shard.tensor, biases)
+    tokens = inputs.shape[:-1].numel()
+    vocab = vocab_shard_of(shard, len(shard.tensor), tokens, arguments.costs, arguments.options)
+    reduce = summed_over(shard.group) if reduce_hidden else None
+    return linear_losses(inputs, shard.tensor, biases, arguments, vocab, reduce)
+
+
+@eager
+def parallel_emo_loss(
+    logits: Float[Tensor, "*tokens local_vocab"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
+    costs: Costs | None,
+    options: EMOOptions = EMOOptions(),
+    *,
+    group: ProcessGroup | None = None,
+    vocab_start: int | None = None,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
+    step: int | None = None,
+) -> Tensor:
     """`emo_loss` where each process of a group holds a slice of the logits' columns. See `parallel_linear_emo_loss`.
 
     Args:
@@ -181,8 +158,6 @@ def parallel_emo_loss(
         vocab_start: the token id of the first column; see `parallel_linear_emo_loss`.
         token_weights: see `emo_loss`.
         step: see `emo_loss`.
-        parts: also return what it is made of.
-        entropy: of each token's probabilities, among the parts; without parts it changes nothing.
 
     Returns:
         The loss, as `emo_loss` returns it: the same on all processes. The gradient of the logits takes no exchange but
@@ -193,14 +168,47 @@ def parallel_emo_loss(
         UsageError: see `parallel_linear_emo_loss`.
     """
     check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
+    arguments = Arguments(labels, costs, options.at(step), token_weights)
+    return _logits(logits, arguments, group, vocab_start).loss
+
+
+@eager
+def parallel_emo_loss_with_parts(
+    logits: Float[Tensor, "*tokens local_vocab"],
+    labels: Integer[Tensor, "*tokens"] | SoftTargets,
+    costs: Costs | None,
+    options: EMOOptions = EMOOptions(),
+    *,
+    group: ProcessGroup | None = None,
+    vocab_start: int | None = None,
+    token_weights: Float[Tensor, "*tokens"] | None = None,
+    step: int | None = None,
+    entropy: bool = False,
+) -> EMOResult:
+    """`parallel_emo_loss`, and what it is made of for each token: see `EMOParts`.
+
+    Args:
+        logits, labels, costs, options, group, vocab_start, token_weights, step: see `parallel_emo_loss`.
+        entropy: see `emo_loss_with_parts`.
+
+    Raises:
+        ShapeError, UsageError: see `parallel_linear_emo_loss`.
+    """
+    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
+    arguments = Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy)
+    return _logits(logits, arguments, group, vocab_start)
+
+
+def _logits(logits: Tensor, arguments: Arguments, group: ProcessGroup | None, vocab_start: int | None) -> EMOResult:
     check_logits(logits)
     shard = open_shard("logits", logits, -1, group, vocab_start)
-    targets, factors = whole_labels(labels), whole("token_weights", token_weights)
-    options = options.at(step)
-    local = shard.tensor
-    columns, vocab = columns_of(shard, local.shape[-1], local.shape[:-1].numel(), costs, options)
-    if isinstance(targets, SoftTargets):
-        check_soft(targets, local.shape[:-1], vocab, costs, options)
-    check_devices(costs, options, logits=local, labels=targets, token_weights=factors)
-    plan = BlockPlan(costs, options, columns, with_gradient=False, with_parts=parts, with_entropy=entropy)
-    return logit_losses(local, targets, factors, vocab, plan)
+    local, arguments = shard.tensor, _whole(arguments)
+    tokens = local.shape[:-1].numel()
+    vocab = vocab_shard_of(shard, local.shape[-1], tokens, arguments.costs, arguments.options)
+    return logit_losses(local, arguments, vocab)
+
+
+def _whole(arguments: Arguments) -> Arguments:
+    """The same with labels and weights as plain tensors."""
+    weights = whole("token_weights", arguments.token_weights)
+    return replace(arguments, labels=whole_labels(arguments.labels), token_weights=weights)

@@ -8,13 +8,12 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 
 from costbank.errors import ShapeError, UsageError
-from costbank.loss.arguments import check_costs
-from costbank.loss.columns import Columns
 from costbank.loss.costs import Costs
+from costbank.loss.engine.softmax import VocabShard
+from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.options import EMOOptions
-from costbank.loss.soft import SoftTargets
 
-__all__ = ["Shard", "columns_of", "open_shard", "summed_over", "whole", "whole_labels"]
+__all__ = ["Shard", "open_shard", "summed_over", "vocab_shard_of", "whole", "whole_labels"]
 
 
 class Shard(NamedTuple):
@@ -94,14 +93,14 @@ def whole_labels(labels: Tensor | SoftTargets) -> Tensor | SoftTargets:
     return ids
 
 
-def columns_of(shard: Shard, size: int, tokens: int, costs: Costs | None, options: EMOOptions) -> tuple[Columns, int]:
-    """The columns of a part that is `size` wide, and the size of the whole vocabulary.
+def vocab_shard_of(shard: Shard, size: int, tokens: int, costs: Costs | None, options: EMOOptions) -> VocabShard:
+    """The slice of the vocabulary that a part of `size` columns is.
 
     Where it is not known, processes tell each other, and are checked against each other.
 
     Raises:
-        ShapeError: parts of no width or of different numbers of tokens, or not as many columns as there are costs.
-        UsageError: parts that do not follow each other in the order of processes; or no costs, where there must be.
+        ShapeError: parts of no width or of different numbers of tokens.
+        UsageError: parts that do not follow each other in the order of processes.
     """
     group, start, vocab = shard.group, shard.start, shard.vocab
     rank, last = distributed.get_rank(group), distributed.get_world_size(group) - 1
@@ -116,8 +115,7 @@ def columns_of(shard: Shard, size: int, tokens: int, costs: Costs | None, option
     elif vocab is None:
         start, vocab = _ask(group, size, tokens, start, shard.tensor.device)
     assert start is not None
-    check_costs(costs, vocab, options)
-    return Columns(start, size, vocab, _gatherer(group), rank), vocab
+    return VocabShard(start, size, vocab, _gatherer(group), rank)
 
 
 def summed_over(group: ProcessGroup) -> Callable[[Tensor], None]:

@@ -6,7 +6,7 @@ on the CPU. It has no part in `emo_loss`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from costbank.cost import pairwise_costs
 from costbank.errors import ShapeError, UsageError, require
-from costbank.loss.soft import SoftTargets
+from costbank.loss.engine.targets import SoftTargets
 
 __all__ = ["TransportParts", "TransportResult", "exact_transport_loss"]
 
 _SUM_TOLERANCE = 1e-3
 _MOST_ITERATIONS = 1_000_000
-
-
-class _HasVectors(Protocol):
-    @property
-    def vectors(self) -> Tensor: ...
 
 
 class TransportParts(NamedTuple):
@@ -69,18 +64,6 @@ class _Problem(NamedTuple):
     q: Float64[np.ndarray, "columns"]
 
 
-@overload
-def exact_transport_loss(
-    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor] | SoftTargets, vectors: Tensor | _HasVectors, *,
-    support: int = ..., mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ...,
-    parts: Literal[False] = False,
-) -> Tensor: ...  # fmt: skip
-@overload
-def exact_transport_loss(
-    logits: Tensor, targets: Tensor | tuple[Tensor, Tensor] | SoftTargets, vectors: Tensor | _HasVectors, *,
-    support: int = ..., mask: Tensor | None = ..., reduction: Literal["mean", "sum", "none"] = ...,
-    parts: Literal[True],
-) -> TransportResult: ...  # fmt: skip
 def exact_transport_loss(
     logits: Float[Tensor, "*tokens vocab"],
     targets: Tensor | tuple[Tensor, Tensor] | SoftTargets,
@@ -88,9 +71,8 @@ def exact_transport_loss(
     *,
     support: int = 32,
     mask: Bool[Tensor, "*tokens"] | Integer[Tensor, "*tokens"] | None = None,
-    reduction: str = "mean",
-    parts: bool = False,
-) -> Tensor | TransportResult:
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> Tensor:
     """The Earth Mover's Distance between softmax(logits) and soft targets, on the support of their largest entries.
 
     Per token the support is the union of the `support` largest entries of p and those of q. On it both are renormalised
@@ -115,7 +97,6 @@ def exact_transport_loss(
         support: how many entries of p, and of dense q, are kept; the width of the vocabulary or more keeps all.
         mask: [...], true, or not 0, for the tokens that count; by default all.
         reduction: `mean` over the tokens that count, `sum`, or `none`: a loss for each token, 0 for the others.
-        parts: also return the distances, and the masses left out, which bound the error.
 
     Returns:
         The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`. NaN for NaN logits.
@@ -125,13 +106,35 @@ def exact_transport_loss(
         UsageError: targets that are negative, or sum to something else; ids out of range; no such reduction.
         MissingExtraError: POT is not installed.
     """
+    return exact_transport_loss_with_parts(
+        logits, targets, vectors, support=support, mask=mask, reduction=reduction
+    ).loss
+
+
+def exact_transport_loss_with_parts(
+    logits: Float[Tensor, "*tokens vocab"],
+    targets: Tensor | tuple[Tensor, Tensor] | SoftTargets,
+    vectors: Any,
+    *,
+    support: int = 32,
+    mask: Bool[Tensor, "*tokens"] | Integer[Tensor, "*tokens"] | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> TransportResult:
+    """`exact_transport_loss`, and for each token the distance and the masses left out, which bound the error.
+
+    Args:
+        logits, targets, vectors, support, mask, reduction: see `exact_transport_loss`.
+
+    Raises:
+        ShapeError, UsageError, MissingExtraError: see `exact_transport_loss`.
+    """
     rows: Tensor = getattr(vectors, "vectors", vectors)
     mask = None if mask is None else mask.bool()
     if isinstance(targets, SoftTargets):
         sums = targets.probabilities.sum(dim=-1, keepdim=True)
         some = sums[..., 0] > 0
         mask = some if mask is None else mask & some
-        # Positions without a target are not looked at; they get one that passes for a distribution.
+        # Positions without a target are masked; they get one that passes for a distribution.
         q = torch.where(sums > 0, targets.probabilities / sums, 1 / targets.probabilities.shape[-1])
         targets = q if targets.ids is None else (targets.ids, q)
     _check(logits, targets, rows, support, mask, reduction)
@@ -144,7 +147,7 @@ def exact_transport_loss(
         loss = loss.reshape(shape)
     else:
         loss = loss.sum() if reduction == "sum" else loss.sum() / kept.sum().clamp_min(1).to(loss.device)
-    return TransportResult(loss, TransportParts(*(c.reshape(shape) for c in columns))) if parts else loss
+    return TransportResult(loss, TransportParts(*(column.reshape(shape) for column in columns)))
 
 
 class _Distances(torch.autograd.Function):

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
-from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, emo_loss, linear_emo_loss
+from costbank.loss import (
+    EMOLoss,
+    EMOOptions,
+    EMOResult,
+    LinearEMOLoss,
+    emo_loss_with_parts,
+    linear_emo_loss_with_parts,
+)
 from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
 from costbank.trainers.agreement import Agreement
@@ -285,7 +292,7 @@ class EMOTrainerMixin(_Trainer):
             to_device(self.emo, outputs.logits)
             # The model has capped its logits itself.
             options = replace(options, softcap=None)
-            return emo_loss(outputs.logits, labels, self.emo.costs, options, parts=True, **more)
+            return emo_loss_with_parts(outputs.logits, labels, self.emo.costs, options, **more)
         form = self._emo_own.form
         assert form is not None, "the form is measured before the first batch"
         weight, bias = form.weight(head.linear), form.bias(head.linear)
@@ -293,8 +300,8 @@ class EMOTrainerMixin(_Trainer):
         to_device(self.emo, weight)
         options = form.options(options)
         with self.accelerator.autocast():
-            return linear_emo_loss(
-                hidden.to(place), weight, labels, self.emo.costs, options, bias=bias, parts=True, **more
+            return linear_emo_loss_with_parts(
+                hidden.to(place), weight, labels, self.emo.costs, options, bias=bias, **more
             )
 
     def _with_plain_ce(

@@ -10,7 +10,15 @@ require("torch", "trainers")
 import torch
 from torch import Tensor
 
-from costbank.loss import EMOLoss, EMOOptions, EMOResult, LinearEMOLoss, SoftTargets, emo_loss, linear_emo_loss
+from costbank.loss import (
+    EMOLoss,
+    EMOOptions,
+    EMOResult,
+    LinearEMOLoss,
+    SoftTargets,
+    emo_loss_with_parts,
+    linear_emo_loss_with_parts,
+)
 from costbank.trainers.given import check_loss
 from costbank.trainers.pins import PIN_KEY, check_pin, pin_of
 from costbank.trainers.reduction import plain_options
@@ -58,12 +66,12 @@ class EMOLightningMixin(_Module):
             UsageError: `loss` is not a loss, or as calling it raises.
         """
         loss = check_loss(loss, "the loss of emo_step", LinearEMOLoss)
-        result = loss(*args, step=self.global_step, parts=True, **kwargs)
+        result = loss.with_parts(*args, step=self.global_step, **kwargs)
         labels = kwargs["labels"] if "labels" in kwargs else args[-1]
         weights = _counted_weights(labels, kwargs.get("token_weights"), loss.options, result.parts.ce)
         counted = (weights != 0).sum()
         ce = result.parts.ce if self.training else _plain_ce(loss, result, args, kwargs)
-        parts = {"ce": ce, "emd": result.parts.emd, "accuracy": result.parts.correct}
+        parts = {"ce": ce, "emd": result.parts.value, "accuracy": result.parts.correct}
         means = {prefix + name: part.sum() / counted.clamp_min(1) for name, part in parts.items()}
         sync = not self.training if sync_dist is None else sync_dist
         # Tensors, which the device need not be waited for: Lightning multiplies and adds them.
@@ -111,8 +119,8 @@ def _plain_ce(loss: EMOLoss | LinearEMOLoss, result: EMOResult, args: tuple, kwa
     options = plain_options(loss.options)
     if options is None:
         return result.parts.ce
-    function: Any = linear_emo_loss if isinstance(loss, LinearEMOLoss) else emo_loss
+    function: Any = linear_emo_loss_with_parts if isinstance(loss, LinearEMOLoss) else emo_loss_with_parts
     names = ("hidden", "weight", "labels") if isinstance(loss, LinearEMOLoss) else ("logits", "labels")
     with torch.no_grad():
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        return function(**given, costs=None, options=options, parts=True).parts.ce
+        return function(**given, costs=None, options=options).parts.ce

@@ -37,7 +37,7 @@ class Means:
             counted = counted & ((weights[..., 1:] if options.shift else weights) != 0).to(counted.device)
         tokens = counted.sum().to(parts.ce.device)
         loss = result.loss if options.reduction == "sum" else result.loss * tokens
-        columns = (parts.ce.sum(), parts.emd.sum(), parts.correct.sum(), loss.detach(), tokens, parts.entropy.sum())
+        columns = (parts.ce.sum(), parts.value.sum(), parts.correct.sum(), loss.detach(), tokens, parts.entropy.sum())
         sums = torch.stack([column.float() for column in columns])
         self._sums = sums if self._sums is None else self._sums + sums
 

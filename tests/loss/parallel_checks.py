@@ -1,5 +1,6 @@
 """What is checked on processes that share a vocabulary: each compares itself with the loss of the whole."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,11 +10,26 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from costbank.loss import EMOOptions, emo_loss, parallel_emo_loss, parallel_linear_emo_loss
+import costbank.loss
+from costbank.loss import (
+    EMOOptions,
+    emo_loss_with_parts,
+    parallel_emo_loss,
+    parallel_emo_loss_with_parts,
+    parallel_linear_emo_loss,
+)
 from tests.loss.slices import CASES, CUTS, DIM, HALF, TOKENS, VOCAB, close, compare, data, forms, own, refusal, seeded
 
 FORMS = {"kernel": ("dense",), "d2gpo": ("neighbors",)}
 OBJECTIVES = [EMOOptions(), *(EMOOptions(objective=name, **HALF) for name in ("log", "gibbs", "kernel"))]
+
+
+def _loss_of(name: str, with_parts: bool) -> Callable[..., Tensor]:
+    """A parallel loss, called with parts or without."""
+    if with_parts:
+        function = getattr(costbank.loss, f"parallel_{name}_with_parts")
+        return lambda *args, **kwargs: function(*args, **kwargs).loss
+    return getattr(costbank.loss, f"parallel_{name}")
 
 
 def each_cut(dtype: torch.dtype, tolerance: float, scale: float = 1.0) -> None:
@@ -78,8 +94,8 @@ def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float,
     for sizes in CUTS[distributed.get_world_size()]:
         for form in FORMS.get(options.objective, ("dense", "neighbors")):
             full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
-            expected = emo_loss(full, labels, forms()[form], options, parts=True, entropy=True)
-            result = parallel_emo_loss(part, labels, forms()[form], options, parts=True, entropy=True)
+            expected = emo_loss_with_parts(full, labels, forms()[form], options, entropy=True)
+            result = parallel_emo_loss_with_parts(part, labels, forms()[form], options, entropy=True)
             close(result.loss, expected.loss, tolerance, (what, sizes, form))
             assert torch.equal(result.parts.correct, expected.parts.correct), (what, sizes, form)
             for one, other in zip(result.parts, expected.parts, strict=True):
@@ -221,15 +237,15 @@ def collectives_are_these() -> None:
         for form, how, parts, numbers in wanted:
             forward = [(numbers, rows, 4) for rows in blocks]
             sizes_told = [(1, 3, 8)] if form == "none" else []
-            of_logits = parallel_emo_loss(logits, labels, costs[form], how, vocab_start=mine.start, parts=parts)
+            of_logits = _loss_of("emo_loss", parts)(logits, labels, costs[form], how, vocab_start=mine.start)
             assert gathered == sizes_told + forward, (form, gathered)
             gathered.clear()
-            (of_logits.loss if parts else of_logits).backward()
+            of_logits.backward()
             assert gathered == [], gathered
-            loss = parallel_linear_emo_loss(leaf, part, labels, costs[form], how, vocab_start=mine.start, parts=parts)
+            loss = _loss_of("linear_emo_loss", parts)(leaf, part, labels, costs[form], how, vocab_start=mine.start)
             assert gathered == sizes_told + forward, (form, gathered)
             gathered.clear()
-            (loss.loss if parts else loss).backward()
+            loss.backward()
             assert gathered == [(-1, TOKENS, DIM)], gathered
             gathered.clear()
         parallel_emo_loss(logits, labels, costs["dense"], options)

@@ -16,9 +16,9 @@ from costbank.loss import (
     LowRankCosts,
     NeighborCosts,
     emo_loss,
-    linear_emo_loss,
+    linear_emo_loss_with_parts,
     parallel_emo_loss,
-    parallel_linear_emo_loss,
+    parallel_linear_emo_loss_with_parts,
 )
 
 VOCAB, TOKENS, DIM = 37, 29, 11
@@ -98,11 +98,11 @@ def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], gi
     leaves = [t.clone().requires_grad_() for t in (hidden, weight[mine], bias[mine])]
     factor = torch.rand(labels.shape, generator=seeded()) if options.reduction == "none" else torch.tensor(1.7)
 
-    expected = linear_emo_loss(
-        whole[0], whole[1], labels, costs, options, bias=whole[2], token_weights=token_weights, parts=True
+    expected = linear_emo_loss_with_parts(
+        whole[0], whole[1], labels, costs, options, bias=whole[2], token_weights=token_weights
     )
-    result = parallel_linear_emo_loss(
-        leaves[0], leaves[1], labels, costs, options, bias=leaves[2], token_weights=token_weights, parts=True, **more
+    result = parallel_linear_emo_loss_with_parts(
+        leaves[0], leaves[1], labels, costs, options, bias=leaves[2], token_weights=token_weights, **more
     )
     close(result.loss, expected.loss, tolerance, what)
     for name, one, other in zip(result.parts._fields, result.parts, expected.parts, strict=True):

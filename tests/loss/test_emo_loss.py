@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from costbank.loss import DenseCosts, EMOOptions, emo_loss, linear_emo_loss
-from costbank.loss.columns import Columns
-from costbank.loss.rows import BlockPlan, Workspace, block_losses
+from costbank.loss import DenseCosts, EMOOptions, emo_loss, emo_loss_with_parts, linear_emo_loss_with_parts
+from costbank.loss.engine.blocks import BlockPlan, block_losses
+from costbank.loss.engine.objectives import objective_of
+from costbank.loss.engine.softmax import VocabShard
+from costbank.loss.engine.workspace import Workspace
 from tests.loss.oracle import token_losses
 
 MIXINGS = ("fixed", "emo1", "emo1_clamped", "emo2")
@@ -72,23 +74,23 @@ def test_a_confident_token_keeps_its_small_cost():
     """p_t is 1 − 2e-9: K computed as 1 − p_t − … would be 0 in float32."""
     rows = functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
     logits, labels = torch.tensor([[20.0, 0.0, -5.0]]), torch.tensor([0])
-    parts = emo_loss(logits, labels, DenseCosts(rows), parts=True).parts
+    parts = emo_loss_with_parts(logits, labels, DenseCosts(rows)).parts
     probabilities = torch.softmax(logits.double(), 1)[0]
     expected = probabilities[1] * 1 + probabilities[2] * (1 - 0.5**0.5)
-    assert parts.emd.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert parts.value.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_distinct_rows_at_right_angles_give_the_probability_of_a_miss(logits, labels):
-    parts = emo_loss(logits, labels, DenseCosts(torch.eye(37)), parts=True).parts
+    parts = emo_loss_with_parts(logits, labels, DenseCosts(torch.eye(37))).parts
     kept = labels >= 0
     hit = torch.softmax(logits.double(), 1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    assert torch.allclose(parts.emd.double()[kept], 1 - hit[kept], atol=1e-6)
+    assert torch.allclose(parts.value.double()[kept], 1 - hit[kept], atol=1e-6)
 
 
 def test_equal_rows_give_no_cost(logits, labels):
     rows = torch.full((37, 4), 0.5)
-    parts = emo_loss(logits, labels, DenseCosts(rows), parts=True).parts
-    assert parts.emd.abs().max() < 1e-6
+    parts = emo_loss_with_parts(logits, labels, DenseCosts(rows)).parts
+    assert parts.value.abs().max() < 1e-6
 
 
 def test_no_weight_on_the_cost_is_cross_entropy(logits, labels, costs):
@@ -101,8 +103,8 @@ def test_no_weight_on_the_cost_is_cross_entropy(logits, labels, costs):
 
 
 def test_values_that_hide_the_effect_are_as_documented(logits, labels, costs):
-    for mixing, factor, name in (("emo1", 1, "ce"), ("emo2", 2, "emd")):
-        result = emo_loss(logits, labels, costs, EMOOptions(mixing=mixing, reduction="none"), parts=True)
+    for mixing, factor, name in (("emo1", 1, "ce"), ("emo2", 2, "value")):
+        result = emo_loss_with_parts(logits, labels, costs, EMOOptions(mixing=mixing, reduction="none"))
         assert torch.allclose(result.loss, factor * getattr(result.parts, name), rtol=1e-6)
 
 
@@ -114,9 +116,9 @@ def test_the_gradient_of_each_row_sums_to_zero(logits, labels, costs, mixing: st
 
 def test_tokens_without_a_vector_cost_one_and_stay_finite(logits, costs):
     labels = torch.full((29,), 4)
-    parts = emo_loss(logits, labels, costs, parts=True).parts
+    parts = emo_loss_with_parts(logits, labels, costs).parts
     miss = 1 - torch.softmax(logits, 1)[:, 4]
-    assert torch.allclose(parts.emd, miss, atol=1e-6)
+    assert torch.allclose(parts.value, miss, atol=1e-6)
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
@@ -193,7 +195,7 @@ def test_more_rows_than_a_block_change_nothing(costs, generator):
 
 
 def test_leading_dimensions_are_the_batchs_own(logits, labels, costs):
-    shaped = emo_loss(logits[:24].reshape(2, 3, 4, 37), labels[:24].reshape(2, 3, 4), costs, parts=True)
+    shaped = emo_loss_with_parts(logits[:24].reshape(2, 3, 4, 37), labels[:24].reshape(2, 3, 4), costs)
     assert shaped.parts.ce.shape == (2, 3, 4)
     assert torch.equal(shaped.loss, emo_loss(logits[:24], labels[:24], costs))
     assert emo_loss(logits[0], torch.tensor(3), costs).shape == ()
@@ -201,12 +203,12 @@ def test_leading_dimensions_are_the_batchs_own(logits, labels, costs):
 
 def test_parts_say_what_the_loss_is_made_of(logits, labels, costs):
     leaf = logits.clone().requires_grad_()
-    result = emo_loss(leaf, labels, costs, EMOOptions(mixing="emo1_clamped", reduction="none"), parts=True)
+    result = emo_loss_with_parts(leaf, labels, costs, EMOOptions(mixing="emo1_clamped", reduction="none"))
     parts, kept = result.parts, labels != -100
-    assert torch.allclose(result.loss, parts.ce_weight * parts.ce + parts.emd_weight * parts.emd, rtol=1e-6)
+    assert torch.allclose(result.loss, parts.ce_weight * parts.ce + parts.value_weight * parts.value, rtol=1e-6)
     assert torch.allclose(parts.lse[kept], torch.logsumexp(logits, 1)[kept])
     assert torch.equal(parts.correct[kept] == 1, (logits.argmax(1) == labels)[kept])
-    assert parts.emd_weight.max() <= 1.5
+    assert parts.value_weight.max() <= 1.5
     for part in parts:
         assert not part.requires_grad
         assert part.shape == labels.shape
@@ -225,10 +227,10 @@ def test_entropies_are_those_of_the_probabilities(scale: float, logits, labels, 
         z = z if options.softcap is None else options.softcap * torch.tanh(z / options.softcap)
         z = z.masked_fill(logits == -torch.inf, -torch.inf) / options.temperature
         expected = torch.special.entr(torch.softmax(z, 1)).sum(1)
-        plain = emo_loss(logits, labels, costs, options, parts=True)
-        result = emo_loss(logits, labels, costs, options, parts=True, entropy=True)
-        linear = linear_emo_loss(
-            torch.eye(len(logits)), logits.T.nan_to_num(neginf=-1e30), labels, costs, options, parts=True, entropy=True
+        plain = emo_loss_with_parts(logits, labels, costs, options)
+        result = emo_loss_with_parts(logits, labels, costs, options, entropy=True)
+        linear = linear_emo_loss_with_parts(
+            torch.eye(len(logits)), logits.T.nan_to_num(neginf=-1e30), labels, costs, options, entropy=True
         )
         kept = labels != -100
         torch.testing.assert_close(result.parts.entropy[kept].double(), expected[kept], rtol=1e-5, atol=2e-6)
@@ -256,8 +258,9 @@ def test_entropies_of_a_cut_vocabulary_are_merged_with_the_other_sums(cut: int, 
             own[rank] = numbers
             return torch.stack(own)
 
-        columns = Columns(rank * cut, part.shape[1], 37, gather, rank)
-        plan = BlockPlan(costs, EMOOptions(), columns, with_gradient=False, with_parts=True, with_entropy=True)
+        shard, options = VocabShard(rank * cut, part.shape[1], 37, gather, rank), EMOOptions()
+        objective = objective_of(costs, options, soft=False)
+        plan = BlockPlan(objective, options, shard, with_parts=True, with_entropy=True)
         workspace = Workspace(part.shape[1], part.device, torch.float32)
         parts = block_losses(part, labels, None, plan, workspace).parts
         assert parts is not None
@@ -315,5 +318,5 @@ def test_a_scaled_loss_in_half_precision_keeps_its_gradient(logits, labels, cost
 def test_a_label_is_correct_where_it_is_the_first_of_the_largest(costs):
     logits = torch.zeros(2, costs.vocab_size)
     logits[:, [3, 7]] = 1.0
-    _, parts = emo_loss(logits, torch.tensor([3, 7]), costs, parts=True)
+    _, parts = emo_loss_with_parts(logits, torch.tensor([3, 7]), costs)
     assert parts.correct.tolist() == [1.0, 0.0]

@@ -14,13 +14,13 @@ def test_a_bank_is_all_it_takes(news_bank: Bank):
     loss_of = EMOLoss(news_bank)
     logits = torch.randn(2, 5, 2_000, requires_grad=True)
     labels = torch.randint(0, 2_000, (2, 5))
-    result = loss_of(logits, labels, parts=True)
+    result = loss_of.with_parts(logits, labels)
     result.loss.backward()
     assert torch.isfinite(result.loss)
     assert torch.equal(result.loss, emo_loss(logits, labels, open_costs(news_bank)))
     expected = news_bank.cost_matrix(labels.flatten().numpy(), np.arange(2_000))
     by_hand = (torch.softmax(logits, -1).reshape(10, -1) * torch.from_numpy(expected)).sum(1)
-    assert torch.allclose(result.parts.emd.flatten(), by_hand, atol=1e-5)
+    assert torch.allclose(result.parts.value.flatten(), by_hand, atol=1e-5)
 
 
 def test_options_are_given_whole_or_by_name(costs):
@@ -42,12 +42,12 @@ def test_options_that_cannot_be_are_refused(costs, options: dict):
 def test_modules_return_entropies_where_they_are_asked_for(costs, logits, labels):
     probabilities = logits.double().softmax(-1)
     by_hand = -(probabilities * probabilities.log()).sum(-1).masked_fill(labels == -100, 0.0).float()
-    full = EMOLoss(costs)(logits, labels, parts=True, entropy=True)
+    full = EMOLoss(costs).with_parts(logits, labels, entropy=True)
     torch.testing.assert_close(full.parts.entropy, by_hand, atol=1e-5, rtol=0)
-    linear = LinearEMOLoss(costs)(logits, torch.eye(37), labels, parts=True, entropy=True)
+    linear = LinearEMOLoss(costs).with_parts(logits, torch.eye(37), labels, entropy=True)
     torch.testing.assert_close(linear.parts.entropy, by_hand, atol=1e-5, rtol=0)
-    assert EMOLoss(costs)(logits, labels, parts=True).parts.entropy[labels != -100].isnan().all()
-    assert torch.equal(EMOLoss(costs)(logits, labels, entropy=True), full.loss)
+    assert EMOLoss(costs).with_parts(logits, labels).parts.entropy[labels != -100].isnan().all()
+    assert torch.equal(EMOLoss(costs)(logits, labels), full.loss)
 
 
 def test_a_checkpoint_holds_no_costs(costs):
@@ -130,9 +130,9 @@ def test_training_lowers_the_expected_cost(costs, generator, mixing: str):
     for _ in range(60):
         labels = torch.randint(0, 37, (64,), generator=generator)
         noisy = inputs[labels] + 0.1 * torch.randn(64, 16, generator=generator)
-        result = loss_of(head(noisy), labels, parts=True)
+        result = loss_of.with_parts(head(noisy), labels)
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
-        seen.append(result.parts.emd.mean().item())
+        seen.append(result.parts.value.mean().item())
     assert seen[-1] < seen[0] / 3

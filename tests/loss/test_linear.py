@@ -10,7 +10,18 @@ from torch.nn import functional
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss, Schedule, emo_loss, linear_emo_loss, open_costs
+from costbank.loss import (
+    Costs,
+    EMOLoss,
+    EMOOptions,
+    LinearEMOLoss,
+    Schedule,
+    emo_loss,
+    emo_loss_with_parts,
+    linear_emo_loss,
+    linear_emo_loss_with_parts,
+    open_costs,
+)
 from tests.loss.oracle import token_losses
 from tests.loss.test_objectives import EACH
 
@@ -176,8 +187,8 @@ def test_shifted_labels_are_the_next_positions(head, labels, costs, generator):
 
 def test_parts_are_those_of_full_logits(head, labels, costs, neighbors):
     for of in (costs, neighbors):
-        parts = linear_emo_loss(*head[:2], labels, of, OPTIONS, parts=True).parts
-        expected = emo_loss(head[0] @ head[1].T, labels, of, OPTIONS, parts=True).parts
+        parts = linear_emo_loss_with_parts(*head[:2], labels, of, OPTIONS).parts
+        expected = emo_loss_with_parts(head[0] @ head[1].T, labels, of, OPTIONS).parts
         for mine, other in zip(parts, expected, strict=True):
             assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6, equal_nan=True)
             assert not mine.requires_grad
@@ -349,7 +360,7 @@ def test_small_integer_labels_can_be_shifted(head, costs, generator):
 
 
 def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_bank: Bank):
-    with pytest.raises(UsageError, match="'kernel' with neighbors costs"):
+    with pytest.raises(UsageError, match="'kernel' does not support neighbors costs"):
         LinearEMOLoss(neighbors, objective="kernel")
     with pytest.raises(UsageError, match="of type str") as caught:
         EMOLoss("my-bank")  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from costbank.errors import UsageError
-from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts, emo_loss
+from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts, emo_loss, emo_loss_with_parts
 from tests.loss.oracle import token_losses
 
 PURE = {"mixing": "interpolate", "weight": 1.0}
@@ -266,22 +266,22 @@ def test_three_roads_to_the_gradient_of_the_probability_of_a_miss(logits, labels
 def test_the_bound_of_one_minus_the_cosine_is_another_number(logits, labels, costs):
     """1 − ⟨ē_p, e_t⟩ is K; 1 − cos(ē_p, e_t) is not, because ē_p is shorter than 1."""
     kept = (labels >= 0) & (labels != 4) & (labels != 9)
-    parts = emo_loss(logits, labels, costs, parts=True).parts
+    parts = emo_loss_with_parts(logits, labels, costs).parts
     mean = torch.softmax(logits, 1) @ costs.vectors
     target = costs.vectors[labels.clamp_min(0)]
-    assert torch.allclose(parts.emd[kept], 1 - (mean * target).sum(1)[kept], atol=1e-5)
-    assert (parts.emd[kept] - 1 + functional.cosine_similarity(mean, target)[kept]).abs().max() > 0.1
+    assert torch.allclose(parts.value[kept], 1 - (mean * target).sum(1)[kept], atol=1e-5)
+    assert (parts.value[kept] - 1 + functional.cosine_similarity(mean, target)[kept]).abs().max() > 0.1
 
 
 def test_neighbors_err_by_no_more_than_they_say(logits, labels, costs, neighbors):
     kept = labels >= 0
-    exact = emo_loss(logits, labels, costs, parts=True).parts.emd
-    parts = emo_loss(logits, labels, neighbors, parts=True).parts
+    exact = emo_loss_with_parts(logits, labels, costs).parts.value
+    parts = emo_loss_with_parts(logits, labels, neighbors).parts
     far = 1 - torch.softmax(logits, 1).gather(1, labels.clamp_min(0)[:, None])[:, 0] - parts.neighbor_mass
     bound = far * neighbors.deviation[labels.clamp_min(0)]
-    assert ((parts.emd - exact).abs()[kept] <= bound[kept] + 1e-6).all()
+    assert ((parts.value - exact).abs()[kept] <= bound[kept] + 1e-6).all()
     assert (parts.neighbor_mass[kept] >= 0).all()
-    assert torch.isnan(emo_loss(logits, labels, costs, parts=True).parts.neighbor_mass[kept]).all()
+    assert torch.isnan(emo_loss_with_parts(logits, labels, costs).parts.neighbor_mass[kept]).all()
 
 
 def test_all_neighbors_are_dense_costs(logits, labels, costs):
@@ -293,10 +293,10 @@ def test_all_neighbors_are_dense_costs(logits, labels, costs):
 
 
 def test_what_a_form_cannot_do_is_refused_with_one_that_can(logits, labels, costs, neighbors):
-    with pytest.raises(UsageError, match=r"'kernel' with neighbors costs") as caught:
+    with pytest.raises(UsageError, match=r"'kernel' does not support neighbors costs") as caught:
         emo_loss(logits, labels, neighbors, EMOOptions(objective="kernel"))
     assert "dense" in caught.value.hint
-    with pytest.raises(UsageError, match="'d2gpo' with dense costs") as caught:
+    with pytest.raises(UsageError, match="'d2gpo' does not support dense costs") as caught:
         emo_loss(logits, labels, costs, EMOOptions(objective="d2gpo", mixing="fixed"))
     assert "neighbors" in caught.value.hint
     with pytest.raises(UsageError, match="8 neighbors a token") as caught:

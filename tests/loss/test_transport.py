@@ -9,7 +9,7 @@ from torch import Tensor
 
 from costbank.errors import MissingExtraError, ShapeError, UsageError
 from costbank.loss import DenseCosts, EMOOptions, SoftTargets, emo_loss
-from costbank.loss.transport import exact_transport_loss
+from costbank.loss.transport import exact_transport_loss, exact_transport_loss_with_parts
 from tests.loss.oracle import cost_matrix
 
 pytest.importorskip("ot", reason="POT, of the extra `ot`, is not installed")
@@ -87,7 +87,7 @@ def test_the_gradient_on_a_support_is_that_of_what_was_solved(logits, soft, cost
 def test_equal_distributions_are_nothing_apart(logits, costs):
     leaf = logits.double().requires_grad_()
     p = torch.softmax(leaf, dim=1).detach()
-    loss, parts = exact_transport_loss(leaf, p, costs, support=EVERYTHING, reduction="sum", parts=True)
+    loss, parts = exact_transport_loss_with_parts(leaf, p, costs, support=EVERYTHING, reduction="sum")
     assert loss.item() == pytest.approx(0, abs=1e-14)
     assert parts.distance.shape == (29,)
     assert exact_transport_loss(leaf, p, costs, support=5).item() == pytest.approx(0, abs=1e-14)
@@ -111,10 +111,10 @@ def test_it_is_symmetric(soft, costs):
 
 @pytest.mark.parametrize("support", [1, 3, 8, 20])
 def test_what_is_left_out_bounds_the_error(logits, soft, costs, support: int):
-    whole = exact_transport_loss(logits.double(), soft, costs, support=EVERYTHING, reduction="none", parts=True).parts
+    whole = exact_transport_loss_with_parts(logits.double(), soft, costs, support=EVERYTHING, reduction="none").parts
     assert not whole.left_out_logits.any()
     assert whole.left_out_targets.max() < 1e-12
-    part = exact_transport_loss(logits.double(), soft, costs, support=support, reduction="none", parts=True).parts
+    part = exact_transport_loss_with_parts(logits.double(), soft, costs, support=support, reduction="none").parts
     left_out = part.left_out_logits + part.left_out_targets
     assert ((part.distance - whole.distance).abs() <= 2 * left_out + 1e-9).all()
     assert torch.allclose(part.left_out_targets, 1 - soft.topk(support, dim=1).values.sum(dim=1))
@@ -128,7 +128,7 @@ def test_sparse_targets_are_the_dense_ones_that_they_stand_for(logits, soft, cos
     padded = (torch.cat((ids, ids[:, :1]), dim=1), torch.cat((values, torch.zeros(29, 1)), dim=1))
     dense = torch.zeros_like(soft).scatter_(1, ids, values)
     dense /= dense.sum(dim=1, keepdim=True)
-    sparse = exact_transport_loss(logits, padded, costs, support=6, reduction="none", parts=True)
+    sparse = exact_transport_loss_with_parts(logits, padded, costs, support=6, reduction="none")
     assert torch.allclose(sparse.loss, exact_transport_loss(logits, dense, costs, support=6, reduction="none"))
     assert torch.allclose(sparse.parts.left_out_targets, (1 - values.sum(dim=1)).float(), atol=1e-6)
 

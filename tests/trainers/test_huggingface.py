@@ -113,12 +113,12 @@ def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank
         labels = batch.pop("labels")
         with torch.no_grad():
             logits = trainer.model.eval()(**batch).logits
-        mean = EMOLoss(bank, shift=True)(logits, labels, parts=True)
+        mean = EMOLoss(bank, shift=True).with_parts(logits, labels)
         metrics = trainer.evaluate()
         tokens = (labels[:, 1:] != -100).sum()
         assert metrics["eval_loss"] == pytest.approx((mean.parts.ce.sum() / tokens).item(), abs=1e-5)
         assert metrics["eval_emo_loss"] == pytest.approx(mean.loss.item(), abs=1e-5)
-        assert metrics["eval_emd"] == pytest.approx((mean.parts.emd.sum() / tokens).item(), abs=1e-5)
+        assert metrics["eval_emd"] == pytest.approx((mean.parts.value.sum() / tokens).item(), abs=1e-5)
         assert trainer.predict(texts).predictions.shape == logits.shape
         made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, min_new_tokens=4, do_sample=False)
         assert made.shape == (2, 9)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
 from costbank.loss.costs.base import UNNAMED, Costs, rounding
-from costbank.loss.products import product_
+from costbank.loss.costs.products import product_
 
 __all__ = ["DenseCosts", "LowRankCosts"]
 

@@ -1,0 +1,86 @@
+"""A checked call: the tokens that count, what their blocks have in common, and how losses are reduced."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from costbank.loss.engine.blocks import BlockPlan
+from costbank.loss.engine.result import EMOParts, EMOResult
+from costbank.loss.engine.targets import SoftTargets
+
+__all__ = ["Call", "Tokens", "scaled"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The targets of a call, one for each row of logits.
+
+    Attributes:
+        labels: int64 [tokens], 0 where ignored; or soft targets.
+        weights: [tokens] or None; 0 where ignored, and at most 1 in size, so that gradients in float16 keep their
+            digits.
+        scale: what losses are multiplied by to make up for that.
+        kept: [tokens], which are not ignored and have a weight other than 0.
+        index: the rows that are kept, where rows are left out; else None.
+        denominator: what the sum of losses is divided by for the mean: a scalar.
+        chunk_rows: rows in a block.
+    """
+
+    labels: Int64[Tensor, "tokens"] | SoftTargets
+    weights: Float[Tensor, "tokens"] | None
+    scale: Float[Tensor, ""] | None
+    kept: Bool[Tensor, "tokens"]
+    index: Int64[Tensor, "rows"] | None
+    denominator: Float[Tensor, ""]
+    chunk_rows: int
+
+    def weights_of(self, rows: "slice | Tensor") -> Tensor | None:
+        """Of some rows."""
+        return None if self.weights is None else self.weights[rows]
+
+    def blocks(self) -> list["slice | Tensor"]:
+        """The rows of each block: slices, or indices where ignored rows are left out."""
+        if self.index is not None:
+            return list(self.index.split(self.chunk_rows)) if len(self.index) else []
+        return [slice(start, start + self.chunk_rows) for start in range(0, len(self.kept), self.chunk_rows)]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked call.
+
+    Attributes:
+        shape: of the rows, [...].
+        tokens: which of them count, and for how much.
+        plan: what their blocks have in common.
+        dtype: of the softmax and of sums.
+    """
+
+    shape: torch.Size
+    tokens: Tokens
+    plan: BlockPlan
+    dtype: torch.dtype
+
+    def result(self, losses: Tensor, parts: list[Tensor]) -> EMOResult:
+        """Weighted losses [tokens], or their sum, reduced as the options say, and parts in the shape of the rows.
+
+        Parts that were not asked for are empty tensors.
+        """
+        options, tokens = self.plan.options, self.tokens
+        loss = losses.reshape(self.shape) if options.reduction == "none" else losses.sum()
+        if tokens.scale is not None:
+            loss = loss * tokens.scale
+        if options.reduction == "mean":
+            loss = loss / tokens.denominator
+        if not self.plan.with_parts:
+            return EMOResult(loss, EMOParts(*[losses.new_empty(0)] * len(EMOParts._fields)))
+        return EMOResult(loss, EMOParts(*(part.reshape(self.shape) for part in parts)))
+
+
+def scaled(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights over the largest of their sizes, and that size; 1 where there is none."""
+    size = weights.abs().amax() if len(weights) else weights.new_ones(())
+    size = torch.where(size > 0, size, 1.0)
+    return weights / size, size

@@ -1,0 +1,153 @@
+"""Losses of hidden states and a head's weight: logits are made, used and turned into gradients a block at a time.
+
+    hidden [n, dim] ─ · weightᵀ + bias ─▶ logits [n, columns] ─ block_losses ─▶ losses, and in the logits' place G
+                      G · weight ─▶ gradient of hidden       Gᵀ · hidden ─▶ added to the gradient of weight
+
+G is the gradient of the logits. Logits of all tokens are never held.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from costbank.loss.costs.products import add_product_, product_
+from costbank.loss.engine.blocks import block_losses
+from costbank.loss.engine.call import Call, scaled
+from costbank.loss.engine.result import TokenColumns
+from costbank.loss.engine.workspace import Workspace
+
+__all__ = ["HeadCall", "losses_of_hidden"]
+
+
+@dataclass(frozen=True)
+class HeadCall:
+    """A checked call whose logits are made of hidden states.
+
+    Attributes:
+        call: over the logits.
+        products: type of the factors of matrix products.
+        reduce_hidden: sums the gradient of hidden states over processes, in place; None where one process has all.
+        grad_enabled: whether gradients may be asked for at all.
+    """
+
+    call: Call
+    products: torch.dtype
+    reduce_hidden: Callable[[Tensor], None] | None
+    grad_enabled: bool
+
+
+def losses_of_hidden(
+    hidden: Float[Tensor, "tokens dim"],
+    weight: Float[Tensor, "columns dim"],
+    bias: Float[Tensor, "columns"] | None,
+    head: HeadCall,
+) -> tuple[Float[Tensor, "*tokens"], list[Tensor]]:
+    """The sum of weighted losses, or with `reduction="none"` each [tokens], and their parts.
+
+    Differentiable once, by hidden states, weight and bias. Gradients are computed with the values, except for
+    `reduction="none"`, where each token's has a factor of its own.
+    """
+    losses, *parts = _HiddenLosses.apply(hidden, weight, bias, head)
+    return losses, parts
+
+
+@dataclass
+class _Gradients:
+    """Of the sum of weighted losses, None where not asked for; those of weight and bias in the type of sums."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def zeros(cls, hidden: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, ...]) -> "_Gradients":
+        to_hidden, to_weight, to_bias = wanted
+        # Rows that are left out are never written to.
+        like_hidden = torch.empty_like if call.tokens.index is None else torch.zeros_like
+        return cls(
+            like_hidden(hidden) if to_hidden else None,
+            torch.zeros(weight.shape, dtype=call.dtype, device=weight.device) if to_weight else None,
+            torch.zeros(len(weight), dtype=call.dtype, device=weight.device) if to_bias else None,
+        )
+
+    def times(self, factor: Tensor, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        """Each times a scalar, in place, in the type of its input."""
+        grads = (self.hidden, self.weight, self.bias)
+        for grad in grads:
+            if grad is not None:
+                torch.mul(grad, factor, out=grad)
+        return tuple(
+            None if grad is None or of is None else grad.to(of.dtype) for grad, of in zip(grads, inputs, strict=True)
+        )
+
+
+class _HiddenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: HeadCall) -> tuple[Tensor, ...]:
+        wanted = tuple(head.grad_enabled and needed for needed in ctx.needs_input_grad[:3])
+        summed = head.call.plan.options.reduction != "none"
+        columns, gradients = _run(
+            hidden, weight, bias, head, head.call.tokens.weights, wanted if summed else (False, False, False)
+        )
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.head, ctx.wanted, ctx.gradients = head, wanted, gradients if summed else None
+        ctx.mark_non_differentiable(*columns.parts)
+        return (columns.losses.sum() if summed else columns.losses, *columns.parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
+        hidden, weight, bias = ctx.saved_tensors
+        head, factor, gradients = ctx.head, incoming[0], ctx.gradients
+        ctx.gradients = None
+        weights = head.call.tokens.weights
+        if factor.ndim:
+            # Each token's gradient has its own factor: a weight's gradient that is summed already cannot take them.
+            weights, factor = scaled(factor if weights is None else factor * weights)
+        # What the forward pass computed is used up in place; another backward pass computes it anew.
+        if gradients is None:
+            plan = replace(head.call.plan, with_parts=False)
+            again = replace(head, call=replace(head.call, plan=plan))
+            _, gradients = _run(hidden, weight, bias, again, weights, ctx.wanted)
+        if head.reduce_hidden is not None and gradients.hidden is not None:
+            head.reduce_hidden(gradients.hidden)
+        return (*gradients.times(factor, (hidden, weight, bias)), None)
+
+
+def _run(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    head: HeadCall,
+    weights: Tensor | None,
+    wanted: tuple[bool, ...],
+) -> tuple[TokenColumns, _Gradients]:
+    """All blocks, with the gradients that are wanted: of hidden states, weight and bias."""
+    call, tokens = head.call, head.call.tokens
+    plan = replace(call.plan, with_gradient=any(wanted))
+    columns = TokenColumns.zeros(len(hidden), hidden, call.dtype, plan.with_parts)
+    gradients = _Gradients.zeros(hidden, weight, call, wanted)
+    workspace = Workspace(len(weight), hidden.device, call.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        factor = weight.to(head.products)
+        for rows in tokens.blocks():
+            inputs = hidden[rows].to(head.products)
+            logits = workspace.take("logits", len(inputs))
+            product_(inputs, factor.T, logits)
+            if bias is not None:
+                logits.add_(bias)
+            of_block = None if weights is None else weights[rows]
+            result = block_losses(logits, tokens.labels[rows], of_block, plan, workspace)
+            columns.put(rows, result.loss, result.parts, tokens.kept[rows], of_block)
+            if gradients.hidden is not None:
+                gradients.hidden[rows] = torch.mm(logits.to(head.products), factor).to(hidden.dtype)
+            if gradients.weight is not None:
+                add_product_(gradients.weight, logits, inputs)
+            if gradients.bias is not None:
+                gradients.bias += logits.sum(dim=0)
+    return columns, gradients

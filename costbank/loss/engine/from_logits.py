@@ -1,0 +1,73 @@
+"""Losses of full logits: block after block, each with its gradient."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from costbank.loss.engine.blocks import block_losses
+from costbank.loss.engine.call import Call
+from costbank.loss.engine.result import TokenColumns
+from costbank.loss.engine.workspace import Workspace
+
+__all__ = ["losses_of_logits"]
+
+
+def losses_of_logits(
+    logits: Float[Tensor, "tokens columns"], call: Call
+) -> tuple[Float[Tensor, "tokens"], list[Tensor]]:
+    """Weighted losses, 0 where tokens are ignored, and their parts; differentiable once by the logits."""
+    plan = replace(call.plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
+    losses, *parts = _LogitLosses.apply(logits, replace(call, plan=plan))
+    return losses, parts
+
+
+class _LogitLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, call: Call) -> tuple[Tensor, ...]:
+        columns, gradient = _run(logits, call)
+        ctx.save_for_backward(logits)
+        ctx.gradient, ctx.call = gradient, call
+        ctx.mark_non_differentiable(*columns.parts)
+        return (columns.losses, *columns.parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
+        (logits,) = ctx.saved_tensors
+        # The first backward uses the gradient up in place; another one computes it anew.
+        gradient = ctx.gradient if ctx.gradient is not None else _run(logits, ctx.call)[1]
+        ctx.gradient = None
+        assert gradient is not None
+        # In float32: a gradient scaler's factor alone may be beyond what float16 holds.
+        factors = gradients[0][:, None]
+        torch.mul(gradient, factors, out=gradient)
+        if ctx.call.plan.options.reduction == "none":
+            # A token whose loss counts for nothing may have an infinite one.
+            gradient.masked_fill_(factors == 0, 0.0)
+        return gradient, None
+
+
+def _run(logits: Tensor, call: Call) -> tuple[TokenColumns, Tensor | None]:
+    tokens, plan = call.tokens, call.plan
+    columns = TokenColumns.zeros(len(logits), logits, call.dtype, plan.with_parts)
+    gradient = None
+    if plan.with_gradient:
+        # Rows that are left out are never written to.
+        gradient = torch.empty_like(logits) if tokens.index is None else torch.zeros_like(logits)
+    workspace = Workspace(logits.shape[1], logits.device, call.dtype)
+    with torch.autocast(logits.device.type, enabled=False):
+        for rows in tokens.blocks():
+            inputs = logits[rows]
+            block = workspace.take("logits", len(inputs)).copy_(inputs)
+            weights, kept = tokens.weights_of(rows), tokens.kept[rows]
+            result = block_losses(block, tokens.labels[rows], weights, plan, workspace)
+            columns.put(rows, result.loss, result.parts, kept, weights)
+            if gradient is not None:
+                if tokens.index is None:
+                    block.masked_fill_(~kept[:, None], 0.0)
+                gradient[rows] = block.to(gradient.dtype)
+    return columns, gradient

@@ -1,0 +1,190 @@
+"""Objectives of costs that come from a vector for each token: κ_i = 1 − ⟨e_i, e_t⟩."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from costbank.loss.engine.objectives.base import Block, Gradient, Objective, Softened, softened
+from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
+from costbank.loss.engine.targets import TeacherTargets
+
+__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SoftEMO"]
+
+
+class DenseEMO(Objective):
+    """D = K = Σ p_i κ_i, ∂K/∂z_i = p_i (κ_i − K).
+
+    κ_i is never made: with y_i = −p_i ⟨e_i, e_t⟩ it is p_i κ_i = p_i + y_i, so K = (1 − p_t) + Σ y_i and the gradient
+    is p_i (1 − K) + y_i. That saves two passes.
+    """
+
+    def read(self, block: Block) -> Tensor:
+        return self.costs.negated_products(block.labels, block.shard.slice, block.buffer())
+
+    def measure(self, probs: Tensor, state: Tensor) -> tuple[PartialSums, Tensor]:
+        weighted = state.mul_(probs)
+        return PartialSums(means=(weighted.sum(dim=1),)), weighted
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: Tensor) -> tuple[Tensor, Tensor]:
+        return (stats.other_prob + sums.means[0]).clamp_min(0.0), state
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: Tensor) -> Gradient:
+        return Gradient(label=-value * stats.label_prob, common=1 - value, costs=state)
+
+
+class _SoftCosts(NamedTuple):
+    """[n, columns] costs to a distribution, weighted by probabilities once these are there; and [n] the label's own."""
+
+    costs: Tensor
+    label: Tensor
+
+
+class SoftEMO(Objective):
+    """D = Σ_ij p_i q_j c(i, j) = Σ p_i s_i, ∂D/∂z_i = p_i (s_i − D).
+
+    The cost of moving mass without regard to where it comes from: the product coupling, an upper bound of the Earth
+    Mover's Distance, equal to it where q is one-hot. It is not 0 for p = q.
+    """
+
+    def read(self, block: Block) -> _SoftCosts:
+        targets = block.targets
+        assert isinstance(targets, TeacherTargets)
+        vectors = self.costs.vectors.to(block.logits.dtype)
+        mean = targets.mean_of(vectors)
+        # ⟨e_j, e_j⟩ is not exactly 1, and a token's cost to itself is 0.
+        own = 1.0 - torch.linalg.vector_norm(vectors, dim=1).square()
+        costs = block.buffer()
+        torch.mm(mean.neg(), vectors[block.shard.slice].T, out=costs).add_(1.0)
+        targets.add_(costs, -targets.times(own))
+        label = 1.0 - (mean * vectors[block.labels]).sum(dim=1) - targets.label_share * own[block.labels]
+        return _SoftCosts(costs.clamp_min_(0.0), label.clamp_min_(0.0))
+
+    def measure(self, probs: Tensor, state: _SoftCosts) -> tuple[PartialSums, _SoftCosts]:
+        return PartialSums(means=(state.costs.mul_(probs).sum(dim=1),)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _SoftCosts) -> tuple[Tensor, _SoftCosts]:
+        return sums.means[0] + stats.label_prob * state.label, state
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _SoftCosts) -> Gradient:
+        return Gradient(label=stats.label_prob * (state.label - value), common=-value, costs=state.costs)
+
+
+class _KernelState(NamedTuple):
+    """Vectors [columns, dim], the label's [n, dim], the targets' mean [n, dim], u [n, dim], and a maker of a buffer."""
+
+    vectors: Tensor
+    label: Tensor
+    mean: Tensor
+    u: Tensor
+    buffer: Callable[[], Tensor]
+
+
+class Kernel(Objective):
+    """D = ½ ‖u‖², u = Σ p_i e_i − ē_q, ∂D/∂z_i = p_i (⟨e_i, u⟩ − ⟨ē_q, u⟩ − 2 D); ē_q is e_t for a label.
+
+    For soft targets it is the product coupling without half of what p and q cost to themselves (the debiased bound of
+    Genevay, Peyré & Cuturi 2018, arXiv 1706.00292, where a token without a vector has no cost to itself).
+    """
+
+    def read(self, block: Block) -> _KernelState:
+        vectors, targets = self.costs.vectors.to(block.logits.dtype), block.targets
+        label = vectors[block.labels]
+        mean = targets.mean_of(vectors) if isinstance(targets, TeacherTargets) else label
+        return _KernelState(vectors[block.shard.slice], label, mean, label, block.buffer)
+
+    def measure(self, probs: Tensor, state: _KernelState) -> tuple[PartialSums, _KernelState]:
+        return PartialSums(means=(torch.mm(probs, state.vectors),)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _KernelState) -> tuple[Tensor, _KernelState]:
+        # From the label's vector: as a difference of two near unit vectors it would lose a sure token's digits.
+        u = sums.means[0] - stats.other_prob[:, None] * state.label + (state.label - state.mean)
+        return 0.5 * u.square().sum(dim=1), state._replace(u=u)
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _KernelState) -> Gradient:
+        costs = torch.mm(state.u, state.vectors.T, out=state.buffer()).mul_(probs)
+        at_label = ((state.label - state.mean) * state.u).sum(dim=1) - 2 * value
+        common = -(state.u * state.mean).sum(dim=1) - 2 * value
+        return Gradient(label=stats.label_prob * at_label, common=common, costs=costs)
+
+
+class _LogState(NamedTuple):
+    """exp(z_i − shift) s_i over its largest [n, columns], the log of that [n], the share of others in Σ p_i s_i [n]."""
+
+    similar: Tensor
+    top: Tensor
+    others: Tensor
+
+
+class DenseLog(Objective):
+    """D = −log Σ p_i s_i, ∂D/∂z_i = p_i − a_i, a_i = p_i s_i / Σ_j p_j s_j.
+
+    The sum is taken as a logarithm, since all that is probable may be unlike the label.
+    """
+
+    def read(self, block: Block) -> _LogState:
+        logits, similar = block.logits, block.buffer()
+        self.costs.fill(block.labels, block.shard.slice, similar)
+        similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.options.log_power).add_(logits)
+        block.shard.put_label_(similar, block.label, logits.new_full((len(logits),), -torch.inf))
+        top = similar.amax(dim=1)
+        # No token may be similar at all, or all that are may be another process's.
+        similar.sub_(top.clamp_min(torch.finfo(similar.dtype).min)[:, None]).exp_()
+        return _LogState(similar, top, top)
+
+    def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, _LogState]:
+        return PartialSums(logs=(state.top + torch.log(state.similar.sum(dim=1)),)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _LogState) -> tuple[Tensor, _LogState]:
+        value = -torch.logaddexp(-stats.ce, sums.logs[0])
+        return value.clamp_min(0.0), state._replace(others=torch.exp(sums.logs[0] + value))
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _LogState) -> Gradient:
+        return Gradient(
+            label=state.others - stats.other_prob,
+            common=torch.ones_like(value),
+            targets=state.similar,
+            factor=torch.exp(state.top + stats.log_scale + value),
+        )
+
+
+class _GibbsState(NamedTuple):
+    """exp(−κ_i / T) of tokens other than the label [n, columns], their term, and q once it is normalized."""
+
+    weights: Tensor
+    term: TargetTerm
+    q: Softened | None = None
+
+
+class DenseGibbs(Objective):
+    """D = −Σ q_i log p_i, q = softmax(−κ / T) over all tokens, ∂D/∂z_i = p_i − q_i.
+
+    The label's own energy is 0, and no other's is above it: exp(−κ_i / T) needs no largest one to be taken off.
+    """
+
+    def read(self, block: Block) -> _GibbsState:
+        logits, weights = block.logits, block.buffer()
+        self.costs.fill(block.labels, block.shard.slice, weights)
+        weights.div_(-self.options.gibbs_temperature).exp_().masked_fill_(logits == -torch.inf, 0.0)
+        block.shard.without_label_(weights, block.label)
+        # A masked token adds nothing.
+        nll = -torch.where(weights > 0, logits * weights, 0.0).sum(dim=1)
+        return _GibbsState(weights, TargetTerm(weights.sum(dim=1), nll))
+
+    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
+        return PartialSums(targets=(state.term,)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState) -> tuple[Tensor, _GibbsState]:
+        q = softened(stats, sums.targets[0])
+        return q.value, state._replace(q=q)
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _GibbsState) -> Gradient:
+        q = state.q
+        assert q is not None
+        return Gradient(
+            label=q.others - stats.other_prob,
+            common=torch.ones_like(value),
+            targets=state.weights,
+            factor=1.0 / q.total,
+        )

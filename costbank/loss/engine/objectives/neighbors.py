@@ -1,0 +1,238 @@
+"""Objectives of costs that list each token's neighbors: a few columns differ from what all others have in common."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from costbank.errors import UsageError
+from costbank.loss.costs import NeighborCosts
+from costbank.loss.engine.objectives.base import Block, Gradient, NeighborTerms, Objective, Softened, softened
+from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
+from costbank.loss.options import EMOOptions
+
+__all__ = ["D2GPo", "NeighborEMO", "NeighborGibbs", "NeighborLog"]
+
+
+class _Neighbors(NamedTuple):
+    """The labels' neighbors, each [n, k] but `far_cost` [n].
+
+    Attributes:
+        exists: false where a token has fewer neighbors.
+        here: whether the neighbor's column is one of this process's.
+        columns: that column; any one where it is not here.
+        costs: κ of the neighbors.
+        far_cost: κ of all other tokens.
+    """
+
+    exists: Tensor
+    here: Tensor
+    columns: Tensor
+    costs: Tensor
+    far_cost: Tensor
+
+    def logits(self, block: Block) -> Tensor:
+        """[n, k]; −inf where a neighbor is not here."""
+        return torch.where(self.here, block.logits.gather(1, self.columns), -torch.inf)
+
+    def probs(self, probs: Tensor) -> Tensor:
+        """[n, k]; 0 where a neighbor is not here."""
+        return torch.where(self.here, probs.gather(1, self.columns), 0.0)
+
+    def term(self, block: Block, weights: Tensor) -> TargetTerm:
+        """Of [n, k] weights, those of neighbors that are here and not masked."""
+        logits = self.logits(block)
+        usable = logits > -torch.inf
+        weights = torch.where(usable, weights, 0.0)
+        return TargetTerm(weights.sum(dim=1), -torch.where(usable, weights * logits, 0.0).sum(dim=1))
+
+    def add(self, values: Tensor) -> NeighborTerms:
+        """[n, k] values for the neighbors' columns."""
+        return NeighborTerms(self.columns, torch.where(self.here, values, 0.0))
+
+
+class NeighborObjective(Objective):
+    """What reads a table of neighbors. The neighbors' probability is the first of all means."""
+
+    costs: NeighborCosts
+
+    def neighbors(self, block: Block) -> _Neighbors:
+        ids = self.costs.ids[block.labels].long()
+        column = ids - block.shard.start
+        exists = ids >= 0
+        here = exists & (column >= 0) & (column < block.shard.size)
+        costs = self.costs.costs[block.labels].to(block.logits.dtype)
+        far_cost = self.costs.far[block.labels].to(block.logits.dtype)
+        return _Neighbors(exists, here, torch.where(here, column, 0), costs, far_cost)
+
+    def neighbor_mass(self, stats: SoftmaxStats, sums: PartialSums) -> Tensor:
+        return sums.means[0]
+
+
+class _EMOState(NamedTuple):
+    neighbors: _Neighbors
+    probs: Tensor
+
+
+class NeighborEMO(NeighborObjective):
+    """D = K = Σ p_i κ_i with κ_i = far outside the neighbors, ∂K/∂z_i = p_i (far − K) + p_i (κ_i − far)."""
+
+    def read(self, block: Block) -> _Neighbors:
+        return self.neighbors(block)
+
+    def measure(self, probs: Tensor, state: _Neighbors) -> tuple[PartialSums, _EMOState]:
+        near = state.probs(probs)
+        return PartialSums(means=(near.sum(dim=1), (near * state.costs).sum(dim=1))), _EMOState(state, near)
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _EMOState) -> tuple[Tensor, _EMOState]:
+        mass, cost = sums.means
+        return cost + state.neighbors.far_cost * (stats.other_prob - mass).clamp_min(0.0), state
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _EMOState) -> Gradient:
+        near, far = state.neighbors, state.neighbors.far_cost
+        return Gradient(
+            label=-value * stats.label_prob,
+            common=far - value,
+            neighbors=near.add(state.probs * _local(near.costs - far[:, None], stats)),
+        )
+
+
+class _LogState(NamedTuple):
+    """Neighbors; their s_i, log p_i s_i up to the shift, and p_i [n, k]; s of far tokens and Σ p_i (1 − s_i) [n]."""
+
+    neighbors: _Neighbors
+    similar: Tensor
+    log_terms: Tensor
+    probs: Tensor
+    far: Tensor
+    unlike: Tensor
+
+
+class NeighborLog(NeighborObjective):
+    """D = −log Σ p_i s_i with s_i = s_far outside the neighbors, ∂D/∂z_i = p_i − p_i s_i e^D."""
+
+    def read(self, block: Block) -> _LogState:
+        near, power = self.neighbors(block), self.options.log_power
+        similar = (1.0 - near.costs).clamp_min(0.0).pow(power)
+        far = (1.0 - near.far_cost).clamp_min(0.0).pow(power)
+        return _LogState(near, similar, near.logits(block) + torch.log(similar), similar, far, far)
+
+    def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, _LogState]:
+        near = state.neighbors.probs(probs)
+        means = (near.sum(dim=1), ((1 - state.similar) * near).sum(dim=1))
+        return PartialSums(means, logs=(torch.logsumexp(state.log_terms, dim=1),)), state._replace(probs=near)
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _LogState) -> tuple[Tensor, _LogState]:
+        mass, unlike = sums.means
+        far_prob = (stats.other_prob - mass).clamp_min(0.0)
+        unlike = unlike + (1 - state.far) * far_prob
+        terms = [-stats.ce, sums.logs[0], torch.log(state.far) + torch.log(far_prob)]
+        lost = -torch.logsumexp(torch.stack(terms), dim=0)
+        return torch.where(unlike < 0.5, -torch.log1p(-unlike), lost), state._replace(unlike=unlike)
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _LogState) -> Gradient:
+        lift = torch.exp(value.clamp_max(50.0))
+        # Far tokens whose share in the sum would be more than this have no probability in float32.
+        far = torch.exp((torch.log(state.far) + value).clamp_max(80.0))
+        # Products have more digits than sums of logarithms, which are for what float32 cannot hold.
+        similar = torch.where(value[:, None] < 50.0, _local(lift[:, None], stats) * state.probs * state.similar,
+                              torch.exp(state.log_terms + (stats.log_scale + value)[:, None]))  # fmt: skip
+        sure = (stats.other_prob - state.unlike) * lift - stats.other_prob
+        return Gradient(
+            label=torch.where(value < 1.0, sure, stats.label_prob - torch.exp(value - stats.ce)),
+            common=1 - far,
+            neighbors=state.neighbors.add(_local(far[:, None], stats) * state.probs - similar),
+        )
+
+
+class _GibbsState(NamedTuple):
+    """Neighbors, exp(−κ_i / T) of those that are not masked [n, k], their term, and q once it is normalized."""
+
+    neighbors: _Neighbors
+    weights: Tensor
+    term: TargetTerm
+    q: Softened | None = None
+
+
+class NeighborGibbs(NeighborObjective):
+    """D = −Σ q_i log p_i, q = softmax(−κ / T) over the label and its neighbors, ∂D/∂z_i = p_i − q_i."""
+
+    def read(self, block: Block) -> _GibbsState:
+        near = self.neighbors(block)
+        weights = torch.exp(-near.costs / self.options.gibbs_temperature)
+        weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
+        return _GibbsState(near, weights, near.term(block, weights))
+
+    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
+        return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState) -> tuple[Tensor, _GibbsState]:
+        q = softened(stats, sums.targets[0])
+        return q.value, state._replace(q=q)
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _GibbsState) -> Gradient:
+        q = state.q
+        assert q is not None
+        return Gradient(
+            label=q.others - stats.other_prob,
+            common=torch.ones_like(value),
+            neighbors=state.neighbors.add(-state.weights / q.total[:, None]),
+        )
+
+
+class _RankState(NamedTuple):
+    """Neighbors, the share of every token [n], what the label and its neighbors have above it [n, 1 + k], a term."""
+
+    neighbors: _Neighbors
+    floor: Tensor
+    shares: Tensor
+    term: TargetTerm
+
+
+class D2GPo(NeighborObjective):
+    """D = −Σ q_i log p_i, q = softmax(N(rank; 0, σ) / T) over all tokens, ∂D/∂z_i = p_i − q_i.
+
+    Past 6 σ ranks the density is nothing, and all tokens have the same share (Li et al. 2020).
+    """
+
+    def __init__(self, options: EMOOptions, costs: Any) -> None:
+        super().__init__(options, costs)
+        needed = min(math.ceil(6 * options.d2gpo_std), costs.vocab_size - 1)
+        if costs.ids.shape[1] < needed:
+            raise UsageError(
+                f"d2gpo_std is {options.d2gpo_std}, and there are {costs.ids.shape[1]} neighbors a token",
+                f"open the bank's costs with k={needed} or more",
+            )
+
+    def read(self, block: Block) -> _RankState:
+        near, logits, std = self.neighbors(block), block.logits, self.options.d2gpo_std
+        ranks = torch.arange(near.columns.shape[1] + 1, dtype=logits.dtype, device=logits.device)
+        density = torch.exp(-0.5 * (ranks / std).square()) / (std * math.sqrt(2 * math.pi))
+        bumps = torch.where(functional.pad(near.exists, (1, 0), value=True),
+                            torch.expm1(density / self.options.d2gpo_temperature), 0.0)  # fmt: skip
+        floor = 1 / (block.shard.vocab + bumps.sum(dim=1))
+        shares = bumps * floor[:, None]
+        term = near.term(block, shares[:, 1:])
+        term = TargetTerm(term.weight + floor * logits.shape[1], term.nll_from_max - floor * logits.sum(dim=1))
+        return _RankState(near, floor, shares, term)
+
+    def measure(self, probs: Tensor, state: _RankState) -> tuple[PartialSums, _RankState]:
+        return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
+
+    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _RankState) -> tuple[Tensor, _RankState]:
+        return stats.cross_entropy(sums.targets[0], state.shares[:, 0]), state
+
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _RankState) -> Gradient:
+        return Gradient(
+            label=1 - state.floor - state.shares[:, 0] - stats.other_prob,
+            common=torch.ones_like(value),
+            floor=state.floor,
+            neighbors=state.neighbors.add(-state.shares[:, 1:]),
+        )
+
+
+def _local(factors: Tensor, stats: SoftmaxStats) -> Tensor:
+    """[n, 1 or k] factors of the probabilities among this process's columns."""
+    return factors if stats.scale is None else factors * stats.scale[:, None]

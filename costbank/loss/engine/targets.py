@@ -1,0 +1,223 @@
+"""What the cross-entropy of a token aims at: its label, a smoothed label, or a distribution over tokens.
+
+All three are a distribution q with one label, written as that label's own share and a term for the rest; −Σ q_i log p_i
+has the gradient p − q. The label of soft targets is their likeliest token, so that the arithmetic of labels holds for
+all, and a teacher that is nearly certain loses no digits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor
+
+from costbank.errors import ShapeError, UsageError
+from costbank.loss.costs import Costs, DenseCosts
+from costbank.loss.engine.softmax import SoftmaxStats, TargetTerm, VocabShard
+from costbank.loss.options import EMOOptions
+
+__all__ = ["SmoothedTargets", "SoftTargets", "Targets", "TeacherTargets", "check_soft", "targets_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class SoftTargets:
+    """Target distributions q, given to a loss in the place of labels.
+
+    A position whose probabilities are all 0 is ignored; others are divided by their sum, so that a teacher's k
+    likeliest tokens are a distribution of their own. No gradient goes to them.
+
+    Attributes:
+        probabilities: [..., vocab], or [..., k] with `ids`; not negative.
+        ids: [..., k], the tokens of the probabilities, different ones in each row.
+
+    Raises:
+        ShapeError: `ids` are not one for each probability.
+    """
+
+    probabilities: Float[Tensor, "*tokens entries"]
+    ids: Integer[Tensor, "*tokens entries"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids is not None and self.ids.shape != self.probabilities.shape:
+            raise ShapeError(
+                f"ids of shape {list(self.ids.shape)} for probabilities of shape {list(self.probabilities.shape)}",
+                "give a token id for each probability",
+            )
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the positions."""
+        return self.probabilities.shape[:-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.probabilities.device
+
+    def flat(self, dtype: torch.dtype) -> tuple["SoftTargets", Tensor]:
+        """The same with one dimension of positions, and which of them are not ignored, [tokens]."""
+        q = self.probabilities.detach().reshape(-1, self.probabilities.shape[-1])
+        # A dense teacher's type is kept: its rows are divided by their sums block by block.
+        kept = q.sum(dim=1, dtype=dtype) != 0
+        ids = None if self.ids is None else self.ids.reshape(q.shape).long()
+        return SoftTargets(q, ids), kept
+
+    def __getitem__(self, rows: "slice | Tensor") -> "SoftTargets":
+        return SoftTargets(self.probabilities[rows], None if self.ids is None else self.ids[rows])
+
+
+class Targets:
+    """Labels: q is 1 at the label.
+
+    Attributes:
+        label: [n] token ids of the whole vocabulary.
+        own: the share that the label has besides what `term` counts for it; None for none.
+    """
+
+    own: float | None = None
+
+    def __init__(self, label: Int64[Tensor, "n"]) -> None:
+        self.label = label
+
+    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm | None:
+        """What q gives to the cross-entropy besides the label's own share; None for nothing."""
+        del logits
+
+    def cross_entropy(self, stats: SoftmaxStats, term: TargetTerm | None) -> Tensor:
+        """−Σ q_i log p_i in nats, [n], with the term merged over the whole vocabulary."""
+        return stats.ce if term is None else stats.cross_entropy(term, self.own)
+
+    def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor | None:
+        """Subtract weight · q from other tokens' columns; what the label's entry gets besides −weight is returned."""
+        del grad, weight
+
+
+class SmoothedTargets(Targets):
+    """Label smoothing: q is 1 − ε at the label, and ε spread evenly over all tokens, the label included."""
+
+    def __init__(self, label: Int64[Tensor, "n"], epsilon: float, shard: VocabShard) -> None:
+        super().__init__(label)
+        self.epsilon, self.own, self.share = epsilon, (1.0 - epsilon) or None, epsilon / shard.vocab
+
+    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm:
+        weight = torch.full_like(logits[:, 0], logits.shape[1] * self.share)
+        return TargetTerm(weight, -self.share * logits.sum(dim=1))
+
+    def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
+        grad.sub_((weight * self.share)[:, None])
+        return weight * (self.epsilon - self.share)
+
+
+class TeacherTargets(Targets):
+    """Soft targets over the columns of this process.
+
+    Attributes:
+        q: [n, entries], over all tokens or those of `ids`; each row sums to 1, or is 0 where ignored.
+        ids: [n, entries], or None.
+        label: [n], the likeliest token of each row.
+        label_share: [n], its share.
+        other_share: [n], the share of all other tokens: a sum, since the difference from 1 would lose a sure
+            teacher's digits.
+    """
+
+    def __init__(self, targets: SoftTargets, shard: VocabShard, dtype: torch.dtype) -> None:
+        q = targets.probabilities.to(dtype)
+        q = q / q.sum(dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+        self.q, self.ids, self._shard = q, targets.ids, shard
+        first = q.argmax(dim=1, keepdim=True)
+        super().__init__((first if self.ids is None else self.ids.gather(1, first))[:, 0])
+        self.label_share = q.gather(1, first)[:, 0]
+        self.other_share = q.scatter(1, first, 0.0).sum(dim=1)
+        if self.ids is None:
+            self._here = q[:, shard.slice]
+        else:
+            column = self.ids - shard.start
+            here = (column >= 0) & (column < shard.size)
+            # What is another process's adds nothing to a column of ours.
+            self._here, self._column = torch.where(here, q, 0.0), torch.where(here, column, 0)
+
+    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm:
+        entries = logits if self.ids is None else logits.gather(1, self._column)
+        # A token that has no share counts for nothing, whatever its logit.
+        weighted = torch.where(self._here > 0, self._here * entries, 0.0).sum(dim=1)
+        return TargetTerm(self._here.sum(dim=1), -weighted)
+
+    def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
+        self.add_(grad, -self._here * weight[:, None])
+        return weight * self.other_share
+
+    def add_(self, block: Float[Tensor, "n columns"], values: Float[Tensor, "n entries"]) -> None:
+        """Add values to the columns of the tokens that they stand for."""
+        if self.ids is None:
+            block.add_(values)
+        else:
+            block.scatter_add_(1, self._column, values)
+
+    def mean_of(self, vectors: Float[Tensor, "vocab dim"]) -> Float[Tensor, "n dim"]:
+        """Σ q_i e_i of each row."""
+        if self.ids is None:
+            return torch.mm(self.q, vectors)
+        return torch.bmm(self.q[:, None], vectors[self.ids])[:, 0]
+
+    def times(self, values: Float[Tensor, "vocab"]) -> Float[Tensor, "n entries"]:
+        """q_i v_i of the entries of this process, from values of all tokens."""
+        return self._here * (values[self._shard.slice] if self.ids is None else values[self.ids])
+
+
+def targets_of(
+    labels: Int64[Tensor, "n"] | SoftTargets, options: EMOOptions, shard: VocabShard, dtype: torch.dtype
+) -> Targets:
+    """The targets of a block of tokens."""
+    if isinstance(labels, SoftTargets):
+        return TeacherTargets(labels, shard, dtype)
+    return SmoothedTargets(labels, options.label_smoothing, shard) if options.label_smoothing else Targets(labels)
+
+
+def check_soft(
+    targets: SoftTargets, shape: Sequence[int], width: int, costs: Costs | None, options: EMOOptions
+) -> None:
+    """Check soft targets against rows of logits of a shape.
+
+    Raises:
+        ShapeError: they are for other positions, or another vocabulary.
+        UsageError: a probability is negative or an id out of range; or these options or costs do not support soft
+            targets.
+    """
+    if tuple(targets.shape) != tuple(shape):
+        raise ShapeError(
+            f"soft targets for positions of shape {list(targets.shape)}, and logits for {list(shape)}",
+            "give a distribution for each row of logits",
+        )
+    _check_entries(targets, width)
+    if options.objective not in ("emo", "kernel", "ce"):
+        raise UsageError(
+            f"the objective {options.objective!r} does not support soft targets", "take 'emo', 'kernel' or 'ce'"
+        )
+    if options.objective != "ce" and not isinstance(costs, DenseCosts):
+        form = "no" if costs is None else costs.form
+        raise UsageError(f"soft targets with {form} costs", "open the bank's costs as dense or low-rank")
+    for name, default in (("shift", False), ("label_smoothing", 0.0), ("target_mass", "excluded")):
+        if getattr(options, name) != default:
+            raise UsageError(f"{name} with soft targets", f"leave {name} out and put it into the targets themselves")
+
+
+def _check_entries(targets: SoftTargets, width: int) -> None:
+    probabilities, ids = targets.probabilities, targets.ids
+    entries = probabilities.shape[-1]
+    if entries < 1:
+        raise ShapeError("soft targets of no tokens", "give the probability of at least one token")
+    if ids is not None and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise UsageError(f"ids of soft targets are {ids.dtype}", "give integer token ids")
+    if ids is None and entries != width:
+        raise ShapeError(
+            f"soft targets over {entries:,} tokens, and the logits are {width:,} wide",
+            "give a probability for each token, or ids= of the tokens that they are for",
+        )
+    if targets.device.type == "cpu":
+        if (probabilities < 0).any() or not probabilities.isfinite().all():
+            raise UsageError("a target's probability is negative or not finite", "give probabilities, not logits")
+        if ids is not None and ((ids < 0) | (ids >= width)).any():
+            raise UsageError("an id of a soft target is not in the vocabulary", f"give ids below {width:,}")
+    elif ids is not None:
+        inside = ((ids >= 0) & (ids < width)).all()
+        torch._assert_async(inside, f"an id of a soft target is not below {width}")  # pyright: ignore[reportPrivateImportUsage]

@@ -1,0 +1,156 @@
+"""One preparation of a call for all forms of the loss: what is checked, which tokens count, what its blocks share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from costbank.errors import ShapeError
+from costbank.loss.arguments import check_costs, check_devices, check_label_range, check_labels
+from costbank.loss.costs import Costs, DenseCosts
+from costbank.loss.engine.blocks import BlockPlan
+from costbank.loss.engine.call import Call, Tokens, scaled
+from costbank.loss.engine.objectives import objective_of
+from costbank.loss.engine.result import accumulation_dtype
+from costbank.loss.engine.softmax import VocabShard
+from costbank.loss.engine.targets import SoftTargets, check_soft
+from costbank.loss.options import EMOOptions
+
+__all__ = ["Arguments", "prepare"]
+
+_CHUNK_ROWS = {"cpu": 256}
+_CHUNK_ROWS_ELSEWHERE = 2048
+_FEW_LABELS = 0.9
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments that all forms of the loss have in common.
+
+    Attributes:
+        labels: [...], token ids, or soft targets.
+        costs: None for objectives without costs.
+        options: with a weight that is a number.
+        token_weights: [...], or None.
+        parts: whether parts are asked for, and `entropy` the entropy with them.
+        entropy: see `parts`.
+    """
+
+    labels: Tensor | SoftTargets
+    costs: Costs | None
+    options: EMOOptions
+    token_weights: Tensor | None
+    parts: bool = False
+    entropy: bool = False
+
+
+def prepare(
+    arguments: Arguments,
+    shape: torch.Size,
+    shard: VocabShard,
+    dtype: torch.dtype,
+    compact: bool,
+    **tensors: Tensor | None,
+) -> Call:
+    """Check arguments against rows of logits, and lay out the tokens.
+
+    Args:
+        arguments: as the loss was called with them.
+        shape: of the rows, which labels and weights must have.
+        shard: the slice of the vocabulary that the logits' columns stand for.
+        dtype: of the logits.
+        compact: leave ignored rows out. On an accelerator this waits for the device once.
+        **tensors: the others of the call, by name, that must be on one device with labels, weights and costs.
+
+    Raises:
+        ShapeError: labels, weights or costs that do not fit the logits.
+        UsageError: labels that are not integers, or out of range (found asynchronously on an accelerator), options or
+            costs that do not support each other, tensors on several devices.
+    """
+    labels, costs, options, weights = arguments.labels, arguments.costs, arguments.options, arguments.token_weights
+    soft = isinstance(labels, SoftTargets)
+    check_costs(costs, shard.vocab, options)
+    if soft:
+        check_soft(labels, shape, shard.vocab, costs, options)
+    check_devices(costs, options, **tensors, labels=labels, token_weights=weights)
+    sums = accumulation_dtype(dtype, options)
+    tokens = _lay_out(arguments, shape, shard.vocab, sums, compact)
+    plan = BlockPlan(
+        objective_of(costs, options, soft),
+        options,
+        shard,
+        with_parts=arguments.parts,
+        with_entropy=arguments.entropy,
+    )
+    return Call(shape, tokens, plan, sums)
+
+
+def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.dtype, compact: bool) -> Tokens:
+    """Which rows count and for how much, in one dimension.
+
+    Args:
+        arguments: whose ignore_index, shift, reduction and chunk_rows are followed.
+        shape: of the rows.
+        width: of the whole vocabulary.
+        dtype: of the sums.
+        compact: leave ignored rows out.
+    """
+    labels, options, token_weights = arguments.labels, arguments.options, arguments.token_weights
+    if token_weights is not None and token_weights.shape != shape:
+        raise ShapeError(
+            f"token_weights of shape {list(token_weights.shape)} for {list(shape)} tokens",
+            f"give weights of shape {list(shape)}; with shift, that of the label at the same place",
+        )
+    weights = None if token_weights is None else token_weights.detach().to(dtype)
+    if isinstance(labels, SoftTargets):
+        flat, kept = labels.flat(dtype)
+    else:
+        check_labels(labels, shape)
+        labels = labels.long()
+        if options.shift:
+            labels, weights = _shifted(labels, weights, options)
+        flat, kept = _labels(labels, width, options)
+    scale = None
+    if weights is not None:
+        kept = kept & (weights.reshape(-1) != 0)
+        weights, scale = scaled(torch.where(kept, weights.reshape(-1), 0.0))
+        denominator = weights.sum() * scale
+    else:
+        denominator = kept.sum().to(dtype)
+    return Tokens(
+        labels=flat,
+        weights=weights,
+        scale=scale,
+        kept=kept,
+        index=_index(flat, kept, arguments.costs) if compact else None,
+        denominator=torch.where(denominator == 0, 1.0, denominator),
+        chunk_rows=options.chunk_rows or _CHUNK_ROWS.get(kept.device.type, _CHUNK_ROWS_ELSEWHERE),
+    )
+
+
+def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> Tensor | None:
+    """The rows that are kept, by label where that brings many equal ones together; None for all as they are."""
+    index = kept.nonzero()[:, 0]
+    if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and index.device.type == "cpu":
+        ordered, order = labels[index].sort(stable=True)
+        if len(torch.unique_consecutive(ordered)) < _FEW_LABELS * len(index):
+            return index[order]
+    return None if len(index) == len(kept) else index
+
+
+def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:
+    """Each position's next label and its weight; the last position is ignored."""
+    if labels.ndim == 0:
+        raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
+    if labels.shape[-1] == 0:
+        return labels, weights
+    labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)
+    return labels, None if weights is None else torch.nn.functional.pad(weights[..., 1:], (0, 1))
+
+
+def _labels(labels: Tensor, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
+    """[tokens] labels, 0 where ignored, and which are not."""
+    flat = labels.reshape(-1)
+    kept = flat != options.ignore_index
+    check_label_range(flat, kept, width, options)
+    return torch.where(kept, flat, 0), kept
