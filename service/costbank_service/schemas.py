@@ -7,10 +7,18 @@ from pydantic import BaseModel
 from costbank.bank.manifest import IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.files import FileDigest
 
-__all__ = ["BankDetails", "BankSummary", "FoundTokenEntry", "Health", "NearestAnswer", "NeighborEntry", "TokenEntry"]
+__all__ = [
+    "BankDetails",
+    "BankSummary",
+    "FoundTokenEntry",
+    "NearestAnswer",
+    "NeighborEntry",
+    "ServiceStatus",
+    "TokenEntry",
+]
 
 
-class Health(BaseModel):
+class ServiceStatus(BaseModel):
     status: str
 
 

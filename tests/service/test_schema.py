@@ -1,5 +1,7 @@
 """Real answers against the schemas that the OpenAPI document declares for them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,32 +9,75 @@ from costbank_service import Settings, create_app
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
+BANK, NEAREST = "/v1/banks/{ref}", "/v1/banks/{ref}/nearest"
 ANSWERS = [
-    ("/livez", "/livez"),
-    ("/readyz", "/readyz"),
-    ("/v1/banks", "/v1/banks"),
-    ("/v1/banks/{ref}", "/v1/banks/news"),
-    ("/v1/banks/{ref}", "/v1/banks/nothing"),
-    ("/v1/banks/{ref}", "/v1/banks/broken"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token_id=300"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token=the&k=3"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token_id=0"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token_id=300&k=90"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token=zzyzzx"),
-    ("/v1/banks/{ref}/nearest", "/v1/banks/news/nearest?token_id=x"),
+    ("/livez", "/livez", 200, ""),
+    ("/readyz", "/readyz", 200, ""),
+    ("/readyz", "/readyz", 503, "no store"),
+    ("/v1/banks", "/v1/banks", 200, ""),
+    ("/v1/banks", "/v1/banks", 200, "no store"),
+    ("/v1/banks", "/v1/banks?page=2", 400, ""),
+    ("/v1/banks", "/v1/banks", 401, "key"),
+    ("/v1/banks", "/v1/banks", 500, "bug"),
+    (BANK, "/v1/banks/news", 200, ""),
+    (BANK, "/v1/banks/news?page=2", 400, ""),
+    (BANK, "/v1/banks/news", 401, "key"),
+    (BANK, "/v1/banks/nothing", 404, ""),
+    (BANK, "/v1/banks/news@ffffffff", 404, ""),
+    (BANK, "/v1/banks/broken", 500, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=300", 200, ""),
+    (NEAREST, "/v1/banks/news/nearest?token=the&k=3", 200, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=0", 200, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=300&k=90", 200, ""),
+    (NEAREST, "/v1/banks/news/nearest", 400, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=x", 400, ""),
+    (NEAREST, "/v1/banks/news/nearest?token=%zz", 400, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=300&k=101", 400, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=300", 401, "key"),
+    (NEAREST, "/v1/banks/news/nearest?token=zzyzzx", 404, ""),
+    (NEAREST, "/v1/banks/news/nearest?token=%ff%0a", 404, ""),
+    (NEAREST, "/v1/banks/nothing/nearest?token=the", 404, ""),
+    (NEAREST, "/v1/banks/broken/nearest?token=the", 500, ""),
+    (NEAREST, "/v1/banks/news/nearest?token_id=300&k=90", 503, "busy"),
 ]
+"""Route, URL, status, and the situation of the service when it is asked."""
 
 
-@pytest.mark.parametrize(("route", "url"), ANSWERS)
-def test_an_answer_is_what_the_document_declares(client: TestClient, route: str, url: str):
-    document = client.get("/openapi.json").json()
-    response = client.get(url)
+@contextmanager
+def _service(store: Path, situation: str) -> Iterator[TestClient]:
+    settings = Settings(
+        store=store / "missing" if situation == "no store" else store,
+        api_key="s3cret" if situation == "key" else None,
+        max_k=100, search_threads=1, search_queue=0,
+    )  # fmt: skip
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        if situation == "bug":
+            client.app.state.registry = None
+        if situation == "busy":
+            assert client.app.state.searches._places.acquire(blocking=False)
+        yield client
+
+
+@pytest.mark.parametrize(("route", "url", "status", "situation"), ANSWERS)
+def test_an_answer_is_what_the_document_declares(store: Path, route: str, url: str, status: int, situation: str):
+    with _service(store, situation) as client:
+        document, response = client.get("/openapi.json").json(), client.get(url)
+    assert response.status_code == status
     declared = document["paths"][route]["get"]["responses"]
-    content = declared.get(str(response.status_code), declared["default"])["content"]
+    content = declared.get(str(status), declared["default"])["content"]
     kind = response.headers["content-type"]
-    assert list(content) == [kind]
+    assert list(content) == [kind] == ["application/json" if status == 200 else "application/problem+json"]
     _check(response.json(), content[kind]["schema"], document)
+
+
+def test_every_route_and_every_status_that_is_declared_is_asked_for(store: Path):
+    with _service(store, "key") as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    declared = {(route, int(status)) for route, operations in paths.items()
+                for status in operations["get"]["responses"] if status != "default"}  # fmt: skip
+    asked = {(route, status) for route, _, status, _ in ANSWERS}
+    assert declared - asked == set()
+    assert {tuple(operations) for operations in paths.values()} == {("get",)}
 
 
 def test_the_check_can_fail(client: TestClient):

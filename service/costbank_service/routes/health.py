@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from costbank_service.dependencies import registry_of
 from costbank_service.problems import StoreUnavailableError, problem_responses
 from costbank_service.registry import Registry
-from costbank_service.schemas import Health
+from costbank_service.schemas import ServiceStatus
 
 __all__ = ["router"]
 
@@ -16,14 +16,14 @@ router = APIRouter(tags=["health"], responses=problem_responses())
 
 
 @router.get("/livez")
-async def livez() -> Health:
+async def livez() -> ServiceStatus:
     """The process answers."""
-    return Health(status="ok")
+    return ServiceStatus(status="ok")
 
 
 @router.get("/readyz", responses=problem_responses(503))
-def readyz(registry: Annotated[Registry, Depends(registry_of)]) -> Health:
+def readyz(registry: Annotated[Registry, Depends(registry_of)]) -> ServiceStatus:
     """The store can be read; 503 while it cannot."""
     if not os.access(registry.store.root, os.R_OK | os.X_OK):
         raise StoreUnavailableError("the store does not exist or cannot be read", "make it, or correct its permissions")
-    return Health(status="ok")
+    return ServiceStatus(status="ok")
