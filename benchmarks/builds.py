@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks.processes import Usage, watched
-from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus
+from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import Engine, open_engine
 from costbank.progress import QuietProgress
@@ -35,7 +35,7 @@ def encode(
     tokenizer: Tokenizer | None = None,
 ) -> EncodedCorpus:  # fmt: skip
     """Encode a text into a cache, where a build of the same text, tokenizer and sampling finds it."""
-    encoding = Encoding(model.absolute(), "auto", ReadOptions(), sampling=sampling)
+    encoding = EncodingOptions(model.absolute(), "auto", ReadOptions(), sampling=sampling)
     files = find_files([str(text)])
     return encode_corpus(files, encoding, tokenizer or load_tokenizer(model), engine, cache, QuietProgress())
 

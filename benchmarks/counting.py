@@ -17,7 +17,7 @@ from benchmarks.builds import PROCESSES, encode, local_engine
 from benchmarks.corpora import english, english_model
 from benchmarks.processes import watched
 from benchmarks.record import record
-from costbank.corpus import Encoding, encode_corpus
+from costbank.corpus import EncodingOptions, encode_corpus
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.progress import QuietProgress
@@ -103,7 +103,7 @@ def _write_stream(folder: Path) -> None:
 def count_stream(stream: Path, cache: Path) -> None:
     """Map and count the stream, and print what came of it. In a process of its own, which is watched."""
     tokenizer, files = load_tokenizer(stream / "vocab.txt"), find_files([f"{stream}/*.npy"])
-    encoding = Encoding(stream / "vocab.txt", "auto", ReadOptions(), _SEPARATOR)
+    encoding = EncodingOptions(stream / "vocab.txt", "auto", ReadOptions(), _SEPARATOR)
     began = time.perf_counter()
     with open_engine("local", PROCESSES, _MEMORY, None, cache) as engine:
         corpus = encode_corpus(files, encoding, tokenizer, engine, cache, QuietProgress())

@@ -1,6 +1,6 @@
 """From files to token ids, encoded once and kept."""
 
 from costbank.corpus.encoded import EncodedCorpus, token_counts
-from costbank.corpus.encoding import Encoding, Sampling, encode_corpus, refuse_sampling
+from costbank.corpus.encoding import EncodingOptions, Sampling, encode_corpus, refuse_sampling
 
-__all__ = ["EncodedCorpus", "Encoding", "Sampling", "encode_corpus", "refuse_sampling", "token_counts"]
+__all__ = ["EncodedCorpus", "EncodingOptions", "Sampling", "encode_corpus", "refuse_sampling", "token_counts"]

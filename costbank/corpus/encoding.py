@@ -37,7 +37,7 @@ from costbank.progress import Progress
 from costbank.splitmix import splitmix64
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, load_tokenizer
 
-__all__ = ["Encoding", "Sampling", "encode_corpus", "refuse_sampling"]
+__all__ = ["EncodingOptions", "Sampling", "encode_corpus", "refuse_sampling"]
 
 _FORMAT = "costbank encoded text 3"
 _DRAWS = "costbank draws 1"
@@ -52,7 +52,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodingOptions:
     """How files become ids.
 
     Attributes:
@@ -75,7 +75,7 @@ class _Shard:
 
     source: FileContent
     part: Part
-    encoding: Encoding
+    encoding: EncodingOptions
     vocab_size: int
     stored_bytes: int
     entry: Path
@@ -102,7 +102,7 @@ def refuse_sampling(tokenizer: Tokenizer, sampling: Sampling) -> None:
 
 
 def encode_corpus(
-    files: Sequence[CorpusFile], encoding: Encoding, tokenizer: Tokenizer, engine: Engine, cache: Path,
+    files: Sequence[CorpusFile], encoding: EncodingOptions, tokenizer: Tokenizer, engine: Engine, cache: Path,
     progress: Progress,
 ) -> EncodedCorpus:  # fmt: skip
     """Encode what of the files has not been encoded before, and give all of it.
@@ -134,7 +134,7 @@ def encode_corpus(
     return corpus
 
 
-def _shards(source: FileContent, encoding: Encoding, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
+def _shards(source: FileContent, encoding: EncodingOptions, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
     file = source.file
     how: list[Any]
     if file.is_tokens:
@@ -226,7 +226,7 @@ def _ids_of(
 _loaded: dict[tuple[Path, TokenizerKind], Tokenizer] = {}
 
 
-def _tokenizer(encoding: Encoding) -> Tokenizer:
+def _tokenizer(encoding: EncodingOptions) -> Tokenizer:
     """The tokenizer, loaded once in each process."""
     key = encoding.tokenizer, encoding.kind
     if key not in _loaded:

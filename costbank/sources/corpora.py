@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from costbank.config import BuildConfig
-from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, refuse_sampling, token_counts
+from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus, refuse_sampling, token_counts
 from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, check_token_bin, find_files, stdin_spool
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
@@ -121,9 +121,9 @@ def _standard_input(config: BuildConfig, spool: Path, progress: Progress) -> tup
     return found
 
 
-def _encoding(config: BuildConfig) -> Encoding:
+def _encoding(config: BuildConfig) -> EncodingOptions:
     corpus = config.corpus
-    return Encoding(
+    return EncodingOptions(
         (config.tokenizer or Path()).absolute(),
         config.tokenizer_kind,
         ReadOptions(corpus.documents, corpus.text_field),

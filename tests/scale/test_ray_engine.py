@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costbank.corpus import EncodedCorpus, Encoding, encode_corpus
+from costbank.corpus import EncodedCorpus, EncodingOptions, encode_corpus
 from costbank.corpus.readers import ReadOptions, documents, find_files
 from costbank.engines import open_engine
 from costbank.engines import ray as ray_engine
@@ -38,7 +38,7 @@ def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
 
     def count(kind: str, processes: int | None, address: str | None = None) -> tuple[EncodedCorpus, Any, Path]:
         cache = tmp_path / f"{kind}{processes}"
-        asked = Encoding(news_model, "auto", ReadOptions())
+        asked = EncodingOptions(news_model, "auto", ReadOptions())
         with open_engine(kind, processes, 1 << 30, address, cache) as engine:
             corpus = encode_corpus(find_files([str(news)]), asked, load_tokenizer(news_model), engine, cache, QUIET)
             return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET), cache
@@ -118,6 +118,6 @@ def test_an_error_of_the_work_comes_as_it_is(cluster: Any, news_model: Path, tmp
         pytest.raises(CorpusError, match="offset 5"),
     ):
         encode_corpus(
-            find_files([str(tmp_path / "bad.txt")]), Encoding(news_model, "auto", ReadOptions()),
+            find_files([str(tmp_path / "bad.txt")]), EncodingOptions(news_model, "auto", ReadOptions()),
             load_tokenizer(news_model), engine, tmp_path, QUIET,
         )  # fmt: skip

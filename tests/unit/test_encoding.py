@@ -9,7 +9,7 @@ import sentencepiece
 
 from costbank.corpus import (
     EncodedCorpus,
-    Encoding,
+    EncodingOptions,
     Sampling,
     digests,
     encode_corpus,
@@ -32,7 +32,7 @@ IDS = np.arange(2_000)
 def _encode(
     files: list[Path], model: Path, cache: Path, rule: str = "line", processes: int = 1, progress=None, **given
 ) -> EncodedCorpus:
-    asked = Encoding(model, "auto", ReadOptions(rule), **given)
+    asked = EncodingOptions(model, "auto", ReadOptions(rule), **given)
     found = find_files([str(file) for file in files])
     with open_engine("local", processes, None, None, cache) as engine:
         return encode_corpus(found, asked, load_tokenizer(model), engine, cache, progress or QuietProgress())

@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from costbank.corpus import EncodedCorpus, Encoding, Sampling, encode_corpus, encoding
+from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus, encoding
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import InputError, InputNotFoundError
@@ -30,7 +30,7 @@ def content() -> bytes:
 
 def _encode(given: str, model: Path, cache: Path, sampling: Sampling | None = None) -> EncodedCorpus:
     with open_engine("local", 1, None, None, cache) as engine:
-        asked = Encoding(model, "auto", ReadOptions(), sampling=sampling)
+        asked = EncodingOptions(model, "auto", ReadOptions(), sampling=sampling)
         return encode_corpus(find_files([given]), asked, load_tokenizer(model), engine, cache, QuietProgress())
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt16
 
-from costbank.tokenizers.sampling.trie import END, Matches, Trie
+from costbank.tokenizers.sampling.trie import END, PieceMatches, Trie
 
 __all__ = ["LONG", "Lattice", "Scores", "cuts_of", "symbols_of"]
 
@@ -121,24 +121,30 @@ def cuts_of(text: bytes, trie: Trie) -> Int64[np.ndarray, "cuts"]:
     return np.flatnonzero((spanned == 0) & ((_CHARACTER_BYTES[symbols] > 0) | (symbols == END)))
 
 
-def _with_unknown(symbols: UInt16[np.ndarray, "symbols"], matches: list[Matches], scores: Scores) -> list[Matches]:
+def _with_unknown(
+    symbols: UInt16[np.ndarray, "symbols"], matches: list[PieceMatches], scores: Scores
+) -> list[PieceMatches]:
     """The matches, and one for each character that none of them is."""
     if scores.unknown_id < 0:
         return matches
     lengths = _CHARACTER_BYTES[symbols]
     for length, found in enumerate(matches[:_MOST_CHARACTER_BYTES], 1):
         lengths[found.starts[lengths[found.starts] == length]] = 0
-    matches = matches + [Matches(*(np.zeros(0, np.int32) for _ in range(2)))] * (_MOST_CHARACTER_BYTES - len(matches))
+    matches = matches + [PieceMatches(*(np.zeros(0, np.int32) for _ in range(2)))] * (
+        _MOST_CHARACTER_BYTES - len(matches)
+    )
     for length in range(1, _MOST_CHARACTER_BYTES + 1):
         starts = np.flatnonzero(lengths == length).astype(np.int32)
         known = matches[length - 1]
         unknown = np.full(len(starts), scores.unknown_id, np.int32)
-        matches[length - 1] = Matches(np.concatenate([known.starts, starts]), np.concatenate([known.pieces, unknown]))
+        matches[length - 1] = PieceMatches(
+            np.concatenate([known.starts, starts]), np.concatenate([known.pieces, unknown])
+        )
     return matches
 
 
 def _counts(
-    matches: list[Matches], boundaries: int
+    matches: list[PieceMatches], boundaries: int
 ) -> tuple[Int32[np.ndarray, "boundaries"], Int32[np.ndarray, "boundaries"]]:
     """How many pieces end at each boundary, and how many span it."""
     into, change = np.zeros(boundaries, np.int32), np.zeros(boundaries + 1, np.int32)
@@ -150,7 +156,7 @@ def _counts(
 
 
 def _rows(
-    matches: list[Matches],
+    matches: list[PieceMatches],
     place: Int32[np.ndarray, "symbols"],
     first: Int64[np.ndarray, "places_plus_1"],
     weights: Float64[np.ndarray, "vocab"],

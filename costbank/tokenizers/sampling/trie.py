@@ -9,7 +9,7 @@ from jaxtyping import Int32, Int64, UInt16
 
 from costbank.splitmix import splitmix64
 
-__all__ = ["END", "Matches", "Trie"]
+__all__ = ["END", "PieceMatches", "Trie"]
 
 END = 256
 """What stands for the end of a text among its bytes, and is part of no piece."""
@@ -20,7 +20,7 @@ _MOST_TRIES = 200
 _CHILDREN = (64, 16, 4, 1)  # nodes of many children are placed first, while all is free
 
 
-class Matches(NamedTuple):
+class PieceMatches(NamedTuple):
     """Pieces of one length: where each begins, in ascending order, and which it is."""
 
     starts: Int32[np.ndarray, "matches"]
@@ -68,7 +68,7 @@ class Trie:
         piece[slot[ends]] = numbers
         return cls(base, owner, piece, root)
 
-    def matches(self, symbols: UInt16[np.ndarray, "symbols"]) -> Iterator[Matches]:
+    def matches(self, symbols: UInt16[np.ndarray, "symbols"]) -> Iterator[PieceMatches]:
         """The pieces of 1, 2, … bytes that begin anywhere in texts, each of which has `END` after it."""
         starts = np.arange(len(symbols), dtype=np.int32)
         slots = self.base[self.root] + symbols.astype(np.int32)
@@ -81,7 +81,7 @@ class Trie:
             starts, nodes = starts[hit], slots[hit]
             pieces = self.piece[nodes]
             found = np.flatnonzero(pieces >= 0)
-            yield Matches(starts[found], pieces[found])
+            yield PieceMatches(starts[found], pieces[found])
             length += 1
             parents, slots = nodes, self.base[nodes] + symbols[starts + length]
 
