@@ -160,23 +160,23 @@ class _Distances(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         tokens = len(logits)
         widest = support + targets.ids.shape[1]
-        found = np.zeros((3, tokens))
-        where = np.zeros((tokens, widest), np.int64)
+        parts = np.zeros((3, tokens))
+        ids = np.zeros((tokens, widest), np.int64)
         slopes = np.zeros((tokens, widest))
         for token, problem, left_out in _problems(logits.to(dtype), targets, support, kept):
             if not np.isfinite(problem.p).all():
-                found[:, token] = slopes[token] = np.nan
+                parts[:, token] = slopes[token] = np.nan
                 continue
             distance, potential = _solve(problem, vectors)
-            found[:, token] = distance, *left_out
-            where[token, : len(problem.ids)] = problem.ids
+            parts[:, token] = distance, *left_out
+            ids[token, : len(problem.ids)] = problem.ids
             if distance > 0:
                 slopes[token, : len(problem.ids)] = problem.p * (potential - problem.p @ potential)
         ctx.shape, ctx.dtype = logits.shape, logits.dtype
         ctx.save_for_backward(
-            torch.from_numpy(where).to(logits.device), torch.from_numpy(slopes).to(logits.device, dtype)
+            torch.from_numpy(ids).to(logits.device), torch.from_numpy(slopes).to(logits.device, dtype)
         )
-        columns = [torch.from_numpy(column).to(logits.device, dtype) for column in found]
+        columns = [torch.from_numpy(column).to(logits.device, dtype) for column in parts]
         columns.insert(0, columns[0].clone())
         ctx.mark_non_differentiable(*columns[1:])
         return tuple(columns)
@@ -184,9 +184,9 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
-        where, slopes = ctx.saved_tensors
+        ids, slopes = ctx.saved_tensors
         gradient = torch.zeros(ctx.shape, dtype=slopes.dtype, device=slopes.device)
-        gradient.scatter_add_(1, where, slopes * gradients[0][:, None])
+        gradient.scatter_add_(1, ids, slopes * gradients[0][:, None])
         return gradient.to(ctx.dtype), None, None, None, None
 
 

@@ -115,11 +115,10 @@ def test_stated_errors_stay_bounds(costs: DenseCosts, neighbors: NeighborCosts):
 
 
 def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("costbank.loss.costs.opening._BLOCK_ROWS", 300)
     asked, rows = [], Bank.vectors
     monkeypatch.setattr(Bank, "vectors", lambda bank, ids: asked.append(ids) or rows(bank, ids))
     for vocab_size in (1_000, 2_000, 2_048):
-        half = open_costs(news_bank, dtype=torch.bfloat16, vocab_size=vocab_size)
+        half = open_costs(news_bank, dtype=torch.bfloat16, vocab_size=vocab_size, block_rows=300)
         expected = functional.pad(torch.tensor(rows(news_bank)), (0, 0, 0, 48))[:vocab_size]
         assert torch.equal(half.vectors, expected.bfloat16())
     assert max(ids.stop - ids.start for ids in asked) == 300

@@ -96,7 +96,7 @@ def test_no_gradient_of_a_frozen_head_is_computed(
     def never(*_arguments: Any) -> None:
         raise AssertionError("the gradient of a frozen head was computed")
 
-    monkeypatch.setattr("costbank.loss.linear.add_product_", never)
+    monkeypatch.setattr("costbank.loss.engine.from_hidden.add_product_", never)
     EMOTrainer(lora(), arguments(max_steps=1), train_dataset=texts, emo=bank).train()
     with pytest.raises(AssertionError, match="frozen head"):
         EMOTrainer(llama(), arguments(max_steps=1), train_dataset=texts, emo=bank).train()

@@ -16,7 +16,6 @@ FORMS = ("dense", "low-rank", "neighbors")
 
 # Beyond, measuring would take longer than a person expects of opening costs.
 _MEASURED_PRODUCTS = 5e12
-_BLOCK_ROWS = 16_384
 
 
 def open_costs(
@@ -30,6 +29,7 @@ def open_costs(
     measure: bool | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    block_rows: int = 16_384,
 ) -> Costs:
     """Load a bank's costs for training.
 
@@ -45,6 +45,7 @@ def open_costs(
         measure: for `neighbors`, find the largest error by computing all costs once; not given: up to 5e12 products.
         device: where to put them. Dense rows are put there a block at a time, and never held whole elsewhere.
         dtype: of the vectors, or of the neighbors' costs; see `Costs.to`. Not given: float32.
+        block_rows: rows that are read from the bank at a time.
 
     Raises:
         UsageError: the form is none of these, a setting is of another form, the bank's table is too narrow for k, or
@@ -64,20 +65,26 @@ def open_costs(
     if width < 1:
         raise ShapeError(f"vocab_size is {width}", "give the width of the logits")
     if form == "dense":
-        return _dense(bank, width, device, dtype)
+        return _dense(bank, width, block_rows, device, dtype)
     if form == "low-rank":
-        costs = LowRankCosts.project(_dense(bank, width, device), min(256, bank.dim) if rank is None else rank)
+        costs = LowRankCosts.project(
+            _dense(bank, width, block_rows, device), min(256, bank.dim) if rank is None else rank
+        )
     else:
-        costs = _neighbors(bank, _dense(bank, width), k, measure)
+        costs = _neighbors(bank, _dense(bank, width, block_rows), k, measure)
     return costs.to(device, dtype)
 
 
 def _dense(
-    bank: Bank, width: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    bank: Bank,
+    width: int,
+    block_rows: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> DenseCosts:
     rows = torch.zeros(width, bank.dim, device=device, dtype=dtype or torch.float32)
-    for start in range(0, min(width, bank.size), _BLOCK_ROWS):
-        block = torch.tensor(bank.vectors(slice(start, min(start + _BLOCK_ROWS, width))))
+    for start in range(0, min(width, bank.size), block_rows):
+        block = torch.tensor(bank.vectors(slice(start, min(start + block_rows, width))))
         rows[start : start + len(block)] = block
         bank.release()
     return DenseCosts(rows, bank=f"{bank.name}@{bank.id}")
