@@ -1,7 +1,7 @@
-"""Which encoding a text has where it is not UTF-8: told by marks and NUL bytes, or guessed from what it would say.
+"""UTF-8 text decoded, and the encoding of text that is not UTF-8: certain by its marks, or guessed by its characters.
 
-Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are told. Others are guessed: a sample is decoded in each, and the
-decoding in which the most frequent characters of its language stand out wins. Where none does, nothing is guessed.
+Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are certain. Others are guessed: a sample is decoded in each, and the
+one in which the frequent characters of its language stand out wins. If none does, there is no guess.
 """
 
 import shlex
@@ -13,16 +13,16 @@ from pathlib import PurePath
 __all__ = [
     "Encoding",
     "TextFault",
+    "certain_encoding",
     "decoded_text",
     "encoding_fault",
     "guessed_encoding",
-    "told_encoding",
     "without_mark",
 ]
 
 _SAMPLE_BYTES = 1 << 16
 _FEWEST_HIGH_BYTES = 8
-_MOST_DENSE_WESTERN = 0.3  # the share of letters with accents; other scripts have hardly any ASCII beside them
+_MOST_DENSE_WESTERN = 0.3  # the share of letters with accents; other scripts have hardly any ASCII between them
 
 _CHINESE = "的一是不了在人有我他中大上到以要就出可也你生而子那得下自之年作"
 _SIMPLIFIED = frozenset(_CHINESE + "这个们来为和国地说时会对能于着过发后里")
@@ -68,7 +68,7 @@ _SHIFT_TO_KANJI = (b"\x1b$B", b"\x1b$@")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An encoding, the characters that stand out in text of its language, and the least share of them that is proof."""
+    """An encoding, the frequent characters of its language, and the least share of them that counts as evidence."""
 
     codec: str
     encoding: Encoding
@@ -114,8 +114,8 @@ def decoded_text(data: bytes, skip_mark: bool = True) -> str | TextFault:
         return TextFault(f"is not UTF-8: byte 0x{data[byte]:02x}", byte)
 
 
-def told_encoding(head: bytes) -> Encoding | None:
-    """The encoding of a text that begins with `head`, where its bytes leave no doubt that it is not UTF-8.
+def certain_encoding(head: bytes) -> Encoding | None:
+    """The encoding of text that begins with `head`, if its bytes leave no doubt that it is not UTF-8.
 
     UTF-16 and UTF-32 have a byte-order mark, or have NUL bytes and decode to characters and white space alone.
     """
@@ -132,9 +132,9 @@ def told_encoding(head: bytes) -> Encoding | None:
 
 
 def guessed_encoding(sample: bytes) -> Encoding | None:
-    """The encoding that a text most likely has which is not UTF-8; None where nothing speaks for one.
+    """The likely encoding of text that is not UTF-8; None without evidence for one.
 
-    A text that is mostly UTF-8 and damaged in places is of no other encoding.
+    Text that is mostly UTF-8, with damaged bytes here and there, has no other encoding.
     """
     sample = sample[:_SAMPLE_BYTES]
     if b"\0" in sample:
@@ -156,7 +156,7 @@ def encoding_fault(sample: bytes, fault: str, conversion: Callable[[Encoding], s
         fault: what is wrong with the text, as a `TextFault` says it.
         conversion: the command that converts the text from an encoding to UTF-8.
     """
-    if encoding := told_encoding(sample):
+    if encoding := certain_encoding(sample):
         message = f"is {encoding.name} text, not UTF-8,"
     elif encoding := guessed_encoding(sample):
         message = f"{fault} (it looks like {encoding.name})"
@@ -166,7 +166,7 @@ def encoding_fault(sample: bytes, fault: str, conversion: Callable[[Encoding], s
 
 
 def _blanks_in(head: bytes, codec: str) -> int:
-    """How much white space a sample has in an encoding; 0 where it holds anything that is not text."""
+    """How much white space a sample has in an encoding; 0 if it holds anything that is not text."""
     text = _decoded(head, codec)
     if not text or any(not (character.isprintable() or character in "\t\n\r\f\ufeff") for character in text):
         return 0
@@ -174,7 +174,7 @@ def _blanks_in(head: bytes, codec: str) -> int:
 
 
 def _score(sample: bytes, candidate: _Candidate) -> float:
-    """How far the share of frequent characters is over what is proof, as a share of that; 0 where it is not."""
+    """The share of frequent characters over the least that counts as evidence; 0 below that."""
     text = _decoded(sample, candidate.codec)
     high = [character for character in text or "" if character > "\x7f"]
     if not high or any(character in "\ufffd\x80\x81" for character in high):
@@ -191,7 +191,7 @@ def _score(sample: bytes, candidate: _Candidate) -> float:
 
 
 def _decoded(sample: bytes, codec: str) -> str | None:
-    """A sample as text, without a character that its end cuts; None where it is none of this encoding."""
+    """A sample as text, without a last character that is cut; None if it is not in this encoding."""
     decode: Callable[[bytes], str] = getincrementaldecoder(codec)().decode
     try:
         return decode(sample)

@@ -1,4 +1,4 @@
-"""Files and directories on disk: checked before long work begins, and put in place only as a whole."""
+"""Files and directories: checked before long work, and written so that readers never see a part of one."""
 
 import errno
 import fcntl
@@ -148,7 +148,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, fsync it, and rename it into place.
+    """Write a temporary file in the same directory, fsync it, and rename it to `path`.
 
     Raises:
         StorageError: the disk is full, or the directory cannot be written.
@@ -183,16 +183,16 @@ def fsync_directory(path: Path) -> None:
 
 @contextmanager
 def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[Path]:
-    """A directory beside the final ones, to be filled and renamed; whatever is not renamed by the end is removed.
+    """A directory in `parent` to be filled and renamed; what is not renamed is removed on exit.
 
-    It is locked while it is in use, and a lock ends with its process. So the next one to stage here knows what a
-    killed process has left behind, and removes that: all that begins with `prefix` in `parent` must be of this kind.
+    It is locked while it is in use, and a lock ends with its process. So the next process to stage here recognizes the
+    directories of killed ones and removes them: every name in `parent` that begins with `prefix` must be of this kind.
     """
-    with ExitStack() as held:
-        missing = [place for place in (parent, *parent.parents) if not place.exists()]
+    with ExitStack() as locks:
+        missing = [ancestor for ancestor in (parent, *parent.parents) if not ancestor.exists()]
         for made in reversed(missing):
-            held.callback(remove_if_empty, made)
-        directory = _staged_in(parent, prefix, held)
+            locks.callback(remove_if_empty, made)
+        directory = _staged_in(parent, prefix, locks)
         _half_made[directory] = tuple(missing)
         directory.chmod(0o755)
         try:
@@ -203,7 +203,7 @@ def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[P
 
 
 def remove_half_made() -> None:
-    """Remove what this process has staged and not finished, from any thread, just before it ends by `os._exit`."""
+    """Remove what this process has staged and not finished; from any thread, just before `os._exit`."""
     for staged, parents in list(_half_made.items()):
         if staged.is_dir():
             shutil.rmtree(staged, ignore_errors=True)
@@ -225,14 +225,14 @@ def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
         remove_if_empty(parent)
 
 
-def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
+def _staged_in(parent: Path, prefix: str, locks: ExitStack) -> Path:
     for attempt in range(_MOST_ATTEMPTS):
         try:
             parent.mkdir(parents=True, exist_ok=True)
             with locked(parent):
                 _remove_abandoned(parent, prefix)
                 directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-                held.enter_context(locked(directory))
+                locks.enter_context(locked(directory))
             return directory
         except (FileNotFoundError, FileExistsError):
             # Another process that failed in this moment has just removed the directory that it had made.
@@ -242,7 +242,7 @@ def _staged_in(parent: Path, prefix: str, held: ExitStack) -> Path:
 
 
 def _is_no_directory(path: Path) -> bool:
-    """Whether it is there, and is none; asked once, since in between it may come or go."""
+    """Whether the path exists and is not a directory; one call, since it may come or go between two."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
@@ -250,24 +250,24 @@ def _is_no_directory(path: Path) -> bool:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove a directory that is there and holds nothing."""
+    """Remove a directory that exists and is empty."""
     with suppress(OSError):
         directory.rmdir()
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for left in parent.glob(f"{prefix}*"):
-        with suppress(OSError), locked(left, wait=False):
-            shutil.rmtree(left, ignore_errors=True)
+    for staged in parent.glob(f"{prefix}*"):
+        with suppress(OSError), locked(staged, wait=False):
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager
 def locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a directory against others who lock it, until the end or this process's own.
+    """Lock a directory until the end of the block, or of this process.
 
     Raises:
-        BlockingIOError: another holds it, and `wait` is false.
-        FileNotFoundError: it is not there, or who held it until now has removed it, or made another in its place.
+        BlockingIOError: another process has the lock, and `wait` is false.
+        FileNotFoundError: it does not exist, or whoever had the lock removed or replaced it.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:

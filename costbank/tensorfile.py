@@ -2,7 +2,7 @@
 
 The safetensors library writes only whole tensors and knows no BF16 in NumPy. Heads of gigabytes need neither
 limit, so this module writes rows as they come, hashes them on the way, and maps any row range without a copy.
-It holds no opinion about what the tensors mean.
+What the tensors mean is not known here.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a header says of a tensor; `begin` and `end` count bytes from the start of the data."""
+    """A tensor in a header; `begin` and `end` count bytes from the start of the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -96,9 +96,9 @@ class MappedTensor:
     def streamed(self, most_bytes: int = 256 << 20) -> Iterator[Callable[[np.ndarray | slice], np.ndarray]]:
         """`float32` for passes over gigabytes, in bounded memory.
 
-        A slice is mapped, and when so many bytes were, the pages that were read are let go; views of them stay good.
-        Rows by number are read instead: Linux maps up to two megabytes around each row that is looked at. A tensor
-        that is no larger than `most_bytes` is mapped and nothing else.
+        A slice is mapped; after `most_bytes`, the pages that were read are released, and views of them stay valid.
+        Rows by number are read instead, since Linux maps up to two megabytes around each row. A tensor of at most
+        `most_bytes` is only mapped.
         """
         if self.data.nbytes <= most_bytes:
             yield self.float32
@@ -113,25 +113,25 @@ class MappedTensor:
                 if mapped_bytes > most_bytes:
                     self.release()
                     mapped_bytes = 0
-                found = self.float32(chosen)
-                mapped_bytes += found.nbytes
-                return found
+                block = self.float32(chosen)
+                mapped_bytes += block.nbytes
+                return block
 
             yield rows
 
     def _read(self, descriptor: int, ids: Integer[np.ndarray, "rows"]) -> np.ndarray:
-        found = np.empty((len(ids), *self.data.shape[1:]), self.data.dtype)
-        if not found.size:
-            return found
-        room, row_bytes, at = found.data.cast("B"), found[0].nbytes, 0
+        rows = np.empty((len(ids), *self.data.shape[1:]), self.data.dtype)
+        if not rows.size:
+            return rows
+        buffer, row_bytes, at = rows.data.cast("B"), rows[0].nbytes, 0
         for row in ids.tolist():
-            if os.preadv(descriptor, [room[at : at + row_bytes]], self.begin + row * row_bytes) != row_bytes:
+            if os.preadv(descriptor, [buffer[at : at + row_bytes]], self.begin + row * row_bytes) != row_bytes:
                 raise CorruptBankError(f"{self.path} ends within row {row:,}", "the file is damaged; make it anew")
             at += row_bytes
-        return found
+        return rows
 
     def release(self) -> None:
-        """Let go of the pages that were read, so that a pass over gigabytes does not count as memory in use."""
+        """Release the pages that were read, so that a pass over gigabytes does not count as memory in use."""
         self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -183,8 +183,8 @@ def read_header(path: Path, error: type[CostbankError] = CorruptBankError, hint:
     """Read a safetensors header and check it against the file's size, as strictly as the safetensors library does.
 
     Tensors must cover the data without holes or overlaps, to the file's last byte. Two tensors of one name are
-    refused, of which the library takes the last; a dtype that is not known is accepted, which the library refuses:
-    its tensor cannot be read, but the others can.
+    refused, where the library takes the last; an unknown dtype is accepted, where the library refuses the file: its
+    tensor cannot be read, but the others can.
 
     Raises:
         error: the header is broken, or does not describe the file exactly.
@@ -251,7 +251,7 @@ def _entries(encoded: bytes) -> dict[str, TensorEntry]:
     )
     if not isinstance(pairs, _Pairs) or not _writable(pairs, encoded):
         raise _HeaderError("not an object of tensors")
-    found: dict[str, TensorEntry] = {}
+    entries: dict[str, TensorEntry] = {}
     metadata = 0
     for name, value in pairs:
         if name == "__metadata__":
@@ -260,10 +260,10 @@ def _entries(encoded: bytes) -> dict[str, TensorEntry]:
             if metadata > 1 or not (value is None or texts):
                 raise _HeaderError("__metadata__ is not an object of strings")
             continue
-        if name in found:
+        if name in entries:
             raise _HeaderError(f"it holds tensor {name!r} twice")
-        found[name] = _entry(name, value)
-    return found
+        entries[name] = _entry(name, value)
+    return entries
 
 
 def _entry(name: str, value: object) -> TensorEntry:

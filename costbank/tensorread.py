@@ -1,8 +1,8 @@
-"""Safetensors files read without a map, for processes that must outlive whatever happens to the files.
+"""Safetensors files read without a map, for processes that must survive changes of the files.
 
-A page of a mapped file that was truncated ends the process (SIGBUS), and no check of the length beforehand closes that
-gap. Here small tensors are copies in memory, and rows are read from a file that is opened once: a short read, or a file
-that was written to since it was opened, is an error.
+Reading a mapped page that was truncated away ends the process (SIGBUS), and no check of the length beforehand prevents
+that. Here small tensors are copies in memory, and rows are read from a file that is opened once: a short read, or a
+file that was written to since it was opened, is an error.
 """
 
 import os
@@ -46,7 +46,7 @@ class LoadedTensor:
         return to_float32(self.data[rows], self.spec.dtype)
 
     def release(self) -> None:
-        """Nothing: the tensor is held as long as it is referred to."""
+        """Do nothing: the tensor stays in memory while it is referred to."""
 
 
 class FileTensor:
@@ -72,16 +72,16 @@ class FileTensor:
             count, ranges = len(rows), [(row, 1) for row in rows.tolist()]
         stored = np.empty((count, *self.spec.shape[1:]), self._dtype)
         if stored.size:
-            room, at = stored.data.cast("B"), 0
+            buffer, at = stored.data.cast("B"), 0
             for first, many in ranges:
                 size = many * self._row_bytes
-                self._file.read_into(room[at : at + size], self._begin + first * self._row_bytes)
+                self._file.read_into(buffer[at : at + size], self._begin + first * self._row_bytes)
                 at += size
             self._file.check_unchanged()
         return to_float32(stored, self.spec.dtype)
 
     def release(self) -> None:
-        """Nothing: no row is held."""
+        """Do nothing: rows are not kept in memory."""
 
 
 def load_tensors(data: bytes, path: Path) -> dict[str, LoadedTensor]:
@@ -137,12 +137,12 @@ class _OpenFile:
             raise ChangedFileError(f"{path} is being written", _HINT)
         self.size = self._state[2]
 
-    def read_into(self, room: memoryview, offset: int) -> None:
-        while room:
-            count = os.preadv(self._descriptor, [room], offset)
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        while buffer:
+            count = os.preadv(self._descriptor, [buffer], offset)
             if not count:
                 raise ChangedFileError(f"{self._path} ends at byte {offset:,}", _HINT)
-            room, offset = room[count:], offset + count
+            buffer, offset = buffer[count:], offset + count
 
     def check_unchanged(self) -> None:
         if self._now() != self._state:

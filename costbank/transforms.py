@@ -71,14 +71,14 @@ class Affine:
     def __call__(
         self, rows: Float32[np.ndarray, "rows dim"], usable: Bool[np.ndarray, "rows"]
     ) -> Float32[np.ndarray, "rows out"]:
-        """The mapped rows; those that are not usable, or of which only rounding is left, become zero."""
+        """The mapped rows; those that are not usable, or that only rounding keeps from zero, become zero."""
         if self.offset is None:
             return np.where(usable[:, None], rows, np.float32(0))
         moved = rows - self.offset
         mapped = moved @ self.matrix if self.matrix is not None else moved
         lengths = _lengths(moved)
-        left = (lengths > _ROUNDING * _lengths(rows)) & (_lengths(mapped) > _ROUNDING * self.gain * lengths)
-        return np.where((usable & left)[:, None], mapped, 0).astype(np.float32)
+        kept = (lengths > _ROUNDING * _lengths(rows)) & (_lengths(mapped) > _ROUNDING * self.gain * lengths)
+        return np.where((usable & kept)[:, None], mapped, 0).astype(np.float32)
 
 
 def parse_transform(text: str) -> tuple[str, int | None]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int64, UInt8
 from costbank.errors import ShapeError, TokenNotFoundError, UsageError
 from costbank.token_names import FORMS, WORD_START_MARKS, Reading, case_variants, printable, readings, text_bytes
 
-__all__ = ["WORD_START_MARKS", "FoundToken", "TokenFacts", "TokenMatch", "TokenStatus", "Vocab", "display_bytes"]
+__all__ = ["WORD_START_MARKS", "MatchedToken", "TokenFacts", "TokenMatch", "TokenStatus", "Vocab", "display_bytes"]
 
 _MOST_SUGGESTIONS = 5
 _MOST_QUOTED = 60
@@ -28,7 +28,7 @@ _ID = re.compile(r"id:(-?[0-9]{1,18})")
 
 
 class TokenStatus(IntEnum):
-    """Why a token has, or has not, a vector that can be trusted. The numbers are part of bank format 1."""
+    """Why a token has, or lacks, a meaningful vector. The numbers are part of bank format 1."""
 
     OK = 0
     BYTE = 1
@@ -37,7 +37,7 @@ class TokenStatus(IntEnum):
     UNSEEN = 4
 
 
-_FIRST_FOUND = (TokenStatus.OK, TokenStatus.BYTE, TokenStatus.UNSEEN, TokenStatus.SPECIAL, TokenStatus.UNUSED)
+_STATUS_ORDER = (TokenStatus.OK, TokenStatus.BYTE, TokenStatus.UNSEEN, TokenStatus.SPECIAL, TokenStatus.UNUSED)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TokenMatch:
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What there is to say about one token. `text` is for people; `count` is None where a vocabulary has no counts."""
+    """One token, described. `text` is for people; `count` is None in a vocabulary without counts."""
 
     id: int
     text: str
@@ -64,8 +64,8 @@ class TokenFacts:
 
 
 @dataclass(frozen=True)
-class FoundToken(TokenFacts):
-    """A token that a text named, and the other token that the same text may mean."""
+class MatchedToken(TokenFacts):
+    """The token that a text matches, and another that the same text may mean."""
 
     other: TokenFacts | None
 
@@ -195,10 +195,10 @@ class Vocab:
         if not token:
             return []
         ids = self._ids_with(token)
-        return sorted(ids.tolist(), key=lambda token_id: (_FIRST_FOUND.index(self.status[token_id]), token_id))
+        return sorted(ids.tolist(), key=lambda token_id: (_STATUS_ORDER.index(self.status[token_id]), token_id))
 
     def match(self, token: str | SupportsIndex) -> TokenMatch:
-        """The token that a person means, and the other one that they may mean.
+        """The token that a person means, and another that they may mean.
 
         A text is the token that starts a word with it (`king`: ▁king, Ġking, WordPiece's `king`), else the exact
         piece. A special token goes by its literal text. Leading ▁ and Ġ are spaces. `piece:king` is the exact piece
@@ -215,12 +215,12 @@ class Vocab:
         if stated and 0 <= int(stated[1]) < self.size:
             ids.append(int(stated[1]))
         for reading in self._meanings(token):
-            found = self.ids_of(reading.token)
+            matches = self.ids_of(reading.token)
             if reading.byte_piece:
-                found.sort(key=lambda token_id: self.status[token_id] != TokenStatus.BYTE)
-            if found and found[0] not in ids:
-                special = reading.literal and self.status[found[0]] == TokenStatus.SPECIAL and not stated
-                ids.insert(0 if special else len(ids), found[0])
+                matches.sort(key=lambda token_id: self.status[token_id] != TokenStatus.BYTE)
+            if matches and matches[0] not in ids:
+                special = reading.literal and self.status[matches[0]] == TokenStatus.SPECIAL and not stated
+                ids.insert(0 if special else len(ids), matches[0])
             if len(ids) == 2:
                 break
         if not ids:
@@ -249,10 +249,10 @@ class Vocab:
         status = self.status_of(token_id).name.lower()
         return TokenFacts(token_id, self.display(token_id), status, count if count >= 0 else None)
 
-    def describe(self, match: TokenMatch) -> FoundToken:
-        """What there is to say about a match; `dataclasses.asdict` makes JSON of it."""
+    def describe(self, match: TokenMatch) -> MatchedToken:
+        """A match, described; `dataclasses.asdict` makes JSON of it."""
         other = None if match.other is None else self.facts_of(match.other)
-        return FoundToken(**vars(self.facts_of(match.id)), other=other)
+        return MatchedToken(**vars(self.facts_of(match.id)), other=other)
 
     def _checked_id(self, token: SupportsIndex) -> int:
         try:
@@ -283,10 +283,10 @@ class Vocab:
             plain,
         ]
         meant = [reading for other in dict.fromkeys(near) for reading in readings(other)]
-        ids, kind = [found[0] for reading in meant if (found := self.ids_of(reading.token))], "close"
+        ids, kind = [same[0] for reading in meant if (same := self.ids_of(reading.token))], "close"
         if not ids:
             alike = [self._beginning_alike(reading.token) for reading in readings(text)]
-            ids, kind = max(alike, key=lambda found: found[0], default=(0, []))[1], "that begin alike"
+            ids, kind = max(alike, key=lambda pair: pair[0], default=(0, []))[1], "that begin alike"
         if not ids:
             return FORMS
         names = dict.fromkeys(self.name_of(token_id) for token_id in dict.fromkeys(ids[:_MOST_SUGGESTIONS]))
@@ -309,7 +309,7 @@ class Vocab:
             yield Reading(stated)
         yield from readings(token, word_ends_in_space=self._words_end_in_space)
 
-    def _ids_with(self, token: bytes) -> Int64[np.ndarray, "found"]:
+    def _ids_with(self, token: bytes) -> Int64[np.ndarray, "matches"]:
         ids = np.flatnonzero(self._lengths == len(token))
         for position, byte in enumerate(token):
             if not len(ids):
@@ -318,14 +318,14 @@ class Vocab:
         return ids
 
     def _beginning_alike(self, token: bytes) -> tuple[int, list[int]]:
-        """How many first characters the vocabulary's tokens share with this one, where more than half; and which do."""
+        """The most first characters that tokens share with this one, and those tokens; none if half or fewer."""
         shared, alike = 0, np.arange(self.size)
         for position, byte in enumerate(token):
             longer = alike[self._lengths[alike] > position]
-            found = longer[self.data[self.offsets[longer] + position] == byte]
-            if not len(found):
+            matches = longer[self.data[self.offsets[longer] + position] == byte]
+            if not len(matches):
                 break
-            shared, alike = position + 1, found
+            shared, alike = position + 1, matches
         common = token[:shared].decode("utf-8", "ignore").strip()
         enough = 2 * len(common) > len(token.decode("utf-8", "replace").strip())
         return (len(common), alike[:_MOST_SUGGESTIONS].tolist()) if enough else (0, [])

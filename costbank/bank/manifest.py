@@ -134,7 +134,7 @@ def canonical(value: Any) -> bytes:
 
 
 def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> str:
-    """The id of a bank: the first 16 hex digits of a sha256 over what it was asked to be and what it is."""
+    """The id of a bank: the first 16 hex digits of a sha256 over its config and its content."""
     content = {
         "format": FORMAT,
         "tokenizer": fingerprint,

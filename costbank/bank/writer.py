@@ -1,8 +1,7 @@
-"""Writing a bank: everything beside its final place, then one rename.
+"""Writing a bank: everything in a staging directory, then one rename.
 
 The parts are given in any order as they become ready; `publish` names the bank by its content and makes it visible.
-Until then nothing is listed, and whatever ends the process leaves only a staging directory that the next writer
-removes.
+Until then nothing is listed, and a process that dies leaves only a staging directory, which the next writer removes.
 """
 
 import errno
@@ -62,7 +61,7 @@ class BankWriter:
 
     Args:
         directory: `<store>/<name>`; made when missing.
-        on_step: told each of `STEPS` when it is done.
+        on_step: called with each of `STEPS` when it is done.
 
     Raises:
         StorageError: the disk is full, or the directory cannot be written.
@@ -71,19 +70,19 @@ class BankWriter:
     def __init__(self, directory: Path, on_step: OnStep | None = None) -> None:
         self._directory, self._on_step = directory, on_step or _ignore
         self._files: dict[str, FileDigest] = {}
-        self._held = ExitStack()
+        self._contexts = ExitStack()
         self._staged = Path()
 
     def __enter__(self) -> Self:
-        with ExitStack() as held:
-            held.enter_context(storage_errors(self._directory))
-            self._staged = held.enter_context(staging_directory(self._directory))
-            self._held = held.pop_all()
+        with ExitStack() as contexts:
+            contexts.enter_context(storage_errors(self._directory))
+            self._staged = contexts.enter_context(staging_directory(self._directory))
+            self._contexts = contexts.pop_all()
         self._on_step("staged")
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._held.__exit__(*exception)
+        self._contexts.__exit__(*exception)
 
     def write_vectors(
         self, shape: tuple[int, int], dtype: str, blocks: Iterable[Float32[np.ndarray, "rows dim"]]
@@ -166,24 +165,24 @@ class BankWriter:
         self._on_step("manifest written")
         fsync_directory(self._staged)
         self._on_step("directory synced")
-        place = self._directory / identity
-        if not place.exists():
+        final = self._directory / identity
+        if not final.exists():
             try:
-                self._staged.rename(place)
+                self._staged.rename(final)
             except OSError:
-                if not place.exists():  # another process may have published the same bank first
+                if not final.exists():  # another process may have published the same bank first
                     raise
-        elif damaged := [check for check in verify_bank(place) if not check.ok]:
+        elif damaged := [check for check in verify_bank(final) if not check.ok]:
             raise CorruptBankError(
                 f"the bank is there already, and damaged: {damaged[0].name} {damaged[0].problem}",
-                f"remove {place} and build again",
+                f"remove {final} and build again",
             )
         self._on_step("renamed")
         fsync_directory(self._directory)
         self._on_step("parent synced")
         write_atomically(self._directory / "latest", f"{identity}\n".encode())
         self._on_step("latest replaced")
-        return place
+        return final
 
     def _write(self, name: str, tensors: dict[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> None:
         self._files[name] = write_tensors(self._staged / name, tensors)

@@ -26,7 +26,7 @@ class GGUFFile:
 
     Attributes:
         headers: of every file, in order.
-        tensors: the header that each tensor stands in, and its place, by name.
+        tensors: the header that lists each tensor, and its entry there, by name.
     """
 
     headers: tuple[GGUFHeader, ...]
@@ -58,7 +58,7 @@ class GGUFFile:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The first file's metadata: numbers, booleans, strings as bytes, arrays by their place."""
+        """The first file's metadata: numbers, booleans, strings as bytes, arrays by their offset."""
         return self.headers[0].metadata
 
     def value(self, key: str) -> Any:

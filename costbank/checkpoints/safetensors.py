@@ -1,4 +1,4 @@
-"""Matrices in safetensors files: the header is read, and then only the rows that are asked for."""
+"""Matrices in safetensors files: the header is read, then only the rows that are needed."""
 
 from math import prod
 from pathlib import Path

@@ -11,7 +11,7 @@ from costbank.config.identity import settings
 from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Location, Reference
 from costbank.config.problems import misplaced, unusable_config
 from costbank.corpus.readers.inputs import STANDARD_INPUT
-from costbank.encodings import told_encoding, without_mark
+from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
 
 __all__ = ["load_config"]
@@ -56,7 +56,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         content = without_mark(file.read_bytes())
-        if encoding := told_encoding(content):
+        if encoding := certain_encoding(content):
             raise UsageError(f"{file} is {encoding.name} text, and TOML is UTF-8", encoding.conversion(str(file)))
         values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:

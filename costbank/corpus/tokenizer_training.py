@@ -1,7 +1,7 @@
 """Training a tokenizer on a corpus: the files that a build takes, read as a build reads them.
 
 The trainer is silent for minutes and hears no Ctrl-C, so it runs in a process of its own. This one reports that it is
-still at work, and ends it when it is interrupted. The model is written beside its place and put there as a whole.
+still at work, and ends it when it is interrupted. The model is written to a temporary file and renamed.
 """
 
 import os

@@ -41,7 +41,7 @@ class SourceVectors:
         vocab: the tokenizer's vocabulary with what the source learnt of it: counts, padding rows.
         blocks: all rows in order, in blocks of any number of rows; may be gone through more than once.
         facts: counts and measurements for the manifest.
-        inputs: the files that the vectors depend on; asked for when all rows were read.
+        inputs: the files that the vectors depend on; called when all rows were read.
         reproducible: whether the same inputs and config give the same bytes again.
         origin: where a row comes from, for an error about it.
         unused_mean: the mean raw row of ids that no text ever uses, where there are such rows.
@@ -64,7 +64,7 @@ class SourcePlan:
         tokenizer: whose ids the rows are for.
         shape: number of rows (the tokenizer's ids, and padding rows if there are any), and their size.
         make: does the work.
-        libraries: distributions whose versions decide the result, beside the tokenizer's.
+        libraries: distributions whose versions decide the result, besides the tokenizer's.
         advice: what a reader of the bank's card should know of such vectors.
     """
 

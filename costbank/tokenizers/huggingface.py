@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from costbank.encodings import told_encoding, without_mark
+from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import CostbankError, TokenizerError, require
 from costbank.files import sha256_file
 from costbank.token_names import BYTE_LEVEL_ALPHABET
@@ -77,7 +77,7 @@ class HuggingFaceTokenizer:
     def _stored(self, path: Path) -> bytes:
         """The content of a tokenizer.json."""
         stored = without_mark(path.read_bytes())
-        if encoding := told_encoding(stored):
+        if encoding := certain_encoding(stored):
             raise TokenizerError(
                 f"{path} is {encoding.name} text, and a tokenizer.json is UTF-8",
                 f"convert it: {encoding.conversion(str(path))}",

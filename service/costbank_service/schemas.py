@@ -10,7 +10,7 @@ from costbank.files import FileDigest
 __all__ = [
     "BankDetails",
     "BankSummary",
-    "FoundTokenEntry",
+    "MatchedTokenEntry",
     "NearestAnswer",
     "NeighborEntry",
     "ServiceStatus",
@@ -63,7 +63,7 @@ class TokenEntry(BaseModel):
     count: int | None
 
 
-class FoundTokenEntry(TokenEntry):
+class MatchedTokenEntry(TokenEntry):
     """The token that was taken; `other` is another one that the same text may mean, such as the piece within a word."""
 
     other: TokenEntry | None = None
@@ -84,6 +84,6 @@ class NearestAnswer(BaseModel):
 
     bank: str
     id: str
-    token: FoundTokenEntry
+    token: MatchedTokenEntry
     exact: bool
     neighbors: list[NeighborEntry]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from costbank.encodings import TextFault, decoded_text, encoding_fault, guessed_encoding, told_encoding, without_mark
+from costbank.encodings import TextFault, certain_encoding, decoded_text, encoding_fault, guessed_encoding, without_mark
 
 CHINESE = "中国人民在这个世界上有很多不同的地方，我们要去看一看那些美丽的山水，他说这是最好的时候。\n"
 TAIWAN = "這個世界上有很多不同的地方，我們要去看一看那些美麗的山水，他說這是最好的時候，我們來了。\n"
@@ -34,12 +34,12 @@ def test_an_encoding_is_guessed_by_what_its_text_says(text: str, codec: str, nam
     encoding = guessed_encoding(sample[: len(sample) - cut])
     assert encoding is not None
     assert encoding.name == name
-    assert told_encoding(sample) is None
+    assert certain_encoding(sample) is None
 
 
 @pytest.mark.parametrize(("text", "codec"), WIDE)
 def test_a_wide_encoding_is_told_by_its_mark(text: str, codec: str):
-    encoding = told_encoding(text.encode(codec))
+    encoding = certain_encoding(text.encode(codec))
     assert encoding is not None
     assert encoding.name == codec.upper()
 
@@ -49,21 +49,21 @@ def test_a_wide_encoding_is_told_by_its_mark(text: str, codec: str):
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_wide_encoding_is_told_without_a_mark(text: str, codec: str, cut: int):
     sample = (text * 3).encode(codec)
-    encoding = told_encoding(sample[: len(sample) - cut])
+    encoding = certain_encoding(sample[: len(sample) - cut])
     assert encoding is not None
     assert encoding.name == f"{codec.upper()[:6]} (without a byte-order mark)"
     assert encoding.iconv == codec.upper().replace("-L", "L").replace("-B", "B")
 
 
 def test_iso_2022_jp_is_told_though_its_bytes_are_ascii():
-    encoding = told_encoding(JAPANESE.encode("iso2022_jp"))
+    encoding = certain_encoding(JAPANESE.encode("iso2022_jp"))
     assert encoding is not None
     assert encoding.name == "ISO-2022-JP"
 
 
 @pytest.mark.parametrize("text", [FRENCH, CHINESE, JAPANESE, KOREAN, RUSSIAN, "\ufeff" + FRENCH, "é\x1b[1mb\n"])
 def test_utf8_is_no_other_encoding(text: str):
-    assert told_encoding(text.encode()) is None
+    assert certain_encoding(text.encode()) is None
     assert guessed_encoding(text.encode() + b"\xff") is None
 
 
@@ -87,7 +87,7 @@ def test_the_conversion_that_a_hint_names_gives_the_text(tmp_path: Path):
     ]:
         path = tmp_path / f"a file {codec}.txt"
         path.write_bytes(text.encode(codec, "replace"))
-        encoding = told_encoding(path.read_bytes()) or guessed_encoding(path.read_bytes() * 3)
+        encoding = certain_encoding(path.read_bytes()) or guessed_encoding(path.read_bytes() * 3)
         assert encoding is not None
         subprocess.run(encoding.conversion(str(path)), shell=True, check=True)
         assert path.with_suffix(".utf8.txt").read_text("utf-8") == path.read_bytes().decode(codec)

@@ -3,7 +3,7 @@ import pytest
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenNotFoundError
-from costbank.vocab import FoundToken, TokenFacts, TokenMatch, TokenStatus, Vocab, display_bytes
+from costbank.vocab import MatchedToken, TokenFacts, TokenMatch, TokenStatus, Vocab, display_bytes
 
 TOKENS = [b"<s>", b"A", b"A", b" king", b"king", b" k\xc3\xb6nig", b"\xe4\xbd", b"\n", b"", b"  "]
 STATUS = [
@@ -192,7 +192,7 @@ def test_what_is_displayed_finds_the_token(news_bank: Bank):
 
 def test_a_match_is_described_with_its_other_reading():
     vocab = _vocab("king", " king").with_counts(np.array([3, -1]))
-    assert vocab.describe(vocab.match("king")) == FoundToken(
+    assert vocab.describe(vocab.match("king")) == MatchedToken(
         1, "▁king", "ok", None, other=TokenFacts(0, "king", "ok", 3)
     )
     assert vocab.describe(vocab.match("piece:king")).other is None

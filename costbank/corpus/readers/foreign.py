@@ -3,7 +3,7 @@
 import shlex
 
 from costbank.corpus.readers.formats import CorpusFile, suffix_of
-from costbank.encodings import told_encoding
+from costbank.encodings import certain_encoding
 from costbank.errors import CorpusError, InputError
 from costbank.signatures import Signature, signature_of
 
@@ -74,7 +74,7 @@ def refuse_foreign(file: CorpusFile, head: bytes) -> None:
         raise CorpusError(
             f"{file.shown} is {signature.name}, and not {kind}", f"{_hint(signature, file.location)}; {insist}"
         )
-    if encoding := told_encoding(head):
+    if encoding := certain_encoding(head):
         raise CorpusError(
             f"{file.shown} is {encoding.name} text, and only UTF-8 is read", f"convert it: {file.conversion(encoding)}"
         )

@@ -1,7 +1,7 @@
-"""How wide raw token ids are: files that state no width are held against the vocabulary before they are believed.
+"""How wide raw token ids are: files that state no width are checked against the vocabulary.
 
 Ids of 32 bits that are read as 16-bit ones become twice as many, of which every second is the upper half of an id and
-nearly always 0. This is looked for in samples from both ends of a file.
+nearly always 0. Samples from both ends of a file are searched for this.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from costbank.errors import CorpusError
 __all__ = ["RAW_TYPES", "check_width", "other_reading", "width_note"]
 
 RAW_TYPES = {"nanogpt": "<u2", "raw-u16": "<u2", "raw-u32": "<u4", "raw-u64": "<u8"}
-"""Formats of ids and nothing else, with the type of an id. `nanogpt` is assumed of any `.bin`; the others are named."""
+"""Formats of ids alone, with the type of an id. `nanogpt` is assumed for any `.bin`; the others must be named."""
 
 _MOST_16_BIT = 1 << 16
 _SAMPLE_BYTES = 1 << 21

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from costbank.encodings import told_encoding
+from costbank.encodings import certain_encoding
 from costbank.errors import InputError
 from costbank.signatures import SIGNATURE_BYTES, signature_of
 
@@ -64,7 +64,7 @@ def refuse_foreign_vectors(path: Path, head: bytes, expected: Sequence[str] = ()
         raise InputError(f"{path} is {signature.name}, and not a file of vectors that is read", hint)
     if _TENSORFLOW_NAME.search(path.name) or (not expected and _ends_as_sstable(path)):
         raise InputError(f"{path} is part of a TensorFlow checkpoint", _TENSORFLOW_HINT)
-    if not expected and (encoding := told_encoding(head[:SIGNATURE_BYTES])):
+    if not expected and (encoding := certain_encoding(head[:SIGNATURE_BYTES])):
         raise InputError(f"{path} is {encoding.name} text, and only UTF-8 is read", encoding.conversion(str(path)))
 
 

@@ -1,4 +1,4 @@
-"""Where pieces begin in bytes, found at all positions at once by a double-array trie (Aoe 1989) in NumPy."""
+"""Where pieces begin in bytes, at all positions at once, by a double-array trie (Aoe 1989) in NumPy."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class _Edges(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trie:
-    """A node is the slot that it lies in; its child by a byte lies `base` + byte, if that slot is owned by the node.
+    """A node is its slot; its child by a byte is in slot `base` + byte, if the owner of that slot is the node.
 
     Attributes:
         base: of each slot's node.
@@ -80,8 +80,8 @@ class Trie:
                 return
             starts, nodes = starts[hit], slots[hit]
             pieces = self.piece[nodes]
-            found = np.flatnonzero(pieces >= 0)
-            yield PieceMatches(starts[found], pieces[found])
+            ends = np.flatnonzero(pieces >= 0)
+            yield PieceMatches(starts[ends], pieces[ends])
             length += 1
             parents, slots = nodes, self.base[nodes] + symbols[starts + length]
 
