@@ -434,8 +434,8 @@ def test_long_segments_have_the_shares_of_short_ones(monkeypatch: pytest.MonkeyP
     other = Lattice.of(symbols, trie, scores, 0.7)
     for lattice in (alone, other):
         assert np.add.reduceat(lattice.share, lattice.first[:-1]) == pytest.approx(1)
-    for boundary in np.flatnonzero(alone.place >= 0).tolist():
-        rows = [slice(*one.first[one.place[boundary] : one.place[boundary] + 2]) for one in (alone, other)]
+    for boundary in np.flatnonzero(alone.rank >= 0).tolist():
+        rows = [slice(*one.first[one.rank[boundary] : one.rank[boundary] + 2]) for one in (alone, other)]
         assert alone.origin[rows[0]].tolist() == other.origin[rows[1]].tolist()
         assert alone.share[rows[0]] == pytest.approx(other.share[rows[1]], rel=1e-9)
 

@@ -40,19 +40,19 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """The pieces that end at each boundary, as rows from `first[place]` up to `first[place + 1]`.
+    """The pieces that end at each boundary, as rows from `first[rank]` up to `first[rank + 1]`.
 
     Attributes:
         symbols: the texts' bytes, with `END` after each text.
-        place: of each boundary that a piece ends at; −1 for others.
+        rank: of each boundary that a piece ends at, in the order in which they are computed; −1 for others.
         share: the probability of each piece, given that a piece ends at its boundary.
         origin, piece: where each piece begins, and its id.
         segment_start, segment_end: boundaries of each segment, in the order of the texts.
     """
 
     symbols: UInt16[np.ndarray, "symbols"]
-    place: Int32[np.ndarray, "symbols"]
-    first: Int64[np.ndarray, "places_plus_1"]
+    rank: Int32[np.ndarray, "symbols"]
+    first: Int64[np.ndarray, "ranks_plus_1"]
     share: Float64[np.ndarray, "rows"]
     origin: Int32[np.ndarray, "rows"]
     piece: Int32[np.ndarray, "rows"]
@@ -76,10 +76,10 @@ class Lattice:
         short = reached[~long]
         distance = distance[~long].astype(np.uint16)
         order = np.concatenate([short[np.argsort(distance, kind="stable")], reached[long]])
-        place = np.full(len(symbols), -1, np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
+        rank = np.full(len(symbols), -1, np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
         first = np.concatenate([[0], np.cumsum(into[order])])
-        share, origin, piece = _rows(matches, place, first, scores.of_pieces * alpha)
+        share, origin, piece = _rows(matches, rank, first, scores.of_pieces * alpha)
         total = np.zeros(len(symbols))  # at cuts it stays 0, since each segment begins anew
         step = 0
         for count in np.bincount(distance)[1:].tolist():
@@ -90,20 +90,20 @@ class Lattice:
                 count = int(np.count_nonzero(into[segment_start + 1 : segment_end + 1]))
                 _advance_alone(slice(step, step + count), order, first, origin, share, segment_start)
                 step += count
-        return cls(symbols, place, first, share, origin, piece, starts, ends)
+        return cls(symbols, rank, first, share, origin, piece, starts, ends)
 
     def pick(
         self, boundaries: Int64[np.ndarray, "draws"], uniforms: Float64[np.ndarray, "draws"]
     ) -> Int64[np.ndarray, "draws"]:
         """The row of a piece that ends at each boundary, by a number in [0, 1) for each."""
-        places = self.place[boundaries]
-        rows, last = self.first[places], self.first[places + 1] - 1
-        left, active = uniforms.copy(), np.flatnonzero(rows < last)
-        active = active[left[active] >= self.share[rows[active]]]
+        ranks = self.rank[boundaries]
+        rows, last = self.first[ranks], self.first[ranks + 1] - 1
+        rest, active = uniforms.copy(), np.flatnonzero(rows < last)
+        active = active[rest[active] >= self.share[rows[active]]]
         while len(active):
-            left[active] -= self.share[rows[active]]
+            rest[active] -= self.share[rows[active]]
             rows[active] += 1
-            active = active[(rows[active] < last[active]) & (left[active] >= self.share[rows[active]])]
+            active = active[(rows[active] < last[active]) & (rest[active] >= self.share[rows[active]])]
         return rows
 
 
@@ -124,12 +124,12 @@ def cuts_of(text: bytes, trie: Trie) -> Int64[np.ndarray, "cuts"]:
 def _with_unknown(
     symbols: UInt16[np.ndarray, "symbols"], matches: list[PieceMatches], scores: Scores
 ) -> list[PieceMatches]:
-    """The matches, and one for each character that none of them is."""
+    """The matches, and one for each character that is not among them."""
     if scores.unknown_id < 0:
         return matches
     lengths = _CHARACTER_BYTES[symbols]
-    for length, found in enumerate(matches[:_MOST_CHARACTER_BYTES], 1):
-        lengths[found.starts[lengths[found.starts] == length]] = 0
+    for length, known in enumerate(matches[:_MOST_CHARACTER_BYTES], 1):
+        lengths[known.starts[lengths[known.starts] == length]] = 0
     matches = matches + [PieceMatches(*(np.zeros(0, np.int32) for _ in range(2)))] * (
         _MOST_CHARACTER_BYTES - len(matches)
     )
@@ -157,8 +157,8 @@ def _counts(
 
 def _rows(
     matches: list[PieceMatches],
-    place: Int32[np.ndarray, "symbols"],
-    first: Int64[np.ndarray, "places_plus_1"],
+    rank: Int32[np.ndarray, "symbols"],
+    first: Int64[np.ndarray, "ranks_plus_1"],
     weights: Float64[np.ndarray, "vocab"],
 ) -> tuple[Float64[np.ndarray, "rows"], Int32[np.ndarray, "rows"], Int32[np.ndarray, "rows"]]:
     """Weight, origin and id of each piece, ordered by where it ends, and there the longest first."""
@@ -166,24 +166,24 @@ def _rows(
     free = first[:-1].copy()
     for length in range(len(matches), 0, -1):
         starts, pieces = matches[length - 1]
-        places = place[starts + length]
-        rows = free[places]
-        free[places] = rows + 1
+        ranks = rank[starts + length]
+        rows = free[ranks]
+        free[ranks] = rows + 1
         origin[rows], piece[rows] = starts, pieces
     return weights[piece], origin, piece
 
 
 def _advance(
-    places: slice,
-    order: Int64[np.ndarray, "places"],
-    first: Int64[np.ndarray, "places_plus_1"],
+    ranks: slice,
+    order: Int64[np.ndarray, "ranks"],
+    first: Int64[np.ndarray, "ranks_plus_1"],
     origin: Int32[np.ndarray, "rows"],
     share: Float64[np.ndarray, "rows"],
     total: Float64[np.ndarray, "symbols"],
     cut: Bool[np.ndarray, "symbols"],
 ) -> None:
     """Weights of rows become shares, and logs of the sums over segmentations reach one step further."""
-    bounds = first[places.start : places.stop + 1]
+    bounds = first[ranks.start : ranks.stop + 1]
     if len(bounds) < 2:
         return
     heads, counts = bounds[:-1] - bounds[0], np.diff(bounds)
@@ -194,29 +194,29 @@ def _advance(
     np.exp(logs, out=logs)
     sums = np.add.reduceat(logs, heads)
     share[rows] = logs / np.repeat(sums, counts)
-    boundaries = order[places]
+    boundaries = order[ranks]
     total[boundaries] = np.where(cut[boundaries], 0.0, best + np.log(sums))
 
 
 def _advance_alone(
-    places: slice,
-    order: Int64[np.ndarray, "places"],
-    first: Int64[np.ndarray, "places_plus_1"],
+    ranks: slice,
+    order: Int64[np.ndarray, "ranks"],
+    first: Int64[np.ndarray, "ranks_plus_1"],
     origin: Int32[np.ndarray, "rows"],
     share: Float64[np.ndarray, "rows"],
     start: int,
 ) -> None:
     """The same for all boundaries of one segment, in plain Python, which is faster at one boundary after the other."""
-    bounds = first[places.start : places.stop + 1].tolist()
+    bounds = first[ranks.start : ranks.stop + 1].tolist()
     rows = slice(bounds[0], bounds[-1])
     origins, weights, total = origin[rows].tolist(), share[rows].tolist(), {start: 0.0}
     shares: list[float] = []
-    for boundary, low, high in zip(order[places].tolist(), bounds, bounds[1:], strict=False):
+    for boundary, low, high in zip(order[ranks].tolist(), bounds, bounds[1:], strict=False):
         near = slice(low - bounds[0], high - bounds[0])
         logs = [total[begin] + weight for begin, weight in zip(origins[near], weights[near], strict=True)]
         best = max(logs)
-        found = [math.exp(log - best) for log in logs]
-        all_found = math.fsum(found)
-        shares += [one / all_found for one in found]
-        total[boundary] = best + math.log(all_found)
+        terms = [math.exp(log - best) for log in logs]
+        term_sum = math.fsum(terms)
+        shares += [term / term_sum for term in terms]
+        total[boundary] = best + math.log(term_sum)
     share[rows] = shares

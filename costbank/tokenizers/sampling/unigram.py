@@ -107,7 +107,7 @@ class UnigramSampler:
             active = active[boundaries[active] > starts[active]]
         for long in np.flatnonzero(ends - starts >= LONG).tolist():
             inner = np.arange(starts[long] + 1, ends[long] + 1)
-            inner = inner[lattice.place[inner] >= 0]
+            inner = inner[lattice.rank[inner] >= 0]
             rows = lattice.pick(inner, uniforms(places[long : long + 1], inner - firsts[long]))
             chosen = _chosen(lattice.origin[rows], inner)
             self._write(lattice, rows[chosen], inner[chosen], shifts[long : long + 1], out)
