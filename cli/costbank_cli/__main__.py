@@ -1,4 +1,4 @@
-"""`python -m costbank_cli` is `costbank`."""
+"""`python -m costbank_cli` runs `costbank`."""
 
 from costbank_cli.main import main
 

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, one JSON document for programs, progress on the other stream."""
+"""What commands print: tables or one JSON document on stdout, progress and notes on stderr."""
 
 import json
 import logging
@@ -8,39 +8,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-
-from costbank.progress import LogProgress, Progress, TerminalProgress
 
 if TYPE_CHECKING:
+    from costbank.progress import Progress
     from costbank.vocab import TokenMatch, Vocab
 
 __all__ = [
-    "facts_table",
+    "console_progress",
     "json_option",
     "note",
-    "note_other_reading",
+    "note_other_match",
+    "print_facts",
     "print_json",
     "print_table",
-    "progress_for_people",
     "store_option",
 ]
 
-_WIDE = 10_000
+_PIPE_WIDTH = 10_000
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def json_option(function: Decorated) -> Decorated:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")(function)
 
 
 def store_option(function: Decorated) -> Decorated:
     return click.option(
         "--store",
         type=click.Path(path_type=Path),
-        help="Directory of banks. [default: $COSTBANK_STORE, else the platform's data directory]",
+        help="Directory of banks. [default: $COSTBANK_STORE or the platform's data directory]",
     )(function)
 
 
@@ -49,41 +46,48 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
-    """A table on stdout, as wide as the terminal; through a pipe no cell is cut."""
+    """Print a table as wide as the terminal, or in a pipe as wide as its cells; some columns are aligned right."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_plain, row))
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(table, markup=False, highlight=False)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
 
 
-def facts_table(facts: dict[str, object]) -> None:
-    """Names and values, one a line."""
+def print_facts(facts: dict[str, object]) -> None:
+    """Print names and values, one pair a line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {value}")
 
 
 def note(text: str) -> None:
-    """A remark to the person, on stderr."""
+    """Print a note on stderr."""
     click.echo(f"note: {text}", err=True)
 
 
-def note_other_reading(vocab: "Vocab", match: "TokenMatch") -> None:
-    """Name the other token that a text may mean, and how to ask for it."""
+def note_other_match(vocab: "Vocab", match: "TokenMatch") -> None:
+    """Name the other token that a text matches, as it must be typed."""
     if match.other is not None:
         name, shown = vocab.name_of(match.other), vocab.display(match.id)
-        note(f"{shown} (id {match.id}) was taken; the same text also names {name} (id {match.other})")
+        note(f"using {shown} (id {match.id}); the same text also matches {name} (id {match.other})")
 
 
-def progress_for_people() -> Progress:
-    """Bars where stderr is a terminal, lines where it is not."""
+def console_progress() -> "Progress":
+    """Progress bars if stderr is a terminal, else log lines."""
+    from costbank.progress import LogProgress, TerminalProgress
+
     if sys.stderr.isatty():
+        from rich.console import Console
+
         return TerminalProgress(Console(stderr=True))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

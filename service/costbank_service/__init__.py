@@ -1,6 +1,6 @@
-"""The read-only HTTP service over a store of banks.
+"""The read-only HTTP service of a store of banks.
 
-Importing this package loads no FastAPI; a name below is imported when it is first used.
+Importing this package does not import FastAPI; each name below is imported when it is first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What routes depend on: the registry of the application, and the right to ask."""
+"""Dependencies of the routes: the application's state, and authorization."""
 
 from secrets import compare_digest
 
@@ -6,22 +6,22 @@ from fastapi import Request
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from costbank_service.registry import Registry
-from costbank_service.searches import SearchPool
+from costbank_service.bank_cache import BankCache
+from costbank_service.search_pool import SearchPool
 from costbank_service.settings import Settings
 
-__all__ = ["authorize", "bearer", "registry_of", "searches_of", "settings_of"]
+__all__ = ["authorize", "banks_of", "bearer", "searches_of", "settings_of"]
 
 _SEND = "send the header `Authorization: Bearer <key>`"
 
 bearer = HTTPBearer(
     scheme_name="key", description="The service's key, in the header `Authorization: Bearer <key>`.", auto_error=False
 )
-"""For the OpenAPI document alone; `authorize` decides."""
+"""Only for the OpenAPI document; `authorize` makes the decision."""
 
 
-def registry_of(request: Request) -> Registry:
-    return request.app.state.registry
+def banks_of(request: Request) -> BankCache:
+    return request.app.state.banks
 
 
 def searches_of(request: Request) -> SearchPool:
@@ -33,25 +33,28 @@ def settings_of(request: Request) -> Settings:
 
 
 def authorize(request: Request) -> None:
-    """Let a request pass that carries the key, where there is one; compared as bytes, in constant time.
+    """Refuse a request without the service's key, if the service has one. Compares bytes, in constant time.
 
-    A key that is not ASCII is accepted in UTF-8, as most programs send it, and in Latin-1, as HTTP once had it.
+    A non-ASCII key is accepted in UTF-8, as most clients send it, and in Latin-1, as older HTTP specifies.
+
+    Raises:
+        HTTPException: 401.
     """
     key = settings_of(request).api_key
     if key is None:
         return
     given = [value for name, value in request.scope["headers"] if name == b"authorization"]
     if not given:
-        raise _unauthorized(f"this service needs a key: {_SEND}")
+        raise _unauthorized(f"this service requires a key: {_SEND}")
     scheme, _, sent = given[0].partition(b" ")
     if len(given) > 1 or scheme.lower() != b"bearer":
-        raise _unauthorized(f"the header Authorization must be one `Bearer <key>`: {_SEND}")
-    matches = [compare_digest(sent.lstrip(b" "), reading) for reading in _readings(key.get_secret_value())]
+        raise _unauthorized(f"the Authorization header must be a single `Bearer <key>`: {_SEND}")
+    matches = [compare_digest(sent.lstrip(b" "), encoded) for encoded in _encodings(key.get_secret_value())]
     if not any(matches):
-        raise _unauthorized("the key in the header Authorization is not this service's", ', error="invalid_token"')
+        raise _unauthorized("the key in the Authorization header is wrong", ', error="invalid_token"')
 
 
-def _readings(key: str) -> list[bytes]:
+def _encodings(key: str) -> list[bytes]:
     utf8 = key.encode("utf-8", "surrogateescape")
     try:
         return [utf8, key.encode("latin-1")]
@@ -59,5 +62,5 @@ def _readings(key: str) -> list[bytes]:
         return [utf8]
 
 
-def _unauthorized(detail: str, more: str = "") -> HTTPException:
-    return HTTPException(401, detail, {"WWW-Authenticate": f'Bearer realm="costbank"{more}'})
+def _unauthorized(detail: str, parameters: str = "") -> HTTPException:
+    return HTTPException(401, detail, {"WWW-Authenticate": f'Bearer realm="costbank"{parameters}'})

@@ -1,4 +1,4 @@
-"""What holds for every route: HEAD wherever there is GET, and paths that mean what was sent."""
+"""Middleware of every route: HEAD for every GET, and routing by the path as it was sent."""
 
 import re
 from urllib.parse import unquote_to_bytes
@@ -12,7 +12,7 @@ _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
 class HeadMiddleware:
-    """Runs a HEAD request as GET and drops the body, and names HEAD where an answer lists what is allowed."""
+    """Runs a HEAD request as GET without the body, and adds HEAD to the header Allow."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,7 +37,7 @@ class HeadMiddleware:
 
 
 class PathMiddleware:
-    """Routes by the path as it was sent, where servers decode `%2F` to a slash and other bytes to U+FFFD."""
+    """Routes by the path as it was sent: servers decode `%2F` to a slash and invalid UTF-8 to U+FFFD."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,10 +49,10 @@ class PathMiddleware:
 
 
 def routed_path(raw_path: bytes) -> str:
-    """The path that routes are matched with.
+    """The path that is matched with the routes.
 
-    Each segment is decoded separately. One that holds an encoded slash or bytes that are not UTF-8 stays encoded, so it
-    matches no name. One slash at the end is ignored. The absolute form (`GET http://host/path`) loses its origin.
+    Each segment is decoded separately. A segment with an encoded slash or invalid UTF-8 stays encoded, so that it
+    matches no bank. One trailing slash is removed, and so is the origin of the absolute form (`GET http://host/path`).
     """
     path = _ORIGIN.sub(b"", raw_path, count=1) if not raw_path.startswith(b"/") else raw_path
     path = path[:-1] if len(path) > 1 and path.endswith(b"/") else path

@@ -1,7 +1,7 @@
-"""Requests that the HTTP parser refuses, answered as problems too.
+"""Problem details for requests that the HTTP parser rejects.
 
-uvicorn answers these itself, in plain text, before any application sees them. The parser is the one that uvicorn
-chooses: httptools where it is installed, else h11.
+uvicorn itself answers these, in plain text, before they reach the application. It parses with httptools if that is
+installed, else with h11.
 """
 
 import asyncio
@@ -14,33 +14,30 @@ from costbank_service.problems import Problem, problem_bytes
 
 __all__ = ["ProblemProtocol"]
 
-_ENCODING = (
-    "percent-encode spaces and every character that is not ASCII; "
-    "curl does it with: curl -G --data-urlencode 'token=…' URL"
-)
+_ENCODING = "percent-encode spaces and all non-ASCII characters; with curl: curl -G --data-urlencode 'token=…' URL"
 _BYTES = re.compile(r"""(?:bytearray\(b|b)(['"])(.*)\1\)?$""", re.DOTALL)
-"""How Python shows bytes, at the end of what the parser says."""
+"""Bytes as Python prints them, at the end of the parser's message."""
 
 _REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
-class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- a class that uvicorn picks as it is imported
-    """uvicorn's HTTP protocol, whose answer to a malformed request is `application/problem+json`."""
+class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- uvicorn chooses the class when it is imported
+    """uvicorn's HTTP protocol, with `application/problem+json` as the answer to a malformed request."""
 
     transport: asyncio.Transport
 
     def send_400_response(self, msg: str) -> None:
-        # Called inside the `except` of the parser's error, which says what is wrong; `msg` is always the same.
+        # Called while the parser's error is handled; that error has the reason, and `msg` is always the same.
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
         status = status if status in _REASONS else 400
         cycle = getattr(self, "cycle", None)
         if cycle is None or not cycle.response_started or cycle.response_complete:
-            said = _BYTES.sub(r"\2", str(error)) if error else ""
-            detail = f"this is not a valid HTTP request: {said}" if said else msg
+            reason = _BYTES.sub(r"\2", str(error)) if error else ""
+            detail = f"this is not a valid HTTP request: {reason}" if reason else msg
             answer = Problem(
                 title=_REASONS[status], status=status, detail=detail, code="malformed-request",
-                hint=_hint(status, said), instance="",
+                hint=_hint(status, reason), instance="",
             )  # fmt: skip
             body = problem_bytes(answer)
             head = (
@@ -51,13 +48,13 @@ class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- a 
         self.transport.close()
 
 
-def _hint(status: int, said: str) -> str:
+def _hint(status: int, reason: str) -> str:
     if status == 431:
         return "send fewer or shorter headers"
-    if "content-length" in said.lower():
-        return "give Content-Length once, as a whole number"
-    if "missing" in said.lower():
-        return "send a Host header, as HTTP/1.1 demands"
-    if "header" in said.lower() or "encoding" in said.lower():
-        return "write each header as its name, a colon and its value, without control characters"
+    if "content-length" in reason.lower():
+        return "send Content-Length once, as a whole number"
+    if "missing" in reason.lower():
+        return "send a Host header, which HTTP/1.1 requires"
+    if "header" in reason.lower() or "encoding" in reason.lower():
+        return "send each header as a name, a colon and a value, without control characters"
     return _ENCODING

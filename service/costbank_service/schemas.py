@@ -1,4 +1,4 @@
-"""The shapes of the answers. Keys are stable within v1; new ones may be added."""
+"""The schemas of the answers. Within v1 keys may be added, but never removed or changed."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class ServiceStatus(BaseModel):
 
 
 class BankSummary(BaseModel):
-    """One bank of the list. A bank that cannot be opened has a `problem` and nothing after it."""
+    """One bank of the list. A bank that cannot be opened has a `problem` and none of the keys after it."""
 
     name: str
     id: str
@@ -36,7 +36,7 @@ class BankSummary(BaseModel):
 
 
 class BankDetails(BaseModel):
-    """What a bank holds and where it came from, without the paths of the machine that built it."""
+    """What a bank contains and how it was made, without paths of the machine that built it."""
 
     name: str
     id: str
@@ -64,7 +64,7 @@ class TokenEntry(BaseModel):
 
 
 class MatchedTokenEntry(TokenEntry):
-    """The token that was taken; `other` is another one that the same text may mean, such as the piece within a word."""
+    """The token that a text matched; `other` is another match, such as the piece inside a word."""
 
     other: TokenEntry | None = None
 
@@ -76,10 +76,10 @@ class NeighborEntry(BaseModel):
 
 
 class NearestAnswer(BaseModel):
-    """The tokens of least cost, ascending; none where the token has no vector.
+    """The tokens with the lowest costs, ascending; empty if the token has no vector.
 
-    `exact`: whether these are surely the tokens of least cost. It is false where a table is not exact, or where an
-    index that keeps 8 bits an element proposed them; the costs are exact always.
+    `exact` is false if other tokens may have lower costs: the neighbor table is approximate, or an index with 8 bits
+    per element proposed the candidates. The costs themselves are always exact.
     """
 
     bank: str

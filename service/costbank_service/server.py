@@ -1,4 +1,4 @@
-"""Running the application under uvicorn, in the foreground or beside other work."""
+"""Running the application under uvicorn, in the foreground or in a thread."""
 
 import socket
 import threading
@@ -14,18 +14,18 @@ from costbank_service.settings import Settings, check_exposure
 
 __all__ = ["run", "serving"]
 
-_SECONDS_TO_DRAIN = 10
+_DRAIN_SECONDS = 10
 
 
 def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the running requests.
+    """Serve until SIGINT or SIGTERM, then finish running requests.
 
     Args:
-        settings: where and what to serve.
-        on_ready: told the base URL once the socket listens.
+        settings: the store, the address and the limits.
+        on_ready: called with the base URL when the socket listens.
 
     Raises:
-        UsageError: the address is taken or not ours, or open to others without a key.
+        UsageError: the address is in use or not local, or is not loopback and there is no key.
     """
     with _listening(settings) as listener:
         if on_ready:
@@ -35,7 +35,7 @@ def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> No
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """The base URL of a service that runs in another thread until the block ends.
+    """Serve in another thread until the block ends; yields the base URL.
 
     Raises:
         UsageError: as in `run`.
@@ -54,7 +54,7 @@ def serving(settings: Settings) -> Iterator[str]:
 def _server(settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
         create_app(settings), http=ProblemProtocol, ws="none", log_level="warning", access_log=False,
-        timeout_graceful_shutdown=_SECONDS_TO_DRAIN,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )  # fmt: skip
     return uvicorn.Server(config)
 
@@ -70,9 +70,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
-                "choose another --port; 0 takes a free one",
+                "choose another --port; 0 picks a free one",
             ) from error
-        listener.listen(128)  # from here on connections wait in the queue until the server takes them
+        listener.listen(128)  # from now on connections are queued until the server accepts them
         yield listener
 
 

@@ -1,4 +1,4 @@
-"""What the service is told when it starts."""
+"""Settings of the service, from arguments and environment variables."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,63 +16,63 @@ __all__ = ["Settings", "check_exposure", "load_settings"]
 
 
 class Settings(BaseSettings):
-    """Settings of the service; each also comes from the environment, as `COSTBANK_MAX_K` does."""
+    """Settings of the service; each is also read from the environment, such as `COSTBANK_MAX_K`."""
 
     model_config = SettingsConfigDict(env_prefix="COSTBANK_", env_ignore_empty=True, frozen=True)
 
     store: Path = Field(default_factory=default_store, description="directory of banks")
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8137, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    max_k: int = Field(default=1_000, ge=1, description="most neighbors in one answer")
-    max_memory_mb: int = Field(default=4_096, ge=1, description="megabytes of tables and indexes kept in memory")
+    port: int = Field(default=8137, ge=0, le=65_535, description="port to listen on; 0 picks a free one")
+    max_k: int = Field(default=1_000, ge=1, description="largest number of neighbors per request")
+    max_memory_mb: int = Field(default=4_096, ge=1, description="memory for tables and indexes, in megabytes")
     search_threads: int = Field(
         default_factory=usable_cores, ge=1,
-        description="searches beyond the neighbor tables that run at a time",
+        description="number of concurrent searches beyond the neighbor tables",
     )  # fmt: skip
-    search_queue: int = Field(default=64, ge=0, description="such searches that wait; others are answered with 503")
+    search_queue: int = Field(default=64, ge=0, description="number of such searches that may wait; more get 503")
     api_key: SecretStr | None = Field(
-        default=None, min_length=1, description="key that /v1 asks for, as `Authorization: Bearer …`"
+        default=None, min_length=1, description="key that /v1 requires, as `Authorization: Bearer …`"
     )
-    no_auth: bool = Field(default=False, description="listen beyond loopback without a key")
+    no_auth: bool = Field(default=False, description="listen on other addresses than loopback without a key")
 
     @field_validator("api_key")
     @classmethod
     def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value() if key else ""
         if text != text.strip(" \t") or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-            # HTTP drops spaces around a header's value and allows no control characters in it.
-            raise ValueError("a key with control characters, or with spaces around it, cannot be sent in a header")
+            # HTTP strips spaces around the value of a header and forbids control characters in it.
+            raise ValueError("a key with control characters or surrounding spaces cannot be sent in a header")
         return key
 
 
 def load_settings(**given: Any) -> Settings:
-    """Settings from what is given, and from the environment for the rest.
+    """Settings from arguments, and from the environment for the rest.
 
     Raises:
-        UsageError: a value does not fit; the message names its variable.
+        UsageError: a value is invalid; the message names its variable.
     """
     try:
         return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(map(_explained, error.errors()))
-        raise UsageError(problems, "set another value, or leave it unset for the default") from None
+        raise UsageError(problems, "set a valid value, or unset it for the default") from None
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen beyond loopback without a key, unless that was asked for in words.
+    """Refuse to listen on other addresses than loopback without a key, unless `no_auth` is set.
 
     Raises:
-        UsageError: the address is not loopback, and there is neither a key nor `no_auth`.
+        UsageError: the address is not loopback, and neither a key nor `no_auth` is set.
     """
     if settings.api_key is None and not settings.no_auth and not _is_loopback(settings.host):
         raise UsageError(
-            f"{settings.host} can be reached from other machines, and there is no key",
-            "set $COSTBANK_API_KEY, or say --no-auth if anyone may read these banks",
+            f"{settings.host} can be reached from other machines, and no key is set",
+            "set $COSTBANK_API_KEY, or give --no-auth if anyone may read these banks",
         )
 
 
 def _explained(problem: Any) -> str:
-    """What is wrong with a setting. No value is repeated that may be a secret."""
+    """The message for an invalid setting. It never repeats a value that may be secret."""
     name = str(problem["loc"][0])
     variable, field = f"$COSTBANK_{name.upper()}", Settings.model_fields[name]
     if problem["type"] == "value_error":  # raised by ourselves

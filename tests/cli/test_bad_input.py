@@ -9,7 +9,7 @@ BUILD = ["build", "--source", "word2vec", "--name", "x", "--corpus", "{corpus}",
 EXPORT = ["export", "news", "--out", "{directory}/o", "--format"]
 
 CASES = {
-    "no such command": (["frobnicate"], 2, "no command"),
+    "no such command": (["frobnicate"], 2, "unknown command"),
     "no such option": (["list", "--frob"], 2, "--frob"),
     "no bank": (["nearest", "missing", "the"], 3, "there is no bank missing"),
     "a malformed reference": (["show", "No Bank"], 2, "is not a bank name"),
@@ -42,7 +42,11 @@ CASES = {
         2,
         "transfer.donor is a setting of the source transfer, not of vocabulary",
     ),
-    "an option without its file": (["build", "--source", "word2vec", "--corpus", "--name", "x"], 2, "names no file"),
+    "an option without its file": (
+        ["build", "--source", "word2vec", "--corpus", "--name", "x"],
+        2,
+        "needs at least one file",
+    ),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
     "an engine that is none": ([*BUILD, "--engine", "spark"], 2, "local or ray"),

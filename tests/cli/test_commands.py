@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from costbank_cli.choices import ENGINES, EXPORT_FORMATS, ON_ERROR, SOURCES
+from costbank_cli.command_line import COMMANDS, command_line
 from costbank_cli.commands import build as build_module
-from costbank_cli.main import COMMANDS, command_line
 
 import costbank
 from costbank.bank import Bank
@@ -69,7 +70,7 @@ def test_a_word_finds_the_word_and_its_piece_is_pointed_out(run, news_bank: Bank
     )
     result = run("nearest", "news", text, "-k", "1")
     assert f"nearest to {vocab.display(word)}\n" in result.out
-    assert f"the same text also names piece:{text} (id {piece})" in result.err
+    assert f"the same text also matches piece:{text} (id {piece})" in result.err
     document = json.loads(run("nearest", "news", text, "-k", "1", "--json").out)
     assert document["token"] == asdict(vocab.describe(TokenMatch(word, piece)))
     assert document["token"]["other"]["id"] == piece
@@ -98,7 +99,7 @@ def test_cost_prints_a_matrix(run, news_bank: Bank):
 
 def test_show_says_what_the_bank_is(run, news_bank: Bank):
     shown = run("show", "news").out
-    for fact in (f"news@{news_bank.id}", "2,000 × 24, F32", "64 a token, exact", "word2vec.epochs=2", "gensim 4.4.0"):
+    for fact in (f"news@{news_bank.id}", "2,000 × 24, F32", "64 per token, exact", "word2vec.epochs=2", "gensim 4.4.0"):
         assert fact in shown
     assert json.loads(run("show", "news", "--json").out)["id"] == news_bank.id
 
@@ -178,9 +179,12 @@ def test_tokenizer_train_makes_a_tokenizer(run, news: Path, tmp_path: Path):
     assert (tmp_path / "a.model").stat().st_size > 1_000
 
 
-def test_the_help_of_build_is_of_the_sources_there_are():
-    from costbank.config import SOURCE_SECTIONS
+def test_the_sources_and_choices_of_the_help_are_those_of_the_library():
+    from costbank.config import SOURCE_SECTIONS, settings
+    from costbank.config.words import choices
 
+    assert SOURCE_SECTIONS == SOURCES
+    assert (choices(settings()["engine.kind"]), choices(settings()["corpus.on_error"])) == (ENGINES, ON_ERROR)
     help_text = next(p.help for p in build_module.command.params if p.name == "source")
     assert all(source in help_text for source in SOURCE_SECTIONS)
 
@@ -209,7 +213,7 @@ def test_a_bank_for_training_has_no_table_and_answers_all_the_same(run, news_mod
     assert run(*build, "--name", "bare", "--for-training", *store).status == 0
     assert run(*build, "--name", "with-table", "--set", "neighbors.k=7", *store).status == 0
     shown = run("show", "bare", *store).out
-    assert "no table; computed from all rows on request" in shown
+    assert "no table; computed on request" in shown
     assert re.search(r"^index +none", shown, re.MULTILINE)
     nearest = [json.loads(run("nearest", name, "▁the", "-k", "5", "--json", *store).out)["neighbors"]
                for name in ("bare", "with-table")]  # fmt: skip
@@ -225,14 +229,14 @@ def test_a_bank_for_training_cannot_have_a_table(run, news_model: Path, tmp_path
     result = run("build", "--source", "vocabulary", "--tokenizer", news_model, "--for-training", *settings,
                  "--store", tmp_path / "store")  # fmt: skip
     assert result.status == 2
-    assert "--for-training leaves out the neighbor table, and neighbors.k asks for one of 9" in result.err
+    assert "--for-training omits the neighbor table, but neighbors.k is 9" in result.err
     assert not (tmp_path / "store").exists()
 
 
 def test_export_prints_what_it_made(run, news_bank: Bank, news_model: Path, tmp_path: Path):
     result = run("export", "news", "--format", "npy", "--out", tmp_path / "a.npy")
     assert result.out == f"{tmp_path / 'a.npy'}  npy, 2,000 tokens, 0.4 MB\n"
-    assert f"note: {tmp_path / 'a.npy.vocab.jsonl'} says" in result.err
+    assert f"note: {tmp_path / 'a.npy.vocab.jsonl'} lists" in result.err
     result = run(
         "export", "news", "--format", "model2vec", "--out", tmp_path / "m", "--tokenizer", news_model, "--json"
     )
@@ -253,5 +257,5 @@ def test_the_help_and_the_readme_name_every_export_format():
 
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     help_text = next(p.help for p in export_module.command.params if p.name == "format_name")
-    assert help_text.removesuffix(".").split(", ") == list(FORMATS)
+    assert help_text.removesuffix(".").split(", ") == list(EXPORT_FORMATS) == list(FORMATS)
     assert all(f"`{name}`" in readme for name in FORMATS)

@@ -73,7 +73,7 @@ def test_the_json_has_every_number(run, news_bank: Bank):
 def test_a_bank_of_format_1_without_raw_rows(run, name: str):
     result = run("health", name, "--store", GOLDEN)
     assert result.status == 0
-    assert "raw norms        not known" in result.out
+    assert "raw norms        unknown" in result.out
     assert "2 \\x00 = 205 \\xcb" in result.out
     document = json.loads(run("health", name, "--store", GOLDEN, "--json").out)
     assert document["norms"] is None
@@ -95,7 +95,7 @@ def test_a_bank_without_a_table(run, news: Path, news_model: Path, tmp_path: Pat
     ).status == 0  # fmt: skip
     result = run("health", "bare", "--store", tmp_path / "store")
     assert result.status == 0
-    assert "hubness          not known" in result.out
+    assert "hubness          unknown" in result.out
     assert "no-neighbor-table: The bank has no neighbor table (k = 0)" in result.out
 
 

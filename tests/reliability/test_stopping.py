@@ -23,7 +23,7 @@ IN_LAPACK = """
 import sys, time
 from pathlib import Path
 import click
-from costbank_cli import main
+from costbank_cli import command_line
 from costbank.files import staging_directory
 
 class Stuck(click.Command):
@@ -35,9 +35,9 @@ class Stuck(click.Command):
             print("stuck", file=sys.stderr, flush=True)
             np.linalg.svd(matrix)
 
-main.command_line.make_context = lambda *_, **__: click.Context(Stuck("stuck"))
-main.command_line.invoke = lambda ctx: ctx.command.invoke(ctx)
-main.main([])
+command_line.command_line.make_context = lambda *_, **__: click.Context(Stuck("stuck"))
+command_line.command_line.invoke = lambda ctx: ctx.command.invoke(ctx)
+command_line.run([])
 """
 """The whole command line around one call that takes minutes and looks at no signal."""
 
@@ -93,7 +93,7 @@ def _check(stopped: Stopped, status: int, within_s: float = END_S) -> None:
     assert stopped.answered < ANSWER_S, stopped.err
     assert stopped.ended < within_s, stopped.err
     assert stopped.err.count("stopping…") == 1
-    assert "nothing half-made was left behind" in stopped.err
+    assert "no partial output was left behind" in stopped.err
     assert not [noise for noise in NOISE if noise in stopped.err], stopped.err
 
 
@@ -183,7 +183,7 @@ def test_a_server_answers_signals_itself(tmp_path: Path):
 INTERRUPTED_IMPORT = """
 import os, signal, sys
 import click
-from costbank_cli import main
+from costbank_cli import command_line
 
 def invoke(ctx):
     try:
@@ -191,9 +191,9 @@ def invoke(ctx):
     except BaseException:
         raise ImportError("initialization failed") from None
 
-main.command_line.make_context = lambda *_, **__: click.Context(click.Command("import"))
-main.command_line.invoke = invoke
-main.main([])
+command_line.command_line.make_context = lambda *_, **__: click.Context(click.Command("import"))
+command_line.command_line.invoke = invoke
+command_line.run([])
 """
 """An extension module that is interrupted as it is imported says no more than that this failed."""
 

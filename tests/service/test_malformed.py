@@ -38,7 +38,7 @@ def _problem(answer: bytes) -> dict:
     return problem
 
 
-ENCODING, LENGTH, HEADER = "percent-encode", "Content-Length once", "a colon and its value"
+ENCODING, LENGTH, HEADER = "percent-encode", "Content-Length once", "a colon and a value"
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,9 @@ def _service(store: Path, situation: str) -> Iterator[TestClient]:
     )  # fmt: skip
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         if situation == "bug":
-            client.app.state.registry = None
+            client.app.state.banks = None
         if situation == "busy":
-            assert client.app.state.searches._places.acquire(blocking=False)
+            assert client.app.state.searches._slots.acquire(blocking=False)
         yield client
 
 

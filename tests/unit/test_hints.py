@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from costbank_cli.main import COMMANDS, command_line
+from costbank_cli.command_line import COMMANDS, command_line
 
 from costbank.config import settings
 

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from costbank_cli.output import json_option, print_json, progress_for_people, store_option
+from costbank_cli.choices import ENGINES, ON_ERROR, SOURCES
+from costbank_cli.completion import complete_bank, complete_file, complete_from, complete_setting
+from costbank_cli.output import console_progress, json_option, print_json, store_option
 
 if TYPE_CHECKING:
     from costbank.config import BuildConfig
 
 __all__ = ["command"]
 
+_FILES_FOLLOW = f"{__name__}.files_follow"
 
 _SETTINGS = {
     "corpus": ("corpus.files",),
@@ -27,24 +31,35 @@ _SETTINGS = {
     "vectors": ("vector_file.path",),
     "donor": ("transfer.donor",),
 }
-"""Which setting an option stands for, where it is not called as its setting; of several, the source's."""
+"""The setting behind each option of another name; of several, the one of the chosen source."""
 
 
-class _ManyFiles(click.Command):
-    """Lets one `--corpus` take all the files that follow it, as a shell's glob gives them."""
+class _ManyFilesCommand(click.Command):
+    """Lets one `--corpus` take all the files after it, as a shell expands a pattern."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread, given = [], None
-        for argument in [*args, "--"]:
-            if given is not None and (argument == "-" or not argument.startswith("-")):
-                given += 1
-                spread += ["--corpus", argument]
+        expanded, files = [], None
+        for argument in args:
+            if files is not None and (argument == "-" or not argument.startswith("-")):
+                files += 1
+                expanded += ["--corpus", argument]
                 continue
-            if given == 0:
-                raise click.BadOptionUsage("--corpus", "--corpus names no file", ctx)
-            given = 0 if argument == "--corpus" else None
-            spread += [argument] if given is None else []
-        return super().parse_args(ctx, spread[:-1])
+            _refuse_no_files(files, ctx)
+            files = 0 if argument == "--corpus" else None
+            expanded += [argument] if files is None else []
+        _refuse_no_files(files, ctx)
+        ctx.meta[_FILES_FOLLOW] = files is not None
+        return super().parse_args(ctx, expanded)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if ctx.meta[_FILES_FOLLOW] and not incomplete.startswith("-"):
+            return [CompletionItem(incomplete, type="file")]
+        return super().shell_complete(ctx, incomplete)
+
+
+def _refuse_no_files(files: int | None, ctx: click.Context) -> None:
+    if files == 0 and not ctx.resilient_parsing:
+        raise click.BadOptionUsage("--corpus", "--corpus needs at least one file", ctx)
 
 
 def _without_table(config: "BuildConfig") -> "BuildConfig":
@@ -53,50 +68,88 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 
     if config.neighbors.k:
         raise UsageError(
-            f"--for-training leaves out the neighbor table, and neighbors.k asks for one of {config.neighbors.k}",
-            "give one of the two",
+            f"--for-training omits the neighbor table, but neighbors.k is {config.neighbors.k}",
+            "give one or the other",
         )
     return config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"k": 0})})
 
 
-@click.command("build", cls=_ManyFiles)
+@click.command("build", cls=_ManyFilesCommand)
 @click.option(
-    "--source", help="Where vectors come from: word2vec, cooccurrence, lm-head, vocabulary, vectors, transfer."
-)
+    "--source", metavar="SOURCE", shell_complete=complete_from(SOURCES),
+    help=f"Where the vectors come from: {', '.join(SOURCES)}.",
+)  # fmt: skip
 @click.option(
     "--corpus",
     "files",
     multiple=True,
     metavar="FILE...",
-    help="Files, folders, patterns or URLs to learn from, or - for standard input.",
+    shell_complete=complete_file,
+    help="Text to learn from: files, folders, patterns, URLs, or - for standard input.",
 )
-@click.option("--sampling", metavar="ALPHA", help="Draw segmentations at random, rather than take the best.")
-@click.option("--on-error", metavar="refuse|skip", help="What to do with unreadable records. [default: refuse]")
-@click.option("--engine", metavar="local|ray", help="Who reads and counts the corpus. [default: local]")
+@click.option("--sampling", metavar="ALPHA", help="Sample segmentations instead of taking the best one.")
+@click.option(
+    "--on-error",
+    metavar="|".join(ON_ERROR),
+    shell_complete=complete_from(ON_ERROR),
+    help="What to do with unreadable records. [default: refuse]",
+)
+@click.option(
+    "--engine",
+    metavar="|".join(ENGINES),
+    shell_complete=complete_from(ENGINES),
+    help="Where the corpus is read and counted: on this machine or on a Ray cluster. [default: local]",
+)
 @click.option("--processes", metavar="N", help="Number of parallel workers. [default: one per core]")
-@click.option("--memory", metavar="SIZE", help="For counting on one machine, as 4GB. [default: half of it]")
-@click.option("--ray-address", metavar="ADDRESS", help="A running Ray cluster. [default: one is started here]")
-@click.option("--model", metavar="PATH", help="Model folder or file of weights, for lm-head.")
-@click.option("--tensor", metavar="NAME", help="Tensor to use instead of the LM head.")
-@click.option("--vectors", metavar="FILE", help="word2vec, GloVe, .npy or .safetensors file, for vectors.")
-@click.option("--donor", metavar="BANK", help="Bank of another tokenizer, for transfer.")
-@click.option("--tokenizer", metavar="FILE", help="The tokenizer whose ids the bank is for. [default: the model's]")
+@click.option("--memory", metavar="SIZE", help="Memory for counting, such as 4GB. [default: half of this machine's]")
+@click.option("--ray-address", metavar="ADDRESS", help="Address of a running Ray cluster. [default: start one here]")
 @click.option(
-    "--accept-other-tokenizer", is_flag=True, default=None, help="Take a --tokenizer that is not the model's own."
+    "--model", metavar="PATH", shell_complete=complete_file, help="Model folder or weights file (source lm-head)."
+)
+@click.option("--tensor", metavar="NAME", help="Tensor to read instead of the LM head (sources lm-head and vectors).")
+@click.option(
+    "--vectors",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="word2vec, GloVe, .npy or .safetensors file (source vectors).",
 )
 @click.option(
-    "--for-training", is_flag=True, help="Leave out the neighbor table and the index, which dense costs do not use."
+    "--donor", metavar="BANK", shell_complete=complete_bank, help="Bank of another tokenizer (source transfer)."
 )
-@click.option("--name", help="The bank's name. [default: the tokenizer's or the model's name, and the source]")
+@click.option(
+    "--tokenizer",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Tokenizer whose token ids the bank uses. [default: the model's]",
+)
+@click.option(
+    "--accept-other-tokenizer",
+    is_flag=True,
+    default=None,
+    help="Accept a --tokenizer that differs from the model's own.",
+)
+@click.option(
+    "--for-training", is_flag=True, help="Omit the neighbor table and the index, which dense costs do not use."
+)
+@click.option("--name", help="Name of the bank. [default: name of the tokenizer or model, and the source]")
 @store_option
 @click.option("--cache", type=click.Path(), help="Directory of encoded text. [default: $COSTBANK_CACHE]")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as word2vec.epochs=10.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings from a TOML file.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_setting(),
+    help="Any setting, such as word2vec.epochs=10.",
+)
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.toml", help="TOML file of settings."
+)
 @json_option
 def command(
     files: tuple[str, ...],
     assignments: tuple[str, ...],
-    config: Path | None,
+    config_file: Path | None,
     for_training: bool,
     as_json: bool,
     **given: Any,
@@ -112,8 +165,8 @@ def command(
     costbank build --source transfer --donor my-bank --tokenizer other.json
     costbank build --config my.toml --set word2vec.epochs=10
 
-    `costbank settings` lists all settings and their defaults. They may stand in a TOML file; the command line overrides
-    it, and --set overrides the other options.
+    `costbank settings` lists all settings and their defaults. The command line overrides the TOML file, and --set
+    overrides the other options.
     """
     from costbank.config import load_config
     from costbank.pipeline import build
@@ -121,11 +174,11 @@ def command(
     options = {name: value for name, value in given.items() if value is not None}
     if files:
         options["corpus"] = list(files)
-    chosen = {_SETTINGS.get(name, (name,)): value for name, value in options.items()}
-    asked = load_config(chosen, assignments, config)
+    by_setting = {_SETTINGS.get(name, (name,)): value for name, value in options.items()}
+    config = load_config(by_setting, assignments, config_file)
     if for_training:
-        asked = _without_table(asked)
-    bank = build(asked, progress_for_people())
+        config = _without_table(config)
+    bank = build(config, console_progress())
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "facts": bank.manifest.facts})
         return

@@ -5,26 +5,31 @@ from pathlib import Path
 
 import click
 
-from costbank_cli.output import json_option, note_other_reading, print_json, print_table, store_option
+from costbank_cli.completion import complete_bank
+from costbank_cli.output import json_option, note_other_match, print_json, print_table, store_option
 
 __all__ = ["command"]
 
 
 @click.command("cost")
-@click.argument("bank")
+@click.argument("bank", shell_complete=complete_bank)
 @click.argument("tokens", nargs=-1, required=True, metavar="TOKEN TOKEN...")
 @store_option
 @json_option
 def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: bool) -> None:
     """Show the costs between tokens.
 
-    A cost is 0 for the same token, about 1 for unrelated ones, and 2 at most."""
+    \b
+    costbank cost my-bank king queen car
+
+    A cost is 0 between a token and itself, about 1 between unrelated tokens, and at most 2.
+    """
     import numpy as np
 
     from costbank.bank import open_bank, shortest
 
     if len(tokens) < 2:
-        raise click.UsageError("a cost needs two tokens or more")
+        raise click.UsageError("at least two tokens are needed")
     opened = open_bank(bank, store)
     vocab = opened.vocab
     matches = [vocab.match(token) for token in tokens]
@@ -38,4 +43,4 @@ def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: boo
     rows = [(name, *row) for name, row in zip(names, costs, strict=True)]
     print_table(("", *names), rows, right=names)
     for match in dict.fromkeys(matches):
-        note_other_reading(vocab, match)
+        note_other_match(vocab, match)

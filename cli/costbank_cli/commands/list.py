@@ -15,16 +15,20 @@ __all__ = ["command"]
 def command(store: Path | None, as_json: bool) -> None:
     """List the banks of a store.
 
-    * marks the one that a name alone means."""
+    \b
+    costbank list --store path/to/store
+
+    * marks the latest bank of each name, which the name alone refers to.
+    """
     from costbank.bank import Bank, Store
     from costbank.errors import CostbankError
 
-    chosen = Store(store)
+    opened = Store(store)
     listed = []
-    for place in chosen.banks():
-        entry = {"name": place.name, "id": place.id, "latest": place.latest, "path": str(place.path)}
+    for bank in opened.banks():
+        entry = {"name": bank.name, "id": bank.id, "latest": bank.latest, "path": str(bank.path)}
         try:
-            manifest = Bank(place.path).manifest
+            manifest = Bank(bank.path).manifest
         except CostbankError as error:
             listed.append(entry | {"problem": error.message})
         else:
@@ -39,7 +43,7 @@ def command(store: Path | None, as_json: bool) -> None:
         print_json(listed)
         return
     if not listed:
-        note(f"there is no bank in {chosen.root}; `costbank build` makes one, `costbank demo` shows how")
+        note(f"{opened.root} contains no banks; `costbank build` builds one, `costbank demo` shows how")
         return
     rows = [
         (f"{e['name']}@{e['id']}{'*' if e['latest'] else ''}", e["problem"], "", "", "", "")

@@ -5,21 +5,26 @@ from pathlib import Path
 
 import click
 
-from costbank_cli.output import json_option, note, note_other_reading, print_json, print_table, store_option
+from costbank_cli.completion import complete_bank
+from costbank_cli.output import json_option, note, note_other_match, print_json, print_table, store_option
 
 __all__ = ["command"]
 
 
 @click.command("nearest")
-@click.argument("bank")
+@click.argument("bank", shell_complete=complete_bank)
 @click.argument("token")
-@click.option("-k", default=10, show_default=True, help="How many tokens.")
+@click.option("-k", default=10, show_default=True, help="Number of tokens.")
 @store_option
 @json_option
 def command(bank: str, token: str, k: int, store: Path | None, as_json: bool) -> None:
-    """Show the tokens of least cost to a token.
+    """List the tokens with the lowest cost to a token.
 
-    The cheapest come first. A token without a vector costs 1 to every token, and has none nearest."""
+    \b
+    costbank nearest my-bank king -k 20
+
+    The lowest cost comes first. A token without a vector has cost 1 to every other token, so it has no nearest tokens.
+    """
     from costbank.bank import open_bank
 
     opened = open_bank(bank, store)
@@ -45,4 +50,4 @@ def command(bank: str, token: str, k: int, store: Path | None, as_json: bool) ->
         )
     else:
         note(f"{about.text} (id {about.id}) has no vector ({about.status}): its cost to every token is 1")
-    note_other_reading(vocab, match)
+    note_other_match(vocab, match)

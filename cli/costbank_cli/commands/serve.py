@@ -11,15 +11,18 @@ __all__ = ["command"]
 
 @click.command("serve")
 @store_option
-@click.option("--host", help="Address to listen on; beyond loopback it needs $COSTBANK_API_KEY. [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one. [default: 8137]")
-@click.option("--no-auth", is_flag=True, default=None, help="Answer anyone, on any address, without a key.")
+@click.option("--host", help="Address to listen on; other than loopback, set $COSTBANK_API_KEY. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 picks a free one. [default: 8137]")
+@click.option("--no-auth", is_flag=True, default=None, help="Serve on any address without a key.")
 @json_option
 def command(as_json: bool, **given: Any) -> None:
     """Serve a store's banks over HTTP.
 
-    Ctrl-C or SIGTERM stops it once running requests are answered. Other settings come from the environment:
-    COSTBANK_API_KEY, COSTBANK_MAX_K.
+    \b
+    costbank serve --port 8137
+
+    Ctrl-C or SIGTERM stops the service after it has answered the running requests. Environment variables set the rest:
+    COSTBANK_API_KEY, COSTBANK_MAX_K, COSTBANK_MAX_MEMORY_MB, COSTBANK_SEARCH_THREADS, COSTBANK_SEARCH_QUEUE.
     """
     from costbank_service import load_settings, run
 
@@ -31,6 +34,8 @@ def command(as_json: bool, **given: Any) -> None:
         else:
             click.echo(f"serving {settings.store} on {url}  (routes: {url}/openapi.json; Ctrl-C stops)")
             if not settings.store.is_dir():
-                click.echo(f"note: {settings.store} does not exist yet; its banks are served once it does", err=True)
+                click.echo(
+                    f"note: {settings.store} does not exist yet; its banks will be served once it does", err=True
+                )
 
     run(settings, announce)

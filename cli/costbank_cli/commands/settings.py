@@ -4,21 +4,33 @@ from dataclasses import asdict
 
 import click
 
+from costbank_cli.choices import SOURCES
+from costbank_cli.completion import complete_from
 from costbank_cli.output import json_option, print_json, print_table
 
 __all__ = ["command"]
 
 
-@click.command("settings")
-@click.argument("source", required=False)
+_SECTIONS = "\n".join(f"{source:<13} {', '.join(sections)}" for source, sections in SOURCES.items())
+_HELP = f"""List the settings of a build.
+
+Prints each setting with its default, the values it takes and its meaning: of one SOURCE, or of all.
+
+\b
+costbank settings word2vec
+
+Give settings in a TOML file (costbank build --config my.toml) or on the command line (--set word2vec.epochs=10). All
+sources have the settings without a section and those of `vectors` and `neighbors`. The other sections belong to:
+
+\b
+{_SECTIONS}
+"""
+
+
+@click.command("settings", help=_HELP)
+@click.argument("source", required=False, shell_complete=complete_from(SOURCES))
 @json_option
 def command(source: str | None, as_json: bool) -> None:
-    """List the settings of a build.
-
-    With their defaults, the values that they take and what they do; of one SOURCE (word2vec, cooccurrence, lm-head,
-    vocabulary, vectors or transfer) or of all. They stand in a TOML file (costbank build --config my.toml) or in
-    --set word2vec.epochs=10.
-    """
     from costbank.config import list_settings
 
     listed = list_settings(source)
@@ -29,4 +41,4 @@ def command(source: str | None, as_json: bool) -> None:
         ("setting", "default", "takes", "meaning"),
         [(f"{s.path}{'' if s.in_id else ' *'}", s.default, s.takes, s.meaning) for s in listed],
     )
-    click.echo("\n* says where or how fast the work is done, and is not part of the bank's id")
+    click.echo("\n* does not change the bank's id: it only says where files are or how fast the work is done")

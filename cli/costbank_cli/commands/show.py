@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from costbank_cli.output import facts_table, json_option, print_json, store_option
+from costbank_cli.completion import complete_bank
+from costbank_cli.output import json_option, print_facts, print_json, store_option
 
 if TYPE_CHECKING:
     from costbank.bank.manifest import NeighborFacts
@@ -15,11 +16,15 @@ __all__ = ["command"]
 
 
 @click.command("show")
-@click.argument("bank")
+@click.argument("bank", shell_complete=complete_bank)
 @store_option
 @json_option
 def command(bank: str, store: Path | None, as_json: bool) -> None:
-    """Show what a bank holds and where it came from."""
+    """Show what a bank contains and how it was made.
+
+    \b
+    costbank show my-bank
+    """
     from costbank.bank import open_bank
 
     opened = open_bank(bank, store)
@@ -38,22 +43,22 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
         "index": f"{manifest.index.kind}, {manifest.index.rows:,} rows",
         "size": f"{sum(file.size for file in manifest.files.values()) / 1e6:,.1f} MB",
         "created": f"{manifest.created} by costbank {manifest.costbank}, in {sum(manifest.seconds.values()):.1f} s",
-        "reproducible": "yes, bit for bit" if manifest.reproducible else "no: several training threads",
+        "reproducible": "yes, bit for bit" if manifest.reproducible else "no: trained with several threads",
     }
     facts |= {name.replace("_", " "): _shown(value) for name, value in manifest.facts.items()}
     facts |= {f"input {file['name']}": f"{file['size']:,} bytes, {file['sha256'][:16]}…" for file in manifest.inputs}
     facts["settings"] = ", ".join(_settings(manifest.config))
     facts["libraries"] = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
-    facts_table(facts)
+    print_facts(facts)
 
 
 def _neighbors(facts: "NeighborFacts") -> str:
     if not facts.k:
-        return "no table; computed from all rows on request"
+        return "no table; computed on request"
     if facts.exact:
-        return f"{facts.k} a token, exact"
+        return f"{facts.k} per token, exact"
     within = f", within {facts.recall_tolerance:g} of the exact costs" if facts.recall_tolerance else ""
-    return f"{facts.k} a token, recall@{facts.recall_at} {facts.recall:.4f}{within}"
+    return f"{facts.k} per token, recall@{facts.recall_at} {facts.recall:.4f}{within}"
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from costbank_cli.output import json_option, print_json, progress_for_people
+from costbank_cli.choices import ON_ERROR
+from costbank_cli.completion import complete_file, complete_from, complete_setting
+from costbank_cli.output import console_progress, json_option, print_json
 
 if TYPE_CHECKING:
     from costbank.config import CorpusConfig
@@ -15,27 +17,34 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SETTINGS = ("corpus.format", "corpus.documents", "corpus.text_field", "corpus.on_error")
-"""What of a build's settings says how text is read."""
+"""The settings that say how text is read."""
 
 _MOST_FILES_SHOWN = 3
 
 
 @click.group("tokenizer")
 def command() -> None:
-    """Make a tokenizer."""
+    """Train a tokenizer."""
 
 
 @command.command("train")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .model file to write.")
-@click.option("--vocab-size", default=16_000, show_default=True, help="Number of pieces.")
-@click.option("--type", "model_type", type=click.Choice(["unigram", "bpe"]), default="unigram", show_default=True)
-@click.option("--byte-fallback/--no-byte-fallback", default=True, show_default=True, help="Add the 256 byte pieces.")
-@click.option("--on-error", metavar="refuse|skip", help="What to do with unreadable records. [default: refuse]")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=".model file to write.")
+@click.option("--vocab-size", default=16_000, show_default=True, help="Vocabulary size, in pieces.")
+@click.option("--type", "model_type", type=click.Choice(["unigram", "bpe"]), default="unigram", show_default=True,
+              help="Algorithm.")  # fmt: skip
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help=f"How text is read: {', '.join(_SETTINGS)}."
+    "--byte-fallback/--no-byte-fallback", default=True, show_default=True, help="Add 256 pieces for single bytes."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
+@click.option(
+    "--on-error", metavar="|".join(ON_ERROR), shell_complete=complete_from(ON_ERROR),
+    help="What to do with unreadable records. [default: refuse]",
+)  # fmt: skip
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", shell_complete=complete_setting(_SETTINGS),
+    help=f"How text is read: {', '.join(_SETTINGS)}.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing file.")
 @json_option
 def train(
     files: tuple[str, ...],
@@ -48,10 +57,10 @@ def train(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Train a SentencePiece tokenizer on text, each line a sentence.
+    """Train a SentencePiece tokenizer on text, one sentence per line.
 
-    FILE is what costbank build --corpus takes: text, JSON lines, Parquet, .gz and .zst of these, folders, patterns,
-    URLs, or - for standard input.
+    FILE is as in costbank build --corpus: text, JSON Lines or Parquet, also as .gz or .zst; a folder, a pattern, a URL,
+    or - for standard input.
 
     \b
     costbank tokenizer train corpus/ 'more/**/*.jsonl.gz' --out my.model --vocab-size 16000
@@ -65,7 +74,7 @@ def train(
     corpus = _corpus_settings(files, on_error, assignments)
     text = TrainingText(corpus.files, corpus.format, ReadOptions(corpus.documents, corpus.text_field), corpus.on_error)
     options = TrainingOptions(vocab_size, model_type, byte_fallback)
-    train_tokenizer(text, out, options, progress_for_people(), overwrite)
+    train_tokenizer(text, out, options, console_progress(), overwrite)
     vocab = load_tokenizer(out).vocab
     if as_json:
         print_json({"path": str(out), "vocab": vocab.size, "fingerprint": vocab.fingerprint})
@@ -81,16 +90,16 @@ def _corpus_settings(files: Sequence[str], on_error: str | None, assignments: Se
     for assignment in assignments:
         if (name := assignment.partition("=")[0].strip()) not in _SETTINGS:
             raise UsageError(
-                f"the setting {name} does not belong to training a tokenizer", f"give {', '.join(_SETTINGS)}"
+                f"{name} is not a setting of tokenizer training", f"the settings are {', '.join(_SETTINGS)}"
             )
     given = {"source": "word2vec", "corpus.files": list(files)} | ({"corpus.on_error": on_error} if on_error else {})
     return load_config(given, assignments).corpus
 
 
 def _next_command(files: Sequence[str], assignments: Sequence[str], on_error: str | None, out: Path) -> str:
-    """How a bank is built from the same text."""
+    """The command that builds a bank from the same text."""
     shown = "FILE..." if len(files) > _MOST_FILES_SHOWN else shlex.join(files)
-    how = [part for assignment in assignments for part in ("--set", assignment)]
-    how += ["--on-error", on_error] if on_error else []
-    options = ["--tokenizer", str(out), *how]
+    reading = [part for assignment in assignments for part in ("--set", assignment)]
+    reading += ["--on-error", on_error] if on_error else []
+    options = ["--tokenizer", str(out), *reading]
     return f"costbank build --source cooccurrence --corpus {shown} {shlex.join(options)}"

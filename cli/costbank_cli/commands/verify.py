@@ -5,20 +5,24 @@ from pathlib import Path
 
 import click
 
+from costbank_cli.completion import complete_bank
 from costbank_cli.output import json_option, print_json, print_table, store_option
 
 __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("bank")
+@click.argument("bank", shell_complete=complete_bank)
 @store_option
 @json_option
 def command(bank: str, store: Path | None, as_json: bool) -> None:
     """Check every byte of a bank.
 
-    Each file is held against the manifest's sha256, and the content against the rules of the format. Exits with 4
-    where a file is not what it should be, and names it.
+    \b
+    costbank verify my-bank
+
+    Compares each file with its SHA-256 in the manifest, and checks its content against the rules of the format. If a
+    file is damaged, names it and exits with 4.
     """
     from costbank.bank import Store, verify_bank
     from costbank.errors import CorruptBankError

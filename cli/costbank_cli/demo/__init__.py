@@ -1,5 +1,5 @@
-"""The demonstration: from text that every installation has to training with and without the loss."""
+"""The demonstration: from the docstrings of installed packages to training with and without EMOLoss."""
 
-from costbank_cli.demo.journey import DemoOptions, DemoResult, run_demo
+from costbank_cli.demo.workflow import DemoOptions, DemoResult, run_demo
 
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]

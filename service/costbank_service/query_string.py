@@ -1,8 +1,8 @@
-"""Query strings, read as the bytes that were sent.
+"""Strict parsing of query strings.
 
-FastAPI decodes a query leniently: bytes that are not UTF-8 become U+FFFD, the last of two equal names wins, and names
-that no route knows are ignored. Here bytes stay what they are (as surrogates, which `Vocab.find` reads back as bytes),
-and everything else is refused in words.
+FastAPI is lenient: bytes that are not UTF-8 become U+FFFD, the last of several equal names wins, and unknown names are
+ignored. Here such bytes are kept (as surrogates, which `Vocab.find` turns back into bytes), and everything else is an
+error that says what is wrong.
 """
 
 import re
@@ -21,13 +21,13 @@ __all__ = ["QueryParameter", "parse_query", "query_reader", "readable"]
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 _INTEGER = re.compile(rb"-?[0-9]+")
-_MOST_DIGITS = 18
-_MOST_SHOWN = 80
+_MAX_DIGITS = 18
+_MAX_SHOWN_BYTES = 80
 
 
 @dataclass(frozen=True)
 class QueryParameter:
-    """One parameter of a route: text (with `surrogateescape` for bytes that are not UTF-8) or an integer."""
+    """A query parameter: a string (with `surrogateescape` for bytes that are not UTF-8) or an integer."""
 
     name: str
     kind: Literal["string", "integer"]
@@ -47,18 +47,18 @@ class QueryParameter:
 
     def read(self, value: bytes) -> str | int:
         if not value:
-            raise UsageError(f"{self.name} is empty", f"give {self.name} a value, or leave it out")
+            raise UsageError(f"{self.name} is empty", f"give {self.name} a value, or omit it")
         if self.kind == "string":
             return value.decode("utf-8", "surrogateescape")
         if not _INTEGER.fullmatch(value):
-            raise UsageError(f"{self.name} is '{readable(value)}', not a whole number", f"write it as {self.name}=10")
-        if len(value.lstrip(b"-0")) > _MOST_DIGITS:
+            raise UsageError(f"{self.name} is '{readable(value)}', not a whole number", f"for example: {self.name}=10")
+        if len(value.lstrip(b"-0")) > _MAX_DIGITS:
             raise UsageError(f"{self.name} has {len(value):,} digits", "give a smaller number")
         return int(value)
 
 
 def query_reader(parameters: Sequence[QueryParameter]) -> Callable[[Request], dict[str, Any]]:
-    """A dependency that gives a route its parameters by name: all of them, None where one is absent."""
+    """A dependency that gives a route its parameters by name, with None for an absent one without a default."""
 
     def read(request: Request) -> dict[str, Any]:
         return parse_query(request.scope.get("query_string", b""), parameters)
@@ -70,7 +70,7 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
     """The parameters of a query string (`application/x-www-form-urlencoded`: `+` is a space).
 
     Raises:
-        UsageError: a name is unknown or given twice, a value does not fit, or a `%` begins no escape.
+        UsageError: a name is unknown or repeated, a value is invalid, or a `%` is not followed by two hex digits.
     """
     known = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Any] = {name: parameter.default for name, parameter in known.items()}
@@ -79,26 +79,26 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
         raw_name, _, raw_value = pair.partition(b"=")
         name = readable(_decoded(raw_name))
         if name not in known:
-            raise UsageError(f"unknown query parameter '{name}'", _known_names(name, list(known)))
+            raise UsageError(f"unknown query parameter '{name}'", _suggestion(name, list(known)))
         if name in given:
-            raise UsageError(f"{name} is given more than once", f"give {name} once")
+            raise UsageError(f"{name} is repeated", f"give {name} once")
         given.add(name)
         values[name] = known[name].read(_decoded(raw_value))
     return values
 
 
 def readable(data: bytes) -> str:
-    """Bytes for an error message: printable, and cut where long."""
-    return printable(data[:_MOST_SHOWN]) + ("…" if len(data) > _MOST_SHOWN else "")
+    """Bytes for an error message: printable, and truncated."""
+    return printable(data[:_MAX_SHOWN_BYTES]) + ("…" if len(data) > _MAX_SHOWN_BYTES else "")
 
 
 def _decoded(data: bytes) -> bytes:
     if bad := _BAD_ESCAPE.search(data):
-        raise UsageError(f"'{readable(bad.group())}' is not a percent-encoded byte", "write a percent sign as %25")
+        raise UsageError(f"'{readable(bad.group())}' is not a percent-encoded byte", "encode a percent sign as %25")
     return unquote_to_bytes(data.replace(b"+", b" "))
 
 
-def _known_names(name: str, known: list[str]) -> str:
+def _suggestion(name: str, known: list[str]) -> str:
     if close := get_close_matches(name.lower(), known, 1):
         return f"did you mean {close[0]}?"
-    return f"this route takes: {', '.join(known)}" if known else "this route takes no query parameters"
+    return f"the parameters are: {', '.join(known)}" if known else "this route takes no query parameters"

@@ -1,4 +1,4 @@
-"""The standard streams of a process that may lack some of them, or whose reader may go away."""
+"""Standard streams that are closed, or that nothing reads any more."""
 
 import os
 import select
@@ -7,20 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["NO_READER", "NoReaderError", "discard_output", "noticing_lost_readers", "open_missing_streams"]
+__all__ = ["BROKEN_PIPE_STATUS", "BrokenOutputError", "detect_broken_output", "discard_output", "open_missing_streams"]
 
-NO_READER = 128 + signal.SIGPIPE
-"""The status of a command whose output nobody reads on: that of `cat` in `cat file | head -1`."""
+BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE
+"""The exit status after a broken pipe, as that of `cat` in `cat file | head -1`."""
 
 
-class NoReaderError(Exception):
-    """Whoever read stdout or stderr has gone."""
+class BrokenOutputError(Exception):
+    """The reader of stdout or stderr has closed the pipe."""
 
 
 def open_missing_streams() -> None:
     """Open the null device where a standard stream is closed.
 
-    The next file that is opened would get the stream's number otherwise, and a library that prints would write into it.
+    Otherwise the next file opened would get the stream's number, and a library that prints would write into that file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         with suppress(OSError):
@@ -32,24 +32,24 @@ def open_missing_streams() -> None:
 
 
 @contextmanager
-def noticing_lost_readers() -> Iterator[None]:
-    """Turn a write that found no reader into `NoReaderError`.
+def detect_broken_output() -> Iterator[None]:
+    """Turn a broken pipe on stdout or stderr into `BrokenOutputError`.
 
     Raises:
-        NoReaderError: stdout or stderr is a pipe that nobody reads.
-        RuntimeError: it was another pipe; that is a mistake of ours, which click would take for the former.
+        BrokenOutputError: stdout or stderr is a pipe without a reader.
+        RuntimeError: another pipe broke. That is a bug, which click would mistake for the former.
     """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError as error:
         if _has_reader(1) and _has_reader(2):
-            raise RuntimeError("a pipe broke that is neither stdout nor stderr") from error
-        raise NoReaderError from None
+            raise RuntimeError("a pipe other than stdout and stderr broke") from error
+        raise BrokenOutputError from None
 
 
 def discard_output() -> None:
-    """Let what cannot be written go nowhere, so that the interpreter does not try again as it ends, and complain."""
+    """Send a stream that cannot be written to the null device, so that the interpreter exits without an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from costbank_service import Settings, create_app
-from costbank_service.searches import OverloadedError, SearchPool
+from costbank_service.search_pool import OverloadedError, SearchPool
 from fastapi.testclient import TestClient
 
 
@@ -56,12 +56,12 @@ def test_a_full_queue_is_answered_with_503_and_the_table_still_is(store, monkeyp
     with TestClient(create_app(Settings(store=store, search_threads=1, search_queue=0))) as client:
         beyond, within = "/v1/banks/news/nearest?token_id=300&k=90", "/v1/banks/news/nearest?token_id=300&k=10"
         assert client.get(beyond).status_code == 200
-        assert client.app.state.searches._places.acquire(blocking=False)
+        assert client.app.state.searches._slots.acquire(blocking=False)
         response = client.get(beyond)
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         assert response.headers["retry-after"] == "1"
         assert client.get(within).status_code == 200
-        client.app.state.searches._places.release()
+        client.app.state.searches._slots.release()
         assert client.get(beyond).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""What a person got wrong on the command line, and what they most likely meant."""
+"""Errors of the command line itself, with a suggestion of what was meant."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import click
 
 from costbank.suggestions import closest, plain
 
-__all__ = ["NoSuchCommandError", "explained"]
+__all__ = ["NoSuchCommandError", "explain"]
 
 _COMMANDS = {
     "neighbors": "nearest", "neighbours": "nearest", "similar": "nearest", "search": "nearest", "near": "nearest",
@@ -18,7 +18,7 @@ _COMMANDS = {
     "make": "build", "new": "build", "try": "demo", "example": "demo", "config": "settings", "options": "settings",
     "train": "tokenizer train", "tokenize": "tokenizer train",
 }  # fmt: skip
-"""Words that other tools have for our commands."""
+"""Names of our commands in other tools."""
 
 _NOT_ONE_OF = re.compile(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)\.$")
 _NO_SUCH_COMMAND = getattr(click.exceptions, "NoSuchCommand", ())
@@ -26,15 +26,15 @@ _NO_SUCH_COMMAND = getattr(click.exceptions, "NoSuchCommand", ())
 
 
 class NoSuchCommandError(click.UsageError):
-    """There is no such command in a group."""
+    """A group has no command of this name."""
 
     def __init__(self, command_name: str, ctx: click.Context) -> None:
-        super().__init__(f"there is no command {command_name!r}", ctx)
+        super().__init__(f"unknown command {command_name!r}", ctx)
         self.command_name = command_name
 
 
-def explained(error: click.ClickException, arguments: Sequence[str]) -> tuple[str, str]:
-    """What is wrong, and what to do about it.
+def explain(error: click.ClickException, arguments: Sequence[str]) -> tuple[str, str]:
+    """The message and the hint of an error.
 
     Args:
         error: what click raised.
@@ -42,15 +42,15 @@ def explained(error: click.ClickException, arguments: Sequence[str]) -> tuple[st
     """
     context: click.Context | None = getattr(error, "ctx", None)
     see = f"see {context.command_path if context else 'costbank'} --help"
-    message, meant = error.format_message(), None
+    message, suggestion = error.format_message(), None
     if isinstance(error, (NoSuchCommandError, _NO_SUCH_COMMAND)):
         name = str(getattr(error, "command_name", ""))
-        message, meant = f"there is no command {name!r}", _command(name, context)
+        message, suggestion = f"unknown command {name!r}", _command(name, context)
     elif isinstance(error, click.NoSuchOption):
-        message, meant = f"there is no option {error.option_name}", _option(error.option_name, context, arguments)
+        message, suggestion = f"unknown option {error.option_name}", _option(error.option_name, context, arguments)
     elif match := _NOT_ONE_OF.search(message):
-        meant = closest(match["given"], re.findall(r"'(.*?)'", match["choices"]))
-    return message, f"did you mean {meant}? {see}" if meant else see
+        suggestion = closest(match["given"], re.findall(r"'(.*?)'", match["choices"]))
+    return message, f"did you mean {suggestion}? {see}" if suggestion else see
 
 
 def _command(name: str, context: click.Context | None) -> str | None:
@@ -64,7 +64,7 @@ def _command(name: str, context: click.Context | None) -> str | None:
 
 
 def _option(name: str, context: click.Context | None, arguments: Sequence[str]) -> str | None:
-    """The option that was meant, or the setting that `--set` takes."""
+    """The option that was most likely meant, or the setting for `--set`."""
     if context is None:
         return None
     options = [option for parameter in context.command.params for option in parameter.opts + parameter.secondary_opts]
@@ -75,13 +75,13 @@ def _option(name: str, context: click.Context | None, arguments: Sequence[str]) 
 
     setting, source = name.lstrip("-").replace("-", "_"), _source(arguments)
     paths = settings_called(setting, source) or ([] if near else like_settings(setting, source))
-    if context.command.name != "build":  # what else takes settings takes those of a corpus
+    if context.command.name != "build":  # the other commands with --set take only settings of a corpus
         paths = [path for path in paths if path.startswith("corpus.")]
     return " or ".join(f"--set {path}=…" for path in paths) or near
 
 
 def _source(arguments: Sequence[str]) -> str | None:
-    """The source that a command line asks for, where there is such a one."""
+    """The source that a command line names, if it exists."""
     from costbank.config import SOURCE_SECTIONS
 
     given = [value for option, value in pairwise(arguments) if option == "--source"]

@@ -3,7 +3,7 @@
 import pytest
 from costbank_service import Settings, create_app
 from costbank_service.middleware import routed_path
-from costbank_service.query import QueryParameter, parse_query
+from costbank_service.query_string import QueryParameter, parse_query
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
@@ -54,10 +54,10 @@ def test_a_token_is_the_bytes_that_were_sent(query: bytes, token: bytes):
         (b"token=%4", "'%4' is not a percent-encoded byte"),
         (b"token=%zz", "'%zz' is not a percent-encoded byte"),
         (b"token=%u4f60", "'%u4' is not a percent-encoded byte"),
-        (b"token=a&token=b", "token is given more than once"),
-        (b"token=a&token=a", "token is given more than once"),
-        (b"token=a&t%6fken=a", "token is given more than once"),
-        (b"k=1&k=1", "k is given more than once"),
+        (b"token=a&token=b", "token is repeated"),
+        (b"token=a&token=a", "token is repeated"),
+        (b"token=a&t%6fken=a", "token is repeated"),
+        (b"k=1&k=1", "k is repeated"),
         (b"tokn=a", "unknown query parameter 'tokn'"),
         (b"Token=a", "unknown query parameter 'Token'"),
         (b"token[]=a", "unknown query parameter 'token[]'"),
@@ -92,7 +92,7 @@ def test_near_misses_are_suggested_and_others_listed():
         assert caught.value.hint == f"did you mean {hint}?"
     with pytest.raises(UsageError) as caught:
         parse_query(b"page=1", PARAMETERS)
-    assert caught.value.hint == "this route takes: token, token_id, k"
+    assert caught.value.hint == "the parameters are: token, token_id, k"
     with pytest.raises(UsageError) as caught:
         parse_query(b"page=1", ())
     assert "no query parameters" in caught.value.hint
@@ -139,8 +139,8 @@ def test_bytes_that_are_not_utf_8_find_the_token_of_those_bytes(byte_bank: Bank)
     [
         ("", 400, "neither token nor token_id is given"),
         ("token=the&token_id=5", 400, "both token and token_id are given"),
-        ("token=a&token=b", 400, "token is given more than once"),
-        ("token_id=5&k=0", 400, "k is 0, and this service gives 1 to 100 neighbors"),
+        ("token=a&token=b", 400, "token is repeated"),
+        ("token_id=5&k=0", 400, "k is 0, but this service returns 1 to 100 neighbors"),
         ("token_id=5&k=-3", 400, "k is -3"),
         ("token_id=5&k=101", 400, "k is 101"),
         ("token_id=5&k=999999999999999999", 400, "k is 999999999999999999"),

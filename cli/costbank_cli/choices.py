@@ -1,0 +1,23 @@
+"""The names that help texts and completion list, without importing the library that defines them.
+
+Tests hold them equal to the library's.
+"""
+
+__all__ = ["ENGINES", "EXPORT_FORMATS", "ON_ERROR", "SOURCES"]
+
+SOURCES = {
+    "word2vec": ("corpus", "word2vec", "engine"),
+    "cooccurrence": ("corpus", "cooccurrence", "engine"),
+    "lm-head": ("lm_head",),
+    "vocabulary": ("vocabulary",),
+    "vectors": ("vector_file",),
+    "transfer": ("transfer",),
+}
+"""Each source, with its sections of the settings."""
+
+EXPORT_FORMATS = (
+    "sentence-transformers", "model2vec", "word2vec-text", "word2vec-binary", "npy", "tensorboard", "parquet",
+    "costs-npy",
+)  # fmt: skip
+ENGINES = ("local", "ray")
+ON_ERROR = ("refuse", "skip")

@@ -1,0 +1,98 @@
+"""What TAB offers for the arguments of the commands: banks, sources, settings and their values, files.
+
+A completer takes what click's `shell_complete` takes. It imports no torch, FAISS or FastAPI, and never raises for a
+store that is missing or damaged.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from costbank_cli.choices import SOURCES
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["Completer", "complete_bank", "complete_file", "complete_from", "complete_setting"]
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def complete_from(values: Iterable[str]) -> Completer:
+    """A completer for a fixed list of values."""
+    return lambda _ctx, _parameter, incomplete: _items(values, incomplete)
+
+
+def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_bank(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The banks of the store: by name, and by name@id where a name has several banks or `@` is typed."""
+    return _banks(ctx, incomplete)
+
+
+def complete_setting(among: Sequence[str] | None = None) -> Completer:
+    """A completer for `KEY=VALUE`: first the settings of the chosen source, then the values of one.
+
+    Args:
+        among: the settings that the command takes; None: all.
+    """
+
+    def complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from costbank.config import list_settings, settings
+
+        path, equals, value = incomplete.partition("=")
+        if equals:
+            field = settings().get(path)
+            return [] if field is None else list(_values(ctx, path, field, value))
+        source = ctx.params.get("source")
+        listed = list_settings(source if source in SOURCES else None)
+        return [
+            CompletionItem(f"{setting.path}=", help=setting.meaning)
+            for setting in listed
+            if setting.path.startswith(incomplete) and (among is None or setting.path in among)
+        ]
+
+    return complete
+
+
+def _values(ctx: click.Context, path: str, field: "FieldInfo", value: str) -> Iterator[CompletionItem]:
+    """The values of a setting, each with the setting in front: the shell completes the whole word."""
+    from costbank.config.models import Location, Reference
+    from costbank.config.words import choices, takes
+
+    if Reference in field.metadata:
+        items = _banks(ctx, value)
+    elif Location in field.metadata or takes(field) == "a path":
+        items = [CompletionItem(value, type="file")]
+    else:
+        items = _items(("true", "false") if takes(field) == "true or false" else choices(field), value)
+    for item in items:
+        yield CompletionItem(f"{path}={item.value}", type=item.type)
+
+
+def _banks(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    if "/" in incomplete or incomplete.startswith((".", "~")):
+        return [CompletionItem(incomplete, type="dir")]
+    from costbank.bank.store import Store
+
+    ids: dict[str, list[str]] = {}
+    store = ctx.params.get("store")
+    with suppress(OSError):
+        for bank in Store(Path(store) if store else None).banks():
+            ids.setdefault(bank.name, []).append(bank.id)
+    names = [
+        name
+        for bank, own in ids.items()
+        for name in (bank, *(f"{bank}@{bank_id}" for bank_id in own if len(own) > 1 or "@" in incomplete))
+    ]
+    return _items(names, incomplete)
+
+
+def _items(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(value) for value in values if value.startswith(incomplete)]

@@ -1,0 +1,196 @@
+"""Shell completion: what is offered, at what cost, and what bash makes of it."""
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from costbank_cli.choices import EXPORT_FORMATS, SOURCES
+from costbank_cli.command_line import COMMANDS
+
+from costbank.bank import Bank
+from costbank.config import list_settings
+
+COSTBANK = [sys.executable, "-m", "costbank_cli"]
+
+
+def _complete(store: Path, *words: str, command: list[str] = COSTBANK) -> "subprocess.CompletedProcess[str]":
+    asked = {"_COSTBANK_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words)), "COSTBANK_STORE": str(store)}
+    asked["COMP_WORDS"] = "\n".join(["costbank", *(word or "''" for word in words)])
+    return subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _offered(store: Path, *words: str) -> list[str]:
+    """What TAB offers for the last word."""
+    done = _complete(store, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def _plain(*values: str) -> list[str]:
+    return [f"plain,{value}" for value in values]
+
+
+@pytest.fixture(scope="module")
+def store(news_bank: Bank) -> Path:
+    return news_bank.path.parents[1]
+
+
+def test_commands_and_options_are_offered(store: Path):
+    assert _offered(store, "") == _plain(*COMMANDS)
+    assert _offered(store, "se") == _plain("serve", "settings")
+    assert "plain,--sampling" in _offered(store, "build", "--s")
+    assert _offered(store, "tokenizer", "") == _plain("train")
+
+
+@pytest.mark.parametrize("command", ["show", "nearest", "cost", "health", "verify", "export", "build --donor"])
+def test_banks_are_offered(store: Path, news_bank: Bank, command: str):
+    assert "plain,news" in _offered(store, *command.split(), "")
+    assert _offered(store, *command.split(), "news@") == _plain(f"news@{news_bank.id}")
+    assert _offered(store, *command.split(), "zz") == []
+    assert _offered(store, *command.split(), "./n") == ["dir,./n"]
+
+
+def test_banks_are_those_of_the_store_that_is_named(store: Path, news_bank: Bank, tmp_path: Path):
+    for bank_id in ("0123456789abcdef", "fedcba9876543210"):
+        shutil.copytree(news_bank.path, tmp_path / "twice" / bank_id)
+    offered = _offered(store, "show", "--store", str(tmp_path), "")
+    assert offered == _plain("twice", "twice@0123456789abcdef", "twice@fedcba9876543210")
+
+
+def test_a_store_that_is_missing_or_damaged_offers_nothing(tmp_path: Path):
+    (tmp_path / "file").write_text("not a store")
+    (tmp_path / "odd" / "a" / "latest").mkdir(parents=True)
+    (tmp_path / "odd" / "b").write_text("")
+    for name in ("missing", "file", "odd"):
+        assert _offered(tmp_path / name, "show", "") == []
+
+
+def test_sources_and_formats_are_offered(store: Path):
+    assert _offered(store, "build", "--source", "") == _plain(*SOURCES)
+    assert _offered(store, "settings", "ve") == _plain("vectors")
+    assert _offered(store, "export", "news", "--format", "") == _plain(*EXPORT_FORMATS)
+    assert _offered(store, "export", "news", "--dtype", "") == _plain("F32", "F16")
+    assert _offered(store, "build", "--on-error", "s") == _plain("skip")
+
+
+def test_settings_are_those_of_the_source(store: Path):
+    every = _plain(*(f"{setting.path}=" for setting in list_settings()))
+    assert _offered(store, "build", "--set", "") == every
+    own = [f"{setting.path}=" for setting in list_settings("cooccurrence")]
+    assert len(own) < len(every)
+    assert _offered(store, "build", "--source", "cooccurrence", "--set", "") == _plain(*own)
+    assert _offered(store, "build", "--source", "nonsense", "--set", "") == every
+    assert _offered(store, "tokenizer", "train", "x", "--set", "corpus.d") == _plain("corpus.documents=")
+    assert _offered(store, "tokenizer", "train", "x", "--set", "word2vec") == []
+
+
+def test_the_values_of_a_setting_are_offered(store: Path):
+    assert _offered(store, "build", "--set", "engine.kind=") == _plain("engine.kind=local", "engine.kind=ray")
+    assert _offered(store, "build", "--set", "word2vec.hs=t") == _plain("word2vec.hs=true")
+    assert _offered(store, "build", "--set", "transfer.donor=ne") == _plain("transfer.donor=news")
+    assert _offered(store, "build", "--set", "corpus.files=te") == ["file,corpus.files=te"]
+    for path in ("word2vec.epochs", "no.setting"):
+        assert _offered(store, "build", "--set", f"{path}=") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["build --corpus", "build --corpus a.txt", "build --corpus a.txt b.txt", "build --model", "build --config",
+     "export news --out", "tokenizer train", "tokenizer train a.txt --out"],
+)  # fmt: skip
+def test_files_are_offered_where_files_are_taken(store: Path, words: str):
+    assert _offered(store, *words.split(), "x") == ["file,x"]
+
+
+def test_after_the_files_of_a_corpus_come_options(store: Path):
+    assert _offered(store, "build", "--corpus", "a.txt", "b.txt", "--so") == _plain("--source")
+
+
+@pytest.mark.parametrize("words", [["frobnicate", ""], ["build", "--frob", ""], ["show", "a", "b", "c"], ["-x", ""]])
+def test_a_line_with_a_mistake_prints_no_error(store: Path, words: list[str]):
+    assert _complete(store, *words).stderr == ""
+
+
+def test_a_failure_in_a_completer_prints_nothing(store: Path):
+    broken = "import costbank_cli.completion as c; c._items = None; from costbank_cli.main import main; main()"
+    done = _complete(store, "show", "", command=[sys.executable, "-c", broken])
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_completion_imports_no_heavy_library(store: Path):
+    heavy = ("torch", "faiss", "fastapi", "gensim", "sentencepiece", "rich", "scipy")
+    listed = f"import atexit, sys; atexit.register(lambda: print('loaded:', *sorted(set({heavy}) & set(sys.modules))))"
+    run = f"{listed}\nfrom costbank_cli.main import main\nmain()"
+    for words in (["show", ""], ["build", "--source", ""], ["build", "--set", ""], ["export", "news", "--format", ""]):
+        done = _complete(store, *words, command=[sys.executable, "-c", run])
+        assert done.stdout.splitlines()[-1].rstrip() == "loaded:", words
+
+
+def _bash_has_completion() -> bool:
+    if not (bash := shutil.which("bash")):
+        return False
+    version = subprocess.run(
+        [bash, "-c", "echo ${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]}"], capture_output=True, text=True
+    )
+    return tuple(map(int, version.stdout.split())) >= (4, 4)
+
+
+@pytest.mark.skipif(not _bash_has_completion(), reason="completion needs bash 4.4")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("costbank show new", "costbank show news "),
+        ("costbank build --source=wo", "costbank build --source=word2vec "),
+        (
+            "costbank build --source word2vec --set word2vec.ep",
+            "costbank build --source word2vec --set word2vec.epochs=",
+        ),
+        ("costbank build --set corpus.on_error=re", "costbank build --set corpus.on_error=refuse "),
+        ("costbank show news@", "costbank show news@{id} "),
+        ("costbank build --corpus one.txt tw", "costbank build --corpus one.txt two.txt "),
+    ],
+)
+def test_tab_in_a_real_bash(store: Path, news_bank: Bank, tmp_path: Path, typed: str, completed: str):
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "costbank"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m costbank_cli "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "two.txt").touch()
+    rc = tmp_path / "rc"
+    rc.write_text('PS1="ready> "; bind "set enable-bracketed-paste off"\n'
+                  'eval "$(_COSTBANK_COMPLETE=bash_source costbank)"\n')  # fmt: skip
+    environment = os.environ | {"COSTBANK_STORE": str(store), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                                "TERM": "dumb", "COLUMNS": "500"}  # fmt: skip
+    assert _typed_in_bash(rc, environment, tmp_path, typed) == completed.format(id=news_bank.id)
+
+
+def _typed_in_bash(rc: Path, environment: dict[str, str], folder: Path, typed: str) -> str:
+    """The line after TAB: it is made the argument of `printf`, which prints it between brackets."""
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "--noprofile", "--rcfile", str(rc), "-i"], stdin=terminal, stdout=terminal, stderr=terminal,
+        env=environment, cwd=folder, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(terminal)
+        try:
+            _read_until(ours, "ready> ")
+            # Readline takes the keys in order, so what follows TAB waits until the completion is there.
+            os.write(ours, f"{typed}\t'\x01printf '[%s]\\n' '\r".encode())
+            return _read_until(ours, "]\r\n").rpartition("\n[")[2].partition("]\r\n")[0]
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def _read_until(descriptor: int, mark: str, seconds: float = 60) -> str:
+    output, deadline = "", time.monotonic() + seconds
+    with suppress(OSError):
+        while mark not in output and time.monotonic() < deadline:
+            output += os.read(descriptor, 4096).decode("utf-8", "replace")
+    return output
