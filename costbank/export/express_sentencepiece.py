@@ -34,7 +34,7 @@ def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:  
     """
     t = require("tokenizers", "export")
     model = SentencePieceFile.read(path.read_bytes())
-    if model.kind == ModelKind.WORD or model.space_after or not model.escape_spaces:
+    if model.kind == ModelKind.WORD or model.treat_whitespace_as_suffix or not model.escape_whitespaces:
         what = (
             "a model of whole words"
             if model.kind == ModelKind.WORD
@@ -44,8 +44,8 @@ def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:  
             f"{path} is {what}, which cannot be expressed as a tokenizer.json",
             "export to a format without a tokenizer",
         )
-    steps = [t.normalizers.Precompiled(model.char_map)] if model.char_map else []
-    if model.remove_spaces:
+    steps = [t.normalizers.Precompiled(model.precompiled_charsmap)] if model.precompiled_charsmap else []
+    if model.remove_extra_whitespaces:
         steps += [t.normalizers.Replace(t.Regex(r"\A +| +\z"), ""), t.normalizers.Replace(t.Regex(" {2,}"), " ")]
     user = [piece.text for piece in model.pieces if piece.kind == PieceKind.USER]
     if model.kind == ModelKind.UNIGRAM:
@@ -53,15 +53,15 @@ def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:  
         user = []  # a unigram model holds them itself
     else:
         tokenizer = _bpe(t, model)
-    if model.space_first and not user:
+    if model.add_dummy_prefix and not user:
         steps.append(t.normalizers.Prepend("▁"))
     steps.append(t.normalizers.Replace(" ", "▁"))
     tokenizer.normalizer = t.normalizers.Sequence(steps)
     if user:
-        if model.space_first:
+        if model.add_dummy_prefix:
             tokenizer.pre_tokenizer = t.pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
         tokenizer.add_tokens([t.AddedToken(text, normalized=False) for text in user])
-    ends = [t.decoders.Strip(" ", 1, 0)] if model.space_first else []
+    ends = [t.decoders.Strip(" ", 1, 0)] if model.add_dummy_prefix else []
     tokenizer.decoder = t.decoders.Sequence(
         [t.decoders.Replace("▁", " "), t.decoders.ByteFallback(), t.decoders.Fuse(), *ends]
     )

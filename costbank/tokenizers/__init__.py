@@ -1,4 +1,4 @@
-"""Tokenizers, each behind one interface: what its ids stand for, and text to ids."""
+"""Tokenizers of many file formats behind one interface: the bytes of each id, and the ids of a text."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from costbank.tokenizers.plain import PlainTokenizer
 from costbank.tokenizers.sentencepiece import SentencePieceTokenizer
 from costbank.tokenizers.tekken import TekkenTokenizer
 from costbank.tokenizers.tiktoken import TiktokenTokenizer, is_tiktoken
-from costbank.tokenizers.vocab_merges import VocabMergesTokenizer, merges_of
+from costbank.tokenizers.vocab_merges import VocabMergesTokenizer, merges_path
 from costbank.tokenizers.wordpiece import WordPieceTokenizer, is_wordpiece
 
 __all__ = [
@@ -61,63 +61,63 @@ def load_tokenizer(path: Path, kind: TokenizerKind = "auto") -> Tokenizer:
 
     Args:
         path: the file or folder.
-        kind: its format; `auto` finds it from the content, and takes only files named vocab.txt, labels.txt or
-            classes.txt for WordPiece or a plain list.
+        kind: its format. `auto` detects it from the content; only files named vocab.txt, labels.txt or classes.txt
+            are then read as WordPiece or a plain list.
 
     Raises:
-        InputNotFoundError: there is no such file, or none in the folder.
-        TokenizerError: the file is not a tokenizer of that kind, or of any kind, or the folder holds several.
+        InputNotFoundError: the file does not exist, or the folder has no tokenizer.
+        TokenizerError: the file is not a tokenizer of that format, or of any, or the folder has several.
     """
     path = find_tokenizer(path) if path.is_dir() else path
     check_readable(path, "tokenizer")
-    return _KINDS[_kind_of(path) if kind == "auto" else kind](path)
+    return _KINDS[_detect_kind(path) if kind == "auto" else kind](path)
 
 
 def find_tokenizer(folder: Path) -> Path:
     """The tokenizer file of a model folder.
 
     Raises:
-        InputNotFoundError: there is none.
-        TokenizerError: there are several, none of them a tokenizer.json, and nothing says which is the model's.
+        InputNotFoundError: the folder has none.
+        TokenizerError: the folder has several that differ, and none is a tokenizer.json.
     """
-    found = [file for pattern in MODEL_FOLDER_NAMES for file in sorted(folder.glob(pattern))]
-    complete = [file for file in found if file.name != "vocab.json" or merges_of(file).is_file()]
-    if not (candidates := complete or found):
+    files = [file for pattern in MODEL_FOLDER_NAMES for file in sorted(folder.glob(pattern))]
+    complete = [file for file in files if file.name != "vocab.json" or merges_path(file).is_file()]
+    if not (candidates := complete or files):
         raise InputNotFoundError(
             f"there is no tokenizer in the folder {folder}",
-            f"name its file; looked for {', '.join(MODEL_FOLDER_NAMES)}",
+            f"give the tokenizer's file; these names were looked for: {', '.join(MODEL_FOLDER_NAMES)}",
         )
     first = candidates[0]
-    if first.name != "tokenizer.json" and any(not _same(first, other) for other in candidates[1:]):
+    if first.name != "tokenizer.json" and any(not _same_content(first, other) for other in candidates[1:]):
         raise TokenizerError(
             f"the folder {folder} has several tokenizers: {', '.join(file.name for file in candidates)}",
-            "name the model's with --tokenizer FILE",
+            "choose the model's own with --tokenizer FILE",
         )
     return first
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same_content(one: Path, other: Path) -> bool:
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
 
 
-def _kind_of(path: Path) -> str:
+def _detect_kind(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     head = without_mark(head)
     if head.lstrip().startswith(b"{"):
-        return _kind_of_json(path, head)
+        return _detect_json_kind(path, head)
     if is_gguf(path):
         return "gguf"
     if path.name in _LIST_NAMES:
         return "wordpiece" if is_wordpiece(path) else "list"
-    if path.suffix == ".json":  # damaged, or in another encoding: its reader says what is wrong
+    if path.suffix == ".json":  # damaged, or in another encoding: the reader reports what is wrong
         return "huggingface"
     if path.name.endswith("merges.txt"):
         return "vocab-merges"
     return "tiktoken" if is_tiktoken(head) else "sentencepiece"
 
 
-def _kind_of_json(path: Path, head: bytes) -> str:
+def _detect_json_kind(path: Path, head: bytes) -> str:
     whole = path.read_bytes()
     if b'"added_tokens"' in whole and b'"model"' in whole:
         return "huggingface"

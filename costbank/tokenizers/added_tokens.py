@@ -1,8 +1,8 @@
-"""Tokens that stand in files next to a tokenizer: added_tokens.json, tokenizer_config.json, special_tokens_map.json.
+"""Tokens listed in files next to a tokenizer: added_tokens.json, tokenizer_config.json, special_tokens_map.json.
 
-A SentencePiece model, a vocab.json or a tiktoken file holds a model's first tokens only. What was added to them later,
-and which of them are special, stands in these files. They are read where the tokenizer's file has one of the names that
-it has in a model's folder; a copy under another name is read by itself.
+A SentencePiece model, a vocab.json or a tiktoken file holds only a model's first tokens. These files list the tokens
+that were added later, and which tokens are special. They are read if the tokenizer's file has one of the names that
+model folders use; a copy under another name is read alone.
 """
 
 import json
@@ -14,17 +14,19 @@ from typing import Any, NamedTuple
 
 from costbank.errors import TokenizerError
 from costbank.tokenizers.markup import is_markup
-from costbank.tokenizers.placeholders import placeholder_pattern
-from costbank.vocab import TokenStatus
+from costbank.tokenizers.placeholders import build_vocab, placeholder_pattern
+from costbank.vocab import TokenStatus, Vocab
 
 __all__ = [
     "MODEL_FOLDER_NAMES",
+    "UNUSED_ENTRY",
     "AddedToken",
-    "Entry",
+    "TokenEntry",
     "TokenizerSettings",
-    "check_size",
+    "add_tokens",
+    "check_largest_id",
     "read_settings",
-    "with_added",
+    "vocab_of_entries",
 ]
 
 MODEL_FOLDER_NAMES = (
@@ -40,33 +42,36 @@ MODEL_FOLDER_NAMES = (
     "vocab.json",
     "vocab.txt",
 )
-"""What tokenizers are called in model folders. A tokenizer.json holds all that the others hold together."""
+"""File names of tokenizers in model folders. A tokenizer.json contains all that the other files contain together."""
 
 _CONFIG, _ADDED, _SPECIAL_MAP, _MODEL = (
     "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "config.json",
 )  # fmt: skip
-_NAMED_SPECIAL = (
+_SPECIAL_KEYS = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     "additional_special_tokens", "extra_special_tokens",
 )  # fmt: skip
-_MOST_SPARE = 65_536
+_MAX_UNUSED = 65_536
 
 
-class Entry(NamedTuple):
-    """What a tokenizer's files say of one id: the text as written there, the bytes that it stands for, its status."""
+class TokenEntry(NamedTuple):
+    """One id of a tokenizer: the text in the tokenizer's file, the bytes that it represents, and the status."""
 
     text: str
     token: bytes
     status: TokenStatus
 
 
+UNUSED_ENTRY = TokenEntry("", b"", TokenStatus.UNUSED)
+
+
 @dataclass(frozen=True)
 class AddedToken:
-    """A token with an id of its own in a file next to the tokenizer.
+    """A token that a file next to the tokenizer gives an id.
 
     Attributes:
-        special: whether that file, or the name, says that it marks up a text rather than stands in it.
-        file: where it was read.
+        special: whether that file, or the token's text, says that it is markup and not part of a text.
+        file: the name of that file.
     """
 
     text: str
@@ -76,14 +81,14 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What a model's folder says about its tokenizer.
+    """The contents of the files next to a tokenizer.
 
     Attributes:
-        added: tokens by id.
-        special: texts of special tokens, whose ids the tokenizer knows, in the order of the files.
-        tokenizer_class: the class in transformers, without the ending Fast; empty where no file names one.
-        model_type: of config.json; empty where there is none.
-        options: all of tokenizer_config.json.
+        added: the added tokens by id.
+        special: the texts of special tokens, in the order of the files. The tokenizer knows their ids.
+        tokenizer_class: the class in transformers, without the ending Fast; empty if no file names one.
+        model_type: from config.json; empty if there is none.
+        options: the whole tokenizer_config.json.
     """
 
     added: Mapping[int, AddedToken] = field(default_factory=dict)
@@ -94,17 +99,19 @@ class TokenizerSettings:
 
 
 def read_settings(path: Path) -> TokenizerSettings:
-    """What the files next to a tokenizer's file say; nothing where its name is none that a model's folder has.
+    """Read the files next to a tokenizer's file. Empty if its name is not one that model folders use.
 
     Raises:
         TokenizerError: one of these files cannot be read, or they contradict each other.
     """
     if not any(fnmatch(path.name, name) for name in MODEL_FOLDER_NAMES):
         return TokenizerSettings()
-    config, listed, named, model = (_json(path, name) for name in (_CONFIG, _ADDED, _SPECIAL_MAP, _MODEL))
-    special = tuple(dict.fromkeys((*_special_texts(config), *_special_texts(named))))
+    config, added_json, special_map, model = (
+        _read_json(path, name) for name in (_CONFIG, _ADDED, _SPECIAL_MAP, _MODEL)
+    )
+    special = tuple(dict.fromkeys((*_special_texts(config), *_special_texts(special_map))))
     added: dict[int, AddedToken] = {}
-    for token_id, token in (*_of_decoder(path, config), *_of_list(path, listed, special)):
+    for token_id, token in (*_config_tokens(path, config), *_listed_tokens(path, added_json, special)):
         known = added.setdefault(token_id, token)
         if known.text != token.text:
             raise _conflict(path, f"id {token_id} is {known.text!r} in {known.file} and {token.text!r} in {token.file}")
@@ -116,73 +123,83 @@ def read_settings(path: Path) -> TokenizerSettings:
     return TokenizerSettings(added, special, str(name).removesuffix("Fast"), str(model.get("model_type") or ""), config)
 
 
-def with_added(
-    base: Sequence[Entry], settings: TokenizerSettings, path: Path, *, reads_spaces: bool
-) -> tuple[list[Entry], frozenset[int]]:
-    """A tokenizer's entries and the tokens that were added to them, and the ids of the latter.
+def add_tokens(
+    own: Sequence[TokenEntry], settings: TokenizerSettings, path: Path, *, metaspace: bool
+) -> tuple[list[TokenEntry], frozenset[int]]:
+    """The entries of a tokenizer together with added tokens, and the ids of the latter.
 
-    An added token may rename a special or unused one. Ids between that no token has are unused.
+    An added token may rename a special or unused one. Ids without a token are unused.
 
     Args:
-        base: what the tokenizer's own file holds, in the order of ids.
-        settings: what the files next to it say.
+        own: the entries in the tokenizer's own file, by id.
+        settings: the contents of the files next to it.
         path: the tokenizer's file, for messages.
-        reads_spaces: whether ▁ stands for a space in it.
+        metaspace: whether ▁ means a space in ordinary tokens.
 
     Raises:
-        TokenizerError: an id lies outside any vocabulary, or the files disagree on what it stands for.
+        TokenizerError: an id is out of range, or the files disagree about its token.
     """
-    entries = list(base)
+    entries = list(own)
     if settings.added:
         largest = max(settings.added)
-        check_size(path, largest, len(entries), settings.added[largest].file)
-        entries += [Entry("", b"", TokenStatus.UNUSED)] * (largest + 1 - len(entries))
-    ids = {entry.text: token_id for token_id, entry in enumerate(base) if entry.text} if settings.added else {}
+        check_largest_id(path, largest, len(entries), settings.added[largest].file)
+        entries += [UNUSED_ENTRY] * (largest + 1 - len(entries))
+    ids = {entry.text: token_id for token_id, entry in enumerate(own) if entry.text} if settings.added else {}
     for token_id, token in sorted(settings.added.items()):
-        own = entries[token_id]
-        if own.text == token.text:
-            if own.status is not TokenStatus.BYTE and (token.special or own.status is TokenStatus.UNUSED):
-                entries[token_id] = _special(own) if token.special else own._replace(status=TokenStatus.OK)
+        old = entries[token_id]
+        if old.text == token.text:
+            if old.status is not TokenStatus.BYTE and (token.special or old.status is TokenStatus.UNUSED):
+                entries[token_id] = _as_special(old) if token.special else old._replace(status=TokenStatus.OK)
             continue
-        spare = own.status in (TokenStatus.SPECIAL, TokenStatus.UNUSED) or placeholder_pattern(own.token)
-        if not spare:
-            raise _conflict(path, f"id {token_id} is {own.text!r} in {path.name} and {token.text!r} in {token.file}")
+        may_be_renamed = old.status in (TokenStatus.SPECIAL, TokenStatus.UNUSED) or placeholder_pattern(old.token)
+        if not may_be_renamed:
+            raise _conflict(path, f"id {token_id} is {old.text!r} in {path.name} and {token.text!r} in {token.file}")
         if ids.get(token.text, token_id) != token_id:
             raise _conflict(
                 path, f"{token.text!r} is id {ids[token.text]} in {path.name} and id {token_id} in {token.file}"
             )
-        entries[token_id] = _entry(token, reads_spaces)
+        entries[token_id] = _entry_of(token, metaspace)
     special = frozenset(settings.special)
     marked = [
-        _special(entry) if entry.text in special and entry.status is not TokenStatus.BYTE else entry
+        _as_special(entry) if entry.text in special and entry.status is not TokenStatus.BYTE else entry
         for entry in entries
     ]
     return marked, frozenset(settings.added)
 
 
-def check_size(path: Path, largest: int, tokens: int, file: str) -> None:
-    """Raise a `TokenizerError` where an id is so large that it cannot be one of a vocabulary of so many tokens."""
-    if largest >= 2 * tokens + _MOST_SPARE and file == path.name:
+def vocab_of_entries(entries: Sequence[TokenEntry]) -> Vocab:
+    """The vocabulary of these entries. Placeholders are unused in it."""
+    return build_vocab([entry.token for entry in entries], [entry.status for entry in entries])
+
+
+def check_largest_id(path: Path, largest: int, tokens: int, file: str) -> None:
+    """Check that the largest id in `file` is plausible for a vocabulary of `tokens` tokens.
+
+    Raises:
+        TokenizerError: it is far larger than the number of tokens.
+    """
+    if largest < 2 * tokens + _MAX_UNUSED:
+        return
+    if file == path.name:
         raise TokenizerError(
-            f"{path} has an id {largest:,} and {tokens:,} tokens, so its ids are not those of a vocabulary",
-            "download it again, or make it anew",
+            f"{path} has {tokens:,} tokens and an id {largest:,}, which is out of range for such a vocabulary",
+            "download or create the file again",
         )
-    if largest >= 2 * tokens + _MOST_SPARE:
-        raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, of {tokens:,} tokens")
+    raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, which has {tokens:,} tokens")
 
 
-def _special(entry: Entry) -> Entry:
-    """An entry as a special token, which stands for its literal text: ▁ in it is not a space."""
-    return Entry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
+def _as_special(entry: TokenEntry) -> TokenEntry:
+    """The entry as a special token, which represents its literal text: ▁ in it is not a space."""
+    return TokenEntry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
 
 
-def _entry(token: AddedToken, reads_spaces: bool) -> Entry:
-    text = token.text.replace("▁", " ") if reads_spaces and not token.special else token.text
+def _entry_of(token: AddedToken, metaspace: bool) -> TokenEntry:
+    text = token.text.replace("▁", " ") if metaspace and not token.special else token.text
     status = TokenStatus.SPECIAL if token.special else TokenStatus.OK
-    return Entry(token.text, text.encode("utf-8", "replace"), status)
+    return TokenEntry(token.text, text.encode("utf-8", "replace"), status)
 
 
-def _json(path: Path, name: str) -> dict[str, Any]:
+def _read_json(path: Path, name: str) -> dict[str, Any]:
     file = path.parent / name
     try:
         content = json.loads(file.read_bytes())
@@ -191,36 +208,40 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _conflict(path, f"{name} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise _conflict(path, f"{name} does not hold names and values")
+        raise _conflict(path, f"{name} is not a JSON object")
     return content
 
 
-def _of_decoder(path: Path, config: dict[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+def _config_tokens(path: Path, config: dict[str, Any]) -> Iterator[tuple[int, AddedToken]]:
     decoder = config.get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
-        raise _conflict(path, f"added_tokens_decoder in {_CONFIG} does not hold tokens by id")
+        raise _conflict(path, f"added_tokens_decoder in {_CONFIG} does not map ids to tokens")
     for key, token in decoder.items():
         text = token.get("content") if isinstance(token, dict) else token
         special = bool(token.get("special")) if isinstance(token, dict) else False
-        yield _checked(path, key, text, special, _CONFIG)
+        yield _parse(path, key, text, special, _CONFIG)
 
 
-def _of_list(path: Path, listed: dict[str, Any], special: tuple[str, ...]) -> Iterator[tuple[int, AddedToken]]:
-    for text, token_id in listed.items():
-        yield _checked(path, token_id, text, text in special, _ADDED)
+def _listed_tokens(
+    path: Path, added_json: dict[str, Any], special: tuple[str, ...]
+) -> Iterator[tuple[int, AddedToken]]:
+    for text, token_id in added_json.items():
+        yield _parse(path, token_id, text, text in special, _ADDED)
 
 
-def _checked(path: Path, key: Any, text: Any, special: bool, file: str) -> tuple[int, AddedToken]:
-    whole = (isinstance(key, int) and not isinstance(key, bool)) or (isinstance(key, str) and key.strip().isdecimal())
-    if not whole or int(key) < 0:
-        raise _conflict(path, f"{text!r} has the id {key!r} in {file}, which is not a whole number from 0 on")
+def _parse(path: Path, key: Any, text: Any, special: bool, file: str) -> tuple[int, AddedToken]:
+    is_integer = (isinstance(key, int) and not isinstance(key, bool)) or (
+        isinstance(key, str) and key.strip().isdecimal()
+    )
+    if not is_integer or int(key) < 0:
+        raise _conflict(path, f"{text!r} has the id {key!r} in {file}, which is not a non-negative integer")
     if not isinstance(text, str) or not text:
         raise _conflict(path, f"id {key} in {file} has no text")
     return int(key), AddedToken(text, special or is_markup(text), file)
 
 
 def _special_texts(content: dict[str, Any]) -> Iterator[str]:
-    for name in _NAMED_SPECIAL:
+    for name in _SPECIAL_KEYS:
         value = content.get(name)
         values = list(value.values()) if isinstance(value, dict) and "content" not in value else value
         for token in values if isinstance(values, list) else [values]:
@@ -232,5 +253,5 @@ def _special_texts(content: dict[str, Any]) -> Iterator[str]:
 def _conflict(path: Path, what: str) -> TokenizerError:
     return TokenizerError(
         f"the files next to {path} do not fit it: {what}",
-        f"correct them, or give a copy of {path.name} under another name, for which they are not read",
+        f"correct these files, or give a copy of {path.name} under another name, for which they are not read",
     )

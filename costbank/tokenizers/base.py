@@ -1,4 +1,4 @@
-"""What every kind of tokenizer offers to the rest of costbank."""
+"""The interface of tokenizers, and helpers that several kinds share."""
 
 import os
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ __all__ = [
     "SamplingTokenizer",
     "Tokenizer",
     "TokenizerKind",
+    "byte_level_status",
     "encode_threads",
-    "joined",
-    "status_of_bytes",
-    "without_repeats",
+    "flatten",
+    "flatten_parts",
+    "merge_repeated_unknown",
 ]
 
 TokenizerKind = Literal[
@@ -36,15 +37,16 @@ TokenizerKind = Literal[
 
 
 class Tokenizer(Protocol):
-    """A tokenizer read from a file.
+    """A tokenizer that was read from a file.
 
     Attributes:
-        kind: the format's name, such as `sentencepiece`.
-        libraries: distributions whose versions decide how text is encoded.
-        file: the name of the file that was read.
-        sha256: of the file. Two files of one vocabulary may encode differently, so encoded text is kept under this.
-        vocab: what the ids stand for.
-        added_ids: of the tokens that were added to the model's own. A head may have no rows for the last of them.
+        kind: the name of the format, such as `sentencepiece`.
+        libraries: the distributions whose versions decide how text is encoded.
+        file: the name of the file.
+        sha256: of the file. Two files with one vocabulary may encode differently, so this is part of the key of encoded
+            text.
+        vocab: the bytes and the status of each id.
+        added_ids: the ids of tokens that were added to the model's own. A head may lack rows for the last of them.
     """
 
     kind: str
@@ -55,59 +57,72 @@ class Tokenizer(Protocol):
     added_ids: frozenset[int]
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """Encode texts, without adding special tokens.
+        """Encode texts without adding special tokens.
 
         Returns:
-            The ids of all texts, one after the other, and where each text ends in them.
+            The ids of all texts in one array, and the position in it at which each text ends.
         """
         ...
 
 
 @runtime_checkable
 class SamplingTokenizer(Tokenizer, Protocol):
-    """A tokenizer that can draw a segmentation at random (subword regularization, Kudo 2018)."""
+    """A tokenizer that can sample a segmentation (subword regularization, Kudo 2018)."""
 
     def sample(
         self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
     ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """Encode each text by a segmentation drawn with a seed of its own, 0 to 2³² − 1.
+        """Encode each text by a random segmentation.
 
-        A unigram model draws a segmentation in proportion to its probability to the power of `alpha`; a BPE model
-        leaves out each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020). What is drawn depends
-        on the text, its seed and `alpha` alone.
+        A unigram model samples a segmentation in proportion to its probability to the power of `alpha`. A BPE model
+        skips each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020). The result depends only on
+        the text, its seed and `alpha`.
+
+        Args:
+            texts: the texts.
+            alpha: see above.
+            seeds: a seed for each text, from 0 to 2³² − 1.
 
         Returns:
-            As `encode` does.
+            As `encode`.
 
         Raises:
-            UsageError: the model cannot be drawn from, or not with such an `alpha`.
+            UsageError: the model has only one segmentation of a text, or `alpha` is out of range.
         """
         ...
 
 
 def encode_threads() -> int:
-    """A core each, unless the variable that `tokenizers` heeds says otherwise, as it does in workers of an engine."""
+    """One thread for each core, or one where `$TOKENIZERS_PARALLELISM` is false, as in the workers of an engine."""
     return 1 if os.environ.get("TOKENIZERS_PARALLELISM") == "false" else usable_cores()
 
 
-def joined(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-    """Lists of ids as `Tokenizer.encode` returns them."""
+def flatten(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+    """A list of ids for each text, in the form that `Tokenizer.encode` returns."""
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     total = int(ends[-1]) if len(ends) else 0
     return np.fromiter(chain.from_iterable(encoded), np.int32, total), ends
 
 
-def without_repeats(
-    ids: Int32[np.ndarray, "tokens"], ends: Int64[np.ndarray, "texts"], repeated: int
+def flatten_parts(
+    encoded: Sequence[Sequence[int]], parts_of_text: Int64[np.ndarray, "texts"]
+) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
+    """As `flatten`, from a list of ids for each part of a text and the number of parts of each text."""
+    ids, part_ends = flatten(encoded)
+    return ids, np.concatenate([[0], part_ends])[np.cumsum(parts_of_text)]
+
+
+def merge_repeated_unknown(
+    ids: Int32[np.ndarray, "tokens"], ends: Int64[np.ndarray, "texts"], unknown: int
 ) -> tuple[Int32[np.ndarray, "kept"], Int64[np.ndarray, "texts"]]:
-    """Texts with one id where an id, that of unknown characters, was several times in a row."""
-    again = ids == repeated
-    again[1:] &= again[:-1]
-    again[:1] = False
-    again[ends[ends < len(ids)]] = False
-    return ids[~again], ends - np.concatenate([[0], np.cumsum(again)])[ends]
+    """Encoded texts in which each run of the unknown id within a text is one id."""
+    repeats = ids == unknown
+    repeats[1:] &= repeats[:-1]
+    repeats[:1] = False
+    repeats[ends[ends < len(ids)]] = False
+    return ids[~repeats], ends - np.concatenate([[0], np.cumsum(repeats)])[ends]
 
 
-def status_of_bytes(token: bytes) -> TokenStatus:
-    """The status of an ordinary byte-level token: one byte that is not a character by itself is `BYTE`."""
+def byte_level_status(token: bytes) -> TokenStatus:
+    """The status of an ordinary byte-level token: `BYTE` for one byte that is not a character by itself."""
     return TokenStatus.BYTE if len(token) == 1 and token[0] >= 0x80 else TokenStatus.OK

@@ -1,9 +1,8 @@
-"""Ids that tokenizer classes give to the pieces of a SentencePiece model.
+"""The ids that each tokenizer class assigns to the pieces of a SentencePiece model.
 
-Models that come from fairseq begin with four special tokens of their own and shift the pieces behind them by one;
-Pegasus shifts them by 103, and other classes put tokens after the last piece. The class is named by
-tokenizer_config.json or config.json; ids are tested against those of transformers. A class that is known to shift ids,
-but is not supported here, is refused.
+Models from fairseq begin with four special tokens of their own, and shift the other pieces by one. Pegasus shifts them
+by 103, and other classes add tokens after the last piece. tokenizer_config.json or config.json names the class. The
+tests compare these ids with those of transformers. A class that shifts ids in a way not supported here is refused.
 """
 
 import re
@@ -17,10 +16,10 @@ from jaxtyping import Int32
 from costbank.errors import TokenizerError
 from costbank.tokenizers.added_tokens import TokenizerSettings
 
-__all__ = ["IdLayout", "class_of", "ids_are_assumed", "layout_of", "moves_ids"]
+__all__ = ["IdLayout", "assumes_unshifted_ids", "id_layout", "shifts_ids", "tokenizer_class_of"]
 
 _Item = int | str
-"""What an id stands for: a piece by its number, or a special token by its text."""
+"""The token of an id: the number of a piece, or the text of a special token."""
 
 _FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
 _MBART = (
@@ -33,9 +32,9 @@ _MBART50 = (
     "sl_SI",
 )  # fmt: skip
 _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
-_XGLM_SPARE, _PEGASUS_OFFSET, _T5_EXTRA = 7, 103, 100
+_XGLM_UNUSED, _PEGASUS_OFFSET, _T5_EXTRA_IDS = 7, 103, 100
 
-_OF_TYPES = {
+_CLASS_OF_MODEL_TYPE = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "xlm-roberta-xl": "XLMRobertaTokenizer",
     "camembert": "CamembertTokenizer",
@@ -56,98 +55,100 @@ _OF_TYPES = {
     "xlm-prophetnet": "XLMProphetNetTokenizer",
     "mbart": "MBartTokenizer or MBart50Tokenizer",
     "m2m_100": "M2M100Tokenizer or NllbTokenizer",
-    "bigbird_pegasus": "PegasusTokenizer with an offset of its own",
+    "bigbird_pegasus": "PegasusTokenizer with another offset",
 }
-"""The class where no file names one. Types of two classes are refused, as these differ in their ids."""
+"""The class for each `model_type`, if no file names one. Types with two classes are refused: their ids differ."""
 
-_REFUSED = frozenset({
+_UNSUPPORTED = frozenset({
     "BarthezTokenizer", "BartphoTokenizer", "ErnieMTokenizer", "M2M100Tokenizer", "MarianTokenizer", "MLukeTokenizer",
     "PLBartTokenizer", "Speech2TextTokenizer", "XLMProphetNetTokenizer",
-}) | {name for name in _OF_TYPES.values() if " " in name}  # fmt: skip
-_UNMOVED = frozenset({
+}) | {name for name in _CLASS_OF_MODEL_TYPE.values() if " " in name}  # fmt: skip
+_UNSHIFTED = frozenset({
     "AlbertTokenizer", "BertGenerationTokenizer", "BigBirdTokenizer", "CodeLlamaTokenizer", "CpmTokenizer",
     "FNetTokenizer", "GPTSw3Tokenizer", "GemmaTokenizer", "LlamaTokenizer", "ReformerTokenizer", "RemBertTokenizer",
     "SiglipTokenizer", "SpeechT5Tokenizer", "UdopTokenizer", "XLNetTokenizer",
 })  # fmt: skip
-"""Classes whose ids are the pieces' numbers."""
+"""Classes in which the id of a piece is its number."""
 
 _FAIRSEQ_FILE = "sentencepiece.bpe.model"
 
 
 @dataclass(frozen=True, eq=False)
 class IdLayout:
-    """Which piece each id of a model stands for.
+    """The ids that a tokenizer class assigns.
 
     Attributes:
-        items: by id, the number of a piece, or the text of a special token that takes its place.
-        of_pieces: the id of each piece. Pieces without one have that of the unknown token.
-        moved: whether any piece has another id than its number.
-        appended: ids after those of the last piece.
+        items: for each id, the number of its piece or the text of its special token.
+        piece_ids: the id of each piece. Pieces without an id have that of the unknown token.
+        shifted: whether the id of any piece differs from its number.
+        appended: the ids after that of the last piece.
     """
 
     items: tuple[_Item, ...]
-    of_pieces: Int32[np.ndarray, "pieces"]
-    moved: bool
+    piece_ids: Int32[np.ndarray, "pieces"]
+    shifted: bool
     appended: frozenset[int]
 
     @classmethod
-    def of(cls, items: Sequence[_Item], pieces: int, unknown: int) -> "IdLayout":
-        """The layout of ids that stand for `items`, for so many pieces, of which `unknown` is the unknown one."""
-        placed = {item: token_id for token_id, item in enumerate(items) if isinstance(item, int)}
-        fallback = placed.get(unknown, items.index("<unk>") if "<unk>" in items else 0)
-        of_pieces = np.full(pieces, fallback, np.int32)
-        of_pieces[list(placed)] = list(placed.values())
-        moved = any(item != token_id for item, token_id in placed.items())
-        return cls(tuple(items), of_pieces, moved, frozenset(range(max(placed.values(), default=-1) + 1, len(items))))
+    def build(cls, items: Sequence[_Item], pieces: int, unknown: int) -> "IdLayout":
+        """The layout with these items by id, for a model of `pieces` pieces; `unknown` is the unknown piece."""
+        id_of_piece = {item: token_id for token_id, item in enumerate(items) if isinstance(item, int)}
+        unknown_id = id_of_piece.get(unknown, items.index("<unk>") if "<unk>" in items else 0)
+        piece_ids = np.full(pieces, unknown_id, np.int32)
+        piece_ids[list(id_of_piece)] = list(id_of_piece.values())
+        shifted = any(piece != token_id for piece, token_id in id_of_piece.items())
+        after_last = max(id_of_piece.values(), default=-1) + 1
+        return cls(tuple(items), piece_ids, shifted, frozenset(range(after_last, len(items))))
 
 
-def class_of(settings: TokenizerSettings) -> str:
-    """The tokenizer's class: the one that is named, else that of the model's type; empty where neither is known."""
-    known = settings.tokenizer_class in _LAYOUTS or settings.tokenizer_class in _REFUSED | _UNMOVED
-    return settings.tokenizer_class if known else _OF_TYPES.get(settings.model_type, settings.tokenizer_class)
+def tokenizer_class_of(settings: TokenizerSettings) -> str:
+    """The tokenizer's class: the named one, else that of the model's type; empty if neither is known."""
+    name = settings.tokenizer_class
+    is_known = name in _LAYOUTS or name in _UNSUPPORTED | _UNSHIFTED
+    return name if is_known else _CLASS_OF_MODEL_TYPE.get(settings.model_type, name)
 
 
-def moves_ids(settings: TokenizerSettings) -> bool:
-    """Whether the class gives pieces other ids than their numbers."""
-    name = class_of(settings)
-    return name in _REFUSED or (name in _LAYOUTS and name not in ("T5Tokenizer", "DebertaV2Tokenizer"))
+def shifts_ids(settings: TokenizerSettings) -> bool:
+    """Whether the class assigns ids that differ from the pieces' numbers."""
+    name = tokenizer_class_of(settings)
+    return name in _UNSUPPORTED or (name in _LAYOUTS and name not in ("T5Tokenizer", "DebertaV2Tokenizer"))
 
 
-def ids_are_assumed(path: Path, settings: TokenizerSettings) -> bool:
-    """Whether a model has the file name that fairseq's have, while nothing says whether it shifts ids as they do.
+def assumes_unshifted_ids(path: Path, settings: TokenizerSettings) -> bool:
+    """Whether the file has the name that models from fairseq use, but no file says whether its ids are shifted.
 
-    Added tokens that are among the first say so, as they must be the pieces of these numbers.
+    Added tokens with the first ids show that they are not: these tokens must be the pieces with these numbers.
     """
-    known = class_of(settings) in _LAYOUTS or class_of(settings) in _UNMOVED
+    known = tokenizer_class_of(settings) in _LAYOUTS or tokenizer_class_of(settings) in _UNSHIFTED
     return path.name == _FAIRSEQ_FILE and not known and min(settings.added, default=len(_FAIRSEQ)) >= len(_FAIRSEQ)
 
 
-def layout_of(path: Path, settings: TokenizerSettings, pieces: Sequence[str], unknown: int) -> IdLayout | None:
-    """The ids of a class that does not number pieces as they come; None where they are the pieces' numbers.
+def id_layout(path: Path, settings: TokenizerSettings, pieces: Sequence[str], unknown: int) -> IdLayout | None:
+    """The ids that the tokenizer's class assigns; None if they are the pieces' numbers.
 
     Args:
         path: the SentencePiece model, for messages.
-        settings: what the files next to it say.
-        pieces: its pieces' texts.
-        unknown: the number of its unknown piece.
+        settings: the contents of the files next to it.
+        pieces: the text of each piece.
+        unknown: the number of the unknown piece.
 
     Raises:
-        TokenizerError: the class is known to shift ids in a way that is not supported.
+        TokenizerError: the class shifts ids in a way that is not supported.
     """
-    name = class_of(settings)
-    if name in _REFUSED:
-        raise _refusal(path, name, "which gives pieces other ids than their numbers")
+    name = tokenizer_class_of(settings)
+    if name in _UNSUPPORTED:
+        raise _refusal(path, name, "which assigns ids other than the pieces' numbers")
     if name not in _LAYOUTS:
         return None
     items = _LAYOUTS[name](path, settings, pieces)
-    return IdLayout.of(items, len(pieces), unknown)
+    return IdLayout.build(items, len(pieces), unknown)
 
 
 def _refusal(path: Path, name: str, why: str) -> TokenizerError:
     return TokenizerError(
-        f"{path} is of the tokenizer class {name}, {why}",
-        "give the model's tokenizer.json (save_pretrained of a fast tokenizer writes one). A copy of the file under "
-        "another name is read with ids that are the pieces' numbers",
+        f"{path} has the tokenizer class {name}, {why}",
+        "give the model's tokenizer.json (save_pretrained of a fast tokenizer writes one). In a copy of the file under "
+        "another name, ids are the pieces' numbers",
     )
 
 
@@ -156,8 +157,8 @@ def _xlm_roberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str])
 
 
 def _camembert(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
-    spare = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED")
-    return [*spare, *range(1, len(pieces)), "<mask>"]
+    special = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED")
+    return [*special, *range(1, len(pieces)), "<mask>"]
 
 
 def _mbart(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
@@ -177,7 +178,7 @@ def _nllb(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> lis
 
 
 def _xglm(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
-    return [*_FAIRSEQ, *range(3, len(pieces)), *(f"<madeupword{number}>" for number in range(_XGLM_SPARE))]
+    return [*_FAIRSEQ, *range(3, len(pieces)), *(f"<madeupword{number}>" for number in range(_XGLM_UNUSED))]
 
 
 def _seamless(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
@@ -187,34 +188,34 @@ def _seamless(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) ->
 def _pegasus(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     options = settings.options
     if "offset" not in options and settings.model_type == "bigbird_pegasus":
-        raise _refusal(path, "PegasusTokenizer", "and no file next to it gives the offset of its ids")
+        raise _refusal(path, "PegasusTokenizer", "and no file next to it states the offset of its ids")
     offset = options.get("offset", _PEGASUS_OFFSET)
     if offset == 0:
         return list(range(len(pieces)))
-    mask, sentence = (_text(options, name, default) for name, default in
-                      (("mask_token", "<mask_2>"), ("mask_token_sent", "<mask_1>")))  # fmt: skip
-    if not mask or not sentence or not isinstance(offset, int) or offset < 2:
+    mask = _token_text(options, "mask_token", "<mask_2>")
+    sentence_mask = _token_text(options, "mask_token_sent", "<mask_1>")
+    if not mask or not sentence_mask or not isinstance(offset, int) or offset < 2:
         raise _refusal(path, "PegasusTokenizer", f"with the offset {offset!r} and without its two mask tokens")
-    spare = (f"<unk_{number}>" for number in range(2, offset))
-    return ["<pad>", "</s>", sentence, mask, *spare, *range(2, len(pieces))]
+    unused = (f"<unk_{number}>" for number in range(2, offset))
+    return ["<pad>", "</s>", sentence_mask, mask, *unused, *range(2, len(pieces))]
 
 
 def _t5(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
-    """Masks of spans after the last piece, unless the model has pieces for them, as mT5's has."""
-    number = settings.options.get("extra_ids", _T5_EXTRA)
-    if not isinstance(number, int) or number < 0:
-        raise _refusal(path, "T5Tokenizer", f"with {number!r} extra ids")
+    """The sentinels of masked spans follow the last piece, unless the model has pieces for them, as mT5 has."""
+    extra_ids = settings.options.get("extra_ids", _T5_EXTRA_IDS)
+    if not isinstance(extra_ids, int) or extra_ids < 0:
+        raise _refusal(path, "T5Tokenizer", f"with {extra_ids!r} extra ids")
     if any("<extra_id_0>" in piece for piece in pieces):
-        number = 0
-    return [*range(len(pieces)), *(f"<extra_id_{left}>" for left in reversed(range(number)))]
+        extra_ids = 0
+    return [*range(len(pieces)), *(f"<extra_id_{number}>" for number in reversed(range(extra_ids)))]
 
 
 def _deberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
-    mask = _text(settings.options, "mask_token", "[MASK]")
+    mask = _token_text(settings.options, "mask_token", "[MASK]")
     return [*range(len(pieces)), *([mask] if mask and mask not in pieces else [])]
 
 
-def _text(options: Mapping[str, object], name: str, default: str) -> str | None:
+def _token_text(options: Mapping[str, object], name: str, default: str) -> str | None:
     value = options.get(name, default)
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) else None

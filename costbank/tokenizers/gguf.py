@@ -1,4 +1,4 @@
-"""The tokens that a GGUF file carries: what ids stand for, without the means to encode text."""
+"""The vocabulary stored in a GGUF file. It has the bytes of each id, and cannot encode text."""
 
 import hashlib
 import re
@@ -10,10 +10,10 @@ from jaxtyping import Int64, Integer
 
 from costbank.checkpoints import GGUFFile
 from costbank.errors import TokenizerError
-from costbank.tokenizers.base import status_of_bytes
+from costbank.tokenizers.base import byte_level_status
 from costbank.tokenizers.huggingface import byte_level_bytes
 from costbank.tokenizers.markup import is_markup
-from costbank.tokenizers.placeholders import vocab_of
+from costbank.tokenizers.placeholders import build_vocab
 from costbank.vocab import TokenStatus
 
 __all__ = ["GGUFTokenizer"]
@@ -24,14 +24,14 @@ _WORD_START = "▁"
 _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|[^x]|.?)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_PADDING = re.compile(r"\[PAD\d+\]")  # what llama.cpp writes for a row without a token
+_PADDING = re.compile(r"\[PAD\d+\]")  # llama.cpp writes this for a row without a token
 
 
 class GGUFTokenizer:
-    """The vocabulary in a GGUF file's metadata, behind the interface of `costbank.tokenizers.Tokenizer`.
+    """The vocabulary in the metadata of a GGUF file as a `costbank.tokenizers.Tokenizer`.
 
     Raises:
-        TokenizerError: the file carries no tokens.
+        TokenizerError: the file has no tokens, or they are broken.
     """
 
     kind = "gguf"
@@ -42,7 +42,7 @@ class GGUFTokenizer:
         file = GGUFFile.open(path)
         tokens = file.strings(_TOKENS)
         if tokens is None:
-            raise TokenizerError(f"{path} carries no tokens", "give --tokenizer FILE")
+            raise TokenizerError(f"{path} contains no tokens", "give --tokenizer FILE")
         stored_types = file.numbers("tokenizer.ggml.token_type")
         types = [1] * len(tokens) if stored_types is None else stored_types.tolist()
         model = str(file.value("tokenizer.ggml.model") or "llama")
@@ -55,19 +55,20 @@ class GGUFTokenizer:
             digest.update(len(token).to_bytes(4, "little") + token + f"{kind}\n".encode())
         self.file, self.sha256 = path.name, digest.hexdigest()
         try:
-            read = [_read(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
+            decoded = [_decode(token, kind, model) for token, kind in zip(tokens, types, strict=True)]
         except ValueError as error:
             raise TokenizerError(f"{path}: {error}", "download or convert it again") from None
-        self.vocab = vocab_of([token for token, _ in read], [status for _, status in read])
+        self.vocab = build_vocab([token for token, _ in decoded], [status for _, status in decoded])
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
         raise TokenizerError(
-            f"a GGUF file's tokens alone cannot encode text ({len(texts)} given)",
-            "give a tokenizer file that can: tokenizer.json, a SentencePiece model",
+            f"the vocabulary of a GGUF file cannot encode text ({len(texts)} texts were given)",
+            "give a tokenizer file that can: a tokenizer.json or a SentencePiece model",
         )
 
 
-def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
+def _decode(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
+    """The bytes and the status of a token, by its type in the file and the tokenizer model."""
     if model == "rwkv":
         stored = _unescaped(stored)
     text = stored.decode("utf-8", "surrogateescape")
@@ -76,24 +77,24 @@ def _read(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
     if kind == _UNUSED:
         return b"" if _PADDING.fullmatch(text) else stored, TokenStatus.UNUSED
     if kind == _BYTE:
-        if not (written := _BYTE_PIECE.fullmatch(text)):
+        if not (match := _BYTE_PIECE.fullmatch(text)):
             raise ValueError(f"the byte piece {text!r} is not written as <0x41>")
-        return bytes([int(written[1], 16)]), TokenStatus.BYTE
+        return bytes([int(match[1], 16)]), TokenStatus.BYTE
     if kind == _USER:
         if is_markup(text):
             return stored, TokenStatus.SPECIAL
-        literal = model == "gpt2"  # byte-level models do not write spaces as ▁
-        return (stored if literal else stored.replace(_WORD_START.encode(), b" ")), TokenStatus.OK
+        byte_level = model == "gpt2"  # such models do not write spaces as ▁
+        return (stored if byte_level else stored.replace(_WORD_START.encode(), b" ")), TokenStatus.OK
     if model == "rwkv":
-        return stored, status_of_bytes(stored)
+        return stored, byte_level_status(stored)
     if model == "gpt2":
         token = byte_level_bytes(text)
-        return token, status_of_bytes(token)
+        return token, byte_level_status(token)
     return text.replace(_WORD_START, " ").encode("utf-8", "surrogateescape"), TokenStatus.OK
 
 
 def _unescaped(stored: bytes) -> bytes:
-    """A token as RWKV's vocabularies write it, with the escapes of a Python literal: `\\xe4\\xbd`, `\\n`, `\\\\`."""
+    """Undo the escapes of a Python literal, with which RWKV writes its tokens: `\\xe4\\xbd`, `\\n`, `\\\\`."""
 
     def byte(match: re.Match[bytes]) -> bytes:
         code = match[1]

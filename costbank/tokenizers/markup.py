@@ -1,8 +1,8 @@
-"""Added tokens that mark up a text rather than stand in it, known by their names.
+"""Which added tokens are markup and not part of a text, by their names.
 
-Files of one model disagree on these: a tokenizer.json calls Gemma's `<mask>` or Qwen's `<|fim_prefix|>` ordinary, and
-the GGUF file of that model calls them control tokens; for `<start_of_image>` it is the other way round. So one rule
-decides.
+The files of one model disagree: a tokenizer.json says that Gemma's `<mask>` or Qwen's `<|fim_prefix|>` is ordinary, and
+the GGUF file of the same model says that it is a control token. For `<start_of_image>` it is the other way round. So
+one rule decides for all files.
 """
 
 import re
@@ -13,5 +13,5 @@ _MARKUP = re.compile(r"<\|\S*\|>|<｜\S*｜>|<(?:mask|2mass|pad|s|/s|unk|bos|eos
 
 
 def is_markup(text: str) -> bool:
-    """Whether an added token of this name is special, whatever its file says."""
+    """Whether an added token with this text is special, whatever its file says."""
     return bool(_MARKUP.fullmatch(text))

@@ -1,10 +1,12 @@
-"""Ids that a model was not trained to predict, known by what they are called or by the byte that they stand for.
+"""Ids that a model was not trained to predict, recognised by the name or the byte of their token.
 
-Tokenizers reserve ids for later use and name them so: `[unused12]`, `<|reserved_special_token_7|>`. Bytes that valid
-UTF-8 cannot hold are in many vocabularies, and no text can produce them. All of these have the status `unused`.
+Tokenizers reserve ids for later use under names such as `[unused12]` and `<|reserved_special_token_7|>`. Many
+vocabularies also have the bytes that never occur in valid UTF-8, so that no text can produce them. All of these have
+the status `unused`.
 
-Names that look alike and are trained are not listed: T5's `<extra_id_N>` mark masked spans and are predicted;
-`<|fim_prefix|>` and its kin mark code to fill in; OLMo's `|||EMAIL_ADDRESS|||` replaces personal data in its corpus.
+Trained tokens with similar names are not listed: T5's `<extra_id_N>` mark masked spans and are predicted;
+`<|fim_prefix|>` and similar tokens mark code to fill in; OLMo's `|||EMAIL_ADDRESS|||` replaces personal data in its
+corpus.
 """
 
 import re
@@ -14,7 +16,7 @@ import numpy as np
 
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["placeholder_counts", "placeholder_pattern", "vocab_of"]
+__all__ = ["build_vocab", "placeholder_counts", "placeholder_pattern"]
 
 _PATTERNS = {
     "[unusedN]": r"\[unused_?\d+\]",
@@ -34,31 +36,31 @@ _PATTERNS = {
     "madeupwordN": r"<madeupword\d+>|madeupword\d+",
 }
 _COMPILED = {label: re.compile(pattern.encode()) for label, pattern in _PATTERNS.items()}
-_HINT = re.compile(rb"\d[^0-9A-Za-z\s]|madeupword")  # what nearly no ordinary token has, so that most need one search
+_MAY_MATCH = re.compile(rb"\d[^0-9A-Za-z\s]|madeupword")  # rare in ordinary tokens, so most need one search
 _IMPOSSIBLE = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
 _IMPOSSIBLE_LABEL = "bytes that UTF-8 cannot hold"
 
 
 def placeholder_pattern(token: bytes) -> str | None:
-    """The pattern that a token's bytes, in which a word's leading space does not matter, have; None where none."""
+    """The label of the pattern that a placeholder matches, with or without a leading space; None for other tokens."""
     if token in _IMPOSSIBLE:
         return _IMPOSSIBLE_LABEL
-    if not _HINT.search(token):
+    if not _MAY_MATCH.search(token):
         return None
     name = token.removeprefix(b" ")
     return next((label for label, pattern in _COMPILED.items() if pattern.fullmatch(name)), None)
 
 
-def vocab_of(tokens: Sequence[bytes], status: Sequence[TokenStatus], counts: Sequence[int] | None = None) -> Vocab:
-    """The vocabulary of a tokenizer, in which placeholders are unused and hold their literal text."""
-    patterns = list(map(placeholder_pattern, tokens))
-    literal = [token.removeprefix(b" ") if found else token for token, found in zip(tokens, patterns, strict=True)]
-    marked = [TokenStatus.UNUSED if found else kind for kind, found in zip(status, patterns, strict=True)]
-    return Vocab.from_tokens(literal, marked, counts)
+def build_vocab(tokens: Sequence[bytes], status: Sequence[TokenStatus], counts: Sequence[int] | None = None) -> Vocab:
+    """The vocabulary of a tokenizer. Placeholders are unused in it, and are their literal text."""
+    labels = list(map(placeholder_pattern, tokens))
+    literal = [token.removeprefix(b" ") if label else token for token, label in zip(tokens, labels, strict=True)]
+    final_status = [TokenStatus.UNUSED if label else own for own, label in zip(status, labels, strict=True)]
+    return Vocab.from_tokens(literal, final_status, counts)
 
 
 def placeholder_counts(vocab: Vocab) -> dict[str, int]:
-    """How many unused ids of a vocabulary have each pattern. Padding has none and is not counted."""
+    """How many unused ids match each pattern. Padding matches none and is not counted."""
     counts: dict[str, int] = {}
     for token_id in np.flatnonzero((vocab.status == TokenStatus.UNUSED) & (np.diff(vocab.offsets) > 0)).tolist():
         if label := placeholder_pattern(vocab.token(token_id)):

@@ -1,6 +1,7 @@
-"""What a SentencePiece model's file says beyond what the library tells: types of pieces, and how text is normalised.
+"""The fields of a SentencePiece model file that the library does not expose: kinds of pieces, and normalisation.
 
-The file is a protocol buffer (`sentencepiece_model.proto`), of which this takes the fields it needs by their numbers.
+The file is a protocol buffer (`sentencepiece_model.proto`). The fields that are needed are read by their numbers, and
+have the names that they have there.
 """
 
 import struct
@@ -40,16 +41,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class SentencePieceFile:
-    """What of a model's file decides how text is encoded; defaults are those of its format."""
+    """The fields that decide how text is encoded. Their defaults are those of the format."""
 
     pieces: list[Piece] = field(default_factory=list)
     kind: ModelKind = ModelKind.UNIGRAM
     byte_fallback: bool = False
-    space_after: bool = False
-    char_map: bytes = b""
-    space_first: bool = True
-    remove_spaces: bool = True
-    escape_spaces: bool = True
+    treat_whitespace_as_suffix: bool = False
+    precompiled_charsmap: bytes = b""
+    add_dummy_prefix: bool = True
+    remove_extra_whitespaces: bool = True
+    escape_whitespaces: bool = True
 
     @property
     def unknown(self) -> int:
@@ -57,25 +58,25 @@ class SentencePieceFile:
 
     @property
     def byte_ids(self) -> Int32[np.ndarray, "256"] | None:
-        """The piece of each byte, where unknown characters become such."""
+        """The piece of each byte if the model encodes unknown characters as bytes, else None."""
         if not self.byte_fallback:
             return None
-        of_bytes = (
+        byte_pieces = (
             (int(piece.text[1:-1], 16), n) for n, piece in enumerate(self.pieces) if piece.kind == PieceKind.BYTE
         )
-        return np.array([token_id for _, token_id in sorted(of_bytes)], np.int32)
+        return np.array([token_id for _, token_id in sorted(byte_pieces)], np.int32)
 
     @classmethod
     def read(cls, content: bytes) -> "SentencePieceFile":
-        """Read the content of a file that the library has accepted."""
+        """Parse the content of a model file that the library has accepted."""
         pieces: list[Piece] = []
         trainer: dict[int, Any] = {}
         normalizer: dict[int, Any] = {}
         for number, value in _fields(content):
             if number == 1:
-                of_piece = dict(_fields(value))
-                score = struct.unpack("<f", of_piece.get(2, bytes(4)))[0]
-                pieces.append(Piece(of_piece[1].decode(), score, PieceKind(of_piece.get(3, PieceKind.NORMAL))))
+                piece = dict(_fields(value))
+                score = struct.unpack("<f", piece.get(2, bytes(4)))[0]
+                pieces.append(Piece(piece[1].decode(), score, PieceKind(piece.get(3, PieceKind.NORMAL))))
             elif number == 2:
                 trainer = dict(_fields(value))
             elif number == 3:
@@ -84,28 +85,28 @@ class SentencePieceFile:
             pieces,
             kind=ModelKind(trainer.get(3, ModelKind.UNIGRAM)),
             byte_fallback=bool(trainer.get(35, False)),
-            space_after=bool(trainer.get(24, False)),
-            char_map=normalizer.get(2, b""),
-            space_first=bool(normalizer.get(3, True)),
-            remove_spaces=bool(normalizer.get(4, True)),
-            escape_spaces=bool(normalizer.get(5, True)),
+            treat_whitespace_as_suffix=bool(trainer.get(24, False)),
+            precompiled_charsmap=normalizer.get(2, b""),
+            add_dummy_prefix=bool(normalizer.get(3, True)),
+            remove_extra_whitespaces=bool(normalizer.get(4, True)),
+            escape_whitespaces=bool(normalizer.get(5, True)),
         )
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Numbers and values of a message's fields: integers, or bytes where the value has a length or a fixed size."""
+    """The number and the value of each field of a message: an integer for a varint, bytes for all other types."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
             value, position = _varint(message, position)
             yield number, value
             continue
-        if wire == 2:
+        if wire_type == 2:
             length, position = _varint(message, position)
         else:
-            length = {1: 8, 5: 4}[wire]
+            length = {1: 8, 5: 4}[wire_type]
         yield number, message[position : position + length]
         position += length
 

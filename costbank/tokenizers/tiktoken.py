@@ -1,4 +1,4 @@
-"""tiktoken files: one line a token, its bytes in base64 and its rank, which is its id."""
+"""tiktoken files: on each line, the bytes of a token in base64, and its rank, which is its id."""
 
 import base64
 import binascii
@@ -12,12 +12,10 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.files import sha256_file
-from costbank.tokenizers.added_tokens import Entry, read_settings, with_added
-from costbank.tokenizers.base import encode_threads, joined, status_of_bytes
-from costbank.tokenizers.placeholders import vocab_of
-from costbank.vocab import TokenStatus
+from costbank.tokenizers.added_tokens import UNUSED_ENTRY, TokenEntry, add_tokens, read_settings, vocab_of_entries
+from costbank.tokenizers.base import byte_level_status, encode_threads, flatten
 
-__all__ = ["TiktokenTokenizer", "encoding_of", "entry_of_bytes", "is_tiktoken"]
+__all__ = ["TiktokenTokenizer", "is_tiktoken", "tiktoken_encoding"]
 
 _GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _CL100K = (
@@ -28,9 +26,9 @@ _LLAMA3 = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
-_MOST_GAP = 16
+_MAX_RANKS_PER_LINE = 16
 _PATTERNS = {50_256: _GPT2, 100_256: _CL100K, 128_000: _LLAMA3}
-"""How text is split before merging, by the number of ranks: the file itself does not say it."""
+"""The expression that splits text before merging, by the number of ranks. The file itself does not contain it."""
 
 
 def is_tiktoken(head: bytes) -> bool:
@@ -43,17 +41,17 @@ def is_tiktoken(head: bytes) -> bool:
 
 
 class TiktokenTokenizer:
-    """A tiktoken file behind the interface of `costbank.tokenizers.Tokenizer`.
+    """A tiktoken file as a `costbank.tokenizers.Tokenizer`.
 
-    Special tokens are not in the file. Those that a tokenizer_config.json next to it lists are read from there; the ids
-    of others lie past the vocabulary. Text can be encoded where the number of ranks is that of a known encoding
-    (GPT-2's, cl100k, Llama 3's).
+    The file does not contain special tokens. They are read from a tokenizer_config.json next to it; the ids of other
+    special tokens are outside the vocabulary. Text can be encoded if the number of ranks is that of a known encoding
+    (GPT-2's, cl100k or Llama 3's).
 
     Attributes:
         ranks: the id of each token in the file.
 
     Raises:
-        TokenizerError: a line is not a token and rank, or a file next to it contradicts it.
+        TokenizerError: a line is not a token and its rank, or a file next to it contradicts it.
     """
 
     kind = "tiktoken"
@@ -73,49 +71,48 @@ class TiktokenTokenizer:
                 lines += 1
             except (ValueError, binascii.Error):
                 raise TokenizerError(
-                    f"{path} line {number} is not a token in base64 and its rank", "name a .tiktoken file"
+                    f"{path} line {number} is not a token in base64 and its rank", "give a .tiktoken file"
                 ) from None
         ranks = set(self.ranks.values())
-        if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MOST_GAP * lines:
+        if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MAX_RANKS_PER_LINE * lines:
             raise TokenizerError(
-                f"{path} does not give each of its {lines:,} tokens a rank of its own from 0 on",
-                "name a .tiktoken file",
+                f"{path} does not give each of its {lines:,} tokens a different rank, counted from 0",
+                "give a .tiktoken file",
             )
-        size = max(self.ranks.values()) + 1
-        entries = [Entry("", b"", TokenStatus.UNUSED)] * size
+        entries = [UNUSED_ENTRY] * (max(ranks) + 1)
         for token, rank in self.ranks.items():
-            entries[rank] = entry_of_bytes(token)
-        entries, self.added_ids = with_added(entries, read_settings(path), path, reads_spaces=False)
-        self.vocab = vocab_of([entry.token for entry in entries], [entry.status for entry in entries])
+            entries[rank] = _entry(token)
+        entries, self.added_ids = add_tokens(entries, read_settings(path), path, metaspace=False)
+        self.vocab = vocab_of_entries(entries)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        return joined(self._encoding.encode_ordinary_batch(list(texts), num_threads=encode_threads()))
+        return flatten(self._encoding.encode_ordinary_batch(list(texts), num_threads=encode_threads()))
 
     @property
     def pattern(self) -> str:
-        """How text is split before merging, in the syntax of tiktoken.
+        """The expression that splits text before merging, in the syntax of tiktoken.
 
         Raises:
-            TokenizerError: the number of ranks is that of no known encoding.
+            TokenizerError: no known encoding has this number of ranks.
         """
         pattern = _PATTERNS.get(len(self.ranks))
         if pattern is None:
             raise TokenizerError(
-                f"{self._path} has {len(self.ranks):,} ranks, of which no splitting rule is known",
+                f"{self._path} has {len(self.ranks):,} ranks, and no known encoding has this number",
                 "use the model's tokenizer.json to encode text; a bank from its head needs no encoding",
             )
         return pattern
 
     @cached_property
     def _encoding(self) -> Any:
-        return encoding_of(self.pattern, self.ranks)
+        return tiktoken_encoding(self.pattern, self.ranks)
 
 
-def entry_of_bytes(token: bytes) -> Entry:
-    return Entry(token.decode("utf-8", "surrogateescape"), token, status_of_bytes(token))
+def _entry(token: bytes) -> TokenEntry:
+    return TokenEntry(token.decode("utf-8", "surrogateescape"), token, byte_level_status(token))
 
 
-def encoding_of(pattern: str, ranks: dict[bytes, int]) -> Any:
-    """tiktoken's own encoder of these ranks, without special tokens."""
+def tiktoken_encoding(pattern: str, ranks: dict[bytes, int]) -> Any:
+    """tiktoken's encoder for these ranks, without special tokens."""
     tiktoken = require("tiktoken", "build")
     return tiktoken.Encoding("costbank", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

@@ -1,4 +1,4 @@
-"""Training a SentencePiece tokenizer on texts."""
+"""Train a SentencePiece tokenizer on texts."""
 
 import io
 import re
@@ -17,22 +17,22 @@ __all__ = ["ModelType", "TrainingOptions", "train_on_texts", "train_sentencepiec
 ModelType = Literal["unigram", "bpe"]
 
 _THREADS = usable_cores()
-_MOST_SENTENCE_BYTES = 1 << 20  # SentencePiece leaves longer lines out without a word, by default those over 4 kB
+_MAX_SENTENCE_BYTES = 1 << 20  # SentencePiece silently skips longer lines, by default those over 4 kB
 _PART_CHARACTERS = 4_096
 _SPECIAL_PIECES = 3  # <unk>, <s>, </s>
 _BYTE_PIECES = 256
-_MOST_PIECES = 100_000_000  # far above any vocabulary; near 2³¹ SentencePiece overflows and never ends
+_MAX_PIECES = 100_000_000  # far more than any vocabulary has; near 2³¹ SentencePiece overflows and never ends
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What to train.
+    """Options of the training.
 
     Attributes:
-        vocab_size: number of pieces, special and byte pieces included.
+        vocab_size: the number of pieces, including special and byte pieces.
         model_type: `unigram` (Kudo 2018) or `bpe` (Sennrich et al. 2016).
         byte_fallback: add the 256 byte pieces, so that every text can be encoded.
-        most_lines: of longer inputs, train on so many lines drawn with a fixed seed.
+        most_lines: if the input has more lines, train on so many of them, sampled with a fixed seed.
     """
 
     vocab_size: int = 16_000
@@ -41,10 +41,10 @@ class TrainingOptions:
     most_lines: int = 1_000_000
 
     def check(self) -> None:
-        """Refuse a number of pieces that no text can give.
+        """Check the number of pieces.
 
         Raises:
-            UsageError: it is too small for the special and byte pieces and one character, or absurdly large.
+            UsageError: it is too small for the special and byte pieces and one character, or far too large.
         """
         least = _SPECIAL_PIECES + _BYTE_PIECES * self.byte_fallback + 1
         if self.vocab_size < least:
@@ -56,9 +56,9 @@ class TrainingOptions:
                 f"a vocabulary of {self.vocab_size:,} pieces has no room for {fixed} and any character",
                 f"give --vocab-size {least} or more, for instance 16000{smaller}",
             )
-        if self.vocab_size > _MOST_PIECES:
+        if self.vocab_size > _MAX_PIECES:
             raise UsageError(
-                f"a vocabulary of {self.vocab_size:,} pieces is too large", f"give --vocab-size {_MOST_PIECES} at most"
+                f"a vocabulary of {self.vocab_size:,} pieces is too large", f"give --vocab-size {_MAX_PIECES} or less"
             )
 
 
@@ -70,17 +70,17 @@ def train_sentencepiece(
     byte_fallback: bool = True,
     most_lines: int = 1_000_000,
 ) -> Path:
-    """Train a SentencePiece model on UTF-8 text files, each line a sentence, and write it to `out`.
+    """Train a SentencePiece model on UTF-8 text files, with a sentence on each line, and write it to `out`.
 
-    `out` is replaced only when the training has succeeded. The arguments after it are those of `TrainingOptions`.
+    `out` is replaced only after the training has succeeded. See `TrainingOptions` for the other arguments.
 
     Raises:
-        UsageError: `out` is a directory, or the options cannot be met by any text.
+        UsageError: `out` is a directory, or no text can meet the options.
         InputNotFoundError, InputError: an input is missing, or is not UTF-8 text.
-        TokenizerError: the text cannot give such a vocabulary.
+        TokenizerError: the text is too small for such a vocabulary, or the vocabulary for the text.
     """
     if out.is_dir():
-        raise UsageError(f"{out} is a directory", "name the file to write: --out my.model")
+        raise UsageError(f"{out} is a directory", "give the file to write, such as --out my.model")
     for path in inputs:
         check_readable(path, "training text")
     blocks = (text for path in inputs for text, _ in text_blocks(path))
@@ -89,14 +89,14 @@ def train_sentencepiece(
 
 
 def train_on_texts(texts: Iterable[str], options: TrainingOptions) -> bytes:
-    """Train a SentencePiece model on texts, of which each line is a sentence, and give its file's content.
+    """Train a SentencePiece model on texts with a sentence on each line, and return the content of its file.
 
     Raises:
-        UsageError: the options cannot be met by any text.
-        CorpusError: the texts hold nothing.
-        TokenizerError: the texts cannot give such a vocabulary.
+        UsageError: no text can meet the options.
+        CorpusError: the texts are empty.
+        TokenizerError: the texts are too small for such a vocabulary, or the vocabulary for the texts.
         MissingExtraError: SentencePiece is not installed.
-        Exception: whatever reading `texts` raises.
+        Exception: whatever the iteration over `texts` raises.
     """
     options.check()
     sentencepiece = require("sentencepiece", "build")
@@ -110,7 +110,7 @@ def train_on_texts(texts: Iterable[str], options: TrainingOptions) -> bytes:
             byte_fallback=options.byte_fallback,
             input_sentence_size=options.most_lines,
             shuffle_input_sentence=True,
-            max_sentence_length=_MOST_SENTENCE_BYTES,
+            max_sentence_length=_MAX_SENTENCE_BYTES,
             num_threads=_THREADS,
             minloglevel=2,
         )
@@ -118,15 +118,17 @@ def train_on_texts(texts: Iterable[str], options: TrainingOptions) -> bytes:
         if sentences.failure is not None:
             raise sentences.failure from None
         if not sentences.count:
-            raise CorpusError("there is no text to train on", "give files with words in them") from None
-        raise _explained(str(error), options.vocab_size) from error
+            raise CorpusError("there is no text to train on", "give files that contain text") from None
+        raise _training_error(str(error), options.vocab_size) from error
     return model.getvalue()
 
 
 class _Sentences:
-    """Every line of some texts, long ones in parts that end at a space.
+    """The lines of texts. Long lines are split at a space.
 
-    The trainer turns what is raised while it reads into an error of its own, so the failure is kept here.
+    Attributes:
+        count: how many sentences were read.
+        failure: the exception that the texts raised. The trainer itself replaces it by one of its own.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -155,11 +157,11 @@ def _parts(line: str) -> Iterator[str]:
         yield line
 
 
-def _explained(message: str, vocab_size: int) -> TokenizerError:
+def _training_error(message: str, vocab_size: int) -> TokenizerError:
     if too_many := re.search(r"Vocabulary size too high.*?<= (\d+)", message):
         return TokenizerError(
             f"the text is too small for {vocab_size:,} pieces",
-            f"give more text, or --vocab-size {too_many[1]} at most",
+            f"give more text, or --vocab-size {too_many[1]} or less",
         )
     if too_few := re.search(r"Vocabulary size is smaller than required_chars.*?(\d+) vs (\d+)", message):
         return TokenizerError(

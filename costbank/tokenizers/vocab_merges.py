@@ -1,7 +1,7 @@
-"""Byte-level BPE in two files, vocab.json and merges.txt, as GPT-2, RoBERTa and Qwen have it.
+"""Byte-level BPE in two files, vocab.json and merges.txt, as in GPT-2, RoBERTa and Qwen.
 
-The files say what ids stand for, but not how text is split before merging: that follows from the model's class, which
-tokenizer_config.json or config.json next to them names.
+The files do not say how text is split before merging. That depends on the model's class, which a tokenizer_config.json
+or config.json next to them names.
 """
 
 import json
@@ -17,14 +17,21 @@ from jaxtyping import Int64, Integer
 from costbank.errors import TokenizerError, require
 from costbank.files import check_readable
 from costbank.token_names import BYTE_LEVEL_ALPHABET
-from costbank.tokenizers.added_tokens import Entry, TokenizerSettings, check_size, read_settings, with_added
-from costbank.tokenizers.base import joined, status_of_bytes
+from costbank.tokenizers.added_tokens import (
+    UNUSED_ENTRY,
+    TokenEntry,
+    TokenizerSettings,
+    add_tokens,
+    check_largest_id,
+    read_settings,
+    vocab_of_entries,
+)
+from costbank.tokenizers.base import byte_level_status, flatten
 from costbank.tokenizers.huggingface import byte_level_bytes
 from costbank.tokenizers.markup import is_markup
-from costbank.tokenizers.placeholders import vocab_of
 from costbank.vocab import TokenStatus
 
-__all__ = ["VocabMergesTokenizer", "merges_of"]
+__all__ = ["VocabMergesTokenizer", "merges_path"]
 
 _VOCAB, _MERGES = "vocab.json", "merges.txt"
 _WORD_END = "</w>"
@@ -36,27 +43,27 @@ _GPT2_TYPES = frozenset(
 )
 _QWEN2_CLASSES = frozenset({"Qwen2Tokenizer"})
 _QWEN2_TYPES = frozenset({"qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen2_vl", "qwen2_5_vl"})
-_QWEN2_RULE = (
+_QWEN2_PATTERN = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
 
 
-def merges_of(vocab: Path) -> Path:
-    """The merges that belong to a vocab.json: its name with merges.txt in the place of vocab.json."""
+def merges_path(vocab: Path) -> Path:
+    """The file of the merges for a vocab.json: the same name with merges.txt instead of vocab.json."""
     return vocab.with_name(vocab.name.removesuffix(_VOCAB) + _MERGES)
 
 
 class VocabMergesTokenizer:
-    """A vocab.json and its merges.txt behind the interface of `costbank.tokenizers.Tokenizer`.
+    """A vocab.json and its merges.txt as a `costbank.tokenizers.Tokenizer`.
 
-    Either file may be named. Tokens that no merge makes hold their literal text. Text can be encoded where the model's
-    class is one whose rule of splitting is known.
+    The path may be that of either file. Tokens that no merge produces are their literal text. Text can be encoded if
+    the rule by which the model's class splits text is known.
 
     Raises:
-        InputNotFoundError: there is no such vocab.json.
-        TokenizerError: there are no merges, they are not byte-level BPE, or they contradict each other or the files
-            next to them.
+        InputNotFoundError: the vocab.json does not exist.
+        TokenizerError: the merges.txt does not exist, the two are not byte-level BPE, or they contradict each other or
+            the files next to them.
     """
 
     kind = "vocab-merges"
@@ -65,60 +72,60 @@ class VocabMergesTokenizer:
     def __init__(self, path: Path) -> None:
         if path.name.endswith(_MERGES):
             path = path.with_name(path.name.removesuffix(_MERGES) + _VOCAB)
-        self._path, merges = path, merges_of(path)
+        self._path, merges = path, merges_path(path)
         check_readable(path, "vocabulary")
         if not merges.is_file():
             raise TokenizerError(
                 f"{path} needs its merges, and there is no {merges.name} next to it",
                 "give both files of a byte-level BPE tokenizer, or a tokenizer.json; for a list of words or labels, "
-                "a file with one on each line and --set tokenizer_kind=list",
+                "give a file with one on each line and --set tokenizer_kind=list",
             )
-        stored = path.read_bytes(), merges.read_bytes()
-        self.file, self.sha256 = path.name, sha256(b"".join(sha256(part).digest() for part in stored)).hexdigest()
-        self._ids = _read_vocab(path, stored[0])
-        self._merges = _read_merges(merges, stored[1], self._ids)
-        self._suffix = _WORD_END if any(part.endswith(_WORD_END) for _, part in self._merges) else ""
+        contents = path.read_bytes(), merges.read_bytes()
+        self.file, self.sha256 = path.name, sha256(b"".join(sha256(part).digest() for part in contents)).hexdigest()
+        self._ids = _parse_vocab(path, contents[0])
+        self._merges = _parse_merges(merges, contents[1], self._ids)
+        self._suffix = _WORD_END if any(right.endswith(_WORD_END) for _, right in self._merges) else ""
         self._settings = read_settings(path)
-        entries, self.added_ids = with_added(self._entries(), self._settings, path, reads_spaces=False)
-        self._texts = {entry.text: token_id for token_id, entry in enumerate(entries) if entry.text}
+        entries, self.added_ids = add_tokens(self._entries(), self._settings, path, metaspace=False)
+        self._id_of_text = {entry.text: token_id for token_id, entry in enumerate(entries) if entry.text}
         self._special = [entry.text for entry in entries if entry.status is TokenStatus.SPECIAL]
-        self.vocab = vocab_of([entry.token for entry in entries], [entry.status for entry in entries])
+        self.vocab = vocab_of_entries(entries)
 
     def encode(self, texts: Sequence[str]) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        return joined([e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)])
+        return flatten([e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)])
 
     def tokenizer_json(self) -> bytes:
         """The same tokenizer as a tokenizer.json.
 
         Raises:
-            TokenizerError: the model's class is not known, or one whose rule of splitting is not.
+            TokenizerError: the model's class, or the rule by which it splits text, is not known.
         """
         return self._tokenizer.to_str(pretty=False).encode()
 
-    def _entries(self) -> list[Entry]:
-        made = {left + right for left, right in self._merges}
-        entries = [Entry("", b"", TokenStatus.UNUSED)] * (max(self._ids.values()) + 1)
+    def _entries(self) -> list[TokenEntry]:
+        merged = {left + right for left, right in self._merges}
+        entries = [UNUSED_ENTRY] * (max(self._ids.values()) + 1)
         for text, token_id in self._ids.items():
-            if text in made or len(text.removesuffix(self._suffix)) == 1:
-                ends = bool(self._suffix) and text.endswith(self._suffix)
-                token = byte_level_bytes(text.removesuffix(self._suffix)) + (b" " if ends else b"")
-                entries[token_id] = Entry(text, token, status_of_bytes(token))
+            if text in merged or len(text.removesuffix(self._suffix)) == 1:
+                ends_word = bool(self._suffix) and text.endswith(self._suffix)
+                token = byte_level_bytes(text.removesuffix(self._suffix)) + (b" " if ends_word else b"")
+                entries[token_id] = TokenEntry(text, token, byte_level_status(token))
             else:
                 status = TokenStatus.SPECIAL if is_markup(text) else TokenStatus.OK
-                entries[token_id] = Entry(text, text.encode("utf-8", "replace"), status)
+                entries[token_id] = TokenEntry(text, text.encode("utf-8", "replace"), status)
         return entries
 
     @cached_property
     def _tokenizer(self) -> Any:
         t = require("tokenizers", "build")
-        rule = _rule(self._settings, self._path)
-        tokenizer = t.Tokenizer(t.models.BPE(self._texts, self._merges))
+        pattern = _split_pattern(self._settings, self._path)
+        tokenizer = t.Tokenizer(t.models.BPE(self._id_of_text, self._merges))
         prefix = bool(self._settings.options.get("add_prefix_space", False))
-        byte_level = t.pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=rule is None)
+        byte_level = t.pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=pattern is None)
         tokenizer.pre_tokenizer = byte_level
-        if rule is not None:
+        if pattern is not None:
             tokenizer.normalizer = t.normalizers.NFC()
-            split = t.pre_tokenizers.Split(t.Regex(rule), "isolated")
+            split = t.pre_tokenizers.Split(t.Regex(pattern), "isolated")
             tokenizer.pre_tokenizer = t.pre_tokenizers.Sequence([split, byte_level])
         tokenizer.decoder = t.decoders.ByteLevel()
         tokenizer.add_special_tokens([t.AddedToken(text, special=True, normalized=False) for text in self._special])
@@ -127,32 +134,32 @@ class VocabMergesTokenizer:
         return tokenizer
 
 
-def _rule(settings: TokenizerSettings, path: Path) -> str | None:
-    """How text is split before merging: an expression, or None for GPT-2's, which the library has.
+def _split_pattern(settings: TokenizerSettings, path: Path) -> str | None:
+    """The expression that splits text before merging; None for that of GPT-2, which the library contains.
 
     Raises:
-        TokenizerError: no file says it.
+        TokenizerError: the class or its rule is not known.
     """
     name, model_type = settings.tokenizer_class, settings.model_type
     if name in _QWEN2_CLASSES or (not name and model_type in _QWEN2_TYPES):
-        return _QWEN2_RULE
+        return _QWEN2_PATTERN
     if name in _GPT2_CLASSES or (not name and model_type in _GPT2_TYPES):
         return None
-    what = f"the class {name} splits text by a rule that is not known" if name else "no file next to it names its class"
+    what = f"the rule of the class {name} is not known" if name else "no file next to it names the model's class"
     raise TokenizerError(
-        f"{path} says what ids stand for, but not how text is split before merging, and {what}",
-        "use the model's tokenizer.json to encode text; a bank from its head needs no encoding. Where text is split as "
-        'GPT-2 does, a tokenizer_config.json next to it with {"tokenizer_class": "GPT2Tokenizer"} says so',
+        f"{path} does not say how text is split before merging, and {what}",
+        "use the model's tokenizer.json to encode text; a bank from its head needs no encoding. If text is split as in "
+        'GPT-2, add a tokenizer_config.json with {"tokenizer_class": "GPT2Tokenizer"} next to it',
     )
 
 
-def _read_vocab(path: Path, stored: bytes) -> dict[str, int]:
+def _parse_vocab(path: Path, stored: bytes) -> dict[str, int]:
     try:
         ids = json.loads(stored)
         if not isinstance(ids, dict) or not all(type(token_id) is int and token_id >= 0 for token_id in ids.values()):
-            raise ValueError("it does not hold an id for each token")
+            raise ValueError("it does not map each token to an id")
     except ValueError as error:
-        raise TokenizerError(f"{path} is not a vocab.json: {error}", "name another tokenizer file") from None
+        raise TokenizerError(f"{path} is not a vocab.json: {error}", "give another tokenizer file") from None
     if len(set(ids.values())) < len(ids):
         seen: dict[int, str] = {}
         text, token_id = next((t, i) for t, i in ids.items() if seen.setdefault(i, t) != t)
@@ -161,14 +168,14 @@ def _read_vocab(path: Path, stored: bytes) -> dict[str, int]:
         )
     if missing := [byte for letter, byte in BYTE_LEVEL_ALPHABET.items() if letter not in ids]:
         raise TokenizerError(
-            f"{path} is not byte-level BPE as GPT-2's is: it has no token for byte 0x{min(missing):02x}",
+            f"{path} is not byte-level BPE: it has no token for byte 0x{min(missing):02x}",
             "give the model's tokenizer.json",
         )
-    check_size(path, max(ids.values()), len(ids), path.name)
+    check_largest_id(path, max(ids.values()), len(ids), path.name)
     return ids
 
 
-def _read_merges(path: Path, stored: bytes, ids: dict[str, int]) -> list[tuple[str, str]]:
+def _parse_merges(path: Path, stored: bytes, ids: dict[str, int]) -> list[tuple[str, str]]:
     merges = []
     try:
         lines = stored.decode("utf-8-sig").split("\n")

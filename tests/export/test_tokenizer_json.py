@@ -101,7 +101,7 @@ def test_a_tiktoken_file_keeps_its_ids(news: Path, bank_of, tmp_path: Path):
 def test_a_tiktoken_file_without_a_known_rule_says_so(bank_of, tmp_path: Path):
     lines = (base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
     (tmp_path / "x.tiktoken").write_bytes(b"".join(lines))
-    with pytest.raises(TokenizerError, match="no splitting rule"):
+    with pytest.raises(TokenizerError, match="no known encoding"):
         tokenizer_json(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
 
 
@@ -199,7 +199,7 @@ def test_tokenizers_of_model_folders_keep_their_ids(news: Path, bank_of, tmp_pat
     elif kind == "tiktoken":
         path = tmp_path / "tiktoken.model"
         path.write_text("".join(f"{token} {rank}\n" for rank, token in enumerate(encoded)))
-        with pytest.raises(TokenizerError, match="no splitting rule is known"):
+        with pytest.raises(TokenizerError, match="no known encoding"):
             tokenizer_json(path, bank_of(path))
         return
     made = tokenizer_json(path, bank_of(path))

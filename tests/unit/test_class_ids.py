@@ -203,7 +203,7 @@ def test_a_class_that_shifts_ids_otherwise_is_refused_by_name(
     pieces: Callable[..., Path], tmp_path: Path, files: dict[str, Any]
 ):
     folder = _folder(tmp_path, pieces(), "sentencepiece.bpe.model", **files)
-    with pytest.raises(TokenizerError, match="of the tokenizer class ") as caught:
+    with pytest.raises(TokenizerError, match="has the tokenizer class ") as caught:
         load_tokenizer(folder)
     assert "tokenizer.json" in caught.value.hint
     (folder / "copy.model").write_bytes(pieces().read_bytes())

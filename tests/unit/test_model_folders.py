@@ -108,7 +108,7 @@ def test_vocab_and_merges_alone_have_a_vocabulary_but_no_splitting_rule(bpe: Pat
             BYTE_LEVEL_ALPHABET[c] for c in sorted(BYTE_LEVEL_ALPHABET)
         )
         assert tokenizer.vocab.find("▁the")
-        with pytest.raises(TokenizerError, match="no file next to it names its class") as caught:
+        with pytest.raises(TokenizerError, match="no file next to it names the model's class") as caught:
             tokenizer.encode(["x"])
         assert "GPT2Tokenizer" in caught.value.hint
 
@@ -117,7 +117,7 @@ def test_the_class_of_a_config_json_gives_the_splitting_rule(bpe: Path, trained:
     _write(bpe, "config.json", {"model_type": "roberta"})
     assert load_tokenizer(bpe).encode([TEXTS[0]])[0].tolist() == trained.encode(TEXTS[0]).ids
     _write(bpe, "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizerFast"})
-    with pytest.raises(TokenizerError, match="the class CLIPTokenizer splits text by a rule that is not known"):
+    with pytest.raises(TokenizerError, match="the rule of the class CLIPTokenizer is not known"):
         load_tokenizer(bpe).encode(["x"])
 
 
@@ -144,8 +144,8 @@ def test_words_that_end_in_a_mark_and_tokens_that_no_merge_makes(tmp_path: Path)
         ("merges.txt", lambda text: text.replace(" ", "\t"), "merges.txt line 2 does not merge"),
         ("vocab.json", lambda text: text.replace('"b":65', '"b":64'), "gives 'a' and 'b' the id 64"),
         ("vocab.json", lambda text: text.replace('"b":65', '"bq":65'), "no token for byte 0x62"),
-        ("vocab.json", lambda text: text.replace('"b":65', '"b":-5'), "does not hold an id for each token"),
-        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "vocab.json has an id 9,000,000 and"),
+        ("vocab.json", lambda text: text.replace('"b":65', '"b":-5'), "does not map each token to an id"),
+        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "an id 9,000,000, which is out of range"),
         ("vocab.json", lambda text: text[:-30], "not a vocab.json"),
     ],
 )
@@ -212,16 +212,19 @@ def test_a_tekken_json_without_special_tokens_has_those_of_the_first_versions(tr
     ("change", "problem"),
     [
         (lambda c: c["config"].pop("default_vocab_size") and {"default_vocab_size": None}, "no 'default_vocab_size'"),
-        (lambda c: c["config"].update(default_vocab_size=9_000), "it has 900 other tokens for that"),
-        (lambda c: c["config"].update(default_vocab_size=100), "its size is 100"),
+        (lambda c: c["config"].update(default_vocab_size=9_000), "it lists 900 other tokens"),
+        (lambda c: c["config"].update(default_vocab_size=100), "its vocabulary size is 100"),
         (lambda c: c["vocab"].pop(300), "rank 300 is missing"),
         (
             lambda c: c["vocab"].__setitem__(301, c["vocab"][300]),
-            "rank 301 is missing, or a token or rank is there twice",
+            "rank 301 is missing, or a token or rank is repeated",
         ),
         (lambda c: c["vocab"][7].update(token_bytes="?"), "tekken.json"),
-        (lambda c: c["special_tokens"][1].update(rank=0), "the special tokens a and b have one rank, 0"),
-        (lambda c: c["special_tokens"][1].update(rank=12), "the special token b has rank 12, of 12 special tokens"),
+        (lambda c: c["special_tokens"][1].update(rank=0), "the special tokens a and b have the same rank, 0"),
+        (
+            lambda c: c["special_tokens"][1].update(rank=12),
+            "the special token b has rank 12, and there are 12 special tokens",
+        ),
     ],
 )
 def test_a_tekken_json_that_contradicts_itself_is_refused(
@@ -283,8 +286,8 @@ def test_special_tokens_of_a_tiktoken_model_have_the_ids_of_the_configuration(tm
         ({"<|x|>": 256}, {"257": {"content": "<|x|>"}}, "has the ids 257 and 256"),
         ({"a": 256}, {}, "'a' is id 97 in tiktoken.model and id 256 in added_tokens.json"),
         ({}, {"256": {"special": True}}, "id 256 in tokenizer_config.json has no text"),
-        ([1], {}, "added_tokens.json does not hold names and values"),
-        ({}, ["x"], "added_tokens_decoder in tokenizer_config.json does not hold tokens by id"),
+        ([1], {}, "added_tokens.json is not a JSON object"),
+        ({}, ["x"], "added_tokens_decoder in tokenizer_config.json does not map ids to tokens"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused_by_name(tmp_path: Path, listed: Any, decoder: Any, problem: str):

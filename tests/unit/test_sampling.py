@@ -11,6 +11,7 @@ from functools import cache
 from itertools import pairwise, product
 from math import exp, log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from costbank.errors import UsageError
 from costbank.tokenizers import SamplingTokenizer, Tokenizer, load_tokenizer
-from costbank.tokenizers.sampling import unigram as unigram_module
-from costbank.tokenizers.sampling.lattice import LONG, Lattice, Scores, symbols_of
+from costbank.tokenizers.sampling.lattice import LONG_SEGMENT_BYTES, Lattice, PieceScores, to_symbols
 from costbank.tokenizers.sampling.trie import Trie
 from costbank.tokenizers.sampling.unigram import UnigramSampler
 from costbank.tokenizers.sentencepiece_file import PieceKind, SentencePieceFile
@@ -99,7 +99,9 @@ def _loaded(path: Path) -> SamplingTokenizer:
     return tokenizer
 
 
-def _drawn(tokenizer: SamplingTokenizer, texts: list[str], alpha: float, seeds: list[int]) -> list[Ids]:
+def _drawn(
+    tokenizer: SamplingTokenizer | UnigramSampler, texts: list[str], alpha: float, seeds: list[int]
+) -> list[Ids]:
     ids, ends = tokenizer.sample(texts, alpha, np.array(seeds, np.int64))
     assert ids.dtype == np.int32
     assert len(ends) == len(texts)
@@ -242,7 +244,7 @@ def test_bytepiece_draws_are_distributed_as_those_of_the_reference(shared_data: 
 @pytest.mark.parametrize("name", [*MODELS, "BytePiece"])
 def test_a_draw_depends_on_its_text_and_seed_alone(any_model, news: Path, name: str):
     tokenizer = any_model(name)
-    texts = [*TEXTS, *news.read_text().splitlines()[:20], SYMBOLS, "", "a" * (LONG + 5), *TEXTS]
+    texts = [*TEXTS, *news.read_text().splitlines()[:20], SYMBOLS, "", "a" * (LONG_SEGMENT_BYTES + 5), *TEXTS]
     seeds = list(range(100, 100 + len(texts)))
     together = _drawn(tokenizer, texts, 0.2, seeds)
     assert [_drawn(tokenizer, [text], 0.2, [seed])[0] for text, seed in zip(texts, seeds, strict=True)] == together
@@ -407,12 +409,13 @@ def test_models_with_one_segmentation_say_so(news: Path, tmp_path: Path, kind: s
         tokenizer.sample(["a"], 0.1, np.zeros(1, np.int64))
 
 
-def _small(pieces: dict[bytes, float]) -> UnigramSampler:
-    trie = Trie.of(list(pieces), list(range(len(pieces))))
-    return UnigramSampler(trie, Scores(np.array(list(pieces.values()))), lambda text: [text] if text else [])
+def _small(pieces: dict[bytes, float], **options: Any) -> UnigramSampler:
+    trie = Trie.build(list(pieces), list(range(len(pieces))))
+    scores = PieceScores(np.array(list(pieces.values())))
+    return UnigramSampler(trie, scores, lambda text: [text] if text else [], **options)
 
 
-def test_a_very_long_segment_is_drawn_as_a_short_one_is(monkeypatch: pytest.MonkeyPatch):
+def test_a_very_long_segment_is_drawn_as_a_short_one_is():
     pieces = {b"a": log(0.5), b"aa": log(0.3), b"aaa": log(0.2)}
     length = 200_000
     ids, ends = _small(pieces).sample(["a" * length], 1.0, np.array([3]))
@@ -425,19 +428,19 @@ def test_a_very_long_segment_is_drawn_as_a_short_one_is(monkeypatch: pytest.Monk
     )
 
 
-def test_long_segments_have_the_shares_of_short_ones(monkeypatch: pytest.MonkeyPatch):
-    trie = Trie.of([b"a", b"aa", b"aaa", b"ba"], [0, 1, 2, 3])
-    scores = Scores(np.log([0.4, 0.3, 0.2, 0.1, 1e-4]), 4)
-    symbols = symbols_of([b"aabaaa" * 100, b"aaaa", b"baaa" * 99])
-    alone = Lattice.of(symbols, trie, scores, 0.7)
-    monkeypatch.setattr("costbank.tokenizers.sampling.lattice.LONG", 50)
-    other = Lattice.of(symbols, trie, scores, 0.7)
-    for lattice in (alone, other):
-        assert np.add.reduceat(lattice.share, lattice.first[:-1]) == pytest.approx(1)
-    for boundary in np.flatnonzero(alone.rank >= 0).tolist():
-        rows = [slice(*one.first[one.rank[boundary] : one.rank[boundary] + 2]) for one in (alone, other)]
-        assert alone.origin[rows[0]].tolist() == other.origin[rows[1]].tolist()
-        assert alone.share[rows[0]] == pytest.approx(other.share[rows[1]], rel=1e-9)
+def test_long_segments_have_the_probabilities_of_short_ones():
+    trie = Trie.build([b"a", b"aa", b"aaa", b"ba"], [0, 1, 2, 3])
+    scores = PieceScores(np.log([0.4, 0.3, 0.2, 0.1, 1e-4]), 4)
+    symbols = to_symbols([b"aabaaa" * 100, b"a" * 120 + b"b" + b"a" * 70, b"aaaa", b"baaa" * 99])
+    short = Lattice.build(symbols, trie, scores, 0.7)
+    long = Lattice.build(symbols, trie, scores, 0.7, long_segment_bytes=50)
+    assert (short.is_long.any(), long.is_long.any(), long.is_long.all()) == (False, True, False)
+    for lattice in (short, long):
+        assert np.add.reduceat(lattice.prob, lattice.first_arc[:-1]) == pytest.approx(1)
+    for boundary in np.flatnonzero(short.node >= 0).tolist():
+        arcs = [slice(*one.first_arc[one.node[boundary] : one.node[boundary] + 2]) for one in (short, long)]
+        assert short.start[arcs[0]].tolist() == long.start[arcs[1]].tolist()
+        assert short.prob[arcs[0]] == pytest.approx(long.prob[arcs[1]], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["unigram with bytes", "unigram across words", "BPE", "BytePiece"])
@@ -452,13 +455,14 @@ def test_a_line_of_two_megabytes_is_drawn(any_model, news: Path, name: str):
     assert _drawn(tokenizer, ["a"], 0.2, [2])[0] == tuple(ids[ends[0] :].tolist())
 
 
-def test_parts_of_a_text_longer_than_a_block_give_the_text_back(bytepiece: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unigram_module, "_BLOCK_BYTES", 64)
-    tokenizer = load_tokenizer(bytepiece)
+def test_parts_of_a_text_longer_than_a_block_give_the_text_back(bytepiece: Path):
+    content = json.loads(bytepiece.read_text())
+    pieces = {base64.b64decode(key): log(count) for key, (_, _, count) in content.items()}
+    sampler, vocab = _small(pieces, block_bytes=64), list(pieces)
     texts = ["abab日本 " * 40, "aba" * 100, "", "ab\n" * 50, "日" * 90]
-    drawn = _drawn(tokenizer, texts, 0.2, list(range(5)))
-    assert [b"".join(map(tokenizer.vocab.token, ids)).decode() for ids in drawn] == texts
-    assert [_drawn(tokenizer, [text], 0.2, [n])[0] for n, text in enumerate(texts)] == drawn
+    drawn = _drawn(sampler, texts, 0.2, list(range(5)))
+    assert [b"".join(vocab[token_id] for token_id in ids).decode() for ids in drawn] == texts
+    assert [_drawn(sampler, [text], 0.2, [n])[0] for n, text in enumerate(texts)] == drawn
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -467,10 +471,10 @@ def test_a_trie_finds_every_piece_wherever_it_begins(random: np.random.Generator
         pieces = [bytes([a, b]) for a in range(0, 256, 2) for b in range(0, 256, 3)] + [bytes([a]) for a in range(256)]
     else:
         pieces = list({bytes(random.integers(0, 4, random.integers(1, 7)).astype(np.uint8)) for _ in range(400)})
-    trie = Trie.of(pieces, list(range(len(pieces))))
+    trie = Trie.build(pieces, list(range(len(pieces))))
     texts = [bytes(random.integers(0, 256 if dense else 4, size).astype(np.uint8)) for size in (0, 1, 300, 7)]
     found = set()
-    symbols = symbols_of(texts)
+    symbols = to_symbols(texts)
     for length, (starts, numbers) in enumerate(trie.matches(symbols), 1):
         assert all(len(pieces[number]) == length for number in numbers.tolist())
         found |= set(zip(starts.tolist(), numbers.tolist(), strict=True))

@@ -98,7 +98,7 @@ def test_added_tokens_have_the_ids_of_their_files(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("lines", "words"),
-    [([*LINES, "king"], "stands on line"), ([line for line in LINES if line != "[UNK]"], r"no line \[UNK\]")],
+    [([*LINES, "king"], "repeats line"), ([line for line in LINES if line != "[UNK]"], r"no line \[UNK\]")],
 )
 def test_lists_that_are_none_are_refused(tmp_path: Path, lines: list[str], words: str):
     with pytest.raises(TokenizerError, match=words):

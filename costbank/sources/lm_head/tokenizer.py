@@ -17,7 +17,7 @@ from costbank.plurals import counted
 from costbank.sources.base import too_many_rows
 from costbank.tokenizers import GGUFTokenizer, SentencePieceTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from costbank.tokenizers.added_tokens import read_settings
-from costbank.tokenizers.class_ids import class_of, moves_ids
+from costbank.tokenizers.class_ids import shifts_ids, tokenizer_class_of
 from costbank.vocab import Vocab
 
 __all__ = ["HeadTokenizer", "head_tokenizer"]
@@ -149,10 +149,10 @@ def _is_found_in(folder: Path, tokenizer: Path) -> bool:
 def _check_class(given: Tokenizer, folder: Path) -> None:
     """Refuse a SentencePiece model whose ids are its pieces' numbers where the model's configuration shifts them."""
     settings = read_settings(folder / "tokenizer.model")
-    if isinstance(given, SentencePieceTokenizer) and moves_ids(settings) and not moves_ids(given.settings):
+    if isinstance(given, SentencePieceTokenizer) and shifts_ids(settings) and not shifts_ids(given.settings):
         raise TokenizerError(
-            f"the model in {folder} has the tokenizer class {class_of(settings)}, which shifts ids, and no file next "
-            f"to {given.file} says so",
+            f"the model in {folder} has the tokenizer class {tokenizer_class_of(settings)}, which shifts ids, and no "
+            f"file next to {given.file} says so",
             f"put {given.file} into the model's folder under the name that it has there, such as "
             "sentencepiece.bpe.model; --accept-other-tokenizer takes ids for the pieces' numbers",
         )

@@ -1,1 +1,1 @@
-"""Drawing a text's segmentation at random: BPE dropout, and sampling from unigram and BytePiece lattices."""
+"""Random segmentations of a text: BPE-dropout, and sampling from the lattice of a unigram or BytePiece model."""

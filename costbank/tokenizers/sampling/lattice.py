@@ -1,8 +1,13 @@
-"""All segmentations of many texts at once, and how probable each last piece is (forward filtering; Kudo 2018).
+"""The lattice of all segmentations of many texts, and the probability of each last piece (Kudo 2018).
 
-A boundary lies before a symbol, and has its number. Boundaries that no piece spans cut a text into segments, which are
-segmented independently. The sums over segmentations go through all segments in parallel, by the distance of a boundary
-from its segment's start; a long segment goes by itself, so that short ones need not wait for it.
+A node of the lattice is a boundary before a symbol, and has that symbol's number; an arc is a piece between two
+boundaries. Boundaries that no arc spans cut a text into segments, which are segmented independently. With s the log
+probability of a piece and Z(j) the sum over all segmentations up to boundary j (forward filtering):
+
+    Z(start) = 1,   Z(j) = Σ over arcs i→j of Z(i) · exp(α·s),   P(i→j given a piece ends at j) = Z(i) · exp(α·s) / Z(j)
+
+Z is computed for all segments in parallel, ordered by a boundary's distance from the start of its segment. A long
+segment is computed by itself, so that short ones need not wait for it.
 """
 
 import math
@@ -14,209 +19,234 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt16
 
 from costbank.tokenizers.sampling.trie import END, PieceMatches, Trie
 
-__all__ = ["LONG", "Lattice", "Scores", "cuts_of", "symbols_of"]
+__all__ = ["LONG_SEGMENT_BYTES", "Lattice", "PieceScores", "segment_boundaries", "to_symbols"]
 
-LONG = 1 << 10
-"""Bytes from which a segment is processed by itself."""
+LONG_SEGMENT_BYTES = 1 << 10
+"""A segment of at least so many bytes is processed by itself."""
 
-_MOST_CHARACTER_BYTES = 4
-_CHARACTER_BYTES = np.zeros(END + 1, np.uint8)  # by a character's first byte; 0 for any other, and at the end of a text
+_MAX_CHARACTER_BYTES = 4
+_CHARACTER_BYTES = np.zeros(END + 1, np.uint8)  # by the first byte of a character; 0 for other bytes and `END`
 for _first, _length in ((0, 1), (0x80, 0), (0xC0, 2), (0xE0, 3), (0xF0, 4), (END, 0)):
     _CHARACTER_BYTES[_first:] = _length
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """Log probabilities of pieces by their ids.
+class PieceScores:
+    """Log probabilities of pieces.
 
     Attributes:
-        of_pieces: for each id; what no text can match is not looked at.
-        unknown_id: the id of a character that is not a piece, −1 where all bytes are pieces.
+        log_probs: by piece id; those of pieces that no text can match are not used.
+        unknown_id: the id of a character that is not a piece, −1 where every byte is a piece.
     """
 
-    of_pieces: Float64[np.ndarray, "vocab"]
+    log_probs: Float64[np.ndarray, "vocab"]
     unknown_id: int = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """The pieces that end at each boundary, as rows from `first[rank]` up to `first[rank + 1]`.
+    """The arcs that end at each boundary: those of node n are rows `first_arc[n]` to `first_arc[n + 1]`.
 
     Attributes:
-        symbols: the texts' bytes, with `END` after each text.
-        rank: of each boundary that a piece ends at, in the order in which they are computed; −1 for others.
-        share: the probability of each piece, given that a piece ends at its boundary.
-        origin, piece: where each piece begins, and its id.
-        segment_start, segment_end: boundaries of each segment, in the order of the texts.
+        symbols: the bytes of the texts, with `END` after each text.
+        node: the node of each boundary at which an arc ends; −1 for other boundaries.
+        first_arc: the first arc of each node.
+        prob: the probability of each arc, given that a piece ends at its node.
+        start, piece: the boundary at which each arc begins, and the id of its piece.
+        segment_starts, segment_ends: the boundaries of each segment, in the order of the texts.
+        long_segment_bytes: a segment of at least so many bytes is long.
     """
 
     symbols: UInt16[np.ndarray, "symbols"]
-    rank: Int32[np.ndarray, "symbols"]
-    first: Int64[np.ndarray, "ranks_plus_1"]
-    share: Float64[np.ndarray, "rows"]
-    origin: Int32[np.ndarray, "rows"]
-    piece: Int32[np.ndarray, "rows"]
-    segment_start: Int64[np.ndarray, "segments"]
-    segment_end: Int64[np.ndarray, "segments"]
+    node: Int32[np.ndarray, "symbols"]
+    first_arc: Int64[np.ndarray, "nodes_plus_1"]
+    prob: Float64[np.ndarray, "arcs"]
+    start: Int32[np.ndarray, "arcs"]
+    piece: Int32[np.ndarray, "arcs"]
+    segment_starts: Int64[np.ndarray, "segments"]
+    segment_ends: Int64[np.ndarray, "segments"]
+    long_segment_bytes: int
 
     @classmethod
-    def of(cls, symbols: UInt16[np.ndarray, "symbols"], trie: Trie, scores: Scores, alpha: float) -> "Lattice":
-        """The lattice of texts in which a segmentation has a probability in proportion to its own to the `alpha`."""
-        matches = _with_unknown(symbols, list(trie.matches(symbols)), scores)
-        into, spanned = _counts(matches, len(symbols))
-        cut = spanned == 0
-        cuts = np.flatnonzero(cut)
+    def build(
+        cls,
+        symbols: UInt16[np.ndarray, "symbols"],
+        trie: Trie,
+        scores: PieceScores,
+        alpha: float,
+        long_segment_bytes: int = LONG_SEGMENT_BYTES,
+    ) -> "Lattice":
+        """The lattice of texts. A segmentation weighs its probability to the power of `alpha`."""
+        matches = _with_unknown_characters(symbols, list(trie.matches(symbols)), scores)
+        ending, spanning = _count_pieces(matches, len(symbols))
+        is_cut = spanning == 0
+        cuts = np.flatnonzero(is_cut)
         starts, ends = cuts[:-1], cuts[1:]
-        real = into[ends] > 0  # not between the end of a text and the start of the next
-        starts, ends = starts[real], ends[real]
-        reached = np.flatnonzero(into)
-        segment = np.searchsorted(ends, reached)
-        distance = reached - starts[segment]
-        long = (ends - starts)[segment] >= LONG
-        short = reached[~long]
-        distance = distance[~long].astype(np.uint16)
-        order = np.concatenate([short[np.argsort(distance, kind="stable")], reached[long]])
-        rank = np.full(len(symbols), -1, np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        first = np.concatenate([[0], np.cumsum(into[order])])
-        share, origin, piece = _rows(matches, rank, first, scores.of_pieces * alpha)
-        total = np.zeros(len(symbols))  # at cuts it stays 0, since each segment begins anew
-        step = 0
-        for count in np.bincount(distance)[1:].tolist():
-            _advance(slice(step, step + count), order, first, origin, share, total, cut)
-            step += count
-        for segment_start, segment_end in zip(starts.tolist(), ends.tolist(), strict=True) if long.any() else ():
-            if segment_end - segment_start >= LONG:
-                count = int(np.count_nonzero(into[segment_start + 1 : segment_end + 1]))
-                _advance_alone(slice(step, step + count), order, first, origin, share, segment_start)
-                step += count
-        return cls(symbols, rank, first, share, origin, piece, starts, ends)
+        has_pieces = ending[ends] > 0  # false between the end of a text and the start of the next
+        starts, ends = starts[has_pieces], ends[has_pieces]
+        order, step_sizes = _processing_order(ending, starts, ends, long_segment_bytes)
+        node = np.full(len(symbols), -1, np.int32)
+        node[order] = np.arange(len(order), dtype=np.int32)
+        first_arc = np.concatenate([[0], np.cumsum(ending[order])])
+        prob, start, piece = _list_arcs(matches, node, first_arc, scores.log_probs * alpha)
+        log_z = np.zeros(len(symbols))  # stays 0 at cuts, because every segment begins anew
+        nodes = 0
+        for size in step_sizes.tolist():
+            _forward_step(slice(nodes, nodes + size), order, first_arc, start, prob, log_z, is_cut)
+            nodes += size
+        is_long = ends - starts >= long_segment_bytes
+        for low, high in zip(starts[is_long].tolist(), ends[is_long].tolist(), strict=True):
+            size = int(np.count_nonzero(ending[low + 1 : high + 1]))
+            _forward_segment(slice(nodes, nodes + size), order, first_arc, start, prob, low)
+            nodes += size
+        return cls(symbols, node, first_arc, prob, start, piece, starts, ends, long_segment_bytes)
 
-    def pick(
+    @property
+    def is_long(self) -> Bool[np.ndarray, "segments"]:
+        return self.segment_ends - self.segment_starts >= self.long_segment_bytes
+
+    def sample_arcs(
         self, boundaries: Int64[np.ndarray, "draws"], uniforms: Float64[np.ndarray, "draws"]
     ) -> Int64[np.ndarray, "draws"]:
-        """The row of a piece that ends at each boundary, by a number in [0, 1) for each."""
-        ranks = self.rank[boundaries]
-        rows, last = self.first[ranks], self.first[ranks + 1] - 1
-        rest, active = uniforms.copy(), np.flatnonzero(rows < last)
-        active = active[rest[active] >= self.share[rows[active]]]
+        """An arc that ends at each boundary, drawn by its probability with a uniform number for each boundary."""
+        nodes = self.node[boundaries]
+        arcs, last = self.first_arc[nodes], self.first_arc[nodes + 1] - 1
+        rest, active = uniforms.copy(), np.flatnonzero(arcs < last)
+        active = active[rest[active] >= self.prob[arcs[active]]]
         while len(active):
-            rest[active] -= self.share[rows[active]]
-            rows[active] += 1
-            active = active[(rows[active] < last[active]) & (rest[active] >= self.share[rows[active]])]
-        return rows
+            rest[active] -= self.prob[arcs[active]]
+            arcs[active] += 1
+            active = active[(arcs[active] < last[active]) & (rest[active] >= self.prob[arcs[active]])]
+        return arcs
 
 
-def symbols_of(texts: Sequence[bytes]) -> UInt16[np.ndarray, "symbols"]:
+def to_symbols(texts: Sequence[bytes]) -> UInt16[np.ndarray, "symbols"]:
     """The bytes of texts, with `END` after each."""
     data = np.frombuffer(b"\0".join([*texts, b""]), np.uint8).astype(np.uint16)
     data[np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1) - 1] = END
     return data
 
 
-def cuts_of(text: bytes, trie: Trie) -> Int64[np.ndarray, "cuts"]:
-    """Where a text falls into parts of whole characters that no piece spans, its start and end included."""
-    symbols = symbols_of([text])
-    _, spanned = _counts(list(trie.matches(symbols)), len(symbols))
-    return np.flatnonzero((spanned == 0) & ((_CHARACTER_BYTES[symbols] > 0) | (symbols == END)))
+def segment_boundaries(text: bytes, trie: Trie) -> Int64[np.ndarray, "cuts"]:
+    """The boundaries between whole characters that no piece spans, including the start and the end of the text."""
+    symbols = to_symbols([text])
+    _, spanning = _count_pieces(list(trie.matches(symbols)), len(symbols))
+    return np.flatnonzero((spanning == 0) & ((_CHARACTER_BYTES[symbols] > 0) | (symbols == END)))
 
 
-def _with_unknown(
-    symbols: UInt16[np.ndarray, "symbols"], matches: list[PieceMatches], scores: Scores
+def _with_unknown_characters(
+    symbols: UInt16[np.ndarray, "symbols"], matches: list[PieceMatches], scores: PieceScores
 ) -> list[PieceMatches]:
-    """The matches, and one for each character that is not among them."""
+    """The matches, and one with the unknown id for each character that is not a piece."""
     if scores.unknown_id < 0:
         return matches
     lengths = _CHARACTER_BYTES[symbols]
-    for length, known in enumerate(matches[:_MOST_CHARACTER_BYTES], 1):
-        lengths[known.starts[lengths[known.starts] == length]] = 0
-    matches = matches + [PieceMatches(*(np.zeros(0, np.int32) for _ in range(2)))] * (
-        _MOST_CHARACTER_BYTES - len(matches)
-    )
-    for length in range(1, _MOST_CHARACTER_BYTES + 1):
+    for length, of_length in enumerate(matches[:_MAX_CHARACTER_BYTES], 1):
+        lengths[of_length.starts[lengths[of_length.starts] == length]] = 0
+    empty = PieceMatches(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    matches = matches + [empty] * (_MAX_CHARACTER_BYTES - len(matches))
+    for length in range(1, _MAX_CHARACTER_BYTES + 1):
         starts = np.flatnonzero(lengths == length).astype(np.int32)
-        known = matches[length - 1]
         unknown = np.full(len(starts), scores.unknown_id, np.int32)
-        matches[length - 1] = PieceMatches(
-            np.concatenate([known.starts, starts]), np.concatenate([known.pieces, unknown])
-        )
+        known = matches[length - 1]
+        matches[length - 1] = PieceMatches(np.concatenate([known.starts, starts]), np.concatenate([known.ids, unknown]))
     return matches
 
 
-def _counts(
+def _count_pieces(
     matches: list[PieceMatches], boundaries: int
 ) -> tuple[Int32[np.ndarray, "boundaries"], Int32[np.ndarray, "boundaries"]]:
     """How many pieces end at each boundary, and how many span it."""
-    into, change = np.zeros(boundaries, np.int32), np.zeros(boundaries + 1, np.int32)
+    ending, change = np.zeros(boundaries, np.int32), np.zeros(boundaries + 1, np.int32)
     for length, (starts, _) in enumerate(matches, 1):
-        into[starts + length] += 1  # pieces of one length all end elsewhere
+        ending[starts + length] += 1  # no two pieces of one length end at the same boundary
         change[starts + 1] += 1
-    change[:-1] -= into
-    return into, np.cumsum(change[:-1], dtype=np.int32)
+    change[:-1] -= ending
+    return ending, np.cumsum(change[:-1], dtype=np.int32)
 
 
-def _rows(
+def _processing_order(
+    ending: Int32[np.ndarray, "symbols"],
+    starts: Int64[np.ndarray, "segments"],
+    ends: Int64[np.ndarray, "segments"],
+    long_segment_bytes: int,
+) -> tuple[Int64[np.ndarray, "nodes"], Int64[np.ndarray, "steps"]]:
+    """The boundaries at which pieces end, and how many of them each parallel step covers.
+
+    Those of short segments come first, ordered by their distance from the start of their segment. Those of long
+    segments follow, one segment after the other.
+    """
+    reached = np.flatnonzero(ending)
+    segment = np.searchsorted(ends, reached)
+    is_long = (ends - starts)[segment] >= long_segment_bytes
+    short = reached[~is_long]
+    distance = (short - starts[segment[~is_long]]).astype(np.uint16)
+    order = np.concatenate([short[np.argsort(distance, kind="stable")], reached[is_long]])
+    return order, np.bincount(distance)[1:]
+
+
+def _list_arcs(
     matches: list[PieceMatches],
-    rank: Int32[np.ndarray, "symbols"],
-    first: Int64[np.ndarray, "ranks_plus_1"],
-    weights: Float64[np.ndarray, "vocab"],
-) -> tuple[Float64[np.ndarray, "rows"], Int32[np.ndarray, "rows"], Int32[np.ndarray, "rows"]]:
-    """Weight, origin and id of each piece, ordered by where it ends, and there the longest first."""
-    origin, piece = np.empty(first[-1], np.int32), np.empty(first[-1], np.int32)
-    free = first[:-1].copy()
+    node: Int32[np.ndarray, "symbols"],
+    first_arc: Int64[np.ndarray, "nodes_plus_1"],
+    log_weights: Float64[np.ndarray, "vocab"],
+) -> tuple[Float64[np.ndarray, "arcs"], Int32[np.ndarray, "arcs"], Int32[np.ndarray, "arcs"]]:
+    """Log weight, start and piece of each arc. The arcs of a node are ordered from the longest to the shortest."""
+    start, piece = np.empty(first_arc[-1], np.int32), np.empty(first_arc[-1], np.int32)
+    next_arc = first_arc[:-1].copy()
     for length in range(len(matches), 0, -1):
-        starts, pieces = matches[length - 1]
-        ranks = rank[starts + length]
-        rows = free[ranks]
-        free[ranks] = rows + 1
-        origin[rows], piece[rows] = starts, pieces
-    return weights[piece], origin, piece
+        starts, ids = matches[length - 1]
+        nodes = node[starts + length]
+        arcs = next_arc[nodes]
+        next_arc[nodes] = arcs + 1
+        start[arcs], piece[arcs] = starts, ids
+    return log_weights[piece], start, piece
 
 
-def _advance(
-    ranks: slice,
-    order: Int64[np.ndarray, "ranks"],
-    first: Int64[np.ndarray, "ranks_plus_1"],
-    origin: Int32[np.ndarray, "rows"],
-    share: Float64[np.ndarray, "rows"],
-    total: Float64[np.ndarray, "symbols"],
-    cut: Bool[np.ndarray, "symbols"],
+def _forward_step(
+    nodes: slice,
+    order: Int64[np.ndarray, "nodes"],
+    first_arc: Int64[np.ndarray, "nodes_plus_1"],
+    start: Int32[np.ndarray, "arcs"],
+    prob: Float64[np.ndarray, "arcs"],
+    log_z: Float64[np.ndarray, "symbols"],
+    is_cut: Bool[np.ndarray, "symbols"],
 ) -> None:
-    """Weights of rows become shares, and logs of the sums over segmentations reach one step further."""
-    bounds = first[ranks.start : ranks.stop + 1]
+    """Set log Z of some nodes, and turn the log weights of their arcs into probabilities, in place."""
+    bounds = first_arc[nodes.start : nodes.stop + 1]
     if len(bounds) < 2:
         return
     heads, counts = bounds[:-1] - bounds[0], np.diff(bounds)
-    rows = slice(bounds[0], bounds[-1])
-    logs = total[origin[rows]] + share[rows]
-    best = np.maximum.reduceat(logs, heads)
-    logs -= np.repeat(best, counts)
+    arcs = slice(bounds[0], bounds[-1])
+    logs = log_z[start[arcs]] + prob[arcs]
+    largest = np.maximum.reduceat(logs, heads)
+    logs -= np.repeat(largest, counts)
     np.exp(logs, out=logs)
     sums = np.add.reduceat(logs, heads)
-    share[rows] = logs / np.repeat(sums, counts)
-    boundaries = order[ranks]
-    total[boundaries] = np.where(cut[boundaries], 0.0, best + np.log(sums))
+    prob[arcs] = logs / np.repeat(sums, counts)
+    boundaries = order[nodes]
+    log_z[boundaries] = np.where(is_cut[boundaries], 0.0, largest + np.log(sums))
 
 
-def _advance_alone(
-    ranks: slice,
-    order: Int64[np.ndarray, "ranks"],
-    first: Int64[np.ndarray, "ranks_plus_1"],
-    origin: Int32[np.ndarray, "rows"],
-    share: Float64[np.ndarray, "rows"],
-    start: int,
+def _forward_segment(
+    nodes: slice,
+    order: Int64[np.ndarray, "nodes"],
+    first_arc: Int64[np.ndarray, "nodes_plus_1"],
+    start: Int32[np.ndarray, "arcs"],
+    prob: Float64[np.ndarray, "arcs"],
+    segment_start: int,
 ) -> None:
-    """The same for all boundaries of one segment, in plain Python, which is faster at one boundary after the other."""
-    bounds = first[ranks.start : ranks.stop + 1].tolist()
-    rows = slice(bounds[0], bounds[-1])
-    origins, weights, total = origin[rows].tolist(), share[rows].tolist(), {start: 0.0}
-    shares: list[float] = []
-    for boundary, low, high in zip(order[ranks].tolist(), bounds, bounds[1:], strict=False):
-        near = slice(low - bounds[0], high - bounds[0])
-        logs = [total[begin] + weight for begin, weight in zip(origins[near], weights[near], strict=True)]
-        best = max(logs)
-        terms = [math.exp(log - best) for log in logs]
-        term_sum = math.fsum(terms)
-        shares += [term / term_sum for term in terms]
-        total[boundary] = best + math.log(term_sum)
-    share[rows] = shares
+    """`_forward_step` for all nodes of one segment. Plain Python is faster where one node follows the other."""
+    bounds = first_arc[nodes.start : nodes.stop + 1].tolist()
+    arcs = slice(bounds[0], bounds[-1])
+    starts, log_weights, log_z = start[arcs].tolist(), prob[arcs].tolist(), {segment_start: 0.0}
+    probs: list[float] = []
+    for boundary, low, high in zip(order[nodes].tolist(), bounds, bounds[1:], strict=False):
+        of_node = slice(low - bounds[0], high - bounds[0])
+        logs = [log_z[begin] + weight for begin, weight in zip(starts[of_node], log_weights[of_node], strict=True)]
+        largest = max(logs)
+        weights = [math.exp(log - largest) for log in logs]
+        total = math.fsum(weights)
+        probs += [weight / total for weight in weights]
+        log_z[boundary] = largest + math.log(total)
+    prob[arcs] = probs

@@ -1,4 +1,4 @@
-"""Streams of random numbers: one for each seed and position, whose numbers go by their counts."""
+"""Streams of random numbers: one for each pair of seed and position. Any number of a stream can be computed alone."""
 
 import numpy as np
 from jaxtyping import Float64, Integer, UInt64
@@ -13,12 +13,12 @@ _UNIT = 2.0**-53
 def streams(
     seeds: Integer[np.ndarray, "draws"], positions: Integer[np.ndarray, "draws"]
 ) -> UInt64[np.ndarray, "draws"]:
-    """A stream of random numbers for each position of each seed."""
+    """The state of the random stream for each seed and position."""
     return splitmix64(splitmix64(seeds.astype(np.uint64), np.ones(1, np.int64)), positions)
 
 
 def uniforms(
-    streams: UInt64[np.ndarray, "#draws"], counts: Integer[np.ndarray, "#draws"]
+    streams: UInt64[np.ndarray, "#draws"], counters: Integer[np.ndarray, "#draws"]
 ) -> Float64[np.ndarray, "draws"]:
-    """The numbers with these counts, from 0 on, in streams: uniform in [0, 1)."""
-    return (splitmix64(streams, counts + 1) >> np.uint64(11)).astype(np.float64) * _UNIT
+    """The random numbers with these counters, from 0 on, in the streams: uniform in [0, 1)."""
+    return (splitmix64(streams, counters + 1) >> np.uint64(11)).astype(np.float64) * _UNIT
