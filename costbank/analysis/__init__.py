@@ -1,1 +1,1 @@
-"""Looking at banks: what their vectors are worth."""
+"""The quality of a bank's vectors."""

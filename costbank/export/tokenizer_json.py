@@ -12,8 +12,8 @@ import numpy as np
 from costbank.bank import Bank
 from costbank.encodings import without_mark
 from costbank.errors import TokenizerError, require
-from costbank.export.express import byte_level_bpe, byte_level_unigram, word_list
-from costbank.export.express_sentencepiece import from_sentencepiece
+from costbank.export.sentencepiece_conversion import from_sentencepiece
+from costbank.export.tokenizer_conversion import byte_level_bpe, byte_level_unigram, word_list
 from costbank.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 

@@ -1,4 +1,4 @@
-"""The losses inside training frameworks: `huggingface` (Trainer, and TRL's SFTTrainer) and `lightning`.
+"""The losses in training frameworks: `huggingface` (Trainer, and TRL's SFTTrainer) and `lightning`.
 
-Each module imports its framework; this one imports nothing.
+Each module imports its framework. This one imports nothing.
 """

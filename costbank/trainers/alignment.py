@@ -1,90 +1,102 @@
-"""Where a data collator has put the tokens of each row, and so where numbers that belong to them go."""
+"""Where a data collator put the tokens of each row, so that numbers that belong to tokens can go to the same place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["align", "row_name"]
+__all__ = ["align_to_batch", "label_column"]
 
-# Of a batch and of its rows: what tells one row from another.
-_NAMES = ("labels", "input_ids")
-_AGREEMENT = 0.5
-
-
-def row_name(feature: Mapping[str, Any]) -> str | None:
-    """What the numbers of a row are for: its labels, which of an encoder-decoder are not its inputs, or its inputs."""
-    return next((name for name in _NAMES if feature.get(name) is not None), None)
+# Columns by which a row is recognized in a batch, in order of preference.
+_TOKEN_COLUMNS = ("labels", "input_ids")
+_LEAST_AGREEMENT = 0.5
 
 
-def align(
+def label_column(feature: Mapping[str, Any]) -> str | None:
+    """The column that a row's numbers go with: its labels, which an encoder-decoder's inputs are not, or its inputs."""
+    return next((name for name in _TOKEN_COLUMNS if feature.get(name) is not None), None)
+
+
+def align_to_batch(
     batch: Mapping[str, Any], features: list[dict[str, Any]], numbers: list[Float[Tensor, "length"]]
 ) -> Float[Tensor, "rows width"] | None:
-    """Numbers of rows, padded with 0 to where a batch has the tokens of each row.
+    """Pad the numbers of each row with 0, to where the batch has that row's tokens.
 
-    A row may be padded at either side, or all be joined in one row, in their order. Some of its tokens may be masked or
-    their labels ignored, as long as most agree, and no other row agrees better.
+    The collator may have padded a row on either side, or joined all rows into one, in order. It may have masked tokens
+    or ignored labels, as long as most of them agree and no other row agrees better.
 
     Args:
-        batch: what the collator made.
-        features: what it was given, with `labels` or `input_ids`.
-        numbers: of each feature, one for each label or token.
+        batch: the collator's output.
+        features: the collator's input, with `labels` or `input_ids`.
+        numbers: for each feature, one number for each label or token.
 
     Returns:
-        None where the batch holds other rows, or has them in another order.
+        None if the batch has other rows, or has them in another order.
     """
-    placed = {name: batch[name] for name in _NAMES if isinstance(batch.get(name), Tensor) and batch[name].ndim == 2}
-    target = placed.get(row_name(features[0]) or "")
+    columns = {n: batch[n] for n in _TOKEN_COLUMNS if isinstance(batch.get(n), Tensor) and batch[n].ndim == 2}
+    target = columns.get(label_column(features[0]) or "")
     if target is None:
         return None
-    (count, width), lengths = target.shape, [len(own) for own in numbers]
+    (count, width), lengths = target.shape, [len(row) for row in numbers]
     # An encoder's tokens are not where a decoder's labels are.
-    placed = {name: rows for name, rows in placed.items() if rows.shape == target.shape}
+    matcher = _Matcher({n: rows for n, rows in columns.items() if rows.shape == target.shape}, features, lengths)
     if count == 1 and len(features) > 1 and sum(lengths) <= width:
         starts = torch.tensor([0, *lengths[:-1]]).cumsum(0).tolist()
-        for number, start in enumerate(starts):
-            if not _is_there(placed, 0, start, features, number, lengths):
-                return None
+        if not all(matcher.matches(0, start, index) for index, start in enumerate(starts)):
+            return None
         return nn.functional.pad(torch.cat(numbers), (0, width - sum(lengths)))[None]
     if count != len(features) or max(lengths) > width:
         return None
-    rows = []
-    for number, own in enumerate(numbers):
-        spare = width - len(own)
-        agreements = {start: _agreement(placed, number, start, features[number], len(own)) for start in (0, spare)}
-        start = max(agreements, key=lambda place, found=agreements: (found[place], -place))
-        if not _is_there(placed, number, start, features, number, lengths):
+    padded = []
+    for index, row in enumerate(numbers):
+        padding = width - len(row)
+        # Padding on the right wins a tie.
+        start = max((0, padding), key=lambda start, index=index: matcher.agreement(index, start, index))
+        if not matcher.matches(index, start, index):
             return None
-        rows.append(nn.functional.pad(own, (start, spare - start)))
-    return torch.stack(rows)
+        padded.append(nn.functional.pad(row, (start, padding - start)))
+    return torch.stack(padded)
 
 
-def _is_there(
-    placed: dict[str, Tensor], row: int, start: int, features: list[dict[str, Any]], number: int, lengths: list[int]
-) -> bool:
-    """Whether a feature is at a place of a batch, rather than another of the same length."""
-    own = _agreement(placed, row, start, features[number], lengths[number])
-    if own == 1.0:
-        return True
-    others = (f for i, f in enumerate(features) if i != number and lengths[i] == lengths[number])
-    best = max((_agreement(placed, row, start, other, lengths[number]) for other in others), default=0.0)
-    return own >= max(best, _AGREEMENT)
+@dataclass(frozen=True)
+class _Matcher:
+    """Compares the rows of a batch with features.
 
-
-def _agreement(placed: dict[str, Tensor], row: int, start: int, feature: dict[str, Any], length: int) -> float:
-    """The part of a feature's tokens and labels that a place of a batch has.
-
-    A token may be there as an input or as a label: masking leaves it in one of them.
+    Attributes:
+        columns: the token columns of the batch, all of one shape.
+        features: the collator's input.
+        lengths: the number of tokens of each feature.
     """
-    found, looked = 0, 0
-    for name in _NAMES:
-        tokens = feature.get(name)
-        if tokens is None or len(tokens) != length:
-            continue
-        parts = [rows[row, start : start + length] for rows in placed.values()]
-        tokens = torch.as_tensor(tokens).to(parts[0].device)
-        found += int(torch.stack([part == tokens for part in parts]).any(dim=0).sum())
-        looked += length
-    return found / looked if looked else 1.0
+
+    columns: dict[str, Tensor]
+    features: list[dict[str, Any]]
+    lengths: Sequence[int]
+
+    def matches(self, row: int, start: int, index: int) -> bool:
+        """Whether row `row` has feature `index` from position `start` on, and not another feature of that length."""
+        agreement = self.agreement(row, start, index)
+        if agreement == 1.0:
+            return True
+        others = (i for i, length in enumerate(self.lengths) if i != index and length == self.lengths[index])
+        best_other = max((self.agreement(row, start, other) for other in others), default=0.0)
+        return agreement >= max(best_other, _LEAST_AGREEMENT)
+
+    def agreement(self, row: int, start: int, index: int) -> float:
+        """The share of a feature's tokens and labels that row `row` has from position `start` on.
+
+        A token may be there as an input or as a label, because masking leaves it in one of the two.
+        """
+        length = self.lengths[index]
+        windows = [rows[row, start : start + length] for rows in self.columns.values()]
+        equal, compared = 0, 0
+        for name in _TOKEN_COLUMNS:
+            tokens = self.features[index].get(name)
+            if tokens is None or len(tokens) != length:
+                continue
+            tokens = torch.as_tensor(tokens).to(windows[0].device)
+            equal += int(torch.stack([window == tokens for window in windows]).any(dim=0).sum())
+            compared += length
+        return equal / compared if compared else 1.0

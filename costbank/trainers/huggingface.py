@@ -1,15 +1,15 @@
-"""The losses in Hugging Face's `Trainer`, and in what is made from it, such as TRL's `SFTTrainer`.
+"""The losses in Hugging Face's `Trainer`, and in trainers derived from it, such as TRL's `SFTTrainer`.
 
-`compute_loss_func` makes a function for a Trainer as it is; it takes the model's logits. `EMOTrainerMixin` makes a
-Trainer of one's own, which never holds the logits of all tokens in training, and logs what the loss is made of.
+`compute_loss_func` makes a function for an unchanged Trainer, which uses the model's logits. `EMOTrainerMixin` makes a
+Trainer class that never has the logits of all tokens in memory in training, and that logs the parts of the loss.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costbank.errors import require
 
-# Before the imports that need them: where one is missing, the error names the extra to install.
+# Before the imports that need them: if one is missing, the error names the extra to install.
 require("torch", "trainers")
 require("transformers", "trainers")
 
@@ -27,26 +27,31 @@ from costbank.loss import (
     linear_emo_loss_with_parts,
 )
 from costbank.loss.arguments import check_costs
-from costbank.trainers.adapters import base_of, check_adapters, virtual_tokens
-from costbank.trainers.agreement import Agreement
-from costbank.trainers.bestmetric import check_best_metric
-from costbank.trainers.decoder import with_decoder_inputs
-from costbank.trainers.function import Pinned, compute_loss_func
-from costbank.trainers.given import as_bank, as_loss
-from costbank.trainers.heads import Head, find_head
-from costbank.trainers.means import Means, counted_labels, without_repeated
-from costbank.trainers.ownloss import Batch
+from costbank.trainers.adapters import check_adapters, unwrap_peft, virtual_token_count
+from costbank.trainers.arguments import as_bank, as_loss
+from costbank.trainers.best_metric import check_best_metric
+from costbank.trainers.heads import ModelHead, find_head
+from costbank.trainers.labeled_batch import split_labels
+from costbank.trainers.loss_function import PinCallback, compute_loss_func
+from costbank.trainers.metrics import LossMetrics, counted_mask, ignore_repeated_rows
+from costbank.trainers.model_probe import ModelProbe
 from costbank.trainers.reduction import (
-    as_trained,
     check_ignore_index,
-    check_smoothing,
-    per_item,
-    plain_options,
-    to_device,
+    check_label_smoothing,
+    divide_by_items,
+    move_loss,
+    plain_ce_options,
+    trainer_options,
 )
 from costbank.trainers.sft import TokenCount, is_sft
+from costbank.trainers.token_weights import (
+    TOKEN_WEIGHTS,
+    WeightsCollator,
+    check_columns_kept,
+    datasets_with_weights,
+    weighted_token_count,
+)
 from costbank.trainers.tokenizer import check_tokenizer, has_tokenizer_json
-from costbank.trainers.weights import COLUMN, WeightsCollator, check_kept, count_weights, having_weights
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -55,38 +60,62 @@ else:
 
 __all__ = ["EMOTrainerMixin", "compute_loss_func"]
 
-# The first arguments of a Trainer, of SFTTrainer as well.
-_ARGUMENTS = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
+# The first positional arguments of Trainer and of SFTTrainer.
+_POSITIONAL = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
+
+
+@dataclass(frozen=True)
+class _ForwardPass:
+    """A call of the model.
+
+    Attributes:
+        outputs: the model's outputs; in the linear form with the logits of the last position only.
+        head, hidden: in the linear form, the head and its input at all positions.
+    """
+
+    outputs: Any
+    head: ModelHead | None = None
+    hidden: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """The number of positions, virtual tokens included."""
+        return (self.outputs.logits if self.hidden is None else self.hidden).shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the loss is computed."""
+        return (self.outputs.logits if self.head is None else self.head.linear.weight).device
 
 
 class EMOTrainerMixin(_Trainer):
-    """`class MyTrainer(EMOTrainerMixin, Trainer)`, and the same with TRL's SFTTrainer: a Trainer with `emo=`.
+    """`class MyTrainer(EMOTrainerMixin, Trainer)`, or the same with TRL's SFTTrainer: a Trainer with `emo=`.
 
-    With a `LinearEMOLoss` or a bank, a training step takes the head's inputs by hooks that exist only during that call,
-    leaves the head the last position, and multiplies with its weight a block of tokens at a time. What the model does
-    to its logits is measured before the first batch, and proved while training. With an `EMOLoss`, and in evaluation
-    where predictions are wanted, the model's own logits are taken. Labels are shifted where the model's own loss
-    shifts them, and sums are divided as in the Trainer's own loss. Where the model gives an auxiliary loss
-    (mixture of experts), that is added with the config's weight. Where prompt tuning puts virtual tokens before the
-    rows, they have no labels, and the last of them predicts the first label.
+    With a `LinearEMOLoss` or a bank, a training step reads the head's input with hooks that exist only during that
+    call, leaves the head the last position, and multiplies with its weight in blocks of tokens. What the model does to
+    its logits is measured before the first batch, and checked while training. With an `EMOLoss`, and in evaluations
+    that need predictions, the loss uses the model's own logits. Labels are shifted if the model's own loss shifts them,
+    and sums are divided as in the Trainer's own loss. If the model has an auxiliary loss (mixture of experts), it is
+    added with the config's coefficient. If prompt tuning puts virtual tokens before the rows, these have no labels, and
+    the last of them predicts the first label.
 
-    A dataset column `token_weights`, a number for each label, multiplies the losses of tokens in training; the mean of
-    the step is then the weighted sum over the sum of weights. Evaluations count all tokens alike.
+    A dataset column `token_weights`, with a number for each label, multiplies the losses of tokens in training. The
+    mean of a step is then the weighted sum over the sum of weights. Evaluations count all tokens alike.
 
-    Logged with the loss are the means over tokens since the line before, `ce`, `emd` and `mean_token_accuracy`, and
-    in evaluation `eval_ce` and so on. `eval_loss` is the cross-entropy, as a run without this loss has it;
+    `ce`, `emd` and `mean_token_accuracy` are logged with the loss, as means over the tokens since the last line;
+    evaluations log `eval_ce` and so on. `eval_loss` is the cross-entropy, as in a run without this loss;
     `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints are pinned to the loss's costs and options.
 
     Args:
-        emo: the loss; a bank stands for `LinearEMOLoss(bank)`. One that was given a bank is fitted to wider logits, as
-            after `model.resize_token_embeddings`; costs that you opened (`open_costs(bank, …)`) must be as wide.
-        emo_bank: the bank of `emo`, where that is a loss, to check the tokenizer against; see `check_tokenizer`.
-        emo_check_loss: check cross-entropy against the model's own loss of the first batch, and refuse a difference.
+        emo: the loss, or a bank for `LinearEMOLoss(bank)`. A loss made from a bank is fitted to wider logits, as after
+            `model.resize_token_embeddings`; costs that you opened (`open_costs(bank, …)`) must be as wide.
+        emo_bank: the bank of the loss `emo`, to check the tokenizer against it; see `check_tokenizer`.
+        emo_check_loss: compare cross-entropy with the model's own loss of the first batch, and refuse a difference.
 
     Raises:
-        UsageError: `emo` is neither a loss nor a bank, or arguments do not go together; from training, a head that the
-            linear form cannot take, or a checkpoint that was trained with other costs or options.
-        TokenizerError: `processing_class` is or holds a fast tokenizer, and not that of the bank.
+        UsageError: `emo` is neither a loss nor a bank, or arguments contradict each other. In training: the linear form
+            cannot use the head, or a checkpoint was trained with other costs or options.
+        TokenizerError: `processing_class` is or has a fast tokenizer, which is not the bank's.
     """
 
     def __init__(
@@ -100,25 +129,25 @@ class EMOTrainerMixin(_Trainer):
         bank = emo if isinstance(emo, Bank) else as_bank(emo_bank, "emo_bank=")
         self.emo = as_loss(emo, "emo=", LinearEMOLoss)
         check_ignore_index(self.emo)
-        # One that prepares datasets, as SFTTrainer, reads the first row itself.
+        # A trainer that prepares datasets, such as SFTTrainer, reads the first row itself.
         read = hasattr(self, "_prepare_dataset")
-        weighted = having_weights({**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}, read=read)
+        weighted = datasets_with_weights({**dict(zip(_POSITIONAL, args, strict=False)), **kwargs}, read=read)
         super().__init__(*args, **kwargs)
         self._check_arguments()
-        check_kept(weighted, having_weights(vars(self), read=read) if weighted else [])
+        check_columns_kept(weighted, datasets_with_weights(vars(self), read=read) if weighted else [])
         self.data_collator = WeightsCollator(self.data_collator, self.args)
         if bank is not None and has_tokenizer_json(self.processing_class):
             check_tokenizer(bank, self.processing_class)
-        # So that the Trainer counts the tokens of all accumulated batches, and leaves their mean to this loss.
+        # So that the Trainer counts the tokens of all accumulated batches, and leaves the mean over them to this loss.
         self.model_accepts_loss_kwargs = True
-        self._emo_own = Agreement(self.model, self.emo.options, check_loss=emo_check_loss)
-        self._count_by_shift()
-        # SFTTrainer logs the entropy of predictions; at another temperature the loss has other probabilities.
+        self._emo_probe = ModelProbe(self.model, self.emo.options, check_loss=emo_check_loss)
+        self._set_token_count()
+        # SFTTrainer logs the entropy of predictions. At another temperature the loss has other probabilities.
         self._emo_entropy = is_sft(self) and self.emo.options.temperature == 1.0
-        self._emo_means = {training: Means(entropy=self._emo_entropy) for training in (True, False)}
+        self._emo_metrics = {training: LossMetrics(entropy=self._emo_entropy) for training in (True, False)}
         self._emo_tokens = TokenCount()
         self._emo_loss_only = False
-        self.add_callback(Pinned(self.emo))
+        self.add_callback(PinCallback(self.emo))
 
     def compute_loss(
         self,
@@ -129,68 +158,60 @@ class EMOTrainerMixin(_Trainer):
     ) -> Any:
         """The loss of a batch, as `Trainer.compute_loss` returns it; `inputs` are not changed."""
         if "labels" not in inputs:
-            raise UsageError("the batch has no labels", "give a data collator that makes them")
+            raise UsageError("the batch has no labels", "use a data collator that makes them")
         linear = isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs
-        # What counts tokens has learned already from the batches that it counted.
-        if num_items_in_batch is None or not self._emo_own.has_begun(linear=linear):
-            self._learn(model, [inputs], linear)
+        # The batches of a step whose tokens were counted have been measured then.
+        if num_items_in_batch is None or not self._emo_probe.has_measured(linear=linear):
+            self._measure(model, [inputs], linear)
         unwrapped = self.accelerator.unwrap_model(model)
-        batch = _batch_of(unwrapped, inputs)
-        # An evaluation counts all tokens alike, so that runs with other weights, or without any, can be compared.
-        weights = inputs.get(COLUMN) if model.training else None
-        head, inputs = None, batch.inputs
-        if linear:
-            head = find_head(unwrapped)
-            mixed = self.accelerator.mixed_precision not in ("no", None)
-            outputs, hidden = self._emo_own.hidden_of(head, model, inputs, mixed=mixed)
-        else:
-            outputs, hidden = model(**inputs), None
-        shift = batch.shifted is None and self._emo_own.shift
-        labels = batch.labels if batch.shifted is None else batch.shifted
-        if weights is not None and batch.shifted is not None:
-            weights = nn.functional.pad(weights[..., 1:], (0, 1))
-        if labels.shape[1] != (outputs.logits if hidden is None else hidden).shape[1]:
-            before = (virtual_tokens(unwrapped), 0)
-            labels = nn.functional.pad(labels, before, value=self.emo.options.ignore_index)
-            weights = None if weights is None else nn.functional.pad(weights, before)
+        batch = split_labels(unwrapped, inputs)
+        call = self._call_model(model, unwrapped, batch.inputs, linear)
+        # Evaluations count all tokens alike, so that runs with other weights, or without any, can be compared.
+        labels = batch.targets
+        weights = batch.target_weights(inputs.get(TOKEN_WEIGHTS)) if model.training else None
+        if labels.shape[1] != call.length:
+            padding = (virtual_token_count(unwrapped), 0)
+            labels = nn.functional.pad(labels, padding, value=self.emo.options.ignore_index)
+            weights = None if weights is None else nn.functional.pad(weights, padding)
         if model.training and is_sft(self):
-            self._emo_tokens.add(inputs)
-        options = as_trained(self.emo.options, num_items_in_batch, shift)
+            self._emo_tokens.add(batch.inputs)
+        shift = batch.shift_labels is None and self._emo_probe.shift
+        options = trainer_options(self.emo.options, num_items_in_batch, shift)
         if model.training:
-            result = self._result(outputs, hidden, head, labels, options, weights)
-            self._emo_means[True].add(result, labels, options, weights)
+            result = self._emo_result(call, labels, options, weights)
+            self._emo_metrics[True].add(result, labels, options, weights)
             total = result.loss
         else:
-            # What a run with cross-entropy is evaluated by: the loss's own value would look like a gain.
-            total = self._cross_entropy(outputs, hidden, head, labels, options)
-        loss = per_item(total, num_items_in_batch)
+            # As in a run with cross-entropy: the value of this loss would look like an improvement.
+            total = self._evaluation_ce(call, labels, options)
+        loss = divide_by_items(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # The count is of all processes, and gradients are averaged over them.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
-        loss = loss + self._auxiliary_loss(outputs, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        loss = loss + self._auxiliary_loss(call.outputs, num_items_in_batch)
+        return (loss, call.outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the means of the loss's parts where `logs` are of training steps."""
-        evaluated = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
+        """Log, with the means of the loss's parts if `logs` are those of training steps."""
+        evaluations = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if "loss" in logs or "train_loss" in logs:
-            # At the end of training as well, whose last steps may have no line of their own.
-            self._prove()
+            # Also at the end of training, because the last steps may have no line of their own.
+            self._check_logits()
         if "loss" in logs:
-            means = self._emo_means[True].take(self.accelerator)
-            # In training it is the `loss` that is logged already.
+            means = self._emo_metrics[True].take(self.accelerator)
+            # In training, `loss` has this value already.
             means.pop("emo_loss", None)
             logs.update(means)
-        if "loss" in logs or (evaluated and evaluated != ["train"]):
+        if "loss" in logs or (evaluations and evaluations != ["train"]):
             self._emo_tokens.log(self)
         super().log(logs, start_time)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any) -> Any:
-        """A step of an evaluation; where only the loss is wanted, the linear form makes it as it does in training."""
-        inputs = {name: value for name, value in inputs.items() if name != COLUMN}
+        """A step of an evaluation. If only the loss is needed, the linear form computes it as in training."""
+        inputs = {name: value for name, value in inputs.items() if name != TOKEN_WEIGHTS}
         self._emo_loss_only = prediction_loss_only and "labels" in inputs
         try:
-            self._learn(model, [inputs], self._emo_loss_only and isinstance(self.emo, LinearEMOLoss))
+            self._measure(model, [inputs], self._emo_loss_only and isinstance(self.emo, LinearEMOLoss))
             if not self._emo_loss_only:
                 return super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)
             inputs = self._prepare_inputs(inputs)
@@ -210,128 +231,129 @@ class EMOTrainerMixin(_Trainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         """An evaluation or prediction, with the means of the loss's parts among its metrics."""
-        self._prove()
-        self._emo_means[False] = Means(entropy=self._emo_entropy)
+        self._check_logits()
+        self._emo_metrics[False] = LossMetrics(entropy=self._emo_entropy)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        self._prove()
-        means = self._emo_means[False].take(self.accelerator)
+        self._check_logits()
+        means = self._emo_metrics[False].take(self.accelerator)
         metrics: dict[str, float] = output.metrics  # pyright: ignore[reportAssignmentType] -- a dict by now
         metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        # What all processes call, unlike save_model, which a callback may call in one of them.
-        self._prove()
-        super()._save_checkpoint(*args, **kwargs)
-
-    def _prove(self) -> None:
-        """Read the proof that the linear form computes the model's logits; the device is waited for."""
-        self._emo_own.check(self.accelerator.unwrap_model(self.model), self.accelerator)
-
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The batches of a step and the number of their tokens, which is counted by how the model shifts labels."""
+        """The batches of a step and the number of their tokens, counted with the model's shift of labels."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._learn(self.model_wrapped, batches, isinstance(self.emo, LinearEMOLoss), training=True):
+        if self._measure(self.model_wrapped, batches, isinstance(self.emo, LinearEMOLoss), training=True):
             count = self._get_num_items_in_batch(batches, device)
-        if any(COLUMN in batch for batch in batches) and all("labels" in batch for batch in batches):
-            count = self._count_weights(batches, device)
+        if any(TOKEN_WEIGHTS in batch for batch in batches) and all("labels" in batch for batch in batches):
+            count = self._weighted_count(batches, device)
         return batches, count
 
-    def _count_weights(self, batches: list[Any], device: torch.device) -> Tensor:
-        """What the Trainer counts as the tokens of a step, with the weights that they have."""
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # Every process calls this, but a callback may call save_model in only one.
+        self._check_logits()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # So that the Trainer does not remove the column.
+        self._signature_columns = [*dict.fromkeys([*(self._signature_columns or ()), TOKEN_WEIGHTS])]
+
+    def _check_logits(self) -> None:
+        """Check that the linear form computes the model's logits. The device is waited for."""
+        self._emo_probe.check_logits(self.accelerator.unwrap_model(self.model), self.accelerator)
+
+    def _weighted_count(self, batches: list[Any], device: torch.device) -> Tensor:
+        """What the Trainer counts as the tokens of a step, for tokens with weights."""
         shift, index = self._loss_shifts_labels, self.emo.options.ignore_index
-        count = torch.stack([count_weights(batch, shift, index).to(device, torch.float32) for batch in batches]).sum()
+        counts = [weighted_token_count(batch, shift, index).to(device, torch.float32) for batch in batches]
+        count = torch.stack(counts).sum()
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             gathered: Any = self.accelerator.gather(count)
             count = gathered.sum()
         return count / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
 
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        # So that the Trainer does not remove the column.
-        self._signature_columns = [*dict.fromkeys([*(self._signature_columns or ()), COLUMN])]
-
-    def _learn(self, model: Any, batches: list[dict[str, Any]], linear: bool, training: bool = False) -> bool:
-        """Learn from batches what the model does to its logits and in its own loss, before their tokens are counted.
+    def _measure(self, model: Any, batches: list[dict[str, Any]], linear: bool, training: bool = False) -> bool:
+        """Measure with batches what the model does to its logits and in its own loss, before tokens are counted.
 
         Returns:
-            Whether tokens are counted otherwise since.
+            Whether tokens must be counted anew.
         """
-        counted = self._loss_shifts_labels
+        shift_before = self._loss_shifts_labels
         for batch in batches:
-            if "labels" not in batch or not self._emo_own.wants(linear=linear):
+            if "labels" not in batch or not self._emo_probe.needs_batch(linear=linear):
                 continue
             model = model.train() if training else model
             unwrapped = self.accelerator.unwrap_model(model)
             with self.compute_loss_context_manager():
-                own = _batch_of(unwrapped, self._prepare_inputs(batch))
-                self._emo_own.learn(model, unwrapped, own, linear=linear)
-            self._emo_own.share(self.accelerator)
-            self._count_by_shift()
-        return self._loss_shifts_labels != counted
+                labeled = split_labels(unwrapped, self._prepare_inputs(batch))
+                self._emo_probe.measure(model, unwrapped, labeled, linear=linear)
+            self._emo_probe.share(self.accelerator)
+            self._set_token_count()
+        return self._loss_shifts_labels != shift_before
 
-    def _count_by_shift(self) -> None:
-        # Where labels are shifted nothing predicts the first one, and it is not counted. After virtual tokens, the last
-        # of them does.
-        self._loss_shifts_labels = self._emo_own.shift and not virtual_tokens(self.model)
+    def _set_token_count(self) -> None:
+        """Have the Trainer leave first labels out of its count if nothing predicts them; virtual tokens do."""
+        self._loss_shifts_labels = self._emo_probe.shift and not virtual_token_count(self.model)
 
-    def _result(
-        self,
-        outputs: Any,
-        hidden: Tensor | None,
-        head: Head | None,
-        labels: Tensor,
-        options: EMOOptions,
-        weights: Tensor | None = None,
+    def _call_model(self, model: Any, unwrapped: Any, inputs: dict[str, Any], linear: bool) -> _ForwardPass:
+        if not linear:
+            return _ForwardPass(model(**inputs))
+        head = find_head(unwrapped)
+        mixed = self.accelerator.mixed_precision not in ("no", None)
+        outputs, hidden = self._emo_probe.call_for_hidden_states(head, model, inputs, mixed=mixed)
+        return _ForwardPass(outputs, head, hidden)
+
+    def _emo_result(
+        self, call: _ForwardPass, labels: Tensor, options: EMOOptions, weights: Tensor | None = None
     ) -> EMOResult:
-        place = (outputs.logits if hidden is None or head is None else head.linear.weight).device
-        labels, weights = labels.to(place), None if weights is None else weights.to(place)
-        more: dict[str, Any] = {"step": self.state.global_step, "token_weights": weights, "entropy": self._emo_entropy}
-        if hidden is None or head is None:
-            self.emo.fit(outputs.logits.shape[-1])
-            to_device(self.emo, outputs.logits)
-            # The model has capped its logits itself.
-            options = replace(options, softcap=None)
-            return emo_loss_with_parts(outputs.logits, labels, self.emo.costs, options, **more)
-        form = self._emo_own.form
-        assert form is not None, "the form is measured before the first batch"
-        weight, bias = form.weight(head.linear), form.bias(head.linear)
+        """The loss of a call, with its parts."""
+        labels = labels.to(call.device)
+        more: dict[str, Any] = {
+            "step": self.state.global_step,
+            "token_weights": None if weights is None else weights.to(call.device),
+            "entropy": self._emo_entropy,
+        }
+        if call.hidden is None or call.head is None:
+            logits = call.outputs.logits
+            self.emo.fit(logits.shape[-1])
+            move_loss(self.emo, logits.device)
+            # The model has applied its softcap itself.
+            return emo_loss_with_parts(logits, labels, self.emo.costs, replace(options, softcap=None), **more)
+        transform = self._emo_probe.transform
+        assert transform is not None, "the transform is measured before the first batch"
+        weight, bias = transform.weight(call.head.linear), transform.bias(call.head.linear)
         self.emo.fit(len(weight))
-        to_device(self.emo, weight)
-        options = form.options(options)
+        move_loss(self.emo, weight.device)
+        hidden, options = call.hidden.to(call.device), transform.options(options)
         with self.accelerator.autocast():
-            return linear_emo_loss_with_parts(
-                hidden.to(place), weight, labels, self.emo.costs, options, bias=bias, **more
-            )
+            return linear_emo_loss_with_parts(hidden, weight, labels, self.emo.costs, options, bias=bias, **more)
 
-    def _with_plain_ce(
-        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
-    ) -> EMOResult:
-        """A result whose parts hold the plain cross-entropy: not smoothed, and at a temperature of 1."""
-        result, plain = self._result(outputs, hidden, head, labels, options), plain_options(options)
-        if plain is None:
+    def _result_with_plain_ce(self, call: _ForwardPass, labels: Tensor, options: EMOOptions) -> EMOResult:
+        """The loss of a call, with plain cross-entropy among its parts: not smoothed, and at temperature 1."""
+        result, plain_options = self._emo_result(call, labels, options), plain_ce_options(options)
+        if plain_options is None:
             return result
-        ce = self._result(outputs, hidden, head, labels, plain).parts.ce
-        return result._replace(parts=result.parts._replace(ce=ce))
+        plain_ce = self._emo_result(call, labels, plain_options).parts.ce
+        return result._replace(parts=result.parts._replace(ce=plain_ce))
 
-    def _cross_entropy(
-        self, outputs: Any, hidden: Tensor | None, head: Head | None, labels: Tensor, options: EMOOptions
-    ) -> Tensor:
-        """The cross-entropy of a batch of an evaluation, reduced as the options say; all parts are added to the means.
+    def _evaluation_ce(self, call: _ForwardPass, labels: Tensor, options: EMOOptions) -> Tensor:
+        """The cross-entropy of an evaluation's batch, reduced as the options say. Its parts are added to the metrics.
 
-        It is of all rows, since the Trainer leaves out those that fill up the last batch; the means are without them.
+        The cross-entropy is that of all rows, because the Trainer leaves out rows that are repeated to fill up the last
+        batch. The metrics leave them out here.
         """
-        result = self._with_plain_ce(outputs, hidden, head, labels, options)
-        once = without_repeated(labels, self.accelerator, options.ignore_index)
-        counted = result if once is labels else self._with_plain_ce(outputs, hidden, head, once, options)
-        self._emo_means[False].add(counted, once, options)
-        total, tokens = result.parts.ce.sum(), counted_labels(labels, options).sum()
+        result = self._result_with_plain_ce(call, labels, options)
+        new_labels = ignore_repeated_rows(labels, self.accelerator, options.ignore_index)
+        counted = result if new_labels is labels else self._result_with_plain_ce(call, new_labels, options)
+        self._emo_metrics[False].add(counted, new_labels, options)
+        total, tokens = result.parts.ce.sum(), counted_mask(labels, options).sum()
         return total if options.reduction == "sum" else total / tokens.to(total.device).clamp(min=1)
 
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
         model = self.accelerator.unwrap_model(self.model)
-        auxiliary = self._emo_own.auxiliary_loss(base_of(model), outputs)
-        # A mean of its own: where the Trainer leaves accumulation to the loss, it is averaged over the batches.
+        auxiliary = self._emo_probe.auxiliary_loss(unwrap_peft(model), outputs)
+        # It is a mean of its own, so it is averaged over batches if the Trainer leaves accumulation to the loss.
         accumulated = num_items_in_batch is not None and model.training
         batches = self.current_gradient_accumulation_steps if accumulated else 1
         return 0.0 if auxiliary is None else auxiliary / batches
@@ -344,12 +366,12 @@ class EMOTrainerMixin(_Trainer):
         model: Any = self.model
         if not hasattr(model, "config"):
             raise UsageError(
-                f"the model is a {type(model).__name__}, and no Hugging Face model",
+                f"the model is a {type(model).__name__}, not a Hugging Face model",
                 "give a PreTrainedModel, or train with compute_loss_func(loss)",
             )
         check_adapters(model)
         self._check_width(model)
-        check_smoothing(self.args)
+        check_label_smoothing(self.args)
         check_best_metric(self.args, self.compute_metrics)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} cannot be combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
@@ -359,19 +381,11 @@ class EMOTrainerMixin(_Trainer):
             )
 
     def _check_width(self, model: Any) -> None:
-        """Check at once what no batch can change: a head has at least as many rows as the model has logits."""
+        """Check the width of the costs before the first batch: a head has at least as many rows as there are logits."""
         weight, costs = getattr(model.get_output_embeddings(), "weight", None), self.emo.costs
         if not isinstance(self.emo, LinearEMOLoss) or costs is None or not isinstance(weight, Tensor):
             return
-        # A sharded or quantized weight has another shape; it is refused later, by name.
+        # A sharded or quantized weight has another shape. It is refused later, with its name.
         if weight.ndim == 2 and weight.is_floating_point() and len(weight) < costs.vocab_size:
             self.emo.fit(len(weight))
             check_costs(self.emo.costs, len(weight), self.emo.options)
-
-
-def _batch_of(unwrapped: Any, inputs: dict[str, Any]) -> Batch:
-    """A batch, with labels apart and with the decoder's inputs that the model would make of them."""
-    labels = inputs["labels"]
-    rest = {name: value for name, value in inputs.items() if name not in ("labels", "shift_labels", COLUMN)}
-    made = with_decoder_inputs(unwrapped, rest, labels)
-    return Batch(made, labels, inputs.get("shift_labels"), None if made is rest else rest)

@@ -1,4 +1,4 @@
-"""How a Trainer reduces a loss: sums over tokens, divided by those of all accumulated batches."""
+"""How a Trainer reduces a loss: a sum over tokens, divided by the number of tokens of all accumulated batches."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,25 +9,38 @@ from torch import Tensor
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss
 
-__all__ = ["as_trained", "check_ignore_index", "check_smoothing", "per_item", "plain_options", "to_device"]
+__all__ = [
+    "IGNORE_INDEX",
+    "check_ignore_index",
+    "check_label_smoothing",
+    "divide_by_items",
+    "move_loss",
+    "plain_ce_options",
+    "trainer_options",
+]
+
+IGNORE_INDEX = -100
+"""The label that transformers ignores."""
 
 
-def as_trained(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:
+def trainer_options(options: EMOOptions, num_items_in_batch: Tensor | int | None, shift: bool) -> EMOOptions:
+    """Options with the reduction that a Trainer needs: a sum if it counts the items, else a mean."""
     return replace(options, shift=shift, reduction="mean" if num_items_in_batch is None else "sum")
 
 
-def per_item(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+def divide_by_items(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """A loss with the reduction of `trainer_options`, as a mean over the items; 0 if there are none."""
     if num_items_in_batch is None:
         return loss
+    # A sum of weights may be less than 1, so only 0 is replaced.
     count = torch.as_tensor(num_items_in_batch, device=loss.device)
-    # A batch without any tokens has loss 0, and not 0 / 0. A sum of weights may be less than 1.
     return loss / torch.where(count == 0, torch.ones_like(count), count)
 
 
-def plain_options(options: EMOOptions) -> EMOOptions | None:
-    """Options of the plain cross-entropy, at a temperature of 1 and not smoothed; None where the loss's own is that.
+def plain_ce_options(options: EMOOptions) -> EMOOptions | None:
+    """Options of plain cross-entropy, without smoothing and at temperature 1; None if the loss's own is that.
 
-    A softcap stays: it is the model's.
+    The softcap stays, because it belongs to the model.
     """
     if not options.label_smoothing and options.temperature == 1.0:
         return None
@@ -38,19 +51,20 @@ def plain_options(options: EMOOptions) -> EMOOptions | None:
     )  # fmt: skip
 
 
-def to_device(loss: EMOLoss | LinearEMOLoss, beside: Tensor) -> None:
-    if loss.costs is not None and loss.costs.device != beside.device:
-        loss.to(beside.device)
+def move_loss(loss: EMOLoss | LinearEMOLoss, device: torch.device) -> None:
+    """Move the costs of a loss to a device, if they are not there."""
+    if loss.costs is not None and loss.costs.device != device:
+        loss.to(device)
 
 
-def check_smoothing(args: Any) -> None:
+def check_label_smoothing(args: Any) -> None:
     if args.label_smoothing_factor:
         raise UsageError("label_smoothing_factor has no effect on this loss", "give the loss label_smoothing= instead")
 
 
 def check_ignore_index(loss: EMOLoss | LinearEMOLoss) -> None:
-    if loss.options.ignore_index != -100:
+    if loss.options.ignore_index != IGNORE_INDEX:
         raise UsageError(
-            f"ignore_index is {loss.options.ignore_index}, and a Trainer counts the labels that are not -100",
-            "mark ignored labels with -100",
+            f"ignore_index is {loss.options.ignore_index}, but a Trainer counts the labels that are not {IGNORE_INDEX}",
+            f"mark ignored labels with {IGNORE_INDEX}",
         )

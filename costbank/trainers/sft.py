@@ -1,4 +1,4 @@
-"""What TRL's SFTTrainer logs of its own, for a loss that takes the place of its `compute_loss`."""
+"""What TRL's SFTTrainer logs in its own `compute_loss`, for a loss that replaces it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def is_sft(trainer: Any) -> bool:
 
 
 class TokenCount:
-    """Tokens trained on since they were last logged, padding left out, kept on the device: nothing waits for it."""
+    """The number of tokens without padding since the last `log`, on the device, so that nothing waits for it."""
 
     def __init__(self) -> None:
         self._count: Tensor | None = None
@@ -24,14 +24,14 @@ class TokenCount:
         if mask is not None:
             count = mask.sum()
         elif tokens is not None:
-            # Rows that hold several texts have no padding.
+            # Packed rows, which have no mask, have no padding.
             count = torch.tensor(tokens.shape[0] * tokens.shape[1], device=tokens.device)
         else:
             return
         self._count = count if self._count is None else self._count + count
 
     def log(self, trainer: Any) -> None:
-        """Put the number of all tokens so far, over all processes, where SFTTrainer's `log` looks for it."""
+        """Add the tokens of all processes to the total, and put the total where SFTTrainer's `log` expects it."""
         if not is_sft(trainer):
             return
         if self._count is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import costbank
-from costbank.analysis.health import Evidence, Health, Quality, health
+from costbank.analysis.health import Evidence, HealthReport, Quality, health
 from costbank.bank import Bank
 from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
 
@@ -44,14 +44,14 @@ def _near(bank: Bank, token: str, k: int = 10) -> set[str]:
     return {neighbor.text.strip("▁").lower() for neighbor in bank.nearest(bank.vocab.find(token), k)}
 
 
-def _is_good(found: Health) -> None:
+def _is_good(found: HealthReport) -> None:
     assert found.quality is Quality.GOOD, found.verdict
     assert found.word_forms.evidence is Evidence.NEARER
     assert all(kind.auc > 0.9 for kind in found.word_forms.kinds)
     assert all(part.evidence is Evidence.NEARER for part in found.word_forms.ranges)
 
 
-def _under_trained(found: Health) -> tuple[str, int]:
+def _under_trained(found: HealthReport) -> tuple[str, int]:
     assert found.under_training is not None
     return found.under_training.reference, found.under_training.candidates
 

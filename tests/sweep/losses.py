@@ -118,10 +118,9 @@ def _measured(row: Row, model: Any) -> Row:
     """A row with what `compute_loss_func` knows of the model before any batch."""
     import torch
 
-    from costbank.trainers.agreement import shifts_labels
-    from costbank.trainers.ownloss import measured_shift
+    from costbank.trainers.label_shift import measure_shift, shifts_labels
 
-    row = replace(row, measured=measured_shift(model) is not None)
+    row = replace(row, measured=measure_shift(model) is not None)
     known = shifts_labels(model, device=torch.device("cpu"))
     if row.verdict in ("right", "refused") and row.shift not in (None, known):
         return replace(row, verdict="wrong", detail=f"a function for the Trainer takes its labels as shifted: {known}")
@@ -178,16 +177,16 @@ def _compare(row: Row, model: Any, inputs: dict[str, Any], costs: Any, folder: s
                 return replace(
                     row, verdict="wrong", detail=f"cross-entropy is {entropy[0][0]:.6g}, its own {own[0]:.6g}"
                 )
-        full, agreement = _trained(model, inputs, EMOLoss(costs, **ours), folder)
+        full, probe = _trained(model, inputs, EMOLoss(costs, **ours), folder)
     except CostbankError as error:
         return replace(row, verdict="refused whole", detail=error.message)
-    row = replace(row, shift=None if agreement._check_loss else agreement.shift)
+    row = replace(row, shift=None if probe._check_loss else probe.shift)
     try:
-        linear, agreement = _trained(model, inputs, LinearEMOLoss(costs, **ours), folder)
+        linear, probe = _trained(model, inputs, LinearEMOLoss(costs, **ours), folder)
     except CostbankError as error:
         return replace(row, verdict="refused", detail=error.message)
     value, gradient = _differences(linear, full)
-    row = replace(row, value=max(value, row.value), gradient=max(gradient, row.gradient), applies=str(agreement.form))
+    row = replace(row, value=max(value, row.value), gradient=max(gradient, row.gradient), applies=str(probe.transform))
     if value > _VALUE or gradient > _GRADIENT:
         return replace(row, verdict="wrong", detail=f"the linear form gives {linear[0]:.6g}, full logits {full[0]:.6g}")
     return row
@@ -204,7 +203,7 @@ def _trained(model: Any, inputs: dict[str, Any], loss: Any, folder: str) -> Any:
 
     arguments = TrainingArguments(output_dir=folder, use_cpu=True, report_to=[], disable_tqdm=True)
     trainer = EMOTrainer(model, arguments, emo=loss)
-    return _step(model, lambda: trainer.compute_loss(model, inputs)), trainer._emo_own
+    return _step(model, lambda: trainer.compute_loss(model, inputs)), trainer._emo_probe
 
 
 def _step(model: Any, loss_of: Any) -> tuple[float, dict[str, Any]]:

@@ -112,7 +112,7 @@ def test_predictions_have_the_metrics_of_an_evaluation(emo: Any, bank: Bank, arg
         logits = trainer.model(input_ids=texts.ids, attention_mask=texts.mask).logits
     torch.testing.assert_close(torch.tensor(predicted.predictions), logits, rtol=0, atol=1e-5)
     # A training that follows logs its own tokens alone.
-    assert trainer._emo_means[False].take(trainer.accelerator) == {}
+    assert trainer._emo_metrics[False].take(trainer.accelerator) == {}
 
 
 class Halves(TrainerCallback):

@@ -342,7 +342,7 @@ NO_LOSS = {
     "rows": (lambda bank: torch.from_numpy(bank.matrix()), "of type Tensor", "(DenseCosts(rows))"),
     "an array": (lambda bank: bank.matrix(), "of type ndarray", "(bank)"),
     "another loss": (lambda _: torch.nn.CrossEntropyLoss(), "of type CrossEntropyLoss", "(bank)"),
-    "a function": (lambda bank: compute_loss_func(EMOLoss(bank)), "of type _ComputeLoss", "(bank)"),
+    "a function": (lambda bank: compute_loss_func(EMOLoss(bank)), "of type ComputeLoss", "(bank)"),
 }
 
 

@@ -12,12 +12,12 @@ from torch import nn
 from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, linear_emo_loss, open_costs
-from costbank.trainers.decoder import with_decoder_inputs
+from costbank.trainers.decoder_inputs import with_decoder_inputs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from costbank.trainers.logits import measure_form
-from costbank.trainers.ownloss import measured_shift
-from costbank.trainers.proof import Proof
+from costbank.trainers.label_shift import measure_shift
+from costbank.trainers.logit_check import LogitCheck
+from costbank.trainers.logit_transform import measure_transform
 from tests.trainers.conftest import SMALL, VOCAB, llama
 
 pytestmark = [
@@ -66,7 +66,7 @@ def made(name: str, config: str | None = None, **changes: Any) -> Any:
 
 
 def form_of(model: Any) -> Any:
-    return measure_form(find_head(model), lambda: model.eval()(input_ids=IDS))
+    return measure_transform(find_head(model), lambda: model.eval()(input_ids=IDS))
 
 
 SCALED = {
@@ -159,7 +159,7 @@ class LoRALinear(nn.Linear):
 def test_a_head_with_another_forward_is_refused():
     model = llama()
     model.lm_head = LoRALinear(16, VOCAB, bias=False)
-    with pytest.raises(UsageError, match=r"LoRALinear, whose forward is not that of torch.nn.Linear"):
+    with pytest.raises(UsageError, match=r"LoRALinear, which has another forward than torch.nn.Linear"):
         find_head(model)
     model = llama()
     model.lm_head.forward = lambda x: nn.functional.linear(x, model.lm_head.weight) / 2
@@ -232,21 +232,21 @@ def test_a_head_of_zeros_trains_with_the_models_scale(make: Any, bank: Bank, arg
 
 def test_the_proof_goes_on_until_logits_say_something():
     model = llama()
-    head, proof = find_head(model), Proof()
+    head, check = find_head(model), LogitCheck()
     form = form_of(model)
     hidden, flat = torch.randn(2, 5, 16), torch.full((2, 1, VOCAB), 3.0)
     with torch.no_grad():
         head.linear.weight.zero_()
-        proof.add(head, form, hidden, flat * 0, rounding=1e-3)
-        proof.check("it")
-        assert not proof.proved
+        check.add(head, form, hidden, flat * 0, tolerance=1e-3)
+        check.check("it")
+        assert not check.verified
         head.linear.weight.normal_()
-        proof.add(head, form, hidden, head.linear(hidden[:, -1:]), rounding=1e-3)
-        proof.check("it")
-        assert proof.proved
-        proof.add(head, form, hidden, flat, rounding=1e-3)
+        check.add(head, form, hidden, head.linear(hidden[:, -1:]), tolerance=1e-3)
+        check.check("it")
+        assert check.verified
+        check.add(head, form, hidden, flat, tolerance=1e-3)
         with pytest.raises(UsageError, match="are not its hidden states times"):
-            proof.check("it")
+            check.check("it")
 
 
 def test_a_model_that_changes_while_it_trains_is_refused_at_the_next_line(bank: Bank, arguments: Any, texts: Any):
@@ -292,7 +292,7 @@ def test_labels_are_shifted_as_the_model_does(make: Any, shift: bool, emo: Any, 
     own = model(input_ids=IDS, labels=labels).loss.item()
     trainer = EMOTrainer(model, arguments(), emo=emo(bank, **CE))
     assert trainer.compute_loss(model, {"input_ids": IDS, "labels": labels}).item() == pytest.approx(own, abs=1e-5)
-    assert trainer._emo_own.shift == shift
+    assert trainer._emo_probe.shift == shift
     assert trainer._loss_shifts_labels == shift
 
 
@@ -332,8 +332,8 @@ def test_the_shift_is_known_whatever_the_logits_are(name: str, scale: float, ban
         model.get_output_embeddings().weight.mul_(scale)
     trainer = EMOTrainer(model, arguments(), emo=bank)
     trainer.compute_loss(model, {"input_ids": IDS, "labels": masked()})
-    assert trainer._emo_own.shift == shift
-    assert not trainer._emo_own.wants(linear=True)
+    assert trainer._emo_probe.shift == shift
+    assert not trainer._emo_probe.needs_batch(linear=True)
 
 
 def test_a_loss_of_another_kind_is_refused_where_logits_are_equal(bank: Bank, arguments: Any):
@@ -348,10 +348,10 @@ def test_a_loss_of_another_kind_is_refused_where_logits_are_equal(bank: Bank, ar
 
 def test_the_shift_is_not_measured_of_models_that_do_not_say_enough():
     model = llama()
-    assert measured_shift(model) is True
+    assert measure_shift(model) is True
     model.get_input_embeddings = Mock(side_effect=NotImplementedError)
-    assert measured_shift(model) is None
-    assert measured_shift(torch.nn.Linear(2, 2)) is None
+    assert measure_shift(model) is None
+    assert measure_shift(torch.nn.Linear(2, 2)) is None
 
 
 def test_tokens_are_counted_as_labels_are_shifted(bank: Bank, arguments: Any, texts: Any):
@@ -454,7 +454,7 @@ def test_the_check_changes_nothing(bank: Bank, arguments: Any, texts: Any):
 def test_large_batches_are_compared_by_a_part_of_a_row(
     bank: Bank, arguments: Any, texts: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("costbank.trainers.ownloss._MOST_LOGITS", 6 * VOCAB)
+    monkeypatch.setattr("costbank.trainers.own_loss_call._MAX_LOGITS", 6 * VOCAB)
     trainer = EMOTrainer(llama(), arguments(), train_dataset=texts, emo=bank)
     widths: list[Any] = []
     trainer.model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[:2]))
@@ -504,7 +504,7 @@ def test_a_model_that_makes_other_inputs_of_its_decoder_is_refused(bank: Bank, t
                                 remove_unused_columns=False)  # fmt: skip
     data = [{"input_ids": row, "labels": row} for row in IDS]
     for loss in (LinearEMOLoss(bank), EMOLoss(bank)):
-        with pytest.raises(UsageError, match="makes other inputs of its decoder"):
+        with pytest.raises(UsageError, match="makes other decoder inputs"):
             EMOTrainer(model, args, train_dataset=data, emo=loss).train()
     EMOTrainer(model, args, train_dataset=data, emo=bank, emo_check_loss=False).train()
 

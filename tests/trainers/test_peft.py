@@ -29,8 +29,8 @@ from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.lightning import EMOLightningMixin
-from costbank.trainers.logits import LogitForm
-from costbank.trainers.proof import Proof
+from costbank.trainers.logit_check import LogitCheck
+from costbank.trainers.logit_transform import LogitTransform
 from tests.trainers.conftest import TEXTS, gemma2, gpt2, llama
 from tests.trainers.test_huggingface import EMOTrainer, assert_same, by_function, losses, trained
 from tests.trainers.test_lightning import fit
@@ -222,15 +222,15 @@ def test_the_proof_sees_a_head_that_is_not_the_models(bank: Bank, arguments: Any
         logits = model(texts.ids[:2], logits_to_keep=1).logits
     assert logits.shape[1] == 1
     assert caught[0].shape[:2] == texts.ids[:2].shape
-    form = LogitForm(logits.shape[-1])
-    proof = Proof()
-    proof.add(head, form, caught[0], logits, rounding=1e-3)
-    proof.check("it")
-    assert proof.proved
+    form = LogitTransform(logits.shape[-1])
+    check = LogitCheck()
+    check.add(head, form, caught[0], logits, tolerance=1e-3)
+    check.check("it")
+    assert check.verified
     wrong = replace(head, linear=model.get_output_embeddings().original_module)
-    proof.add(wrong, form, caught[0], logits, rounding=1e-3)
+    check.add(wrong, form, caught[0], logits, tolerance=1e-3)
     with pytest.raises(UsageError, match="are not its hidden states times its head's weight"):
-        proof.check("it")
+        check.check("it")
 
 
 PROMPTS = {"prompt": PromptTuningConfig, "p-tuning": PromptEncoderConfig, "prefix": PrefixTuningConfig}

@@ -208,7 +208,7 @@ def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out:
     batch = {"input_ids": texts.ids[:2], "labels": texts.ids[:2] if rank else torch.full_like(texts.ids[:2], -100)}
     trainer.model_wrapped = trainer.accelerator.prepare(model)
     _, count = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-    (Path(out) / f"dark-{rank}").write_text(f"{int(count)} of {texts.ids[:2].numel()}, {trainer._emo_own.shift}")
+    (Path(out) / f"dark-{rank}").write_text(f"{int(count)} of {texts.ids[:2].numel()}, {trainer._emo_probe.shift}")
     leave(processes)
 
 

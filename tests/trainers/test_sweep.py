@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as tf
 
-from costbank.trainers.ownloss import OwnLoss
+from costbank.trainers.own_loss import OwnLossFacts
 from tests.sweep.losses import examine
 
 pytestmark = [
@@ -89,7 +89,7 @@ def test_a_remote_models_habits(tmp_path: Path):
 
 def test_the_sweep_sees_a_wrong_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of a trainer that shifts labels where the model does not."""
-    monkeypatch.setattr("costbank.trainers.agreement.compare_own_loss", lambda *_, **__: OwnLoss(True))
+    monkeypatch.setattr("costbank.trainers.model_probe.compare_own_loss", lambda *_, **__: OwnLossFacts(True))
     row = examine("BertForMaskedLM", str(tmp_path))
     assert row.verdict == "wrong", row
     assert "cross-entropy is" in row.detail

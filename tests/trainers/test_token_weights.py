@@ -21,7 +21,7 @@ from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from costbank.trainers.weights import WeightsCollator
+from costbank.trainers.token_weights import WeightsCollator
 from tests.trainers.conftest import TEXTS, gpt2, llama
 from tests.trainers.test_huggingface import assert_same, losses, trained
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_aligned_is_refused_by_name(tokenizer: Any):
     def shuffling(features: Any) -> dict[str, torch.Tensor]:
         return {"input_ids": torch.tensor([[9, 9, 9, 9]]), "labels": torch.tensor([[9, 9, 9, 9]])}
 
-    with pytest.raises(UsageError, match="function makes other rows than it is given"):
+    with pytest.raises(UsageError, match="function returns other rows than it gets"):
         WeightsCollator(shuffling)([{**row, "token_weights": [1.0, 2.0, 3.0]}])
     # A collator may make them itself, of a column of another name.
     own = WeightsCollator(lambda _features: {"token_weights": torch.ones(1, 3)})([{**row, "importance": [1, 1, 1]}])
@@ -212,7 +212,7 @@ def test_rows_in_another_order_are_refused(order: list[int], collate: Any):
     def reordering(features: Any) -> dict[str, torch.Tensor]:
         return collate([features[i] for i in order])
 
-    with pytest.raises(UsageError, match="function makes other rows than it is given, or in another order"):
+    with pytest.raises(UsageError, match="function returns other rows than it gets, or in another order"):
         WeightsCollator(reordering)(EQUAL)
     kept = WeightsCollator(collate)(EQUAL)["token_weights"]
     assert kept.flatten().tolist() == [weight for row in EQUAL for weight in row["token_weights"]]
@@ -245,7 +245,7 @@ def test_rows_that_are_alike_in_all_but_their_weights_keep_their_order():
 @pytest.mark.parametrize("wrong", [-1.0, -1e-9, float("nan"), float("-inf")])
 def test_negative_weights_are_refused(wrong: float, rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
     bad = [{**row, "token_weights": [*row["token_weights"][:-1], wrong]} for row in rows]
-    with pytest.raises(UsageError, match="token_weights of a row hold") as caught:
+    with pytest.raises(UsageError, match="token_weights of a row contain") as caught:
         EMOTrainer(llama(), arguments(), train_dataset=Dataset.from_list(bad), data_collator=collator(tokenizer),
                    emo=bank).train()  # fmt: skip
     assert "from 0" in caught.value.hint
@@ -274,8 +274,8 @@ def making(tokenizer: Any, make: Any) -> Any:
         (lambda labels: torch.ones(labels.shape)[..., 1:], r"have shape \[8, \d+\], and its labels"),
         (lambda labels: torch.ones(labels.shape)[..., None], r"have shape \[8, \d+, 1\], and its labels"),
         (lambda labels: torch.ones(labels.shape).tolist(), "token_weights of a batch are of type list"),
-        (lambda labels: torch.full(labels.shape, -2.0), "token_weights of a batch hold -2.0"),
-        (lambda labels: torch.full(labels.shape, torch.nan), "token_weights of a batch hold nan"),
+        (lambda labels: torch.full(labels.shape, -2.0), "token_weights of a batch contain -2.0"),
+        (lambda labels: torch.full(labels.shape, torch.nan), "token_weights of a batch contain nan"),
     ],
     ids=["another", "a row", "shifted", "a column", "a list", "negative", "nan"],
 )

@@ -113,7 +113,7 @@ def test_only_completions_are_trained(sft: Any, bank: Bank):
     with torch.no_grad():
         logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     trainer.compute_loss(trainer.model.train(), batch)
-    assert trainer._emo_means[True].take(trainer.accelerator)["ce"] == pytest.approx(
+    assert trainer._emo_metrics[True].take(trainer.accelerator)["ce"] == pytest.approx(
         ce(logits, batch["labels"]).item(), abs=1e-5
     )
 

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 import costbank
-from costbank.analysis.health import Finding, Health, Quality, Severity, health
-from costbank.analysis.health.hubness import hubness, occurrences
-from costbank.analysis.health.likeness import NEAR_COST, equal_groups, near_groups
-from costbank.analysis.health.outliers import near_unused, norm_outliers
+from costbank.analysis.health import Finding, HealthReport, Quality, Severity, health
+from costbank.analysis.health.duplicates import NEAR_COST, duplicate_groups, near_duplicate_groups
+from costbank.analysis.health.hubness import hubness, k_occurrences
+from costbank.analysis.health.outliers import norm_outliers, under_trained
 from costbank.analysis.health.rows import iso_score, measure_rows, saturated_rows
 from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import write_card
@@ -53,7 +53,7 @@ def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source
         return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
 
 
-def _found(bank_health: Health) -> dict[str, Finding]:
+def _found(bank_health: HealthReport) -> dict[str, Finding]:
     return {finding.code: finding for finding in bank_health.findings}
 
 
@@ -228,7 +228,7 @@ def test_equal_groups_are_those_of_a_dictionary(rows: np.ndarray):
     for i, row in enumerate(rows.tolist()):
         groups.setdefault(row, []).append(i)
     expected = sorted((g for g in groups.values() if len(g) > 1), key=lambda group: (-len(group), group[0]))
-    assert [group.tolist() for group in equal_groups(first)] == expected
+    assert [group.tolist() for group in duplicate_groups(first)] == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -253,7 +253,7 @@ def test_near_groups_are_connected_components(size: int, data: st.DataObject):
     parts = {tuple(np.flatnonzero(row).tolist()) for row in reached}
     wanted = [part for part in parts if len({int(first[i]) for i in part}) > 1]
     expected = sorted(map(list, wanted), key=lambda part: (-len(part), min(first[i] for i in part)))
-    assert [group.tolist() for group in near_groups(table, np.ones(size, bool), first)] == expected
+    assert [group.tolist() for group in near_duplicate_groups(table, np.ones(size, bool), first)] == expected
 
 
 def test_a_chain_of_near_rows_is_one_group():
@@ -261,7 +261,7 @@ def test_a_chain_of_near_rows_is_one_group():
     ids = np.roll(np.arange(size, dtype=np.int32), -1)[:, None]
     costs = np.full((size, 1), NEAR_COST / 2, np.float32)
     costs[-1] = 1
-    (group,) = near_groups(NeighborTable(ids, costs), np.ones(size, bool), np.arange(size))
+    (group,) = near_duplicate_groups(NeighborTable(ids, costs), np.ones(size, bool), np.arange(size))
     assert len(group) == size
 
 
@@ -339,14 +339,14 @@ def test_lengths_out_of_the_ordinary(random: np.random.Generator):
 
 def test_nearness_to_unused_rows_is_judged_by_the_distribution(random: np.random.Generator):
     cosines = random.normal(0.1, 0.05, size=20_000).astype(np.float32)
-    assert near_unused(cosines)[0].candidates == 0
+    assert under_trained(cosines)[0].candidates == 0
     cosines[[7, 70, 700]] = 0.9, 0.99, 0.95
-    found, ids = near_unused(cosines)
+    found, ids = under_trained(cosines)
     assert ids.tolist() == [70, 700, 7]
     assert found.threshold == pytest.approx(0.55, abs=0.01)
-    spread, _ = near_unused(random.normal(0, 0.2, size=20_000).clip(-0.99, 0.99).astype(np.float32))
+    spread, _ = under_trained(random.normal(0, 0.2, size=20_000).clip(-0.99, 0.99).astype(np.float32))
     assert spread.threshold == pytest.approx(np.tanh(6 * 0.2), abs=0.03)
-    assert near_unused(np.ones(5, np.float32))[0].candidates == 0
+    assert under_trained(np.ones(5, np.float32))[0].candidates == 0
 
 
 def _head(random: np.random.Generator) -> np.ndarray:
@@ -497,7 +497,7 @@ def test_a_word2vec_bank(news_bank: Bank):
     assert found.isotropy is not None
     assert found.isotropy.score == pytest.approx(_iso_score_step_by_step(rows), abs=1e-5)
     assert found.hubness is not None
-    counts = occurrences(news_bank.neighbors, 10)[news_bank.usable].astype(float)
+    counts = k_occurrences(news_bank.neighbors, 10)[news_bank.usable].astype(float)
     assert found.hubness.skewness == pytest.approx(stats.skew(counts), abs=1e-9)
     assert "min_count" in _found(found)["no-unused-rows"].meaning
 
@@ -519,9 +519,9 @@ def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
         ("vectors.safetensors", "vectors", np.float32("nan"), "row 2 holds NaN"),
         ("vectors.safetensors", "vectors", np.float32("inf"), "row 2 holds NaN or infinity"),
         ("vectors.safetensors", "vectors", np.float32("3e38"), "row 2 holds"),
-        ("rows.safetensors", "norms", np.float32("nan"), "no lengths"),
-        ("rows.safetensors", "norms", np.float32(-1), "no lengths"),
-        ("rows.safetensors", "to_unused", np.float32("inf"), "no lengths"),
+        ("rows.safetensors", "norms", np.float32("nan"), "lengths or cosines"),
+        ("rows.safetensors", "norms", np.float32(-1), "lengths or cosines"),
+        ("rows.safetensors", "to_unused", np.float32("inf"), "lengths or cosines"),
         ("neighbors.safetensors", "ids", np.int32(30), "outside the vocabulary"),
         ("neighbors.safetensors", "ids", np.int32(-2), "outside the vocabulary"),
     ],

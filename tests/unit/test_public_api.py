@@ -65,7 +65,7 @@ def test_the_public_names_are_these():
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
         (
             "costbank.analysis.health",
-            ["Duplicates", "Evidence", "Finding", "FormPairs", "Health", "Hubness", "IdRange", "Isotropy",
+            ["Duplicates", "Evidence", "Finding", "FormPairs", "HealthReport", "Hubness", "IdRange", "Isotropy",
              "NamedGroup", "NamedToken", "Norms", "Quality", "Saturation", "Severity", "UnderTraining", "WordForms",
              "health"],
         ),

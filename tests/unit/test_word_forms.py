@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from costbank.analysis.health import Evidence, Health, Quality, Severity, health
+from costbank.analysis.health import Evidence, HealthReport, Quality, Severity, health
 from costbank.analysis.health.wordforms import form_pairs, pair_wins
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import write_card
@@ -51,7 +51,7 @@ def _learnt(random: np.random.Generator, forms: int = 4, noise: float = 0.7) -> 
     return words + noise * random.normal(size=words.shape)
 
 
-def _codes(found: Health) -> dict[str, Severity]:
+def _codes(found: HealthReport) -> dict[str, Severity]:
     return {finding.code: finding.severity for finding in found.findings}
 
 

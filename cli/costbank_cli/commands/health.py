@@ -10,7 +10,7 @@ from costbank_cli.completion import complete_bank
 from costbank_cli.output import console_progress, json_option, print_facts, print_json, print_table, store_option
 
 if TYPE_CHECKING:
-    from costbank.analysis.health import Duplicates, Finding, Health, NamedGroup, NamedToken, WordForms
+    from costbank.analysis.health import Duplicates, Finding, HealthReport, NamedGroup, NamedToken, WordForms
 
 __all__ = ["command"]
 
@@ -52,7 +52,7 @@ def command(bank: str, named: int, store: Path | None, as_json: bool) -> None:
     click.echo(f"\nverdict: {report.verdict}")
 
 
-def _facts(report: "Health") -> dict[str, object]:
+def _facts(report: "HealthReport") -> dict[str, object]:
     norms, isotropy, hubness = report.norms, report.isotropy, report.hubness
     saturation, training = report.saturation, report.under_training
     return {

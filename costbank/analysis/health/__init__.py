@@ -1,23 +1,23 @@
-"""The quality of a bank's vectors, and what to do where it is poor.
+"""The quality of a bank's vectors, and what to do if it is poor.
 
-    examine ─▶ rows        one pass: mean, isotropy, saturated rows, a digest of each
-               outliers    lengths before normalising, nearness to rows that nothing trained
-               likeness    tokens that share a row, or all but share it
-               hubness     tokens that are near too many others
-               wordforms   whether forms of a word lie near each other: the only test of more than geometry
-               findings    what is worth saying of all that, with tokens named
-               advice      what to do about it, by the bank's source
+    report ─▶ rows         one pass: mean, isotropy, saturated rows, a digest of each row
+              outliers     lengths before normalization, nearness to untrained rows
+              duplicates   tokens with equal rows, or nearly equal ones
+              hubness      tokens that are near too many others
+              wordforms    whether forms of a word lie near each other: the only test of more than geometry
+              findings     conclusions from these measures, with the tokens they are about
+              advice       what to do about a finding, by the bank's source
 
-It reads a bank and nothing else. Whether near tokens mean the same is for `costbank.analysis.evaluation` to say.
+It reads only the bank. Whether near tokens have similar meanings is tested by `costbank.analysis.evaluation`.
 """
 
-from costbank.analysis.health.examine import health
+from costbank.analysis.health.report import health
 from costbank.analysis.health.result import (
     Duplicates,
     Evidence,
     Finding,
     FormPairs,
-    Health,
+    HealthReport,
     Hubness,
     IdRange,
     Isotropy,
@@ -36,7 +36,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "FormPairs",
-    "Health",
+    "HealthReport",
     "Hubness",
     "IdRange",
     "Isotropy",

@@ -1,8 +1,8 @@
-"""What is worth saying of the measures: a code that does not change, how much it weighs, whom it is about, what to do.
+"""Findings from the measures: a stable code, a severity, the tokens that they are about, and what to do.
 
-Of tokens one by one, a share below 0.1 % of those with a vector is information, below 5 % a warning, and from there on
-serious: a few bad rows in a vocabulary of a hundred thousand hardly move a loss. The bounds on numbers of the whole
-bank are the project's own; they stand at the top of this module.
+A finding about single tokens is information if they are less than 0.1 % of the tokens with a vector, a warning below
+5 %, and serious from there on: a few bad rows in a vocabulary of a hundred thousand hardly change a loss. The bounds on
+numbers of the whole bank are the project's own; they are constants of this module.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from costbank.analysis.health.advice import (
     shared_direction_advice,
     unseen_advice,
 )
+from costbank.analysis.health.duplicates import NEAR_COST, TokenGroups
 from costbank.analysis.health.hubness import HUB_FACTOR
-from costbank.analysis.health.likeness import NEAR_COST, Groups
 from costbank.analysis.health.measures import Measures
 from costbank.analysis.health.result import Evidence, Finding, NamedGroup, NamedToken, Severity
 from costbank.analysis.health.rows import LEAST_DIM
@@ -29,31 +29,31 @@ __all__ = ["findings"]
 
 _WARNING_SHARE, _SERIOUS_SHARE = 0.001, 0.05
 _NOTED_COSINE, _WARNING_COSINE, _SERIOUS_COSINE = 0.25, 0.5, 0.9
-_EQUAL_COSINE = 1 - 1e-6
+_SAME_DIRECTION_COSINE = 1 - 1e-6
 _LEAST_ISOTROPY = 0.05
 _WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE = 0.05, 0.5
 _WARNING_UNSEEN_SHARE = 0.5
 
-_WEIGHT = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
-_SHARING = ("vectors", "transfer")
-"""Sources in which tokens share a word's row by intent: `king` and ` king`, or `King`."""
-_COMPUTED = ("vocabulary", "transfer")
-"""Sources whose row length reflects how much is known about a token, and not how much it was trained."""
+_SORT_ORDER = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
+_SHARED_ROW_SOURCES = ("vectors", "transfer")
+"""Sources in which tokens share a word's row on purpose: `king` and ` king`, or `King`."""
+_UNTRAINED_SOURCES = ("vocabulary", "transfer")
+"""Sources in which row length reflects how much is known about a token, not how much it was trained."""
 
 
 def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
-    """All findings, the weightiest first, each naming `named` tokens at most."""
-    look = _Look(bank, measures, named)
+    """All findings, the most severe first. Each names at most `named` tokens or groups."""
+    collector = _FindingCollector(bank, measures, named)
     if not measures.rows.usable.any():
-        return tuple(look.emptiness())
-    parts = (look.forms, look.evidence, look.lengths, look.directions, look.hubs, look.likeness, look.saturation,
-             look.training)  # fmt: skip
-    found = [finding for part in parts for finding in part()]
-    return tuple(sorted(found, key=lambda finding: _WEIGHT[finding.severity]))
+        return tuple(collector.emptiness())
+    topics = (collector.word_forms, collector.missing_vectors, collector.lengths, collector.directions, collector.hubs,
+              collector.duplicates, collector.saturation, collector.training)  # fmt: skip
+    collected = [finding for topic in topics for finding in topic()]
+    return tuple(sorted(collected, key=lambda finding: _SORT_ORDER[finding.severity]))
 
 
-class _Look:
-    """Findings of one bank, a method for each thing that is looked at."""
+class _FindingCollector:
+    """The findings of one bank, with a method for each topic."""
 
     def __init__(self, bank: Bank, measures: Measures, named: int) -> None:
         self._bank, self._measures, self._named = bank, measures, named
@@ -64,210 +64,213 @@ class _Look:
 
     def emptiness(self) -> Iterator[Finding]:
         meaning = "No token has a vector: all mistakes cost 1, and EMO cannot tell them apart."
-        advice = "Check what the bank was built from, and build it anew."
+        advice = "Check the source of the bank, and build it again."
         yield Finding("no-vectors", Severity.SERIOUS, self._bank.size, 1.0, (), (), meaning, advice)
 
-    def forms(self) -> Iterator[Finding]:
-        """Whether rows belong to their tokens and hold more than noise."""
+    def word_forms(self) -> Iterator[Finding]:
+        """Whether rows belong to their tokens and are more than noise."""
         forms = self._measures.word_forms
         auc = f"in {forms.auc or 0:.0%} of comparisons, where chance is 50 %"
         measured = f"Forms of a word, such as ▁king and ▁King, lie nearer to each other than to other words {auc}"
         match forms.evidence:
             case Evidence.CHANCE:
-                yield self._about_all(
+                yield self._about_all_tokens(
                     "word-forms-at-chance",
                     Severity.SERIOUS,
                     f"{measured} ({forms.pairs:,} pairs): these are random vectors, or vectors of other tokens.",
                     misplaced_advice(self._source),
                 )
             case Evidence.UNDECIDED:
-                yield self._unknown(
+                yield self._without_tokens(
                     "word-forms-unknown",
-                    f"Whether near tokens are alike cannot be told: the vocabulary has {forms.pairs:,} pairs of word "
-                    "forms with different rows (with and without a space, letter case, endings), too few. All else "
-                    "here is about geometry, which random vectors pass too.",
-                    "Look at neighbors with `costbank nearest`, or hold the costs against judgements of your own with "
+                    f"It is unknown whether near tokens are alike. The vocabulary has {forms.pairs:,} pairs of word "
+                    "forms with different rows (with and without a space, letter case, endings), which is too few. The "
+                    "other tests are about geometry, which random vectors pass too.",
+                    "Look at neighbors with `costbank nearest`, or compare the costs with your own judgements, with "
                     "costbank.analysis.evaluation.",
                 )
             case Evidence.WEAK:
-                yield self._about_all(
+                yield self._about_all_tokens(
                     "weak-word-forms",
                     Severity.WARNING,
-                    f"{measured} ({forms.pairs:,} pairs). That is more than chance, and less than usual.",
+                    f"{measured} ({forms.pairs:,} pairs). That is more than chance, but less than usual.",
                     misplaced_advice(self._source),
                 )
         if self._source in BUILT_IN_SOURCES and forms.evidence in (Evidence.NEARER, Evidence.WEAK):
-            yield self._unknown(
+            yield self._without_tokens(
                 "word-forms-built-in",
-                "Forms of a word are near each other in any bank of this source, since they share their spelling or "
-                "pieces. Whether near tokens mean the same is not tested.",
-                "Take it for spelling, not for meaning. For meaning, build with --source cooccurrence from text."
+                "Forms of a word are near each other in any bank of this source, because they share their spelling or "
+                "pieces. Whether near tokens have similar meanings is not tested.",
+                "Its costs are about spelling, not meaning. For meaning, build with --source cooccurrence from text."
                 if self._source == "vocabulary"
                 else "See how near sums come to true rows in `costbank show`.",
             )
         by_chance = [r for r in forms.ranges if r.evidence is Evidence.CHANCE]
         if by_chance and forms.evidence is not Evidence.CHANCE:
             where = ", ".join(f"{r.first:,} to {r.last:,} ({r.auc:.2f} over {r.pairs:,} pairs)" for r in by_chance)
-            yield self._about_all(
+            yield self._about_all_tokens(
                 "word-forms-at-chance-in-part",
                 Severity.SERIOUS,
-                f"Forms of a word lie no nearer to each other than chance where the ids are {where}, AUC in "
-                "parentheses: there the rows hold noise, or belong to other tokens.",
+                f"Forms of a word lie no nearer to each other than by chance for ids from {where}, AUC in "
+                "parentheses: these rows are noise, or belong to other tokens.",
                 misplaced_advice(self._source),
             )
 
-    def evidence(self) -> Iterator[Finding]:
-        """Tokens that have no vector, and those that should have one."""
+    def missing_vectors(self) -> Iterator[Finding]:
+        """Tokens without a vector."""
         status = self._bank.vocab.status
         ordinary = np.isin(status, (TokenStatus.OK, TokenStatus.BYTE))
         unseen = np.flatnonzero(status == TokenStatus.UNSEEN)
         if len(unseen):
             share = len(unseen) / (len(unseen) + int(ordinary.sum()))
-            yield self._about(
+            yield self._about_tokens(
                 "unseen-tokens",
                 unseen,
-                f"{share:.1%} of the tokens that a text can hold are unseen and have no vector: they cost 1 to all.",
+                f"{share:.1%} of the tokens that can occur in text are unseen and have no vector: their cost to all is "
+                "1.",
                 unseen_advice(self._source),
                 share=share,
                 severity=Severity.WARNING if share > _WARNING_UNSEEN_SHARE else Severity.INFO,
             )
         zero = np.flatnonzero(ordinary & ~self._measures.rows.usable)
         if len(zero):
-            yield self._about(
+            yield self._about_tokens(
                 "zero-rows",
                 zero,
-                "These tokens count as usable (status ok or byte), but their rows are zero: they cost 1 to all.",
-                "Build the bank anew with this version, which marks such tokens unseen.",
+                "These tokens count as usable (status ok or byte), but their rows are zero: their cost to all is 1.",
+                "Build the bank again with this version, which marks such tokens as unseen.",
             )
 
     def lengths(self) -> Iterator[Finding]:
         norms, raw = self._measures.norms, self._bank.raw
         if norms is None or raw is None:
-            yield self._unknown(
+            yield self._without_tokens(
                 "no-raw-norms",
-                "The bank does not say how long its rows were before they became unit rows.",
-                "Build it anew with this version to know.",
+                "The lengths of the rows before normalization are unknown: the bank does not have them.",
+                "Build the bank again with this version to get them.",
             )
             return
         usable = self._measures.rows.usable
-        trained = self._source not in _COMPUTED
+        trained = self._source not in _UNTRAINED_SOURCES
         short = np.flatnonzero(usable & (raw.norms < norms.small_below))
         if len(short):
-            yield self._about(
+            yield self._about_tokens(
                 "small-norms",
                 short[np.argsort(raw.norms[short], kind="stable")],
-                f"Raw rows far shorter than the median of {norms.median:.3g} (below {norms.small_below:.3g}), as rows "
-                f"are {'that were hardly trained' if trained else 'of which little is known'}: their directions may be "
-                "noise. Lengths in parentheses.",
-                self._more_evidence(),
+                f"The raw rows are far shorter than the median of {norms.median:.3g} (below {norms.small_below:.3g}); "
+                f"short rows {'were hardly trained' if trained else 'have little information'}, and their directions "
+                "may be noise. Lengths in parentheses.",
+                self._evidence_advice(),
                 values=raw.norms,
                 severity=None if trained else Severity.INFO,
             )
         long = np.flatnonzero(usable & (raw.norms > norms.large_above))
         if len(long):
-            also = "; the transforms were fitted with them" if self._transformed else ""
-            yield self._about(
+            also = "; the transforms were fitted with these rows" if self._transformed else ""
+            yield self._about_tokens(
                 "large-norms",
                 long[np.argsort(-raw.norms[long], kind="stable")],
-                f"Raw rows far longer than the median of {norms.median:.3g} (above {norms.large_above:.3g}). Costs "
-                "look at directions alone, so they weigh no more than others. Lengths in parentheses.",
-                f"See with `costbank nearest` whether their neighbors make sense{also}.",
+                f"The raw rows are far longer than the median of {norms.median:.3g} (above {norms.large_above:.3g}). "
+                "Costs depend only on directions, so long rows count no more than others. Lengths in parentheses.",
+                f"Look with `costbank nearest` whether their neighbors make sense{also}.",
                 values=raw.norms,
                 severity=Severity.INFO,
             )
 
     def directions(self) -> Iterator[Finding]:
         mean, isotropy = self._measures.rows.mean_cosine, self._measures.rows.isotropy
-        if mean is not None and mean >= _EQUAL_COSINE:
-            yield self._about_all(
+        if mean is not None and mean >= _SAME_DIRECTION_COSINE:
+            yield self._about_all_tokens(
                 "equal-rows",
                 Severity.SERIOUS,
-                "All rows point in one direction: every mistake costs next to nothing.",
+                "All rows point in the same direction: every mistake has a cost of nearly 0.",
                 misplaced_advice(self._source),
             )
         elif mean is not None and mean >= _NOTED_COSINE:
-            yield self._about_all(
+            yield self._about_all_tokens(
                 "high-mean-cosine",
                 _level(mean, _WARNING_COSINE, _SERIOUS_COSINE),
-                f"Two tokens taken at random have a cosine of {mean:.2f}, so a cost of {1 - mean:.2f} instead of about "
-                "1: rows share a direction, and costs of unrelated tokens lie closer to those of related ones.",
-                self._shared_direction(),
+                f"Two random tokens have a mean cosine of {mean:.2f}, so a cost of {1 - mean:.2f} instead of about 1: "
+                "rows share a direction, and the costs of unrelated tokens are closer to those of related ones.",
+                self._direction_advice(),
             )
         if isotropy is not None and isotropy.score < _LEAST_ISOTROPY:
-            yield self._about_all(
+            yield self._about_all_tokens(
                 "low-isotropy",
                 Severity.WARNING,
-                f"The rows vary in few directions, as {isotropy.effective_dimension:.1f} of {self._bank.dim:,} "
-                "dimensions would if used alike. These few decide most costs.",
-                self._shared_direction(),
+                f"The rows vary in few directions: their effective dimension is {isotropy.effective_dimension:.1f} of "
+                f"{self._bank.dim:,}. These few directions determine most costs.",
+                self._direction_advice(),
             )
 
     def hubs(self) -> Iterator[Finding]:
-        hubness, counts = self._measures.hubness, self._measures.occurrences
+        hubness, counts = self._measures.hubness, self._measures.k_occurrences
         if hubness is None or counts is None:
-            yield self._unknown(
+            yield self._without_tokens(
                 "no-neighbor-table",
-                "The bank has no neighbor table (k = 0): hubs and near-duplicates were not looked for.",
-                "Build it without --for-training, with --set neighbors.k=10 or more, to know.",
+                "The bank has no neighbor table (k = 0), so hubs and near-duplicates are unknown.",
+                "Build it without --for-training, with --set neighbors.k=10 or more, to test for them.",
             )
             return
         least, share = HUB_FACTOR * hubness.k, hubness.hub_share
         hubs = np.flatnonzero(counts >= least)
         if len(hubs):
-            yield self._about(
+            yield self._about_tokens(
                 "hubs",
                 hubs[np.argsort(-counts[hubs], kind="stable")],
-                f"Each is among the {hubness.k} nearest of {least:,} tokens or more (how many, in parentheses), and "
-                f"together they take {share:.1%} of all places there: a mistake that predicts one of them is cheap for "
-                "many right tokens, whatever they mean.",
-                f"Hubs are near to what all rows share (Suzuki et al. 2013). {self._shared_direction()}",
+                f"Each of these tokens is among the {hubness.k} nearest of at least {least:,} tokens (numbers in "
+                f"parentheses), and together they are {share:.1%} of all entries in these lists. Predicting a hub by "
+                "mistake is cheap for many correct tokens, whatever they mean.",
+                f"Hubs are near the direction that all rows share (Suzuki et al. 2013). {self._direction_advice()}",
                 values=counts,
                 severity=_level(share, _WARNING_HUB_SHARE, _SERIOUS_HUB_SHARE),
             )
 
-    def likeness(self) -> Iterator[Finding]:
-        if self._measures.equal:
+    def duplicates(self) -> Iterator[Finding]:
+        if self._measures.duplicates:
             yield self._about_groups(
                 "duplicates",
-                self._measures.equal,
-                "The rows of these tokens are the same bit for bit: to take one for the other costs next to nothing.",
+                self._measures.duplicates,
+                "The rows of these tokens are equal bit for bit: confusing one with another has a cost of nearly 0.",
             )
-        if self._measures.near:
+        if self._measures.near_duplicates:
             yield self._about_groups(
                 "near-duplicates",
-                self._measures.near,
-                f"The rows of these tokens differ, but a chain of costs below {NEAR_COST:.0e} joins them: no loss "
+                self._measures.near_duplicates,
+                f"The rows of these tokens differ, but a chain of costs below {NEAR_COST:.0e} connects them: no loss "
                 "can tell them apart.",
             )
 
     def saturation(self) -> Iterator[Finding]:
         if self._measures.saturation is None:
-            turned, short = "a transform has turned the rows", f"rows of fewer than {LEAST_DIM} elements do not show it"
-            yield self._unknown(
+            rotated, short = (
+                "a transform has rotated the rows",
+                f"rows of fewer than {LEAST_DIM} elements do not show it",
+            )
+            yield self._without_tokens(
                 "saturation-unknown",
-                f"Saturated rows were not looked for: {turned if self._transformed else short}.",
-                "Build once without transforms to know." if self._transformed else NOTHING_TO_DO,
+                f"Saturated rows are unknown: {rotated if self._transformed else short}.",
+                "Build once without transforms to test for them." if self._transformed else NOTHING_TO_DO,
             )
             return
         variation, share = self._measures.rows.variation, self._measures.rows.at_top / self._bank.dim
-        whole, partly = self._measures.whole, self._measures.partly
-        why = "Sign-based optimisers such as Lion leave such rows to tokens that hardly occur; they mean nothing."
-        if len(whole):
-            yield self._about(
+        saturated, partly = self._measures.saturated, self._measures.partly_saturated
+        why = "Sign-based optimizers such as Lion leave such rows to rare tokens; these rows are meaningless."
+        if len(saturated):
+            yield self._about_tokens(
                 "saturated-rows",
-                whole[np.argsort(variation[whole], kind="stable")],
-                "All elements of these rows have nearly the same magnitude (its standard deviation over its mean in "
+                saturated[np.argsort(variation[saturated], kind="stable")],
+                "All elements of these rows have nearly the same magnitude (standard deviation over mean in "
                 f"parentheses; 0.76 for normal elements). {why}",
-                self._more_evidence(),
+                self._evidence_advice(),
                 values=variation,
             )
         if len(partly):
-            yield self._about(
+            yield self._about_tokens(
                 "partly-saturated-rows",
                 partly[np.argsort(-share[partly], kind="stable")],
-                "Many elements of these rows are at the row's largest magnitude (the share of them in parentheses). "
-                f"{why}",
-                self._more_evidence(),
+                f"Many elements of these rows are at the row's largest magnitude (their share in parentheses). {why}",
+                self._evidence_advice(),
                 values=share,
             )
 
@@ -276,33 +279,35 @@ class _Look:
         if training is None or raw is None:
             if self._word2vec:
                 instead = "ids below word2vec.min_count are unseen"
+            elif raw is not None:
+                instead = "small norms are the only sign"
             else:
-                instead = "small norms are the only sign" if raw is not None else "nor are norms known"
-            yield self._unknown(
+                instead = "norms are unknown too"
+            yield self._without_tokens(
                 "no-unused-rows",
-                "There are no rows that no text uses, so nearness to such rows cannot tell which tokens were hardly "
-                f"trained; {instead}.",
-                "See whether names such as [unused1] are among the tokens of small norms or equal rows.",
+                "The bank has no rows of unused ids, so nearness to them cannot show which tokens were hardly trained; "
+                f"{instead}.",
+                "Look for names such as [unused1] among the tokens with small norms or equal rows.",
             )
         elif training.candidates:
-            rows = "rows that no text uses" if training.reference == "unused" else "rows that tokens share bit for bit"
-            yield self._about(
+            rows = "rows of unused ids" if training.reference == "unused" else "rows that tokens share bit for bit"
+            yield self._about_tokens(
                 "under-trained",
                 self._measures.candidates,
-                f"The raw rows of these tokens are nearer to the mean of {rows} (cosine above "
-                f"{training.threshold:.2f}, in parentheses) than is usual ({training.median:.2f}): the model has "
-                "hardly learnt them (Land & Bartolo 2024).",
-                self._more_evidence(),
-                values=self._measures.to_untrained,
+                f"The raw rows of these tokens are nearer to the mean of {rows} than is usual (cosine above "
+                f"{training.threshold:.2f}, in parentheses; the median is {training.median:.2f}): the model has hardly "
+                "learned these tokens (Land & Bartolo 2024).",
+                self._evidence_advice(),
+                values=self._measures.untrained_cosines,
             )
 
-    def _more_evidence(self) -> str:
+    def _evidence_advice(self) -> str:
         return evidence_advice(self._source)
 
-    def _shared_direction(self) -> str:
+    def _direction_advice(self) -> str:
         return shared_direction_advice(self._source, self._bank.dim, self._transformed)
 
-    def _about(
+    def _about_tokens(
         self,
         code: str,
         ids: np.ndarray,
@@ -313,26 +318,26 @@ class _Look:
         severity: Severity | None = None,
     ) -> Finding:
         share = len(ids) / self._usable if share is None else share
-        named = self._names(ids, values)
-        return Finding(code, severity or _severity(share), len(ids), share, named, (), meaning, advice)
+        tokens = self._named_tokens(ids, values)
+        return Finding(code, severity or _severity(share), len(ids), share, tokens, (), meaning, advice)
 
-    def _about_groups(self, code: str, groups: Groups, meaning: str) -> Finding:
+    def _about_groups(self, code: str, groups: TokenGroups, meaning: str) -> Finding:
         count = sum(map(len, groups))
-        named = tuple(NamedGroup(len(group), self._names(group)) for group in groups[: self._named])
+        largest = tuple(NamedGroup(len(group), self._named_tokens(group)) for group in groups[: self._named])
         share = count / self._usable
-        severity = Severity.INFO if self._source in _SHARING else _severity(share)
-        return Finding(code, severity, count, share, (), named, meaning, self._more_evidence())
+        severity = Severity.INFO if self._source in _SHARED_ROW_SOURCES else _severity(share)
+        return Finding(code, severity, count, share, (), largest, meaning, self._evidence_advice())
 
-    def _about_all(self, code: str, severity: Severity, meaning: str, advice: str) -> Finding:
+    def _about_all_tokens(self, code: str, severity: Severity, meaning: str, advice: str) -> Finding:
         return Finding(code, severity, self._usable, 1.0, (), (), meaning, advice)
 
-    def _unknown(self, code: str, meaning: str, advice: str) -> Finding:
+    def _without_tokens(self, code: str, meaning: str, advice: str) -> Finding:
         return Finding(code, Severity.INFO, 0, 0.0, (), (), meaning, advice)
 
-    def _names(self, ids: np.ndarray, values: np.ndarray | None = None) -> tuple[NamedToken, ...]:
-        show = self._bank.vocab.display
+    def _named_tokens(self, ids: np.ndarray, values: np.ndarray | None = None) -> tuple[NamedToken, ...]:
+        display = self._bank.vocab.display
         chosen = ids[: self._named].tolist()
-        return tuple(NamedToken(i, show(i), None if values is None else float(values[i])) for i in chosen)
+        return tuple(NamedToken(i, display(i), None if values is None else float(values[i])) for i in chosen)
 
 
 def _severity(share: float) -> Severity:

@@ -1,4 +1,4 @@
-"""What a look at a bank's health says, as plain values that turn into JSON as they are."""
+"""The health report of a bank, as plain values that JSON can represent directly."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "FormPairs",
-    "Health",
+    "HealthReport",
     "Hubness",
     "IdRange",
     "Isotropy",
@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 _UNUSABLE = ("no-vectors", "equal-rows", "word-forms-at-chance")
-"""Findings that leave nothing to train with."""
+"""Findings after which the bank is useless for training."""
 
 
 class Severity(StrEnum):
-    """How much a finding weighs: nothing to act on, to be looked at, or a reason not to train with the bank."""
+    """The weight of a finding: no need to act, worth a look, or a reason not to train with the bank."""
 
     INFO = "info"
     WARNING = "warning"
@@ -38,8 +38,8 @@ class Quality(StrEnum):
     """The verdict on a bank.
 
     `good`: forms of a word lie near each other, and no finding is serious. `care`: a finding is serious, or forms of a
-    word lie only a little nearer than chance. `poor`: the vectors tell nothing. `unknown`: the vocabulary has too few
-    forms of words, or the source makes them alike by construction, so that only the geometry was examined.
+    word lie only a little nearer than by chance. `poor`: the vectors are useless. `unknown`: the vocabulary has too few
+    forms of words, or the source makes them similar by construction, so only the geometry was examined.
     """
 
     GOOD = "good"
@@ -49,7 +49,7 @@ class Quality(StrEnum):
 
 
 class Evidence(StrEnum):
-    """What pairs of word forms say: nearer than chance, only a little so, as chance has it, or too few to tell."""
+    """The result of the test with word forms: nearer than by chance, a little nearer, no nearer, or too few pairs."""
 
     NEARER = "nearer"
     WEAK = "weak"
@@ -59,7 +59,7 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True)
 class NamedToken:
-    """A token in a finding; `value` is what was measured of it, in the unit that the finding names, else None."""
+    """A token in a finding; `value` is its measured value, in the unit that the finding names, or None."""
 
     id: int
     text: str
@@ -68,7 +68,7 @@ class NamedToken:
 
 @dataclass(frozen=True)
 class NamedGroup:
-    """Tokens that belong together: how many, and the first of them, named."""
+    """A group of tokens: its size, and the first tokens."""
 
     size: int
     tokens: tuple[NamedToken, ...]
@@ -76,16 +76,16 @@ class NamedGroup:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth knowing of a bank.
+    """One fact about a bank that its user should know.
 
     Attributes:
-        code: its name, which does not change: lower case, with hyphens.
-        severity: how much it weighs.
-        count: tokens that it is about.
-        share: the same as a share of the tokens it could be about.
-        tokens: the worst of them, named.
-        groups: instead of these, where tokens belong together: the largest groups.
-        meaning: one or two sentences.
+        code: the stable name of the finding, in lower case with hyphens.
+        severity: the weight of the finding.
+        count: the number of tokens that it is about.
+        share: `count` as a share of the tokens that it could be about.
+        tokens: the worst of these tokens.
+        groups: for a finding about groups, the largest groups instead.
+        meaning: what was found, in one or two sentences.
         advice: what to do about it.
     """
 
@@ -103,7 +103,7 @@ class Finding:
 class Norms:
     """Euclidean lengths of the raw rows of tokens with a vector.
 
-    A length is an outlier below `small_below` or above `large_above`; `small` and `large` count those.
+    Lengths below `small_below` and above `large_above` are outliers; `small` and `large` are their numbers.
     """
 
     least: float
@@ -121,12 +121,12 @@ class Norms:
 
 @dataclass(frozen=True)
 class Isotropy:
-    """How evenly unit rows use their dimensions, their mean left out.
+    """How evenly unit rows use their dimensions, after their mean is subtracted.
 
     Attributes:
-        score: IsoScore of Rudman et al. 2022, from 0 (one direction holds all variance) to 1 (all hold the same).
-        effective_dimension: how many dimensions, all used alike, would vary as the rows do: tr(Σ)² / ‖Σ‖², 1 to dim.
-        sampled: rows that ‖Σ‖² was estimated from; 0 where it is that of all rows.
+        score: IsoScore of Rudman et al. 2022, from 0 (one direction has all variance) to 1 (all have the same).
+        effective_dimension: tr(Σ)² / ‖Σ‖², from 1 to dim; the number of dimensions, if the used ones vary equally.
+        sampled: the number of rows from which ‖Σ‖² was estimated; 0 if it was computed from all rows.
     """
 
     score: float
@@ -136,16 +136,18 @@ class Isotropy:
 
 @dataclass(frozen=True)
 class Hubness:
-    """k-occurrences N_k: in how many tokens' k nearest a token is (Radovanović et al. 2010). Their mean is about k.
+    """k-occurrences N_k: the number of tokens that have a token among their k nearest (Radovanović et al. 2010).
+
+    The mean of N_k is about k.
 
     Attributes:
-        k: columns of the table that were looked at.
+        k: the number of columns of the neighbor table that were counted.
         exact: whether the table is exact.
-        skewness: of N_k over tokens with a vector, E(N − μ)³ / σ³; 0 where all are equal.
+        skewness: E(N − μ)³ / σ³ of N_k over tokens with a vector; 0 if all are equal.
         largest: the largest N_k.
-        hubs: tokens of an N_k of 10 k or more.
-        hub_share: share of the places in those columns that the hubs take.
-        antihubs: tokens with a vector that are among no token's k nearest.
+        hubs: the number of tokens with N_k of 10 k or more.
+        hub_share: the share of the entries in those columns that are hubs.
+        antihubs: the number of tokens with a vector that are in no one's neighbor list.
     """
 
     k: int
@@ -159,7 +161,7 @@ class Hubness:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of tokens whose rows are the same, how many tokens are in one, and the size of the largest."""
+    """The number of groups of tokens with equal rows, of tokens in them, and of tokens in the largest."""
 
     groups: int
     tokens: int
@@ -168,12 +170,12 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Rows that an optimiser has driven to its bounds.
+    """Rows that an optimizer has driven to its bounds.
 
     Attributes:
         median_variation: the median over rows of std(|x|) / mean(|x|); √(π/2 − 1) ≈ 0.756 for normal elements.
-        whole: rows all of whose elements have nearly the same magnitude.
-        partly: further rows a tenth of whose elements or more are at the row's largest magnitude.
+        whole: the number of rows in which all elements have nearly the same magnitude.
+        partly: the number of other rows in which at least a tenth of the elements are at the largest magnitude.
     """
 
     median_variation: float
@@ -183,10 +185,10 @@ class Saturation:
 
 @dataclass(frozen=True)
 class UnderTraining:
-    """Cosines of raw rows to the mean of rows that nothing trained, over tokens that a text can hold.
+    """Cosines of raw rows to the mean of untrained rows, over tokens that can occur in text.
 
-    `reference` says which rows these are: those of ids that no text uses (`unused`), or, in a head without such ids,
-    those that tokens share bit for bit (`equal-rows`).
+    `reference` says which rows are the untrained ones: those of ids that no text uses (`unused`), or, in a head without
+    such ids, those that tokens share bit for bit (`equal-rows`).
     """
 
     median: float
@@ -202,9 +204,9 @@ class FormPairs:
 
     Attributes:
         kind: see `costbank.analysis.health.wordforms.form_pairs`.
-        pairs: how many were compared.
-        auc: how often a form lies nearer to its partner than to the partner of another pair: 0.5 by chance, 1 always.
-        standard_error: of `auc`.
+        pairs: the number of pairs that were compared.
+        auc: how often a form lies nearer to its partner than to the partner of another pair: 0.5 by chance, at most 1.
+        standard_error: the standard error of `auc`.
     """
 
     kind: str
@@ -215,7 +217,7 @@ class FormPairs:
 
 @dataclass(frozen=True)
 class IdRange:
-    """Word forms whose larger id is from `first` to `last`."""
+    """Pairs of word forms with the larger id from `first` to `last`."""
 
     first: int
     last: int
@@ -226,16 +228,16 @@ class IdRange:
 
 @dataclass(frozen=True)
 class WordForms:
-    """Whether forms of one word lie nearer to each other than chance has it.
+    """Whether forms of one word lie nearer to each other than by chance.
 
     Attributes:
-        kinds: those of which there are 20 pairs or more.
-        pairs: compared, of all kinds.
-        tokens: in a pair of these kinds, compared or not.
-        auc: over all pairs; None where there are none.
-        standard_error: of `auc`.
-        evidence: what follows.
-        ranges: the same for quarters of the ids, those with 20 pairs or more.
+        kinds: the kinds with at least 20 pairs.
+        pairs: the number of pairs that were compared, of all kinds.
+        tokens: the number of tokens in a pair of these kinds, compared or not.
+        auc: the mean over all pairs; None without pairs.
+        standard_error: the standard error of `auc`.
+        evidence: the conclusion.
+        ranges: the results for those quarters of the ids that have at least 20 pairs.
     """
 
     kinds: tuple[FormPairs, ...]
@@ -248,25 +250,25 @@ class WordForms:
 
 
 @dataclass(frozen=True)
-class Health:
-    """What is known of a bank's vectors; None where something cannot be told, which a finding then says.
+class HealthReport:
+    """The quality of a bank's vectors. A value is None if it is unknown; a finding then says why.
 
     Attributes:
-        bank, id: which bank.
-        status: how many ids have each status.
-        vectors: tokens that have a vector.
-        dim: size of a row.
-        norms: None for a bank that does not say how long its raw rows were.
+        bank, id: the name and id of the bank.
+        status: the number of ids with each status.
+        vectors: the number of tokens with a vector.
+        dim: the number of elements of a row.
+        norms: None for a bank without the lengths of its raw rows.
         mean_cosine: over all pairs of different tokens with a vector; None for fewer than two.
-        isotropy: None where all rows are the same, or there are too few.
+        isotropy: None if all rows are equal, or there are too few.
         hubness: None for a bank without a neighbor table.
-        duplicates: tokens whose stored rows are equal bit for bit.
-        near_duplicates: tokens of a cost below 1e-6 that are not duplicates; None without a neighbor table.
-        saturation: None where a transform has turned the rows, or they are too short.
-        under_training: None where the bank has no rows that nothing trained.
-        word_forms: the one measure here that is about more than geometry.
-        built_in: whether the source makes forms of a word alike by construction, so that they prove nothing.
-        findings: the weightiest first.
+        duplicates: tokens with stored rows that are equal bit for bit.
+        near_duplicates: tokens with a cost below 1e-6 that are not duplicates; None without a neighbor table.
+        saturation: None if a transform has rotated the rows, or they are too short.
+        under_training: None if the bank has no untrained rows.
+        word_forms: the only measure that tests more than geometry.
+        built_in: whether the source makes forms of a word similar by construction, so that they show nothing.
+        findings: the most severe first.
     """
 
     bank: str

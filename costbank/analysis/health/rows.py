@@ -1,6 +1,6 @@
-"""One pass over a bank's rows: their mean, how they fill the space, and what each row looks like by itself.
+"""One pass over a bank's rows: their mean, their isotropy, and measures of each row.
 
-Rows are read in blocks, so that gigabytes of them need memory for one block and a dim × dim matrix.
+Rows are read in blocks, so that memory is needed only for one block and a dim × dim matrix.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from costbank.progress import Progress
 __all__ = ["LEAST_DIM", "RowMeasures", "iso_score", "measure_rows", "saturated_rows"]
 
 LEAST_DIM = 32
-"""Of shorter rows, too many look saturated by chance; see `saturated_rows`."""
+"""Too many shorter rows would look saturated by chance; see `saturated_rows`."""
 
 _SATURATED_VARIATION = 0.2
 _AT_TOP = 0.99
@@ -39,7 +39,7 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class RowMeasures:
-    """What the pass found.
+    """The results of the pass.
 
     Attributes:
         usable: which rows have a direction.
@@ -61,8 +61,8 @@ class RowMeasures:
 def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PRODUCTS) -> RowMeasures:
     """Measure all rows of a bank.
 
-    Σ is made of all rows up to rows · dim² = `most_products` (and dimensions of 4,096). Beyond, ‖Σ‖² is estimated from
-    8,192 rows, drawn with a fixed seed.
+    Σ, the covariance, is computed from all rows up to rows · dim² = `most_products` and 4,096 dimensions. For larger
+    banks, ‖Σ‖² is estimated from 8,192 rows, drawn with a fixed seed.
 
     Raises:
         CorruptBankError: a row holds NaN or infinity.
@@ -73,8 +73,7 @@ def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PR
     at_top = np.zeros(size, np.int64)
     first_equal = np.arange(size)
     seen: dict[bytes, int] = {}
-    whole = size * dim**2 <= most_products and dim <= _MOST_DIM
-    moments = _Moments(dim, second=whole)
+    moments = _Moments(dim, second=size * dim**2 <= most_products and dim <= _MOST_DIM)
     with progress.step("measure rows", size, "rows") as step:
         for start, block in _blocks(bank):
             part = slice(start, start + len(block))
@@ -112,25 +111,25 @@ def iso_score(effective_dimension: float, dim: int) -> float:
 def saturated_rows(
     variation: Float32[np.ndarray, "vocab"], at_top: Int64[np.ndarray, "vocab"], dim: int
 ) -> tuple[Bool[np.ndarray, "vocab"], Bool[np.ndarray, "vocab"]]:
-    """Which rows are saturated as a whole, and which others in part.
+    """Which rows are saturated, and which others are partly saturated.
 
-    An optimiser whose steps are signs, such as Lion (Chen et al. 2023), drives rows of tokens that hardly occur to ±c
-    in every element. A row is taken for saturated whose std(|x|) / mean(|x|) is below 0.2. That ratio is the tangent of
-    the angle θ to the nearest of the 2^dim corners (±1, …, ±1), so a row of random direction is taken for one with a
-    probability below 2^dim · sin(θ)^(dim − 1), the share of the sphere that caps around all corners cover: below 1e-12
-    at 32 elements, 1e-25 at 64. Uniform elements have a ratio of 0.58 ± 0.08 at 32; heavier tails only raise it.
+    A sign-based optimizer such as Lion (Chen et al. 2023) drives rows of rare tokens to ±c in every element. A row
+    counts as saturated if std(|x|) / mean(|x|) is below 0.2. That ratio is the tangent of the angle θ to the nearest of
+    the 2^dim corners (±1, …, ±1). A row of random direction counts as saturated with a probability below
+    2^dim · sin(θ)^(dim − 1), the share of the sphere that caps around all corners cover: below 1e-12 at 32 elements,
+    1e-25 at 64. Uniform elements have a ratio of 0.58 ± 0.08 at 32; heavier tails only raise it.
 
-    A row is saturated in part where a tenth of its elements, and ten at least, are within 1 % of the largest
-    magnitude, as clipping leaves them. Of normal elements, about 0.01 · m² are (m: the largest in standard deviations),
-    which is 0.2 of 4,096.
+    A row is partly saturated if a tenth of its elements, and at least ten, are within 1 % of the largest magnitude, as
+    after clipping. Among normal elements, about 0.01 · m² are (m: the largest in standard deviations), which is 0.2 of
+    4,096.
     """
-    whole = variation < _SATURATED_VARIATION
-    partly = ~whole & np.isfinite(variation) & (at_top >= max(_LEAST_AT_TOP, _TOP_SHARE * dim))
-    return whole, partly
+    saturated = variation < _SATURATED_VARIATION
+    partly = ~saturated & np.isfinite(variation) & (at_top >= max(_LEAST_AT_TOP, _TOP_SHARE * dim))
+    return saturated, partly
 
 
 class _Moments:
-    """Sum of rows and, where asked for, the sum of their outer products, about a point near their mean."""
+    """The sum of rows and, with `second`, the sum of their outer products about a point near their mean."""
 
     def __init__(self, dim: int, second: bool) -> None:
         self.count, self.total, self._second = 0, np.zeros(dim), second
@@ -146,16 +145,16 @@ class _Moments:
         if self._products is None:
             return
         if self._shift is None:
-            self._shift = (total / len(rows)).astype(np.float32)  # near the mean, against cancellation
-        moved = rows - self._shift
-        self._products += moved.T @ moved
+            self._shift = (total / len(rows)).astype(np.float32)  # near the mean, to avoid cancellation
+        centered = rows - self._shift
+        self._products += centered.T @ centered
 
     @property
     def mean(self) -> Float64[np.ndarray, "dim"]:
         return self.total / self.count
 
     def take_covariance(self) -> Float64[np.ndarray, "dim dim"] | None:
-        """Σ about the mean, made in the place of the products, which are gone then; None where none were asked for."""
+        """The covariance Σ, computed in place of the products, which are lost; None without `second`."""
         if self._products is None or self._shift is None:
             return None
         offset = self.mean - self._shift
@@ -165,7 +164,7 @@ class _Moments:
         return covariance
 
     def mean_cosine(self, squares: float) -> float | None:
-        """Of all ordered pairs of different rows: (‖Σe‖² − Σ‖e‖²) / (n (n − 1))."""
+        """The mean over all ordered pairs of different rows: (‖Σe‖² − Σ‖e‖²) / (n (n − 1))."""
         if self.count < 2:
             return None
         return float((self.total @ self.total - squares) / (self.count * (self.count - 1)))
@@ -186,7 +185,7 @@ def _check(bank: Bank, squares: np.ndarray, start: int) -> None:
 def _measure(
     block: Float32[np.ndarray, "rows dim"],
 ) -> tuple[Float64[np.ndarray, "rows"], Float32[np.ndarray, "rows"], Int64[np.ndarray, "rows"]]:
-    """Squared lengths, variation, and elements at the top, in steps that stay in a core's cache."""
+    """Squared lengths, variation, and elements near the largest magnitude, in steps that fit a core's cache."""
     rows, dim = block.shape
     squares, sums, at_top = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
     step = max(1, _CACHED_ELEMENTS // dim)
@@ -197,7 +196,7 @@ def _measure(
         at_top[part] = np.count_nonzero(magnitudes >= np.float32(_AT_TOP) * top, axis=1)
         sums[part] = magnitudes.sum(axis=1, dtype=np.float64)
         squares[part] = np.square(magnitudes, out=magnitudes).sum(axis=1, dtype=np.float64)
-    # The mean square is the squared mean and the variance.
+    # The mean square is the squared mean plus the variance.
     ratio = np.divide(dim * squares, sums**2, out=np.full(rows, np.inf), where=sums > 0)
     return squares, np.sqrt(np.maximum(ratio - 1, 0)).astype(np.float32), at_top
 
@@ -213,7 +212,7 @@ def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments) -> Isotropy | N
         trace, squared_norm, sampled = _sampled(bank, np.flatnonzero(usable), moments.mean)
     if trace <= _LEAST_VARIANCE:
         return None
-    # A sample's estimate may leave the range that the quantity has.
+    # An estimate from a sample may be out of the quantity's range.
     effective = min(max(trace**2 / squared_norm, 1.0), float(dim)) if squared_norm > 0 else float(dim)
     return Isotropy(iso_score(effective, dim), effective, sampled)
 
@@ -223,21 +222,21 @@ def _sampled(
 ) -> tuple[float, float, int]:
     """tr(Σ) and ‖Σ‖² from a sample of rows, and its size.
 
-    For rows x about their mean, ‖Σ‖² is the mean of (x·y)² over all ordered pairs, a row with itself included. Pairs of
-    different rows, and rows with themselves, are averaged apart, so that a sample's share of the latter does no harm.
+    For rows x about their mean, ‖Σ‖² is the mean of (x·y)² over all ordered pairs, including each row with itself. The
+    two kinds of pairs are averaged separately, because a sample has a larger share of rows with themselves.
     """
     count = len(row_ids)
     chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(row_ids)[:_SAMPLED_ROWS])
-    moved = np.empty((len(chosen), bank.dim), np.float32)
+    centered = np.empty((len(chosen), bank.dim), np.float32)
     for start in range(0, len(chosen), _GRAM_ROWS):
         part = slice(start, start + _GRAM_ROWS)
-        np.subtract(bank.vectors(chosen[part]), mean.astype(np.float32), out=moved[part])
+        np.subtract(bank.vectors(chosen[part]), mean.astype(np.float32), out=centered[part])
         bank.release()
-    lengths = np.einsum("rd,rd->r", moved, moved, dtype=np.float64)
+    lengths = np.einsum("rd,rd->r", centered, centered, dtype=np.float64)
     total = 0.0
-    for start in range(0, len(moved), _GRAM_ROWS):
-        products = moved[start : start + _GRAM_ROWS] @ moved.T
+    for start in range(0, len(centered), _GRAM_ROWS):
+        products = centered[start : start + _GRAM_ROWS] @ centered.T
         total += float(np.square(products, out=products).sum(dtype=np.float64))
     own = float(np.square(lengths).sum())
-    different = (total - own) / (len(moved) * (len(moved) - 1))
-    return float(lengths.mean()), ((count - 1) * different + own / len(moved)) / count, len(moved)
+    different = (total - own) / (len(centered) * (len(centered) - 1))
+    return float(lengths.mean()), ((count - 1) * different + own / len(centered)) / count, len(centered)

@@ -1,16 +1,16 @@
-"""Whether forms of one word lie nearer to each other than chance has it: a test of the vectors that needs no word list.
+"""Whether forms of one word lie nearer to each other than by chance: a test of the vectors that needs no word list.
 
 The vocabulary itself holds pairs of tokens that are two forms of one word: ▁king and king, ▁king and ▁King, ▁king and
-▁kings. In vectors that learnt something the forms of a word are near each other; in random vectors, and in good ones
-that stand in the rows of other tokens, they are not. For each pair, the cosine of its two rows is held against those of
-its first row to the second rows of all other pairs of the kind, and of its second row to their first ones. The share of
-these that are smaller, ties counted half, is the area under the ROC curve (AUC): 0.5 by chance, 1 where a form always
-lies nearer to its partner than to all others. As a row is compared only with rows of the same kind of form, it does not
-count that capitalised tokens, or plurals, lie together. Bit-equal rows say nothing and are left out.
+▁kings. In trained vectors the forms of a word are near each other. In random vectors, and in good vectors in the rows
+of other tokens, they are not. For each pair, the cosine of its two rows is compared with the cosines of its first row
+to the second rows of all other pairs of the kind, and of its second row to their first rows. The share of these that
+are smaller, with ties counted half, is the area under the ROC curve (AUC): 0.5 by chance, 1 if a form always lies
+nearer to its partner than to all others. A row is compared only with rows of the same kind of form, so a cluster of
+capitalized tokens, or of plurals, does not count. Pairs of bit-equal rows show nothing and are left out.
 
-It says that rows belong to their tokens, and hold more than noise. It does not say that near tokens mean the same;
-`costbank.analysis.evaluation` does, where there is a list of judgements. Text without letter case, spaces or endings
-(Chinese, Japanese) has too few such pairs, and then nothing is said.
+The test shows that rows belong to their tokens and are more than noise. It does not show that near tokens have similar
+meanings; `costbank.analysis.evaluation` does, given a list of judgements. Text without letter case, spaces or endings
+(Chinese, Japanese) has too few such pairs for a result.
 """
 
 import unicodedata
@@ -27,7 +27,7 @@ from costbank.vocab import TokenStatus, Vocab
 __all__ = ["BUILT_IN_SOURCES", "form_pairs", "pair_wins", "word_forms"]
 
 BUILT_IN_SOURCES = ("vocabulary", "transfer")
-"""Sources that make forms of a word alike whatever these mean: from equal n-grams, or as sums of shared pieces."""
+"""Sources that make forms of a word similar by construction: from equal n-grams, or as sums of shared pieces."""
 
 _LEAST_LETTERS = 3
 _LEAST_STEM = 4
@@ -46,143 +46,144 @@ _CHANCE_AUC = 0.6
 _LEAST_AUC = 0.65
 _LEAST_HEAD_AUC = 0.85
 """Measured: heads of trained models 0.97 to 0.99, banks from 1 to 5 MB of text 0.60 (Word2Vec of 1 MB) to 0.84; see
-docs/health.md. A head half of whose rows are shifted has 0.75 at most."""
+docs/health.md. A head with half of its rows shifted has at most 0.75."""
 
 Pairs = Int64[np.ndarray, "pairs 2"]
 
 
 def word_forms(bank: Bank, usable: Bool[np.ndarray, "vocab"], first_equal: Int64[np.ndarray, "vocab"]) -> WordForms:
-    """Test a bank's rows by the word forms in its vocabulary; at most 1,000 pairs of a kind, drawn with a fixed seed.
+    """Test a bank's rows with the word forms in its vocabulary: at most 1,000 pairs of a kind, from a fixed seed.
 
     Args:
-        bank: whose vocabulary and rows.
+        bank: the bank.
         usable: which rows have a direction.
-        first_equal: the smallest id that has the same row as each, so that equal rows are left out.
+        first_equal: for each id, the smallest id with the same row; pairs of equal rows are left out.
     """
     kinds, largest_ids, wins = [], [], []
     tokens: set[int] = set()
     for kind, pairs in form_pairs(bank.vocab, usable).items():
-        apart = pairs[first_equal[pairs[:, 0]] != first_equal[pairs[:, 1]]]
-        if len(apart) < _LEAST_PAIRS:
+        differing = pairs[first_equal[pairs[:, 0]] != first_equal[pairs[:, 1]]]
+        if len(differing) < _LEAST_PAIRS:
             continue
-        tokens.update(apart.reshape(-1).tolist())
-        chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(len(apart))[:_SAMPLED_PAIRS])
-        pair_ids = apart[chosen]
-        won = pair_wins(bank.vectors(pair_ids[:, 0]), bank.vectors(pair_ids[:, 1]))
+        tokens.update(differing.reshape(-1).tolist())
+        chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(len(differing))[:_SAMPLED_PAIRS])
+        pair_ids = differing[chosen]
+        kind_wins = pair_wins(bank.vectors(pair_ids[:, 0]), bank.vectors(pair_ids[:, 1]))
         bank.release()
-        kinds.append(FormPairs(kind, len(won), float(won.mean()), float(won.std() / sqrt(len(won)))))
+        kinds.append(
+            FormPairs(kind, len(kind_wins), float(kind_wins.mean()), float(kind_wins.std() / sqrt(len(kind_wins))))
+        )
         largest_ids.append(pair_ids.max(axis=1))
-        wins.append(won)
+        wins.append(kind_wins)
     if not kinds:
         return WordForms((), 0, 0, None, None, Evidence.UNDECIDED, ())
-    pairs_in_all = sum(kind.pairs for kind in kinds)
-    # One token may be in pairs of every kind, so the errors are added as if kinds went together.
-    auc = sum(kind.auc * kind.pairs for kind in kinds) / pairs_in_all
-    error = sum(kind.standard_error * kind.pairs for kind in kinds) / pairs_in_all
-    by_chance = sum(_chance_error(kind.pairs) * kind.pairs for kind in kinds) / pairs_in_all
+    total = sum(kind.pairs for kind in kinds)
+    # A token may be in pairs of every kind, so the errors are added as if the kinds were fully correlated.
+    auc = sum(kind.auc * kind.pairs for kind in kinds) / total
+    error = sum(kind.standard_error * kind.pairs for kind in kinds) / total
+    chance_error = sum(_chance_error(kind.pairs) * kind.pairs for kind in kinds) / total
     least_auc = _LEAST_HEAD_AUC if bank.manifest.source == "lm-head" else _LEAST_AUC
-    evidence = _evidence(auc, by_chance, least_auc)
+    evidence = _evidence(auc, chance_error, least_auc)
     ranges = _ranges(np.concatenate(largest_ids), np.concatenate(wins), bank.size, least_auc)
-    return WordForms(tuple(kinds), pairs_in_all, len(tokens), auc, error, evidence, ranges)
+    return WordForms(tuple(kinds), total, len(tokens), auc, error, evidence, ranges)
 
 
 def pair_wins(
     first: Float64[np.ndarray, "pairs dim"] | np.ndarray, second: Float64[np.ndarray, "pairs dim"] | np.ndarray
 ) -> Float64[np.ndarray, "pairs"]:
-    """For each pair of rows, the share of the other pairs' partners that lie farther, in both directions; ties half."""
+    """For each pair of rows, the share of other pairs' partners that are farther away, with ties counted half."""
     cosines = first.astype(np.float64) @ second.astype(np.float64).T
     own = np.diag(cosines)
     count = len(cosines) - 1
     wins = np.zeros(len(cosines))
     for others in (cosines, cosines.T):
-        # A pair ties with itself, which is taken out again.
+        # A pair ties with itself, so one tie is subtracted.
         wins += ((others < own[:, None]).sum(axis=1) + 0.5 * ((others == own[:, None]).sum(axis=1) - 1)) / count
     return wins / 2
 
 
 def form_pairs(vocab: Vocab, usable: Bool[np.ndarray, "vocab"]) -> dict[str, Pairs]:
-    """Ids of tokens that are two forms of one word, by kind; a token is in one pair of a kind at most.
+    """Pairs of ids that are two forms of one word, by kind. A token is in at most one pair of a kind.
 
-    `space`: without and with a space before it. `case`: in lower case and capitalised. `ending`: a word of four letters
-    or more, and the same with one of the eight endings that most words of the vocabulary have in this way.
+    `space`: without and with a space before it. `case`: in lower case and capitalized. `ending`: a word of at least
+    four letters, and the same word with one of the vocabulary's eight most frequent endings.
     """
     ids = _words(vocab, usable)
     space = [(i, ids[f" {text}"]) for text, i in ids.items() if f" {text}" in ids]
     case = []
     for text, i in ids.items():
-        mark, word = _split(text)
+        mark, word = _split_space(text)
         other = mark + word.capitalize()
         if word == word.lower() and other != text and other in ids:
             case.append((i, ids[other]))
-    found = {"space": space, "case": case, "ending": _ending_pairs(ids)}
-    return {kind: np.array(pairs, np.int64).reshape(-1, 2) for kind, pairs in found.items()}
+    kinds = {"space": space, "case": case, "ending": _ending_pairs(ids)}
+    return {kind: np.array(pairs, np.int64).reshape(-1, 2) for kind, pairs in kinds.items()}
 
 
 def _words(vocab: Vocab, usable: np.ndarray) -> dict[str, int]:
-    """Tokens of three letters or more and nothing else, but for a space before them."""
-    found: dict[str, int] = {}
+    """The ids of tokens of at least three letters and nothing else, except for a space before them, by text."""
+    ids: dict[str, int] = {}
     for token_id in np.flatnonzero(usable & (vocab.status == TokenStatus.OK)).tolist():
         try:
             text = vocab.token(token_id).decode()
         except UnicodeDecodeError:
             continue
-        word = _split(text)[1]
+        word = _split_space(text)[1]
         if len(word) >= _LEAST_LETTERS and _is_word(word):
-            found.setdefault(text, token_id)
-    return found
+            ids.setdefault(text, token_id)
+    return ids
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split_space(text: str) -> tuple[str, str]:
     return (" ", text[1:]) if text.startswith(" ") else ("", text)
 
 
 def _is_word(word: str) -> bool:
-    """Letters and the marks that many scripts write vowels with."""
+    """Whether a text has only letters, and the marks for vowels of many scripts."""
     return word.isalpha() or (word[0].isalpha() and all(unicodedata.category(c)[0] in "LM" for c in word))
 
 
 def _ending_pairs(ids: dict[str, int]) -> list[tuple[int, int]]:
     marked = [text for text in ids if text.startswith(" ")]
-    # Where the tokenizer marks word starts, other tokens are parts of words, and their endings say little.
+    # If the tokenizer marks word starts, other tokens are parts of words, and their endings mean little.
     words = marked if len(marked) >= _MARKED_SHARE * len(ids) else list(ids)
     cuts = [
         (text[:-length], text[-length:], text)
         for text in words
         for length in range(1, _LONGEST_ENDING + 1)
-        if len(_split(text)[1]) - length >= _LEAST_STEM and text[:-length] in ids
+        if len(_split_space(text)[1]) - length >= _LEAST_STEM and text[:-length] in ids
     ]
     counts = Counter(ending for _, ending, _ in cuts)
     common = [ending for ending, count in counts.most_common(_ENDINGS) if count >= _LEAST_ENDING_PAIRS]
-    pairs, taken = [], set[int]()
+    pairs, used = [], set[int]()
     for stem, ending, text in cuts:
         pair = ids[stem], ids[text]
-        if ending in common and taken.isdisjoint(pair):
-            taken.update(pair)
+        if ending in common and used.isdisjoint(pair):
+            used.update(pair)
             pairs.append(pair)
     return pairs
 
 
 def _chance_error(pairs: int) -> float:
-    """The standard error of the AUC of so many pairs by chance, where each win is uniform; at most that, as two are
-    averaged."""
+    """The standard error of the AUC of so many random pairs. Each win is uniform then; the average of two has less."""
     return 1 / sqrt(12 * pairs)
 
 
-def _evidence(auc: float, by_chance: float, least_auc: float) -> Evidence:
-    if auc - 0.5 >= _NEARER_DEVIATIONS * by_chance:
+def _evidence(auc: float, chance_error: float, least_auc: float) -> Evidence:
+    if auc - 0.5 >= _NEARER_DEVIATIONS * chance_error:
         return Evidence.NEARER if auc >= least_auc else Evidence.WEAK
-    return Evidence.CHANCE if auc + _CHANCE_DEVIATIONS * by_chance < _CHANCE_AUC else Evidence.UNDECIDED
+    return Evidence.CHANCE if auc + _CHANCE_DEVIATIONS * chance_error < _CHANCE_AUC else Evidence.UNDECIDED
 
 
 def _ranges(largest_ids: np.ndarray, wins: np.ndarray, size: int, least_auc: float) -> tuple[IdRange, ...]:
-    """The same by where a pair's larger id is: rows may be in their places up to an id, and shifted from there on."""
+    """The evidence by ranges of a pair's larger id, because rows may be shifted from some id on."""
     ends = np.linspace(0, size, _RANGES + 1).astype(int)
-    found = []
+    ranges = []
     for start, stop in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         inside = wins[(largest_ids >= start) & (largest_ids < stop)]
         if len(inside) >= _LEAST_PAIRS:
             auc = float(inside.mean())
-            # Pairs of three kinds may share their tokens.
+            # A token may be in pairs of three kinds.
             evidence = _evidence(auc, _chance_error(max(1, len(inside) // 3)), least_auc)
-            found.append(IdRange(start, stop - 1, len(inside), auc, evidence))
-    return tuple(found)
+            ranges.append(IdRange(start, stop - 1, len(inside), auc, evidence))
+    return tuple(ranges)

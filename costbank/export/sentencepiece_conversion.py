@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from costbank.errors import TokenizerError, require
-from costbank.export.express import all_merges, saved
+from costbank.export.tokenizer_conversion import all_merges, saved
 from costbank.tokenizers import SentencePieceTokenizer
 from costbank.tokenizers.sentencepiece_file import ModelKind, PieceKind, SentencePieceFile
 

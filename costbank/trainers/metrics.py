@@ -1,4 +1,4 @@
-"""What is logged with a loss: means over tokens of the parts that it is made of."""
+"""The metrics that are logged with a loss: means over tokens of its parts."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from costbank.loss import EMOOptions, EMOResult
 
-__all__ = ["Means", "counted_labels", "without_repeated"]
+__all__ = ["LossMetrics", "counted_mask", "ignore_repeated_rows"]
 
 
-class Means:
-    """Sums over tokens since they were last taken, kept on the device: nothing waits for it until then.
+class LossMetrics:
+    """Sums over tokens since the last `take`. They stay on the device until then, so that nothing waits for it.
 
     Args:
-        entropy: whether the parts hold entropies.
+        entropy: whether the loss computes entropies.
     """
 
     def __init__(self, *, entropy: bool = False) -> None:
@@ -26,13 +26,13 @@ class Means:
         """Add a batch.
 
         Args:
-            result: of the loss.
-            labels: as the loss was called with them.
-            options: of the loss.
-            weights: of the tokens, whose parts count alike; those of tokens with a weight of 0 are left out.
+            result: the result of the loss.
+            labels: the labels that the loss was called with.
+            options: the options of the loss.
+            weights: token weights. Tokens of weight 0 are left out; the others count alike.
         """
         parts = result.parts
-        counted = counted_labels(labels, options)
+        counted = counted_mask(labels, options)
         if weights is not None:
             counted = counted & ((weights[..., 1:] if options.shift else weights) != 0).to(counted.device)
         tokens = counted.sum().to(parts.ce.device)
@@ -42,7 +42,7 @@ class Means:
         self._sums = sums if self._sums is None else self._sums + sums
 
     def take(self, accelerator: Any) -> dict[str, float]:
-        """Means over the tokens of all processes; empty where there were none."""
+        """Means over the tokens of all processes since the last call; empty if nothing was added."""
         if self._sums is None:
             return {}
         ce, emd, correct, loss, tokens, entropy = accelerator.reduce(self._sums, "sum").tolist()
@@ -57,32 +57,32 @@ class Means:
         }
 
 
-def counted_labels(labels: Tensor, options: EMOOptions) -> Bool[Tensor, "*batch predicted"]:
-    """Which labels a loss is the mean of, before weights."""
+def counted_mask(labels: Tensor, options: EMOOptions) -> Bool[Tensor, "*batch predicted"]:
+    """Which tokens a loss is the mean of, before weights."""
     return (labels[..., 1:] if options.shift else labels) != options.ignore_index
 
 
-def without_repeated(labels: Int[Tensor, "rows length"], accelerator: Any, ignore_index: int) -> Tensor:
-    """Labels of an evaluation's batch, ignored in the rows that repeat others to give all processes equally many.
+def ignore_repeated_rows(labels: Int[Tensor, "rows length"], accelerator: Any, ignore_index: int) -> Tensor:
+    """Ignore the labels of rows that accelerate repeats in an evaluation's last batch.
 
-    accelerate fills up the last batch with the first rows of the dataset. Of the rows of all processes in turn, those
-    past the dataset's last row are the repeated ones, as in `gather_for_metrics`. Of an iterable dataset without a
-    length and with `dispatch_batches=False` it is unknown which these are, and they are counted.
+    accelerate fills up the last batch with the first rows of the dataset, so that all processes have equally many. As
+    in `gather_for_metrics`, the repeated rows are those after the dataset's last row, in the order of processes. They
+    are unknown, and counted, for an iterable dataset without a length with `dispatch_batches=False`.
 
     Args:
-        labels: of this process.
-        accelerator: of the Trainer.
-        ignore_index: of labels.
+        labels: this process's labels.
+        accelerator: the Trainer's.
+        ignore_index: the label that is ignored.
 
     Returns:
-        `labels` themselves where no row is repeated.
+        `labels` itself if no row is repeated.
     """
     state = accelerator.gradient_state
     if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
         return labels
-    left = max(0, state.remainder - accelerator.process_index * len(labels))
-    if left >= len(labels):
+    new_rows = max(0, state.remainder - accelerator.process_index * len(labels))
+    if new_rows >= len(labels):
         return labels
-    once = labels.clone()
-    once[left:] = ignore_index
-    return once
+    masked = labels.clone()
+    masked[new_rows:] = ignore_index
+    return masked

@@ -1,0 +1,43 @@
+"""The metric that selects the best checkpoint, if it is one that this loss logs."""
+
+import logging
+from typing import Any
+
+__all__ = ["check_best_metric"]
+
+_LOG = logging.getLogger(__name__)
+# Names that evaluations log after a prefix.
+_SMALLER_IS_BETTER = ("ce", "emd", "emo_loss")
+_LOGGED = (*_SMALLER_IS_BETTER, "mean_token_accuracy")
+
+
+def check_best_metric(arguments: Any, compute_metrics: Any) -> None:
+    """Warn before training if `metric_for_best_model` would keep the worst checkpoint, or would have no value.
+
+    Args:
+        arguments: `TrainingArguments`. They do not show whether the user gave `greater_is_better`: by default they set
+            it to True for metrics with a name that does not end in "loss".
+        compute_metrics: the Trainer's argument.
+    """
+    metric = arguments.metric_for_best_model
+    if metric is None:
+        return
+    if arguments.greater_is_better and _has_name(metric, _SMALLER_IS_BETTER):
+        _LOG.warning(
+            "metric_for_best_model=%r is better when smaller, but greater_is_better is True, so the worst checkpoint "
+            "would be kept as the best (TrainingArguments defaults to True for names that do not end in 'loss'): set "
+            "greater_is_better=False", metric,
+        )  # fmt: skip
+    generates = getattr(arguments, "predict_with_generate", False) and not arguments.prediction_loss_only
+    if generates and compute_metrics is not None and _has_name(metric, _LOGGED):
+        _LOG.warning(
+            "metric_for_best_model=%r: evaluations with predict_with_generate=True and compute_metrics do not compute "
+            "this loss or its parts, so training ends with a KeyError at the first evaluation unless compute_metrics "
+            "returns this metric: set metric_for_best_model='eval_loss', which is the model's own loss, or leave "
+            "predict_with_generate out", metric,
+        )  # fmt: skip
+
+
+def _has_name(metric: str, names: tuple[str, ...]) -> bool:
+    """Whether a metric has one of these names after any prefix, such as `eval_` or the name of a dataset."""
+    return any(metric == name or metric.endswith(f"_{name}") for name in names)

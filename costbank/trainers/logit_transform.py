@@ -1,0 +1,272 @@
+"""What a model does between its head and its logits: a scale, a softcap, a bias, masked tokens, tokens left out.
+
+It is measured, not read from a config: known numbers replace the head's output, and the resulting logits show what the
+model does with them. So it does not matter what a config calls a setting, whether the model applies it, and what the
+head's weight is, even if it is all zeros.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor, nn
+
+from costbank.errors import UsageError
+from costbank.loss import EMOOptions
+from costbank.trainers.heads import FULL_LOGITS, ModelHead
+
+__all__ = ["LogitTransform", "check_called_once", "logits_of", "measure_transform", "parameters_after_head"]
+
+# Exponents of the magnitudes that replace the head's output: 2^-6 to 2^14, which float16 can hold.
+_LEAST_EXPONENT, _LARGEST_EXPONENT = -6.0, 14.0
+# Masked logits are the least number of their type, or -inf. No bias of a trained model is as low as this.
+_MASKED_BELOW = -1e4
+# Multiples of the golden ratio, modulo 1, are spread evenly over [0, 1).
+_GOLDEN_RATIO = 0.6180339887498949
+# The part of a capped curve that determines its scale: neither flat nor rounded away.
+_CURVE_MIDDLE = (0.02, 0.7)
+_ROUNDING_STEPS = 8
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """Logits as a function of x = hidden · weightᵀ + bias, the head's output.
+
+    They are C · tanh(scale · x / C) for a softcap C, or scale · x without one, plus `offset`.
+
+    Attributes:
+        width: the number of logits; if the head has more rows, these are the first.
+        scale: the factor of the head's output.
+        softcap: C, or None.
+        offset: [width], float32, −inf for a masked token; None if there is none.
+    """
+
+    width: int
+    scale: float = 1.0
+    softcap: float | None = None
+    offset: Float[Tensor, "width"] | None = None
+
+    def options(self, options: EMOOptions) -> EMOOptions:
+        """Options with which a linear loss of the head's weight is the loss of the model's logits.
+
+        A scale s of the logits is a temperature 1 / s of the loss: C tanh(s x / C) / T is c tanh(x / c) / (T / s) for
+        c = C / s.
+        """
+        softcap = None if self.softcap is None else self.softcap / self.scale
+        return replace(options, softcap=softcap, temperature=options.temperature / self.scale)
+
+    def weight(self, linear: nn.Linear) -> Tensor:
+        """The rows of the head's weight that have logits, [width, dim]."""
+        return linear.weight if len(linear.weight) == self.width else linear.weight[: self.width]
+
+    def bias(self, linear: nn.Linear) -> Tensor | None:
+        """The bias for a linear loss, [width]; None if there is none."""
+        bias = None if linear.bias is None else linear.bias[: self.width]
+        if self.offset is None:
+            return bias
+        offset = self.offset.to(linear.weight.device) / self.scale
+        return offset if bias is None else offset + bias.float()
+
+    def apply(self, outputs: Float[Tensor, "*rows some"], tokens: slice = slice(None)) -> Float[Tensor, "*rows some"]:
+        """The logits of some tokens, from the head's output for them."""
+        logits = outputs * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits if self.offset is None else logits + self.offset[tokens].to(logits.device)
+
+    def __str__(self) -> str:
+        parts = [f"a scale of {self.scale:.6g}"] if self.scale != 1.0 else []
+        if self.softcap is not None:
+            parts.append(f"a softcap of {self.softcap:.6g}")
+        if self.offset is not None:
+            masked = int(self.offset.isneginf().sum())
+            parts += [f"{masked:,} masked tokens"] if masked else ["a bias"]
+        return " and ".join(parts) or "nothing"
+
+
+def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransform:
+    """Measure what a model does to its head's output.
+
+    Args:
+        head: the model's head.
+        call: calls the model with some batch, without gradient, and returns its outputs.
+
+    Raises:
+        UsageError: the model does not call its head exactly once, needs the logits of all positions, or does
+            something else than scale, cap, shift and mask its head's output.
+    """
+    name, known = type(head.model).__name__, _known_outputs(len(head.linear.weight))
+    dtypes: list[torch.dtype] = []
+
+    def replace_output(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        dtypes.append(output.dtype)
+        values = known.to(output.device, output.dtype)
+        return values.expand(*output.shape[:-2], *values.shape) if output.ndim > 1 else output
+
+    handle = head.linear.register_forward_hook(replace_output)
+    try:
+        with head.hidden_states(), torch.no_grad():
+            logits = logits_of(call())
+    except (UsageError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if not dtypes:
+            raise
+        raise UsageError(
+            f"{name} needs the logits of all positions itself: with those of a few it raised {type(error).__name__}: "
+            f"{error}",
+            FULL_LOGITS,
+        ) from error
+    finally:
+        handle.remove()
+    check_called_once(head, len(dtypes))
+    if logits.ndim < 3 or logits.shape[-2] != len(known):
+        raise UsageError(f"{name} returns logits of shape {list(logits.shape)} for {len(known)} positions", FULL_LOGITS)
+    if logits.shape[-1] > known.shape[-1]:
+        raise UsageError(
+            f"{name} returns {logits.shape[-1]:,} logits, but its head has {known.shape[-1]:,} rows", FULL_LOGITS
+        )
+    outputs = known.to(dtypes[0]).double()[:, : logits.shape[-1]]
+    eps = max(torch.finfo(dtypes[0]).eps, torch.finfo(logits.dtype).eps)
+    config_values = list(_positive_numbers(getattr(head.model, "config", None)))
+    return _fit(name, outputs, logits.flatten(0, -3)[0].double().cpu(), eps, config_values)
+
+
+def check_called_once(head: ModelHead, count: int) -> None:
+    """Check that a model called its head once.
+
+    Raises:
+        UsageError: it did not, because it multiplies with the weight itself, or predicts several tokens at once.
+    """
+    if count != 1:
+        raise UsageError(
+            f"{type(head.model).__name__} calls its head ({type(head.linear).__name__}) {count} times for a batch, so "
+            "its hidden states cannot be read there",
+            FULL_LOGITS,
+        )
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits among a model's outputs.
+
+    Raises:
+        UsageError: there are none.
+    """
+    logits = outputs.get("logits") if isinstance(outputs, dict) else outputs[0]
+    if not isinstance(logits, Tensor):
+        names = ", ".join(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+        raise UsageError(f"the model returns no logits, but {names}", "use a model with a language-model head")
+    return logits
+
+
+@contextmanager
+def parameters_after_head(head: ModelHead) -> Iterator[Callable[[Tensor], list[list[int]]]]:
+    """Yield a function of logits made in the context: the shapes of parameters between the head and the logits.
+
+    The parameters are those in the gradient's graph; there are none without a graph. The search starts from the outputs
+    of the model itself. A wrapper may join all outputs in one node, as DistributedDataParallel does when it looks for
+    unused parameters, so that every parameter seems to come after the head.
+    """
+    head_outputs: list[Any] = []
+    model_outputs: list[Any] = []
+
+    def parameter_shapes(logits: Tensor) -> list[list[int]]:
+        shapes, visited = [], {output.grad_fn for output in head_outputs}
+        # An inner module returns before the one around it. PEFT calls some models without their hooks, but not its own.
+        pending: list[Any] = [(logits_of(model_outputs[0]) if model_outputs else logits).grad_fn]
+        while pending:
+            node = pending.pop()
+            if node is None or node in visited:
+                continue
+            visited.add(node)
+            if hasattr(node, "variable"):
+                shapes.append(list(node.variable.shape))
+            pending += [parent for parent, _ in node.next_functions]
+        return shapes
+
+    with ExitStack() as hooks:
+        hooks.callback(head.linear.register_forward_hook(lambda _m, _i, output: head_outputs.append(output)).remove)
+        for module in head.modules():
+            hooks.callback(module.register_forward_hook(lambda _m, _i, output: model_outputs.append(output)).remove)
+        yield parameter_shapes
+
+
+def _known_outputs(width: int) -> Float64[Tensor, "three width"]:
+    """Three head outputs: zeros; numbers of many magnitudes and both signs; and these in reverse, negated."""
+    fractions = (torch.arange(width, dtype=torch.float64) * _GOLDEN_RATIO) % 1.0
+    magnitudes = torch.exp2(_LEAST_EXPONENT + (_LARGEST_EXPONENT - _LEAST_EXPONENT) * fractions)
+    values = magnitudes * (1 - 2 * (torch.arange(width) % 2))
+    return torch.stack([torch.zeros_like(values), values, -values.flip(0)])
+
+
+def _fit(
+    name: str,
+    outputs: Float64[Tensor, "three width"],
+    logits: Float64[Tensor, "three width"],
+    eps: float,
+    config_values: list[float],
+) -> LogitTransform:
+    """The transform that turns the known outputs of a head into these logits."""
+    masked = (logits <= _MASKED_BELOW).all(dim=0) & (logits == logits[0]).all(dim=0)
+    offset = logits[0].masked_fill(masked, -math.inf)
+    has_offset = bool(masked.any() or offset.any())
+    x, y = outputs[1:, ~masked], (logits[1:] - logits[0])[:, ~masked]
+    # A 16-bit type may overflow.
+    finite = y.isfinite()
+    x, y = x[finite], y[finite]
+    offset_size = offset.expand(2, -1)[:, ~masked][finite].abs()
+    scale, softcap = _fit_curve(x, y, _ROUNDING_STEPS * eps, offset_size)
+    if scale is None:
+        near_one = x.abs().sub(1.0).abs().argmin() if len(x) else None
+        example = "" if near_one is None else f": {x[near_one]:.3g} from the head becomes {y[near_one]:.3g}"
+        raise UsageError(
+            f"{name} does something to its logits that is neither a scale nor a softcap{example}", FULL_LOGITS
+        )
+    scale = _snap(scale, config_values, 2 * eps)
+    softcap = None if softcap is None else _snap(softcap, config_values, 2 * eps)
+    if softcap is not None and offset[~masked].any():
+        raise UsageError(f"{name} adds a bias to logits after their softcap", FULL_LOGITS)
+    return LogitTransform(logits.shape[-1], scale, softcap, offset.float() if has_offset else None)
+
+
+def _fit_curve(x: Tensor, y: Tensor, rounding: float, offset_size: Tensor) -> tuple[float | None, float | None]:
+    """The scale, and the softcap if there is one, for which y is the transform of x; None and None if it is not."""
+
+    def fits(predicted: Tensor) -> bool:
+        return bool(((y - predicted).abs() <= rounding * (predicted.abs() + offset_size)).all())
+
+    if not len(x):
+        return None, None
+    scale = float((y / x).median())
+    if scale > 0 and fits(scale * x):
+        return scale, None
+    cap = float(y.abs().max())
+    least, most = _CURVE_MIDDLE
+    middle: Bool[Tensor, values] = (y.abs() < most * cap) & (y.abs() > least * cap)
+    if not middle.any():
+        return None, None
+    scale = float((cap * torch.atanh(y[middle] / cap) / x[middle]).median())
+    if scale > 0 and fits(cap * torch.tanh(scale * x / cap)):
+        return scale, cap
+    return None, None
+
+
+def _snap(value: float, config_values: list[float], rounding: float) -> float:
+    """The exact value for a measured one: 1, a number of the config or its inverse, if one is near."""
+    exact_values = [1.0, *config_values, *(1 / number for number in config_values)]
+    nearest = min(exact_values, key=lambda number: abs(number - value))
+    return nearest if abs(nearest - value) <= rounding * abs(value) else value
+
+
+def _positive_numbers(config: Any) -> Iterator[float]:
+    """All positive numbers in a config and its nested configs."""
+    for value in (vars(config) if hasattr(config, "__dict__") else config if isinstance(config, dict) else {}).values():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if value > 0 and math.isfinite(value):
+                yield float(value)
+        elif isinstance(value, dict) or hasattr(value, "to_dict"):
+            yield from _positive_numbers(value)

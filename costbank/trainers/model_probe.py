@@ -1,0 +1,199 @@
+"""What a trainer measures of its model: what the model does to its logits, and how it computes its own loss."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from costbank.errors import UsageError
+from costbank.loss import EMOOptions
+from costbank.trainers.adapters import unwrap_peft
+from costbank.trainers.auxiliary_loss import auxiliary_loss
+from costbank.trainers.heads import FULL_LOGITS, ModelHead, find_head
+from costbank.trainers.label_shift import shifts_labels
+from costbank.trainers.labeled_batch import LabeledBatch
+from costbank.trainers.logit_check import LogitCheck
+from costbank.trainers.logit_transform import (
+    LogitTransform,
+    check_called_once,
+    logits_of,
+    measure_transform,
+    parameters_after_head,
+)
+from costbank.trainers.own_loss import compare_own_loss
+from costbank.trainers.own_loss_call import preserved_state
+
+__all__ = ["ModelProbe"]
+
+_LOG = logging.getLogger(__name__)
+# Largest differences of equal logits, as parts of the largest logit.
+_FLOAT32_TOLERANCE, _MIXED_TOLERANCE = 1e-3, 3e-2
+_SOFTCAP_TOLERANCE = 1e-2
+
+
+class ModelProbe:
+    """Measures, from a few batches, how a model computes logits and loss, and checks the logits while training.
+
+    Attributes:
+        transform: what the model does to its head's output; None until the linear form has needed it.
+        shift: whether the model shifts labels. It follows from the kind of model until a batch has shown it.
+    """
+
+    def __init__(self, model: Any, options: EMOOptions, *, check_loss: bool) -> None:
+        self.transform: LogitTransform | None = None
+        self.shift = shifts_labels(model)
+        self._options, self._check_loss = options, check_loss
+        self._logit_check = LogitCheck()
+        self._batches = 0
+        self._has_auxiliary = self._warned_unverified = False
+        # Which parameters were trained when the parameters after the head were last searched for.
+        self._searched_trainable: tuple[bool, ...] | None = None
+
+    def needs_batch(self, *, linear: bool) -> bool:
+        """Whether `measure` should be called with the next batch.
+
+        That is the first batch, and until one has shown the shift of labels, the 2nd, 4th, 8th and so on.
+
+        Args:
+            linear: whether the linear form is about to be computed.
+        """
+        if linear and self.transform is None:
+            return True
+        self._batches += self._check_loss
+        return self._check_loss and self._batches & (self._batches - 1) == 0
+
+    def has_measured(self, *, linear: bool) -> bool:
+        """Whether a batch was measured, for the linear form if that is about to be computed."""
+        return self.transform is not None if linear else self._batches > 0
+
+    def measure(self, model: Any, unwrapped: Any, batch: LabeledBatch, *, linear: bool) -> None:
+        """Measure with a batch, in a few calls of the model without gradient.
+
+        Args:
+            model: what is called, with all wrappers.
+            unwrapped: the model, with or without PEFT's wrapper.
+            batch: the batch.
+            linear: whether the linear form is about to be computed.
+
+        Raises:
+            UsageError: the linear form cannot use the head or what the model does to its output, or the model's own
+                loss is not cross-entropy.
+        """
+        head_and_transform = None
+        if linear:
+            head = find_head(unwrapped)
+            if self.transform is None:
+                with preserved_state(head.model):
+                    self.transform = measure_transform(head, lambda: unwrapped(**{**batch.inputs, "use_cache": False}))
+                self._check_softcap(head, self.transform)
+                _LOG.info("between head and logits, %s applies %s", type(head.model).__name__, self.transform)
+            head_and_transform = (head, self.transform)
+        if not self._check_loss:
+            return
+        facts = compare_own_loss(model, unwrapped, batch, head_and_transform, ignore_index=self._options.ignore_index)
+        self._has_auxiliary = self._has_auxiliary or facts.auxiliary != 0.0
+        if facts.shift is None:
+            return
+        self._check_loss = False
+        if self.shift and not facts.shift:
+            _LOG.warning(
+                "%s does not shift labels in its own loss, so this loss does not shift them: position i predicts "
+                "label i", type(unwrap_peft(unwrapped)).__name__,
+            )  # fmt: skip
+        self.shift = facts.shift
+
+    def share(self, accelerator: Any) -> None:
+        """Share what the batches of all processes have shown. All processes call it after `measure`.
+
+        Then all count tokens with the same shift, and all need the same batches.
+        """
+        if accelerator.num_processes == 1:
+            return
+        own = [not self._check_loss, self.shift, self._has_auxiliary]
+        of_all = accelerator.gather(torch.tensor([own], device=accelerator.device)).tolist()
+        self._has_auxiliary = any(auxiliary for *_, auxiliary in of_all)
+        measured_shifts = [shift for measured, shift, _ in of_all if measured]
+        if measured_shifts:
+            self._check_loss, self.shift = False, measured_shifts[0]
+
+    def call_for_hidden_states(
+        self, head: ModelHead, model: Any, inputs: dict[str, Any], *, mixed: bool
+    ) -> tuple[Any, Tensor]:
+        """Call a model for the logits of the last position and its head's input at all, and check the logits with it.
+
+        Args:
+            head: the model's head.
+            model: what is called, with all wrappers.
+            inputs: the model's inputs, without labels.
+            mixed: whether autocast rounds.
+
+        Returns:
+            The outputs, and the head's input, [batch, length, dim].
+
+        Raises:
+            UsageError: the model does not call its head exactly once, a trained parameter comes after the head, or, in
+                the first batch, the transform does not give the logits.
+        """
+        assert self.transform is not None, "the transform is measured before the first batch"
+        with head.hidden_states() as hidden_states, parameters_after_head(head) as shapes_after_head:
+            outputs = model(**{**inputs, "use_cache": False})
+        check_called_once(head, len(hidden_states))
+        logits = logits_of(outputs)
+        # A parameter that was frozen is in no graph, so the search is repeated when it is trained.
+        trainable = tuple(parameter.requires_grad for parameter in head.model.parameters())
+        is_new = self._searched_trainable != trainable
+        if is_new and logits.grad_fn is not None:
+            self._searched_trainable = trainable
+            shapes = shapes_after_head(logits)
+            if shapes:
+                raise UsageError(
+                    f"{type(head.model).__name__} applies learned parameters of shape {shapes} to its head's output",
+                    FULL_LOGITS,
+                )
+        is_exact = logits.dtype == head.linear.weight.dtype == torch.float32 and not mixed
+        tolerance = _FLOAT32_TOLERANCE if is_exact else _MIXED_TOLERANCE
+        hidden = hidden_states[0]
+        self._logit_check.add(head, self.transform, hidden, logits, tolerance=tolerance, all_tokens=is_new)
+        if is_new:
+            self._logit_check.check(type(head.model).__name__)
+        return outputs, hidden
+
+    def auxiliary_loss(self, model: Any, outputs: Any) -> Tensor | None:
+        """The sum of a model's auxiliary losses, each times the model's own coefficient; None if there are none.
+
+        Raises:
+            UsageError: the model's own loss had some, and these outputs have none.
+        """
+        loss = auxiliary_loss(model, outputs)
+        if loss is None and self._has_auxiliary:
+            raise UsageError(
+                f"{type(model).__name__} computes its auxiliary loss with labels alone, and this loss calls it without "
+                "labels",
+                "set output_router_logits=False in its config; to train without the auxiliary loss, give "
+                "emo_check_loss=False",
+            )
+        return loss
+
+    def check_logits(self, unwrapped: Any, accelerator: Any) -> None:
+        """Check the logits of the steps since the last call. The device is waited for.
+
+        Raises:
+            UsageError: the linear form did not compute the model's logits.
+        """
+        name = type(unwrap_peft(unwrapped)).__name__
+        self._logit_check.check(name, accelerator)
+        if self.transform is not None and not self._logit_check.verified and not self._warned_unverified:
+            self._warned_unverified = True
+            _LOG.warning(
+                "all logits of %s are (nearly) equal so far, so they do not verify yet that the linear form computes "
+                "them; the check goes on", name,
+            )  # fmt: skip
+
+    def _check_softcap(self, head: ModelHead, transform: LogitTransform) -> None:
+        ours, own = self._options.softcap, transform.softcap
+        if ours is not None and (own is None or abs(ours - own) > _SOFTCAP_TOLERANCE * own):
+            raise UsageError(
+                f"softcap is {ours}, and that of {type(head.model).__name__} is {own}",
+                "leave it out: what the model does to its logits is measured",
+            )
