@@ -5,12 +5,16 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check bench clean
+# Material prints an announcement at every build unless this is set.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help demo test check docs bench clean
 
 help:
 	@echo "make demo   the whole journey on real text, in about three minutes"
 	@echo "make test   all tests"
-	@echo "make check  ruff, pyright, import-linter"
+	@echo "make check  ruff, pyright, import-linter, spelling, generated pages, the documentation site"
+	@echo "make docs   the generated pages and the documentation site, in site/"
 	@echo "make bench  every benchmark; appends to data/bench/results.csv"
 
 $(READY): requirements.lock pyproject.toml
@@ -31,9 +35,16 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m docs.generators --check
+	$(BIN)/mkdocs build --quiet --strict
+
+docs: $(READY)
+	$(BIN)/python -m docs.generators
+	$(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo site

@@ -250,12 +250,12 @@ def test_export_prints_what_it_made(run, news_bank: Bank, news_model: Path, tmp_
     assert "have no vector and are left out" in result.err
 
 
-def test_the_help_and_the_readme_name_every_export_format():
+def test_the_help_and_the_documentation_name_every_export_format():
     from costbank_cli.commands import export as export_module
 
     from costbank.export import FORMATS
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "export.md").read_text("utf-8")
     help_text = next(p.help for p in export_module.command.params if p.name == "format_name")
     assert help_text.removesuffix(".").split(", ") == list(EXPORT_FORMATS) == list(FORMATS)
-    assert all(f"`{name}`" in readme for name in FORMATS)
+    assert all(f"`{name}`" in page for name in FORMATS)

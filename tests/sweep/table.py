@@ -101,5 +101,5 @@ def _applied(rows: list[Any]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
+    text = " ".join(text.split()).replace("|", "\\|").replace("[", "\\[")
     return text if len(text) <= 160 else text[:157] + "…"

@@ -14,7 +14,7 @@ from costbank.config import settings
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("costbank", "cli", "service") for path in (ROOT / room).rglob("*.py"))
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("costbank/**/*.md")]
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("costbank/**/*.md")]
 )
 
 COMMAND = re.compile(

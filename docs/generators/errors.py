@@ -1,0 +1,58 @@
+"""The page of errors, from `costbank.errors`."""
+
+import inspect
+from itertools import takewhile
+
+from costbank import errors
+from costbank.errors import CostbankError
+from docs.generators.tables import table
+
+__all__ = ["page"]
+
+_TEXT = """# Errors
+
+Every error that a user can cause belongs to the tree below. Its message says what is wrong, and its hint says what to
+do. The command line prints both on stderr, as `error: …` and `hint: …`, and exits with the status of the error. The
+HTTP service answers with the same code, in a problem document (RFC 9457). Any other exception is a bug.
+
+```
+{tree}
+```
+
+{codes}
+## Exit statuses of the command line
+
+{statuses}"""
+
+_STATUSES = {
+    "0": "done",
+    "2": "usage: an option, a setting or a reference is malformed",
+    "3": "a bank, a token or a file was not found",
+    "4": "a file of a bank is damaged",
+    "5": "the input cannot be used",
+    "130": "interrupted (Ctrl-C)",
+    "141": "the reader of the output has left, as in `costbank list | head -1`",
+    "143": "terminated (SIGTERM)",
+}
+
+
+def page() -> str:
+    """The tree of errors, their stable codes, and the exit statuses."""
+    kinds = [kind for name in errors.__all__ if _is_error(kind := getattr(errors, name))]
+    rows = [(f"`{k.code}`", k.title, f"`{k.__name__}`", str(k.exit_status), str(k.http_status)) for k in kinds]
+    return _TEXT.format(
+        tree=_tree(),
+        codes=table(("code", "title", "class", "exit status", "HTTP status"), sorted(rows)),
+        statuses=table(("status", "meaning"), _STATUSES.items()),
+    )
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, CostbankError)
+
+
+def _tree() -> str:
+    """The drawing in the docstring of `costbank.errors`: its first block of indented lines."""
+    lines = inspect.cleandoc(errors.__doc__ or "").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("    "))
+    return inspect.cleandoc("\n".join(takewhile(str.strip, lines[start:])))

@@ -1,0 +1,38 @@
+"""Which pages are generated, by what, and whether the committed ones are up to date."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from docs.generators import command_line, errors, figures, python_api, service, settings
+
+__all__ = ["PAGES", "outdated", "write_all"]
+
+DOCS = Path(__file__).parents[1]
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "reference/cli.md": command_line.page,
+    "reference/settings.md": settings.page,
+    "reference/http.md": service.page,
+    "reference/errors.md": errors.page,
+    "reference/python.md": python_api.page,
+    "measured.md": figures.page,
+    "../README.md": figures.readme,
+}
+"""Each generated page, relative to `docs/`, and the function that makes its text."""
+
+
+def write_all(folder: Path = DOCS) -> None:
+    """Write every generated page into `folder`."""
+    for name, make in PAGES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(make(), "utf-8")
+
+
+def outdated(folder: Path = DOCS) -> list[str]:
+    """The generated pages in `folder` that are missing, or differ from what the code makes today."""
+    return [name for name, make in PAGES.items() if not _is(folder / name, make())]
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text("utf-8") == text

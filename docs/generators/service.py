@@ -1,0 +1,125 @@
+"""The page of the HTTP service, from its OpenAPI document and its settings."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from costbank_service.app import create_app
+from costbank_service.settings import Settings
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from costbank.bank import default_store
+from costbank.config.words import shown, takes
+from costbank.machine import usable_cores
+from docs.generators.tables import table
+
+__all__ = ["page"]
+
+_ABOVE = """# HTTP service
+
+`costbank serve` answers on `http://127.0.0.1:8137`. The same reference for programs is at `/openapi.json`.
+[Serve banks](../howto/serve.md) says how to run the service.
+
+"""
+
+_COMPUTED: Mapping[Callable[[], Any], str] = {
+    default_store: "the platform's data directory",
+    usable_cores: "number of cores",
+}
+"""Defaults that depend on the machine, in words."""
+
+_Schema = Mapping[str, Any]
+
+
+def page() -> str:
+    """Every route with its parameters and answers, the schemas of these, and the service's settings."""
+    app = create_app(
+        Settings(store=Path("store"), api_key=SecretStr("key"))
+    )  # with a key, so that 401 is in the document
+    document = app.openapi()
+    routes = [_route(path, route) for path, methods in document["paths"].items() for route in methods.values()]
+    schemas = [_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]
+    return _ABOVE + "\n".join(
+        (
+            document["info"]["description"],
+            "\n## Routes\n",
+            *routes,
+            "## Settings\n",
+            _settings(),
+            "## Schemas\n",
+            *schemas,
+        )
+    )
+
+
+def _route(path: str, route: _Schema) -> str:
+    parts = [f"### GET {path}\n", f"{route['description']}\n"]
+    parameters = [_parameter(parameter) for parameter in route.get("parameters", ())]
+    if parameters:
+        parts.append(table(("parameter", "in", "type", "default", "meaning"), parameters))
+    answers = [(status, answer["description"], _body(answer)) for status, answer in sorted(route["responses"].items())]
+    parts.append(table(("status", "when", "body"), answers))
+    return "\n".join(parts)
+
+
+def _parameter(parameter: _Schema) -> tuple[str, ...]:
+    schema = parameter["schema"]
+    default = "needed" if parameter["required"] else _spoken(schema.get("default"))
+    meaning = parameter.get("description", "the bank: `name`, or `name@idprefix`" if parameter["name"] == "ref" else "")
+    return (f"`{parameter['name']}`", parameter["in"], _type(schema), default, meaning)
+
+
+def _body(answer: _Schema) -> str:
+    return ", ".join(_type(content["schema"]) for content in answer.get("content", {}).values())
+
+
+def _schema(name: str, schema: _Schema) -> str:
+    required = schema.get("required", ())
+    rows = [
+        (
+            f"`{key}`",
+            _type(field),
+            "always there" if key in required else _spoken(field.get("default")),
+            field.get("description", ""),
+        )
+        for key, field in schema.get("properties", {}).items()
+    ]
+    about = f"{schema['description']}\n\n" if "description" in schema else ""
+    return f"### {name}\n\n{about}{table(('key', 'type', 'default', 'meaning'), rows)}"
+
+
+def _type(schema: _Schema) -> str:
+    return " or ".join(_types(schema)) or "anything"
+
+
+def _types(schema: _Schema) -> Iterator[str]:
+    for option in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        yield from _types(option)
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        yield f"[{name}](#{name.lower()})"
+    elif "enum" in schema:
+        yield from map(shown, schema["enum"])
+    elif schema.get("type") == "array":
+        yield f"list of {_type(schema['items'])}"
+    elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        yield f"object of {_type(schema['additionalProperties'])}"
+    elif "type" in schema:
+        yield schema["type"]
+
+
+def _settings() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        rows.append((f"`COSTBANK_{name.upper()}`", _default_of(field), takes(field), field.description or ""))
+    return table(("variable", "default", "values", "meaning"), rows)
+
+
+def _default_of(field: FieldInfo) -> str:
+    computed: Any = field.default_factory
+    return _COMPUTED[computed] if computed else _spoken(field.default)
+
+
+def _spoken(value: Any) -> str:
+    return "–" if value is None else f"`{value}`" if isinstance(value, str) else shown(value)

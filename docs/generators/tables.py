@@ -1,0 +1,15 @@
+"""Tables in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["table"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table, with the `|` and the line ends of its cells escaped; it ends in a line end."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
