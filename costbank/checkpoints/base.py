@@ -1,9 +1,9 @@
-"""A checkpoint's matrices, read by rows and never as a whole."""
+"""A checkpoint, and its matrices, which are read by rows and never as a whole."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -11,9 +11,16 @@ from jaxtyping import Float32, UInt8
 from costbank.element_types import ELEMENT_TYPES, to_float32
 from costbank.errors import CheckpointError
 
-__all__ = ["Checkpoint", "Matrix", "joined_rows", "read_bytes", "row_decoder", "same_bytes"]
+__all__ = ["Checkpoint", "Matrix", "TensorInfo", "join_rows", "read_bytes", "row_decoder", "same_bytes"]
 
 _COMPARED_ROWS = 4_096
+
+
+class TensorInfo(NamedTuple):
+    """The element type of a tensor, as its file names it (`BF16`, `F8_E4M3`, `Q4_K`), and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,11 @@ class Matrix:
 
     Attributes:
         name: the tensor's name.
-        file: the file that holds it; the first of them where several hold parts of it.
-        dtype: the element type as the container names it: `BF16`, `F8_E4M3`, `Q4_K`.
-        shape: rows, and elements of a row.
-        read: the stored bytes of the rows from `start` to `stop`.
-        decode: such bytes as float32 rows.
+        file: the file that contains it; the first one if several contain parts of it.
+        dtype: the element type, as in `TensorInfo`.
+        shape: the number of rows, and of elements in a row.
+        read: gives the stored bytes of the rows from `start` to `stop`.
+        decode: converts such bytes to float32 rows.
     """
 
     name: str
@@ -37,7 +44,7 @@ class Matrix:
     decode: Callable[[UInt8[np.ndarray, "bytes"]], Float32[np.ndarray, "rows dim"]]
 
     def rows(self, start: int, stop: int) -> Float32[np.ndarray, "rows dim"]:
-        """The rows from `start` to `stop`: the stored values, rounded only where they are F64."""
+        """The rows from `start` to `stop`: the stored values, of which only F64 is rounded."""
         return self.decode(self.read(start, stop))
 
 
@@ -46,75 +53,72 @@ class Checkpoint:
     """A model on disk.
 
     Attributes:
-        path: what was opened: a folder or a file.
-        names: every tensor name and the file that should hold it; these may be missing until one is asked for.
-        config: `config.json`, or the metadata that stands for it; empty where there is none.
-        matrix: a two-dimensional tensor by its name. Raises `CheckpointError` where it cannot be read.
-        describe: a tensor's element type and shape by its name; None where the file that should hold it is not there.
-        missing: files that should be there by the names of those that are.
-        adapter: `adapter_config.json`, which PEFT writes; empty where there is none.
-        gguf: whether this is GGUF, whose names are those of llama.cpp.
+        path: the folder or file that was opened.
+        files: the file of each tensor, by the tensor's name. The file may be missing.
+        matrix: gives a two-dimensional tensor by its name. Raises `CheckpointError` if it cannot be read.
+        describe: gives the element type and the shape of a tensor by its name; None if its file is missing.
+        config: `config.json`; empty if there is none.
+        missing_files: files that are missing, by the names of those that exist.
+        adapter_config: `adapter_config.json`, which PEFT writes; empty if there is none.
+        is_gguf: whether this is GGUF, in which tensors have the names of llama.cpp.
     """
 
     path: Path
-    names: Mapping[str, Path]
+    files: Mapping[str, Path]
     matrix: Callable[[str], Matrix]
-    describe: Callable[[str], tuple[str, tuple[int, ...]] | None]
+    describe: Callable[[str], TensorInfo | None]
     config: Mapping[str, Any] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    adapter: Mapping[str, Any] = field(default_factory=dict)
-    gguf: bool = False
+    missing_files: tuple[str, ...] = ()
+    adapter_config: Mapping[str, Any] = field(default_factory=dict)
+    is_gguf: bool = False
 
 
 def row_decoder(dtype: str, dim: int) -> Callable[[UInt8[np.ndarray, "bytes"]], Float32[np.ndarray, "rows dim"]]:
-    """What turns the stored bytes of whole rows of `dim` elements of a floating-point type into float32."""
+    """A function that converts the stored bytes of rows of `dim` elements of a floating-point type to float32."""
     storage = ELEMENT_TYPES[dtype].dtype
     return lambda raw: to_float32(raw.view(storage), dtype).reshape(-1, dim)
 
 
 def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndarray, "bytes"]:
-    """`count` bytes of a file from `begin` on.
+    """`count` bytes of a file from `begin` on, which belong to `tensor`.
 
     Raises:
-        CheckpointError: the file ends before; `tensor` names what is being read.
+        CheckpointError: the file is too short.
     """
     raw = np.empty(count, np.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(begin)
-        view, taken = raw.data, 0
-        while taken < count:
-            got = file.readinto(view[taken:])
-            if not got:
+        view, done = raw.data, 0
+        while done < count:
+            size = file.readinto(view[done:])
+            if not size:
                 raise CheckpointError(f"{path} ends within the tensor {tensor!r}", "download or copy this file again")
-            taken += got
+            done += size
     return raw
 
 
-def joined_rows(parts: list[Matrix]) -> Matrix:
-    """One matrix of the rows of several, as tensor-parallel training saves a vocabulary in parts."""
+def join_rows(parts: list[Matrix]) -> Matrix:
+    """The rows of several matrices as one matrix. Tensor-parallel training saves a vocabulary in such parts."""
     if len(parts) == 1:
         return parts[0]
     ends = np.cumsum([part.shape[0] for part in parts])
 
     def read(start: int, stop: int) -> np.ndarray:
-        pieces = []
+        blocks = []
         for part, end in zip(parts, ends.tolist(), strict=True):
             first = end - part.shape[0]
             if first < stop and start < end:
-                pieces.append(part.read(max(start - first, 0), min(stop, end) - first))
-        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+                blocks.append(part.read(max(start - first, 0), min(stop, end) - first))
+        return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     first = parts[0]
     return Matrix(first.name, first.file, first.dtype, (int(ends[-1]), first.shape[1]), read, first.decode)
 
 
 def same_bytes(one: Matrix, other: Matrix) -> bool:
-    """Whether two matrices are stored as the same bytes; stops at the first difference."""
+    """Whether the stored bytes of two matrices are equal. Stops at the first block that differs."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
-    return all(np.array_equal(one.read(*block), other.read(*block)) for block in _blocks(one.shape[0]))
-
-
-def _blocks(rows: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, rows, _COMPARED_ROWS):
-        yield start, min(start + _COMPARED_ROWS, rows)
+    rows = one.shape[0]
+    blocks = ((start, min(start + _COMPARED_ROWS, rows)) for start in range(0, rows, _COMPARED_ROWS))
+    return all(np.array_equal(one.read(*block), other.read(*block)) for block in blocks)

@@ -1,128 +1,125 @@
-"""Which modules of a checkpoint could be its LM head or its token embedding, and which of these is meant.
+"""Which modules of a checkpoint could be its LM head or its token embedding, and which of them is the right one.
 
-    names ─▶ modules that go by the name of a head or embedding, outside numbered layers
-          ─▶ those whose rows fit the tokens ─▶ those of the text part ─▶ one, or an error that lists them
+    tensor names ─▶ modules that have the name of a head or an embedding, outside numbered layers
+                 ─▶ those with a row for each token ─▶ those of the text model ─▶ one, or several equally likely ones
 
-Names, dtypes and shapes decide; no row is read. A module that is not a plain matrix of floats stays a candidate: what
-it would have given must not be replaced by something else in silence.
+Names, element types and shapes decide; no row is read. A module that is not a plain matrix of floats stays a candidate,
+so that an error can name it: no other tensor silently replaces it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from costbank.checkpoints.base import TensorInfo
 from costbank.checkpoints.names import (
+    AMBIGUOUS_HEADS,
+    AUXILIARY_PARTS,
     EMBEDDINGS,
     HEADS,
-    SIDE_PARTS,
-    WEAK_HEADS,
-    clean,
     ends_in,
     in_numbered_layer,
-    scheme,
+    name_parts,
+    storage_scheme,
 )
 
-__all__ = [
-    "Candidate",
-    "Described",
-    "described_as",
-    "embedding_candidates",
-    "head_candidates",
-    "holds_no_rows",
-    "meant",
-    "unknown_heads",
-]
+__all__ = ["Candidate", "embedding_candidates", "has_no_float_rows", "head_candidates", "narrow_down", "unnamed_heads"]
 
-Described = tuple[str, tuple[int, ...]] | None
-"""An element type and a shape; None where the file that should hold the tensor is not there."""
+Describe = Callable[[str], TensorInfo | None]
+"""The type of `Checkpoint.describe`."""
 
-_PADDING_ROWS = 128
-_NO_HEAD_WORDS = ("emb", "wte", "wpe", "shared", "position", "pooler", *SIDE_PARTS)
+_MIN_PADDING_ROWS = 128
+_NOT_HEAD_WORDS = ("emb", "wte", "wpe", "shared", "position", "pooler", *AUXILIARY_PARTS)
 _HEAD_WORDS = ("unemb", "out_emb", "output_emb", "_head", "head.")
-_NOT_ROWS = ("INT", "UINT", "QINT", "QUINT", "BOOL", "COMPLEX", "F4", "F6_", "F8_E8M0")
+_NOT_FLOAT = ("INT", "UINT", "QINT", "QUINT", "BOOL", "COMPLEX", "F4", "F6_", "F8_E8M0")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that could be a head or an embedding.
+    """A module that could be the head or the embedding.
 
     Attributes:
-        path: its name, in parts.
-        weight: the full name of its weight; of its first parameter where it has no plain weight.
-        shape: of the weight; empty where it is not known, or there is no plain weight.
-        trouble: why the weight alone is not the module's rows; empty where it is.
-        exact: whether it is known by its whole name.
-        weak: whether modules of this name are often something else.
+        path: the parts of its name.
+        weight: the full name of its weight, or of its first parameter if it has no plain weight.
+        shape: the shape of the weight; empty if it is not known, or there is no plain weight.
+        problem: why the weight alone is not the module's rows; empty if it is.
+        exact: whether its whole name is a known one.
+        ambiguous: whether modules with this name are often something else.
     """
 
     path: tuple[str, ...]
     weight: str
     shape: tuple[int, ...]
-    trouble: str = ""
+    problem: str = ""
     exact: bool = False
-    weak: bool = False
+    ambiguous: bool = False
 
     @property
     def rows(self) -> int | None:
         return self.shape[0] if self.shape else None
 
     @property
-    def side_part(self) -> str:
-        """The part of a model of several to which it belongs, where that is not the text's."""
-        words = (word for part in self.path for word in SIDE_PARTS if word in part.lower())
+    def auxiliary_part(self) -> str:
+        """The part of the model to which it belongs, if that is not the text model itself; else empty."""
+        words = (word for part in self.path for word in AUXILIARY_PARTS if word in part.lower())
         return next(words, "")
 
     def __str__(self) -> str:
-        return f"{self.weight} ({self.trouble or (f'{self.rows:,} rows' if self.shape else 'in a missing file')})"
+        return f"{self.weight} ({self.problem or (f'{self.rows:,} rows' if self.shape else 'in a missing file')})"
 
 
 @dataclass
 class _Module:
-    known: str
+    """A module with a known name, and the full name of each of its parameters by the path below the module."""
+
+    known_name: str
     parameters: dict[tuple[str, ...], str] = field(default_factory=dict)
 
 
 def head_candidates(
     names: Iterable[str],
-    describe: Callable[[str], Described],
+    describe: Describe,
     tokens: int | None,
     embeddings: Sequence[Candidate],
-    gguf: bool = False,
+    is_gguf: bool = False,
 ) -> list[Candidate]:
-    """The modules that could be the head; those of common names only where their rows fit tokens or an embedding."""
-    found = []
-    embedded = {embedding.rows for embedding in embeddings if embedding.shape}
-    for path, module in _modules(names, (*HEADS, *WEAK_HEADS)).items():
-        candidate = _candidate(path, module, describe, module.known in WEAK_HEADS)
+    """The modules that could be the head.
+
+    A module with an ambiguous name counts only if it has a row for each token or as many rows as an embedding.
+    """
+    candidates = []
+    embedding_rows = {embedding.rows for embedding in embeddings if embedding.shape}
+    for path, module in _modules(names, (*HEADS, *AMBIGUOUS_HEADS)).items():
+        candidate = _candidate(path, module, describe, module.known_name in AMBIGUOUS_HEADS)
         if candidate is None:
             continue
-        whole_name = path == ("output",) and not candidate.trouble
-        if candidate.weak and not candidate.trouble and not (gguf and whole_name):
-            fits = candidate.rows in embedded or fits_tokens(candidate.rows, tokens)
-            if candidate.shape and not fits and not (whole_name and not embedded):
+        top_level_output = path == ("output",) and not candidate.problem
+        if candidate.ambiguous and not candidate.problem and not (is_gguf and top_level_output):
+            fits = candidate.rows in embedding_rows or _fits_tokens(candidate.rows, tokens)
+            if candidate.shape and not fits and not (top_level_output and not embedding_rows):
                 continue
-        if candidate.weak and candidate.trouble and candidate.side_part:
+        if candidate.ambiguous and candidate.problem and candidate.auxiliary_part:
             continue
-        found.append(candidate)
-    return found
+        candidates.append(candidate)
+    return candidates
 
 
-def embedding_candidates(names: Iterable[str], describe: Callable[[str], Described]) -> list[Candidate]:
+def embedding_candidates(names: Iterable[str], describe: Describe) -> list[Candidate]:
     """The modules that could be the token embedding."""
-    found = (_candidate(path, module, describe, False) for path, module in _modules(names, EMBEDDINGS).items())
-    return [candidate for candidate in found if candidate is not None]
+    candidates = (_candidate(path, module, describe, False) for path, module in _modules(names, EMBEDDINGS).items())
+    return [candidate for candidate in candidates if candidate is not None]
 
 
-def unknown_heads(
+def unnamed_heads(
     names: Iterable[str],
-    describe: Callable[[str], Described],
+    describe: Describe,
     tokens: int | None,
     embedding: Candidate,
     others: Sequence[Candidate],
 ) -> list[str]:
-    """Matrices of unknown names outside numbered layers that could be the head.
+    """Matrices outside numbered layers that could be the head, but do not have a known name.
 
-    They are as large as the embedding, or have a row for each token.
+    They have the shape of the embedding, or a row for each token.
     """
     known = {candidate.weight for candidate in (embedding, *others)}
     return [
@@ -130,129 +127,130 @@ def unknown_heads(
         for name in names
         if name not in known
         and embedding.shape
-        and (not in_numbered_layer(clean(name)) or any(part.startswith("lm_head") for part in clean(name)))
-        and (_names_head(name) or not any(word in name.lower() for word in _NO_HEAD_WORDS))
-        and _could_be_rows(described_as(describe, name), embedding, tokens)
+        and (not in_numbered_layer(name_parts(name)) or any(part.startswith("lm_head") for part in name_parts(name)))
+        and (_has_head_word(name) or not any(word in name.lower() for word in _NOT_HEAD_WORDS))
+        and _could_be_head(_describe_matrix(describe, name), embedding, tokens)
     ]
 
 
-def _names_head(name: str) -> bool:
+def _has_head_word(name: str) -> bool:
     return any(word in name.lower() for word in _HEAD_WORDS)
 
 
-def _could_be_rows(found: Described, embedding: Candidate, tokens: int | None) -> bool:
-    return found is not None and (found[1] == embedding.shape or fits_tokens(found[1][0], tokens))
+def _could_be_head(matrix: TensorInfo | None, embedding: Candidate, tokens: int | None) -> bool:
+    return matrix is not None and (matrix.shape == embedding.shape or _fits_tokens(matrix.shape[0], tokens))
 
 
-def meant(
-    candidates: Sequence[Candidate], tokens: int | None, known: Sequence[str], tied: bool = False
+def narrow_down(
+    candidates: Sequence[Candidate], tokens: int | None, known_names: Sequence[str], tied: bool = False
 ) -> list[Candidate]:
-    """The candidates that remain when rows, parts and names have spoken; more than one where they cannot decide.
+    """Apply rules by rows, parts and names, each of which drops candidates unless it would drop them all.
 
     Args:
         candidates: of the head, or of the embedding.
-        tokens: how many tokens the tokenizer has; None where it is not known.
-        known: the names that candidates are known by, the likelier before.
-        tied: whether the embedding stands for a head, which the decoder has.
+        tokens: how many tokens the tokenizer has; None if that is not known.
+        known_names: the names of such modules, the more likely ones first.
+        tied: whether the candidates are embeddings in place of a head, which belongs to the decoder.
+
+    Returns:
+        The remaining candidates: several if the rules do not decide.
     """
-    left = list(candidates)
+    remaining = list(candidates)
     for keep in (
-        lambda one: one.trouble or one.rows is None or tokens is None or one.rows >= tokens,
-        lambda one: not one.side_part,
-        lambda one: one.trouble or one.rows is None or fits_tokens(one.rows, tokens),
-        lambda one: not one.weak,
+        lambda one: one.problem or one.rows is None or tokens is None or one.rows >= tokens,
+        lambda one: not one.auxiliary_part,
+        lambda one: one.problem or one.rows is None or _fits_tokens(one.rows, tokens),
+        lambda one: not one.ambiguous,
         lambda one: not tied or not any(part in ("encoder", "text_encoder") for part in one.path),
         lambda one: one.exact,
     ):
-        left = [one for one in left if keep(one)] or left
-    exact = [one for one in left if one.exact]
-    if len(exact) > 1 and not any(one.trouble for one in left):
-        order = {name: place for place, name in enumerate(known)}
-        left = [min(exact, key=lambda one: order[".".join(one.path)])]
-    return left
+        remaining = [one for one in remaining if keep(one)] or remaining
+    exact = [one for one in remaining if one.exact]
+    if len(exact) > 1 and not any(one.problem for one in remaining):
+        order = {name: rank for rank, name in enumerate(known_names)}
+        remaining = [min(exact, key=lambda one: order[".".join(one.path)])]
+    return remaining
 
 
-def fits_tokens(rows: int | None, tokens: int | None) -> bool:
-    """Whether a tensor has a row for each token and no more than padding besides."""
-    return rows is not None and tokens is not None and tokens <= rows <= tokens + max(_PADDING_ROWS, tokens // 8)
+def has_no_float_rows(dtype: str) -> bool:
+    """Whether an element type of safetensors or PyTorch is not floating point, or packs several values in a byte."""
+    return dtype.startswith(_NOT_FLOAT) or (dtype[:1] in "IU" and dtype[1:].isdecimal())
 
 
-def described_as(describe: Callable[[str], Described], name: str) -> Described:
-    """A tensor's type and shape where it is a matrix; None where it is something else or not there."""
-    found = describe(name)
-    return found if found is not None and len(found[1]) == 2 and prod(found[1]) else None
+def _fits_tokens(rows: int | None, tokens: int | None) -> bool:
+    """Whether there is a row for each token, and the other rows are few enough to be padding."""
+    return rows is not None and tokens is not None and tokens <= rows <= tokens + max(_MIN_PADDING_ROWS, tokens // 8)
 
 
-def _modules(names: Iterable[str], known: Sequence[str]) -> dict[tuple[str, ...], _Module]:
-    """The parameters of every module of a known name, under the longest path that is known."""
+def _describe_matrix(describe: Describe, name: str) -> TensorInfo | None:
+    """The element type and the shape of a matrix; None if the tensor is not a matrix, or its file is missing."""
+    info = describe(name)
+    return info if info is not None and len(info.shape) == 2 and prod(info.shape) else None
+
+
+def _modules(names: Iterable[str], known_names: Sequence[str]) -> dict[tuple[str, ...], _Module]:
+    """The modules outside numbered layers whose path ends in a known name; of nested ones, the innermost."""
     modules: dict[tuple[str, ...], _Module] = {}
     for name in names:
-        parts = clean(name)
+        parts = name_parts(name)
         for end in range(len(parts) - 1, 0, -1):
             path = tuple(parts[:end])
             if in_numbered_layer(path):
                 continue
-            if match := next((one for one in known if ends_in(path, one)), ""):
-                modules.setdefault(path, _Module(match)).parameters[tuple(parts[end:])] = name
+            if known := next((one for one in known_names if ends_in(path, one)), ""):
+                modules.setdefault(path, _Module(known)).parameters[tuple(parts[end:])] = name
                 break
     return modules
 
 
-def _candidate(
-    path: tuple[str, ...], module: _Module, describe: Callable[[str], Described], weak: bool
-) -> Candidate | None:
+def _candidate(path: tuple[str, ...], module: _Module, describe: Describe, ambiguous: bool) -> Candidate | None:
+    """The module as a candidate; None if it cannot be a head or an embedding."""
     exact = ".".join(path) in (*HEADS, *EMBEDDINGS)
+
+    def candidate(weight: str, shape: tuple[int, ...] = (), problem: str = "") -> Candidate:
+        return Candidate(path, weight, shape, problem, exact, ambiguous)
+
     weight = module.parameters.get(("weight",))
-    made_by = [(scheme(rest), name) for rest, name in module.parameters.items() if rest not in (("weight",), ("bias",))]
-    adapters = [name for kind, name in made_by if kind == "an adapter"]
-    if adapters:
-        return Candidate(path, adapters[0], (), "part of an adapter", exact, weak)
+    schemes = [(storage_scheme(below), name) for below, name in module.parameters.items()]
+    if adapter := next((name for scheme, name in schemes if scheme == "an adapter"), None):
+        return candidate(adapter, problem="part of an adapter")
+    encoded = next(((scheme, name) for scheme, name in schemes if scheme), None)
     if weight is None:
-        marked = next(((kind, name) for kind, name in made_by if kind), None)
-        if marked is None:
-            marked = _unknown_parameter(module, describe)
-        if marked is None:
-            return None
-        kind, name = marked
-        return Candidate(path, name, (), f"not a plain weight but {kind}", exact, weak)
-    facts = describe(weight)
-    if facts is None:
-        return Candidate(path, weight, (), "", exact, weak)
-    dtype, shape = facts
-    kind = next((kind for kind, _ in made_by if kind), "")
-    if holds_no_rows(dtype) and (kind or not weak):
-        return Candidate(path, weight, (), f"stored as {dtype}{f' by {kind}' if kind else ''}", exact, weak)
-    if len(shape) != 2 or not prod(shape):
-        return None if weak else Candidate(path, weight, (), "", exact, weak)
-    if trouble := _scales(module.parameters, describe, shape[0], dtype):
-        return Candidate(path, weight, (), trouble, exact, weak)
-    return Candidate(path, weight, shape, "", exact, weak)
+        special = encoded or _unknown_parameter(module, describe)
+        return candidate(special[1], problem=f"not a plain weight but {special[0]}") if special else None
+    info = describe(weight)
+    if info is None:
+        return candidate(weight)
+    scheme = encoded[0] if encoded else ""
+    if has_no_float_rows(info.dtype) and (scheme or not ambiguous):
+        return candidate(weight, problem=f"stored as {info.dtype}{f' by {scheme}' if scheme else ''}")
+    if len(info.shape) != 2 or not prod(info.shape):
+        return None if ambiguous else candidate(weight)
+    if problem := _scale_problem(module.parameters, describe, info):
+        return candidate(weight, problem=problem)
+    return candidate(weight, info.shape)
 
 
-def holds_no_rows(dtype: str) -> bool:
-    """Whether a type of safetensors or PyTorch is not floating point, or holds less than a value in a byte."""
-    return dtype.startswith(_NOT_ROWS) or (dtype[:1] in "IU" and dtype[1:].isdecimal())
-
-
-def _unknown_parameter(module: _Module, describe: Callable[[str], Described]) -> tuple[str, str] | None:
-    """A parameter of the module itself that is a matrix, which a plain head does not have without a weight."""
-    if module.known not in HEADS:
+def _unknown_parameter(module: _Module, describe: Describe) -> tuple[str, str] | None:
+    """A description and the name of a matrix that is a parameter of a head itself, and not its weight."""
+    if module.known_name not in HEADS:
         return None
-    for rest, name in module.parameters.items():
-        if len(rest) == 1 and rest != ("bias",) and described_as(describe, name):
-            return f"{rest[0]}, which is not known", name
+    for below, name in module.parameters.items():
+        if len(below) == 1 and below != ("bias",) and _describe_matrix(describe, name):
+            return f"{below[0]}, which is not known", name
     return None
 
 
-def _scales(
-    parameters: Mapping[tuple[str, ...], str], describe: Callable[[str], Described], rows: int, dtype: str
-) -> str:
-    """A scale for the tensor or for each row changes no cosine; one for each block, or for each column, does."""
-    for rest, name in parameters.items():
-        if len(rest) == 1 and rest[0] in ("weight_scale_inv", "weight_scale", "weight_scales", "scales", "scale"):
-            facts = describe(name)
-            if facts is not None and prod(facts[1]) not in (1, rows):
+def _scale_problem(parameters: Mapping[tuple[str, ...], str], describe: Describe, weight: TensorInfo) -> str:
+    """Why scales change the weight's rows; empty if they do not.
+
+    One scale for the tensor or for each row changes no cosine; one for each block or each column does.
+    """
+    for below, name in parameters.items():
+        if len(below) == 1 and below[0] in ("weight_scale_inv", "weight_scale", "weight_scales", "scales", "scale"):
+            info = describe(name)
+            if info is not None and prod(info.shape) not in (1, weight.shape[0]):
                 return f"scaled in blocks by {name!r}"
-        elif scheme(rest) and scheme(rest) != "FP8 with scales" and dtype.startswith("F8"):
-            return f"stored as {dtype} by {scheme(rest)}"
+        elif (scheme := storage_scheme(below)) and scheme != "FP8 with scales" and weight.dtype.startswith("F8"):
+            return f"stored as {weight.dtype} by {scheme}"
     return ""

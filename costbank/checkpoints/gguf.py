@@ -1,4 +1,4 @@
-"""Matrices and metadata in GGUF files, quantised or not, whole or split. The library gguf dequantises."""
+"""Matrices and metadata in GGUF files, quantised or not, whole or split. The gguf library dequantises."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from costbank.checkpoints.base import Matrix, read_bytes, row_decoder
+from costbank.checkpoints.base import Matrix, TensorInfo, read_bytes, row_decoder
 from costbank.checkpoints.gguf_header import GGUFArray, GGUFHeader, GGUFTensor, read_gguf_header
 from costbank.element_types import ELEMENT_TYPES, FLOAT_TYPES
 from costbank.errors import CheckpointError, require
@@ -22,10 +22,10 @@ _AGAIN = "download or copy this file again"
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """One or more GGUF files of one model.
+    """The GGUF files of one model.
 
     Attributes:
-        headers: of every file, in order.
+        headers: the header of each file, in order.
         tensors: the header that lists each tensor, and its entry there, by name.
     """
 
@@ -34,7 +34,7 @@ class GGUFFile:
 
     @classmethod
     def open(cls, path: Path) -> "GGUFFile":
-        """Read the header of a file, or of the series that a split file belongs to.
+        """Read the headers of a file, or of all files of a split model.
 
         Raises:
             CheckpointError: a file is cut short, missing from its series, or not GGUF.
@@ -50,7 +50,7 @@ class GGUFFile:
                         f"tensor {name!r} is in {tensors[name][0].path.name} and in {header.path.name}",
                         "the files do not belong together",
                     )
-                # How long a tensor of an unknown type is cannot be known, and does not matter unless it is read.
+                # The size of a tensor of an unknown type is not known, and does not matter unless it is read.
                 if tensor.kind in sizes and tensor.begin + _stored_bytes(tensor, *sizes[tensor.kind]) > header.size:
                     raise CheckpointError(f"{header.path} is cut short: it ends within the tensor {name!r}", _AGAIN)
                 tensors[name] = header, tensor
@@ -62,7 +62,7 @@ class GGUFFile:
         return self.headers[0].metadata
 
     def value(self, key: str) -> Any:
-        """A number, a boolean or a string by its key; None where there is none.
+        """A number, a boolean or a string by its key; None if the key does not exist.
 
         Raises:
             CheckpointError: the value is an array.
@@ -73,17 +73,17 @@ class GGUFFile:
         return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
     def strings(self, key: str) -> list[bytes] | None:
-        """An array of strings as bytes; None where there is none. Raises `CheckpointError` for other values."""
+        """An array of strings as bytes; None if the key does not exist. Raises `CheckpointError` for other values."""
         return self.headers[0].strings(key)
 
     def numbers(self, key: str) -> np.ndarray | None:
-        """An array of numbers; None where there is none. Raises `CheckpointError` for other values."""
+        """An array of numbers; None if the key does not exist. Raises `CheckpointError` for other values."""
         return self.headers[0].numbers(key)
 
-    def describe(self, name: str) -> tuple[str, tuple[int, ...]]:
+    def describe(self, name: str) -> TensorInfo:
         """The element type and the shape of a tensor."""
         tensor = self.tensors[name][1]
-        return _type_name(tensor.kind), tensor.shape
+        return TensorInfo(_type_name(tensor.kind), tensor.shape)
 
     def matrix(self, name: str) -> Matrix:
         """One matrix.
@@ -92,17 +92,19 @@ class GGUFFile:
             CheckpointError: it is not a matrix, or its type is unknown or cannot be dequantised.
         """
         header, tensor = self.tensors[name]
-        kind, where = _type_name(tensor.kind), f"tensor {name!r} in {header.path}"
+        type_name, where = _type_name(tensor.kind), f"tensor {name!r} in {header.path}"
         if len(tensor.shape) != 2 or not prod(tensor.shape):
-            raise CheckpointError(f"{where} has the shape {list(tensor.shape)}", "a row for each token is needed")
+            raise CheckpointError(
+                f"{where} has the shape {list(tensor.shape)}", "give a matrix with a row for each token"
+            )
         if tensor.kind not in (sizes := _block_sizes()):
             raise CheckpointError(
-                f"{where} is of the type {tensor.kind}, which this gguf library does not know",
+                f"{where} has the type {tensor.kind}, which the installed gguf library does not know",
                 "upgrade gguf, or convert the model to another type",
             )
         (rows, dim), (block, block_bytes) = tensor.shape, sizes[tensor.kind]
         if dim % block:
-            raise CheckpointError(f"{where} has rows of {dim:,} elements, which {kind} cannot store", _AGAIN)
+            raise CheckpointError(f"{where} has rows of {dim:,} elements, which {type_name} cannot store", _AGAIN)
         row_bytes = dim // block * block_bytes
 
         def read(start: int, stop: int) -> np.ndarray:
@@ -110,7 +112,7 @@ class GGUFFile:
 
         decode = _decoder(tensor.kind, dim, row_bytes, header.big_endian, where)
         decode(read(0, 1))
-        return Matrix(name, header.path, kind, (rows, dim), read, decode)
+        return Matrix(name, header.path, type_name, (rows, dim), read, decode)
 
 
 def is_gguf(path: Path) -> bool:
@@ -119,7 +121,7 @@ def is_gguf(path: Path) -> bool:
 
 
 def split_series(path: Path) -> tuple[Path, ...]:
-    """The files of a split model in order, from any one of them; a whole file is a series of one.
+    """The files of a split model in order, given any of them; a file that is not split is a series of one.
 
     Raises:
         CheckpointError: a file of the series is missing.
@@ -131,12 +133,14 @@ def split_series(path: Path) -> tuple[Path, ...]:
                    range(1, int(match[3]) + 1))  # fmt: skip
     for file in series:
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing; {path.name} is one part of a split model", "put all parts there")
+            raise CheckpointError(
+                f"{file} is missing: {path.name} is one part of a split model", "put all parts into one folder"
+            )
     return series
 
 
 def _block_sizes() -> Mapping[int, tuple[int, int]]:
-    """Elements and bytes of a block by ggml's code of the type."""
+    """The number of elements and of bytes in a block, by ggml's code of the type."""
     return require("gguf", "build").GGML_QUANT_SIZES
 
 
@@ -145,7 +149,7 @@ def _stored_bytes(tensor: GGUFTensor, block: int, block_bytes: int) -> int:
 
 
 def _type_name(kind: int) -> str:
-    """A type by its name, or by its code where the library does not know it."""
+    """The name of a type, or its code if the library does not know it."""
     try:
         return require("gguf", "build").GGMLQuantizationType(kind).name
     except ValueError:
@@ -153,6 +157,7 @@ def _type_name(kind: int) -> str:
 
 
 def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that converts the stored bytes of rows to float32."""
     gguf = require("gguf", "build")
     type_name = _type_name(kind)
     if type_name in FLOAT_TYPES:
@@ -162,7 +167,7 @@ def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) 
         return lambda raw: decode(np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1))
     if big_endian:
         raise CheckpointError(
-            f"{where} is quantised as {type_name} with the most significant byte first, which cannot be read",
+            f"{where} is quantised as {type_name} in big-endian byte order, which cannot be read",
             "convert the file first: gguf-convert-endian FILE little",
         )
 
@@ -171,7 +176,7 @@ def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) 
             rows = gguf.quants.dequantize(raw.reshape(-1, row_bytes), gguf.GGMLQuantizationType(kind))
         except NotImplementedError:
             raise CheckpointError(
-                f"{where} is of the type {type_name}, which this gguf library cannot dequantise",
+                f"{where} has the type {type_name}, which the installed gguf library cannot dequantise",
                 "upgrade gguf, or convert the model to another type",
             ) from None
         return np.asarray(rows, np.float32).reshape(-1, dim)

@@ -1,17 +1,17 @@
-"""The header of a GGUF file: its metadata and where its tensors are, without reading any tensor.
+"""The header of a GGUF file: its metadata, and the offset of each tensor. No tensor is read.
 
     magic, version, counts ─ metadata: key, type, value … ─ tensors: name, shape, type, offset … ─ padding ─ data
 
-Versions 2 and 3, in either byte order (github.com/ggml-org/ggml, docs/gguf.md). Arrays are located when a file is
-opened and read when they are asked for, because those of a vocabulary make up nearly all of a header. Every count
-and length is checked against the file's size before it is used.
+Versions 2 and 3, in either byte order (github.com/ggml-org/ggml, docs/gguf.md). Opening a file only locates the arrays;
+each is read on demand, because those of a vocabulary make up nearly all of a header. Every count and length is checked
+against the size of the file before it is used.
 """
 
 import mmap
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,18 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MOST_STRINGS = 1 << 24
-_MOST_KEYS = 1 << 16
-_MOST_TENSORS = 1 << 20
-_MOST_DIMENSIONS = 8
-_LEAST_KEY_BYTES, _LEAST_TENSOR_BYTES = 13, 24
+_MAX_STRINGS = 1 << 24
+_MAX_KEYS = 1 << 16
+_MAX_TENSORS = 1 << 20
+_MAX_DIMENSIONS = 8
+_MIN_KEY_BYTES, _MIN_TENSOR_BYTES = 13, 24
 _DEFAULT_ALIGNMENT = 32
 _AGAIN = "download or copy this file again"
 
 
 @dataclass(frozen=True)
 class GGUFArray:
-    """An array in the metadata: its element type by the format's code, its length, and its first byte in the file."""
+    """An array in the metadata: the format's code of its element type, its length, and its offset in the file."""
 
     kind: int
     length: int
@@ -50,9 +50,9 @@ class GGUFTensor:
 
     Attributes:
         name: its name.
-        shape: rows before columns, as NumPy has it; a file stores it the other way round.
-        kind: the element type by ggml's code.
-        begin: its first byte in the file.
+        shape: rows first, as in NumPy. The file stores the dimensions in the opposite order.
+        kind: ggml's code of the element type.
+        begin: its offset in the file.
     """
 
     name: str
@@ -63,12 +63,12 @@ class GGUFTensor:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What a GGUF file says about itself.
+    """The header of a GGUF file.
 
     Attributes:
         path: the file.
         size: its length in bytes.
-        big_endian: whether its numbers are stored with the most significant byte first.
+        big_endian: whether its numbers are in big-endian byte order.
         metadata: numbers, booleans, strings as bytes, and arrays by their place.
         tensors: every tensor by name.
     """
@@ -80,10 +80,10 @@ class GGUFHeader:
     tensors: dict[str, GGUFTensor]
 
     def strings(self, key: str) -> list[bytes] | None:
-        """An array of strings as bytes; None where there is no such key.
+        """An array of strings as bytes; None if the key does not exist.
 
         Raises:
-            CheckpointError: the value is something else.
+            CheckpointError: the value is not an array of strings.
         """
         array = self._array(key)
         if array is None:
@@ -95,10 +95,10 @@ class GGUFHeader:
             return cursor.strings(array.length, key)
 
     def numbers(self, key: str) -> np.ndarray | None:
-        """An array of numbers in the type that it is stored as; None where there is no such key.
+        """An array of numbers in its stored type; None if the key does not exist.
 
         Raises:
-            CheckpointError: the value is something else.
+            CheckpointError: the value is not an array of numbers.
         """
         array = self._array(key)
         if array is None:
@@ -124,7 +124,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
     """Read the header of one file.
 
     Raises:
-        CheckpointError: the file is cut short, not GGUF, of an unknown version, or claims what it does not hold.
+        CheckpointError: the file is cut short, not GGUF, of an unknown version, or contradicts its own size.
     """
     if path.stat().st_size < 24:
         raise CheckpointError(f"{path} is shorter than a GGUF header", _AGAIN)
@@ -132,12 +132,12 @@ def read_gguf_header(path: Path) -> GGUFHeader:
         magic, version = file.read(4), file.read(4)
     if magic != _MAGIC:
         raise CheckpointError(f"{path} is not a GGUF file", _AGAIN)
-    # Versions are small, so the half that is zero says which end comes first.
+    # Versions are small, so the zero half of the number shows the byte order.
     big_endian = version[:2] == b"\0\0"
     number = int.from_bytes(version, "big" if big_endian else "little")
     if number not in _VERSIONS:
         raise CheckpointError(
-            f"{path} is GGUF version {number}, and versions 2 and 3 are supported",
+            f"{path} has GGUF version {number}, and only versions 2 and 3 are supported",
             "convert the model again with a current llama.cpp",
         )
     with _Cursor.over(path, big_endian) as cursor:
@@ -147,30 +147,30 @@ def read_gguf_header(path: Path) -> GGUFHeader:
 
 def _header(cursor: "_Cursor") -> GGUFHeader:
     tensors, keys = cursor.scalar("Q"), cursor.scalar("Q")
-    cursor.check_count(keys, _LEAST_KEY_BYTES, _MOST_KEYS, "metadata keys")
-    cursor.check_count(tensors, _LEAST_TENSOR_BYTES, _MOST_TENSORS, "tensors")
+    cursor.check_count(keys, _MIN_KEY_BYTES, _MAX_KEYS, "metadata keys")
+    cursor.check_count(tensors, _MIN_TENSOR_BYTES, _MAX_TENSORS, "tensors")
     metadata: dict[str, Any] = {}
     for _ in range(keys):
         key = cursor.text("a metadata key")
         if key in metadata:
-            raise cursor.broken(f"holds the metadata key {key!r} twice")
+            raise cursor.broken(f"has the metadata key {key!r} twice")
         metadata[key] = _value(cursor, cursor.scalar("I"), key)
-    found: dict[str, GGUFTensor] = {}
+    listed: dict[str, GGUFTensor] = {}
     for _ in range(tensors):
         name = cursor.text("a tensor's name")
-        if name in found:
-            raise cursor.broken(f"holds the tensor {name!r} twice")
+        if name in listed:
+            raise cursor.broken(f"has the tensor {name!r} twice")
         dimensions = cursor.scalar("I")
-        if dimensions > _MOST_DIMENSIONS:
+        if dimensions > _MAX_DIMENSIONS:
             raise cursor.broken(f"claims {dimensions:,} dimensions for the tensor {name!r}")
         shape = tuple(cursor.scalar("Q") for _ in range(dimensions))[::-1]
-        found[name] = GGUFTensor(name, shape, cursor.scalar("I"), cursor.scalar("Q"))
-    start = _aligned(cursor, metadata)
-    for name, tensor in found.items():
+        listed[name] = GGUFTensor(name, shape, cursor.scalar("I"), cursor.scalar("Q"))
+    start = _data_start(cursor, metadata)
+    for name, tensor in listed.items():
         if start + tensor.begin > cursor.size and prod(tensor.shape):
             raise cursor.broken(f"is cut short: the tensor {name!r} begins after its end")
-        found[name] = GGUFTensor(name, tensor.shape, tensor.kind, start + tensor.begin)
-    return GGUFHeader(cursor.path, cursor.size, cursor.order == ">", metadata, found)
+    absolute = {name: replace(tensor, begin=start + tensor.begin) for name, tensor in listed.items()}
+    return GGUFHeader(cursor.path, cursor.size, cursor.order == ">", metadata, absolute)
 
 
 def _value(cursor: "_Cursor", kind: int, key: str) -> Any:
@@ -179,30 +179,30 @@ def _value(cursor: "_Cursor", kind: int, key: str) -> Any:
     if kind in _SCALARS:
         return cursor.scalar(_SCALARS[kind])
     if kind != _ARRAY:
-        raise cursor.broken(f"gives {key} the unknown type {kind}")
+        raise cursor.broken(f"stores {key} with the unknown type {kind}")
     element, length = cursor.scalar("I"), cursor.scalar("Q")
     array = GGUFArray(element, length, cursor.at)
     if element in _SCALARS:
         cursor.skip(length * struct.calcsize(_SCALARS[element]), key)
     elif element == _STRING:
-        cursor.check_count(length, 8, _MOST_STRINGS, f"strings in {key}")
+        cursor.check_count(length, 8, _MAX_STRINGS, f"strings in {key}")
         cursor.skip_strings(length, key)
     else:
         what = "arrays, which are not supported" if element == _ARRAY else f"values of the unknown type {element}"
-        raise cursor.broken(f"fills {key} with {what}")
+        raise cursor.broken(f"has {key} as an array of {what}")
     return array
 
 
-def _aligned(cursor: "_Cursor", metadata: dict[str, Any]) -> int:
-    """Where the data begins."""
+def _data_start(cursor: "_Cursor", metadata: dict[str, Any]) -> int:
+    """The offset at which the data of the tensors begins."""
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
-        raise cursor.broken(f"gives general.alignment as {alignment!r}, which is not a power of two")
+        raise cursor.broken(f"has general.alignment {alignment!r}, which is not a power of two")
     return cursor.at + -cursor.at % alignment
 
 
 class _Cursor:
-    """A position in a mapped file, and reads that never go past its end."""
+    """A position in a mapped file, with reads that never go past the end of the file."""
 
     def __init__(self, path: Path, mapped: mmap.mmap, big_endian: bool) -> None:
         self.path, self.mapped, self.size, self.at = path, mapped, len(mapped), 0
@@ -219,11 +219,11 @@ class _Cursor:
         return CheckpointError(f"{self.path} {why}", _AGAIN)
 
     def scalar(self, code: str) -> Any:
-        form = self._structs[code]
-        if self.at + form.size > self.size:
+        layout = self._structs[code]
+        if self.at + layout.size > self.size:
             raise self.broken("is cut short: it ends within its header")
-        (value,) = form.unpack_from(self.mapped, self.at)
-        self.at += form.size
+        (value,) = layout.unpack_from(self.mapped, self.at)
+        self.at += layout.size
         return value
 
     def skip(self, count: int, what: str) -> None:
@@ -241,10 +241,11 @@ class _Cursor:
         try:
             return stored.decode()
         except UnicodeDecodeError:
-            raise self.broken(f"gives {what} that is not UTF-8: {stored[:40]!r}") from None
+            raise self.broken(f"has {what} that is not UTF-8: {stored[:40]!r}") from None
 
-    def check_count(self, count: int, least_bytes: int, most: int, what: str) -> None:
-        if count > most or count * least_bytes > self.size - self.at:
+    def check_count(self, count: int, min_bytes: int, most: int, what: str) -> None:
+        """Check a count of things of at least so many bytes against a limit and the rest of the file."""
+        if count > most or count * min_bytes > self.size - self.at:
             raise self.broken(f"is cut short, or claims {count:,} {what}")
 
     def skip_strings(self, count: int, what: str) -> None:
@@ -260,9 +261,9 @@ class _Cursor:
     def strings(self, count: int, what: str) -> list[bytes]:
         begin = self.at
         self.skip_strings(count, what)
-        mapped, unpack, found, at = self.mapped, self._structs["Q"].unpack_from, [], begin
+        mapped, unpack, strings, at = self.mapped, self._structs["Q"].unpack_from, [], begin
         for _ in range(count):
             end = at + 8 + unpack(mapped, at)[0]
-            found.append(mapped[at + 8 : end])
+            strings.append(mapped[at + 8 : end])
             at = end
-        return found
+        return strings

@@ -1,4 +1,4 @@
-"""The LM head of a checkpoint, and whether it is tied to the embedding: the tensors decide, not the config."""
+"""Choose the LM head of a checkpoint, and see whether it is tied: the tensors decide, not the config."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from costbank.checkpoints.candidates import (
     Candidate,
     embedding_candidates,
     head_candidates,
-    meant,
-    unknown_heads,
+    narrow_down,
+    unnamed_heads,
 )
 from costbank.checkpoints.names import EMBEDDINGS, HEADS
 from costbank.errors import CheckpointError
 
-__all__ = ["Head", "choose_head"]
+__all__ = ["HeadChoice", "choose_head"]
 
-_LISTED = 8
+_MAX_LISTED = 8
 _MERGE = (
     "merge the adapter into its base model first (PeftModel.from_pretrained(base, adapter).merge_and_unload(), then "
     "save_pretrained), and give that folder"
@@ -26,19 +26,19 @@ _MERGE = (
 
 
 @dataclass(frozen=True)
-class Head:
-    """The matrix whose rows stand for tokens.
+class HeadChoice:
+    """The matrix with a row for each token, and why it was chosen.
 
     Attributes:
         matrix: the rows.
-        role: `head`, `embedding` (there is no head of its own), `named` (asked for by name) or `only` (there is no
-            other tensor).
-        tied: whether head and embedding are the same, which they are also where there is no head of its own; None
-            where only one of them can be read or was asked for.
-        config_tied: what `config.json` says of it; None where it says nothing.
-        reason: why this tensor was taken, as the end of a sentence.
+        role: `head`; `embedding` (the model has no head of its own); `named` (the user named the tensor); or `only`
+            (the checkpoint has one tensor).
+        tied: whether the head equals the embedding, or the model has no head of its own; None if only one of the two
+            can be read, or the user named the tensor.
+        config_tied: `tie_word_embeddings` of `config.json`; None if it is not there.
+        reason: why this tensor was chosen, as the end of a sentence.
         guessed: whether only the end of its name is known.
-        others: heads that were not taken, with their rows.
+        others: the heads that were not chosen, with their numbers of rows.
     """
 
     matrix: Matrix
@@ -51,215 +51,224 @@ class Head:
 
     @property
     def disagreement(self) -> str:
-        """What the config says against the tensors, or nothing."""
+        """How the config contradicts the tensors; empty if it does not."""
         if self.tied is None or self.config_tied is None or self.tied == self.config_tied:
             return ""
-        said = "tied to" if self.config_tied else "apart from"
-        fact = "there is no head of its own, or it equals the embedding" if self.tied else "their tensors differ"
-        return (
-            f"the config says that head is {said} the embedding, but {fact}; the rows are those of {self.matrix.name}"
-        )
+        config = "is tied to" if self.config_tied else "is not tied to"
+        fact = "the model has no head of its own, or it equals the embedding" if self.tied else "the two tensors differ"
+        return f"the config says that the head {config} the embedding, but {fact}; the rows are from {self.matrix.name}"
 
     @property
     def line(self) -> str:
-        """What was taken, and why, in one line."""
+        """The choice and its reason in one line."""
         rows, dim = self.matrix.shape
         others = f"; not taken: {', '.join(self.others)}" if self.others else ""
-        insist = "; name another tensor with --tensor" if self.guessed or self.others else ""
-        return f"took {self.matrix.name!r} ({rows:,} × {dim:,}, {self.matrix.dtype}): {self.reason}{others}{insist}"
+        hint = "; choose another tensor with --tensor" if self.guessed or self.others else ""
+        return f"took {self.matrix.name!r} ({rows:,} × {dim:,}, {self.matrix.dtype}): {self.reason}{others}{hint}"
 
 
-def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | None = None) -> Head:
-    """The LM head, else the token embedding, else the only tensor, else an error that lists what there is.
+def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | None = None) -> HeadChoice:
+    """Choose the LM head, else the token embedding, else the only tensor.
 
     Args:
         checkpoint: the model.
         name: a tensor to take instead.
-        tokens: how many tokens the tokenizer has, where it is known; decides between heads of several parts.
+        tokens: how many tokens the tokenizer has, if that is known. It decides between heads of several parts.
 
     Raises:
-        CheckpointError: there is no such tensor, several could be meant, the head is quantised or adapted, or its file
-            is missing or broken.
+        CheckpointError: the tensor does not exist, several could be the head, none could be, the head is quantised or
+            adapted, or its file is missing or broken.
     """
     config_tied = _config_tied(checkpoint)
     if name:
         _check_name(checkpoint, name)
-        return Head(checkpoint.matrix(name), "named", None, config_tied, "named with --tensor")
-    embeddings = embedding_candidates(checkpoint.names, checkpoint.describe)
-    heads = head_candidates(checkpoint.names, checkpoint.describe, tokens, embeddings, checkpoint.gguf)
+        return HeadChoice(checkpoint.matrix(name), "named", None, config_tied, "named with --tensor")
+    embeddings = embedding_candidates(checkpoint.files, checkpoint.describe)
+    heads = head_candidates(checkpoint.files, checkpoint.describe, tokens, embeddings, checkpoint.is_gguf)
     if heads:
-        return _head(checkpoint, heads, embeddings, tokens, config_tied)
-    if checkpoint.missing:
+        return _choose_head(checkpoint, heads, embeddings, tokens, config_tied)
+    if checkpoint.missing_files:
         raise CheckpointError(
-            f"no head is among the parts of {checkpoint.path}, and {checkpoint.missing[0]} is missing",
-            "put all parts there, or name a tensor with --tensor",
+            f"the files in {checkpoint.path} contain no head, and {checkpoint.missing_files[0]} is missing",
+            "put all parts there, or choose a tensor with --tensor",
         )
     if embeddings:
-        return _embedding(checkpoint, embeddings, tokens, config_tied)
-    if len(checkpoint.names) == 1:
-        return Head(checkpoint.matrix(next(iter(checkpoint.names))), "only", None, config_tied, "the only tensor")
+        return _choose_embedding(checkpoint, embeddings, tokens, config_tied)
+    if len(checkpoint.files) == 1:
+        return HeadChoice(checkpoint.matrix(next(iter(checkpoint.files))), "only", None, config_tied, "the only tensor")
     _refuse_adapter(checkpoint)
-    if not checkpoint.names:
-        raise CheckpointError(f"{checkpoint.path} holds no tensors", "give the files that hold the model's weights")
-    shown = ", ".join(list(checkpoint.names)[:_LISTED])
+    if not checkpoint.files:
+        raise CheckpointError(
+            f"{checkpoint.path} contains no tensors", "give the files that contain the model's weights"
+        )
+    shown = ", ".join(list(checkpoint.files)[:_MAX_LISTED])
+    more = " …" if len(checkpoint.files) > _MAX_LISTED else ""
     raise CheckpointError(
-        f"none of the {len(checkpoint.names):,} tensors of {checkpoint.path} is known as a head or embedding",
-        f"name it with --tensor; there are: {shown}{' …' if len(checkpoint.names) > _LISTED else ''}",
+        f"none of the {len(checkpoint.files):,} tensors of {checkpoint.path} has a known name of a head or embedding",
+        f"choose one with --tensor: {shown}{more}",
     )
 
 
-def _head(
+def _choose_head(
     checkpoint: Checkpoint,
     heads: Sequence[Candidate],
     embeddings: Sequence[Candidate],
     tokens: int | None,
     config_tied: bool | None,
-) -> Head:
-    chosen = _one(checkpoint, heads, tokens, HEADS, embeddings)
+) -> HeadChoice:
+    chosen = _choose_one(checkpoint, heads, tokens, HEADS, embeddings)
     matrix = checkpoint.matrix(chosen.weight)
-    apart = _leaves_alone(checkpoint, chosen, "head")
-    alike = [one for one in embeddings if one.shape and not one.trouble and one.shape == matrix.shape]
-    alike = [one for one in alike if checkpoint.names[one.weight].is_file()] or [
-        one for one in embeddings if one.shape and checkpoint.names[one.weight].is_file()
+    adapter_remark = _adapter_remark(checkpoint, chosen, "head")
+    comparable = [one for one in embeddings if one.shape and not one.problem and one.shape == matrix.shape]
+    comparable = [one for one in comparable if checkpoint.files[one.weight].is_file()] or [
+        one for one in embeddings if one.shape and checkpoint.files[one.weight].is_file()
     ]
-    equal = next((one for one in alike if same_bytes(matrix, checkpoint.matrix(one.weight))), None)
-    reason = "the LM head by its name"
-    if chosen.weak:
+    equal = next((one for one in comparable if same_bytes(matrix, checkpoint.matrix(one.weight))), None)
+    reason = "its name is that of an LM head"
+    if chosen.ambiguous and not (checkpoint.is_gguf and chosen.path == ("output",)):
         reason = "it is not inside a layer, and its name and number of rows fit a head"
-        if checkpoint.gguf and chosen.path == ("output",):
-            reason = "the LM head by its name"
     if equal:
         reason += f"; it equals the embedding {equal.weight!r}"
-    elif alike:
-        reason += f"; it differs from the embedding {alike[0].weight!r}"
-    reason += apart
+    elif comparable:
+        reason += f"; it differs from the embedding {comparable[0].weight!r}"
+    reason += adapter_remark
     others = tuple(f"{one.weight} ({one.rows:,} rows)" for one in heads if one is not chosen and one.shape)
-    tied = bool(equal) if alike else None
-    return Head(matrix, "head", tied, config_tied, reason, not chosen.exact, others[:_LISTED])
+    tied = bool(equal) if comparable else None
+    return HeadChoice(matrix, "head", tied, config_tied, reason, not chosen.exact, others[:_MAX_LISTED])
 
 
-def _embedding(
+def _choose_embedding(
     checkpoint: Checkpoint, embeddings: Sequence[Candidate], tokens: int | None, config_tied: bool | None
-) -> Head:
-    chosen = _one(checkpoint, embeddings, tokens, EMBEDDINGS, ())
-    if perhaps := unknown_heads(checkpoint.names, checkpoint.describe, tokens, chosen, embeddings):
-        options = " or ".join(f"--tensor {name}" for name in (*perhaps[: _LISTED - 1], chosen.weight))
+) -> HeadChoice:
+    chosen = _choose_one(checkpoint, embeddings, tokens, EMBEDDINGS, ())
+    if heads := unnamed_heads(checkpoint.files, checkpoint.describe, tokens, chosen, embeddings):
+        options = " or ".join(f"--tensor {name}" for name in (*heads[: _MAX_LISTED - 1], chosen.weight))
         raise CheckpointError(
-            f"{checkpoint.path} has no head of a known name, but {perhaps[0]!r} has as many rows as one, so it may "
-            "be the head",
+            f"no tensor of {checkpoint.path} has a known name of a head, but {heads[0]!r} has the rows of one, so it "
+            "may be the head",
             f"choose one: {options}",
         )
     _refuse_adapter(checkpoint)
-    reason = "the token embedding, as the model has no head of its own" + _leaves_alone(checkpoint, chosen, "embedding")
-    return Head(checkpoint.matrix(chosen.weight), "embedding", True, config_tied, reason, not chosen.exact)
+    reason = "it is the token embedding, and the model has no head of its own"
+    reason += _adapter_remark(checkpoint, chosen, "embedding")
+    return HeadChoice(checkpoint.matrix(chosen.weight), "embedding", True, config_tied, reason, not chosen.exact)
 
 
-def _one(
+def _choose_one(
     checkpoint: Checkpoint,
     candidates: Sequence[Candidate],
     tokens: int | None,
-    known: Sequence[str],
+    known_names: Sequence[str],
     embeddings: Sequence[Candidate],
 ) -> Candidate:
-    """The one that is meant.
+    """The right candidate.
 
     Raises:
-        CheckpointError: several could be, or the one is not a plain matrix.
+        CheckpointError: several different ones remain, or it is not a plain matrix.
     """
-    left = meant(candidates, tokens, known, tied=known is EMBEDDINGS)
-    if len(left) > 1 and not _all_equal(checkpoint, left):
-        shown = ", ".join(map(str, left[:_LISTED]))
+    role = "embedding" if known_names is EMBEDDINGS else "head"
+    remaining = narrow_down(candidates, tokens, known_names, tied=role == "embedding")
+    if len(remaining) > 1 and not _all_equal(checkpoint, remaining):
+        shown = ", ".join(map(str, remaining[:_MAX_LISTED]))
         raise CheckpointError(
-            f"several tensors of {checkpoint.path} could be meant: {shown}",
-            "choose one: " + " or ".join(f"--tensor {one.weight}" for one in left[:_LISTED] if not one.trouble),
+            f"several tensors of {checkpoint.path} could be the {role}: {shown}",
+            "choose one: "
+            + " or ".join(f"--tensor {one.weight}" for one in remaining[:_MAX_LISTED] if not one.problem),
         )
-    chosen = left[0]
-    if chosen.trouble:
-        role = "embedding" if known is EMBEDDINGS else "head"
-        if "adapter" in chosen.trouble:
-            raise CheckpointError(
-                f"tensor {chosen.weight!r} of {checkpoint.path} is {chosen.trouble} on the {role}, which changes its "
-                "rows",
-                _MERGE + _others(candidates, embeddings),
-            )
+    chosen = remaining[0]
+    if "adapter" in chosen.problem:
+        raise CheckpointError(
+            f"tensor {chosen.weight!r} of {checkpoint.path} is {chosen.problem} on the {role}, which changes its rows",
+            _MERGE + _alternatives(candidates, embeddings),
+        )
+    if chosen.problem:
         raise CheckpointError(
             f"the {role} of {checkpoint.path} is quantised or otherwise encoded: tensor {chosen.weight!r} is "
-            f"{chosen.trouble}",
-            "give the model as it was before that, or dequantise it first" + _others(candidates, embeddings),
+            f"{chosen.problem}",
+            "give the model without quantisation, or dequantise it first" + _alternatives(candidates, embeddings),
         )
     return chosen
 
 
-def _others(candidates: Sequence[Candidate], embeddings: Sequence[Candidate]) -> str:
-    plain = [one for one in (*candidates, *embeddings) if one.shape and not one.trouble]
+def _alternatives(candidates: Sequence[Candidate], embeddings: Sequence[Candidate]) -> str:
+    """The plain matrices among the candidates, as the end of a hint."""
+    plain = [one for one in (*candidates, *embeddings) if one.shape and not one.problem]
     if not plain:
         return ""
-    shown = ", ".join(f"--tensor {one.weight} ({one.rows:,} rows)" for one in plain[:_LISTED])
+    shown = ", ".join(f"--tensor {one.weight} ({one.rows:,} rows)" for one in plain[:_MAX_LISTED])
     return f"; to take other rows instead: {shown}"
 
 
 def _all_equal(checkpoint: Checkpoint, candidates: Sequence[Candidate]) -> bool:
-    """Whether all are copies of one matrix."""
+    """Whether all candidates are copies of one matrix."""
     first, *rest = candidates
-    if any(one.trouble or one.shape != first.shape or not one.shape for one in candidates):
+    if any(one.problem or one.shape != first.shape or not one.shape for one in candidates):
         return False
     matrix = checkpoint.matrix(first.weight)
     return all(same_bytes(matrix, checkpoint.matrix(one.weight)) for one in rest)
 
 
 def _refuse_adapter(checkpoint: Checkpoint) -> None:
-    """An adapter's folder may hold an embedding, but whether that is tied to the head is in the base model."""
-    files = {file.name for file in checkpoint.names.values()} or {""}
-    adapted = any(name.startswith("base_model.model.") or ".lora_" in name for name in checkpoint.names)
-    if not adapted and not all(file.startswith("adapter_") for file in files):
+    """Refuse a checkpoint that is an adapter: whether its embedding is tied to the head is known to the base model.
+
+    Raises:
+        CheckpointError: the checkpoint is an adapter.
+    """
+    has_adapter_names = any(name.startswith("base_model.model.") or ".lora_" in name for name in checkpoint.files)
+    if not has_adapter_names and (not checkpoint.files or not _has_adapter_files_only(checkpoint)):
         return
-    base = checkpoint.adapter.get("base_model_name_or_path")
-    of = f" of {base}" if isinstance(base, str) and base else ""
+    base = checkpoint.adapter_config.get("base_model_name_or_path")
+    of_base = f" of {base}" if isinstance(base, str) and base else ""
     raise CheckpointError(
-        f"{checkpoint.path} holds an adapter{of}, and the head is in its base model",
-        f"give the base model, whose head an adapter of the layers leaves as it is; or {_MERGE}",
+        f"{checkpoint.path} contains an adapter{of_base}, and the head is in its base model",
+        f"give the base model if the adapter changes only layers; or {_MERGE}",
     )
 
 
-def _leaves_alone(checkpoint: Checkpoint, chosen: Candidate, role: str) -> str:
-    """What to say of an adapter next to the model's weights, which are read without it.
+def _has_adapter_files_only(checkpoint: Checkpoint) -> bool:
+    return all(file.name.startswith("adapter_") for file in checkpoint.files.values())
+
+
+def _adapter_remark(checkpoint: Checkpoint, chosen: Candidate, role: str) -> str:
+    """A remark on an adapter next to the model's weights, as the end of a sentence; empty if there is none.
 
     Raises:
         CheckpointError: by its configuration the adapter changes the rows.
     """
-    config, files = checkpoint.adapter, {file.name for file in checkpoint.names.values()}
-    if not config or all(file.startswith("adapter_") for file in files):
+    config = checkpoint.adapter_config
+    if not config or _has_adapter_files_only(checkpoint):
         return ""
-    names = {chosen.path[-1], *(("lm_head",) if role == "embedding" else ())}
+    modules = {chosen.path[-1], *(("lm_head",) if role == "embedding" else ())}
     for setting in ("modules_to_save", "target_modules", "target_parameters", "trainable_token_indices"):
-        given = config.get(setting)
-        listed = [given] if isinstance(given, str) else list(given or ()) if isinstance(given, list | dict) else []
-        trained = setting == "trainable_token_indices" and role == "embedding" and bool(given)
-        if trained or any(_means(str(one), name) for one in listed for name in names):
+        value = config.get(setting)
+        listed = [value] if isinstance(value, str) else list(value or ()) if isinstance(value, list | dict) else []
+        trains_tokens = setting == "trainable_token_indices" and role == "embedding" and bool(value)
+        if trains_tokens or any(_names_module(str(one), module) for one in listed for module in modules):
             raise CheckpointError(
                 f"next to the weights in {checkpoint.path} is an adapter whose {setting} changes the {role}",
                 f"{_MERGE}; to take the rows without the adapter: --tensor {chosen.weight}",
             )
-    return f"; the adapter next to the weights leaves the {role} as it is"
+    return f"; the adapter next to the weights does not change the {role}"
 
 
-def _means(given: str, module: str) -> bool:
-    """Whether a name or regular expression of PEFT's takes in a module of this name."""
-    return re.search(rf"(?<!\w){re.escape(module)}(?!\w)", given) is not None
+def _names_module(pattern: str, module: str) -> bool:
+    """Whether a name or regular expression of PEFT contains the name of a module."""
+    return re.search(rf"(?<!\w){re.escape(module)}(?!\w)", pattern) is not None
 
 
 def _check_name(checkpoint: Checkpoint, name: str) -> None:
-    if name in checkpoint.names:
+    if name in checkpoint.files:
         return
-    under = [one for one in checkpoint.names if one.startswith(f"{name}.")][:_LISTED]
-    close = under or get_close_matches(name, checkpoint.names, _LISTED, 0.3) or list(checkpoint.names)[:_LISTED]
-    raise CheckpointError(f"{checkpoint.path} holds no tensor {name!r}", f"there are: {', '.join(close)}")
+    inside = [one for one in checkpoint.files if one.startswith(f"{name}.")][:_MAX_LISTED]
+    near = inside or get_close_matches(name, checkpoint.files, _MAX_LISTED, 0.3) or list(checkpoint.files)[:_MAX_LISTED]
+    raise CheckpointError(f"{checkpoint.path} has no tensor {name!r}", f"there are: {', '.join(near)}")
 
 
 def _config_tied(checkpoint: Checkpoint) -> bool | None:
+    """`tie_word_embeddings` of the config, or of the part of it for the text model."""
     config = checkpoint.config
     thinker = config.get("thinker_config")
-    inner = [part.get("text_config") for part in (thinker,) if isinstance(part, dict)]
+    inner = [thinker.get("text_config")] if isinstance(thinker, dict) else []
     for part in (config, *(config.get(key) for key in ("text_config", "language_config", "llm_config")), *inner):
         if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
             return part["tie_word_embeddings"]

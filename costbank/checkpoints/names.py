@@ -1,8 +1,17 @@
-"""Names that heads, embeddings, and the parts of quantised and adapted modules go by."""
+"""Names of heads and embeddings, and of the parameters of quantised and adapted modules."""
 
 from collections.abc import Sequence
 
-__all__ = ["EMBEDDINGS", "HEADS", "SIDE_PARTS", "WEAK_HEADS", "clean", "ends_in", "in_numbered_layer", "scheme"]
+__all__ = [
+    "AMBIGUOUS_HEADS",
+    "AUXILIARY_PARTS",
+    "EMBEDDINGS",
+    "HEADS",
+    "ends_in",
+    "in_numbered_layer",
+    "name_parts",
+    "storage_scheme",
+]
 
 HEADS = (
     "lm_head",  # most decoders
@@ -21,13 +30,13 @@ HEADS = (
     "lm_head.out_proj",  # T5Gemma
     "mlm_score.decoder",  # ViLT
 )
-"""Modules that are heads wherever they stand outside numbered layers."""
+"""Modules with these names are heads, anywhere outside numbered layers."""
 
-WEAK_HEADS = (
+AMBIGUOUS_HEADS = (
     "output", "decoder", "head", "proj_out", "output_projection", "output_layer", "ff_out", "logits", "unembedding",
     "unembed",
 )  # fmt: skip
-"""Modules that are heads in some models and something else in others: the number of rows decides."""
+"""Modules with these names are heads in some models only: the number of rows decides."""
 
 EMBEDDINGS = (
     "model.embed_tokens",
@@ -56,11 +65,11 @@ EMBEDDINGS = (
     "input_embedding",  # CPM-Ant
 )
 
-SIDE_PARTS = (
+AUXILIARY_PARTS = (
     "talker", "mtp", "nextn", "draft", "eagle", "medusa", "qformer", "code_predictor", "depth_decoder", "codec",
     "token2wav", "vision", "visual", "image", "audio", "speech", "vq", "tts",
 )  # fmt: skip
-"""Words in the names of parts whose rows stand for something else than a text tokenizer's tokens."""
+"""Words in the names of parts that are not the text model itself: for other modalities, or for drafting tokens."""
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 _ADAPTERS = ("base_layer", "modules_to_save", "original_module", "token_adapter")
@@ -93,8 +102,8 @@ _SCHEMES = (
 )
 
 
-def clean(name: str) -> list[str]:
-    """A tensor's name in parts, without what compilers, sharding and adapters wrap models in."""
+def name_parts(name: str) -> list[str]:
+    """The parts of a tensor's name, without the wrappers that compilers, sharding and adapters add."""
     parts = name.split(".")
     if parts[:2] == ["base_model", "model"]:
         parts = parts[2:]
@@ -102,23 +111,25 @@ def clean(name: str) -> list[str]:
 
 
 def ends_in(path: Sequence[str], known: str) -> bool:
-    """Whether a module's path ends in a known one."""
-    wanted = known.split(".")
-    return list(path[-len(wanted) :]) == wanted
+    """Whether a module's path ends in a known name."""
+    known_parts = known.split(".")
+    return list(path[-len(known_parts) :]) == known_parts
 
 
 def in_numbered_layer(path: Sequence[str]) -> bool:
-    """Whether a number follows a name: `model.layers.3.…`, but not the first stage of a pipeline, `0.…`."""
+    """Whether a number follows a name, as in `model.layers.3.…`, but not in `0.…`, the first stage of a pipeline."""
     return any(part.isdecimal() for part in path[1:])
 
 
-def scheme(parameter: Sequence[str]) -> str:
-    """What makes a parameter more than a plain weight, by its name under its module; empty where nothing does."""
+def storage_scheme(parameter: Sequence[str]) -> str:
+    """The scheme that a parameter belongs to, such as GPTQ or an adapter, by its path below its module.
+
+    Empty for a plain parameter.
+    """
     first, last = parameter[0], parameter[-1]
     if any(part in _ADAPTERS or part.startswith(_ADAPTER_PREFIXES) for part in parameter):
         return "an adapter"
     words = {first, *parameter[1:]} if first == "weight" or len(parameter) == 1 else {first}
-    for kind, names in _SCHEMES:
-        if words & set(names) or last.startswith("quant_state"):
-            return "bitsandbytes" if last.startswith("quant_state") else kind
-    return ""
+    if last.startswith("quant_state"):
+        return "bitsandbytes"
+    return next((scheme for scheme, names in _SCHEMES if words & set(names)), "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from costbank.checkpoints import Checkpoint, Matrix, choose_head
+from costbank.checkpoints import Checkpoint, Matrix, TensorInfo, choose_head
 from costbank.errors import CheckpointError
 
 __all__ = ["ENDINGS", "Found", "classes", "look"]
@@ -62,7 +62,7 @@ def look(name: str, tied: bool, tokens: bool) -> Found:
         return Matrix(key, Path("none"), "F32", (shapes[key][0], shapes[key][1]), read, read)
 
     names = dict.fromkeys(shapes, Path("none"))
-    checkpoint = Checkpoint(Path(name), names, taken, lambda key: ("F32", shapes[key]))
+    checkpoint = Checkpoint(Path(name), names, taken, lambda key: TensorInfo("F32", shapes[key]))
     try:
         head = choose_head(checkpoint, None, rows - 3 if rows and tokens else None)
     except CheckpointError as error:

@@ -103,7 +103,7 @@ def test_tables_of_integers_in_several_shards_do_not_stand_in_the_way(tmp_path: 
 
 def test_files_without_tensors_are_named(tmp_path: Path):
     save_file({}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="holds no tensors"):
+    with pytest.raises(CheckpointError, match="contains no tensors"):
         _head(tmp_path)
 
 
@@ -264,9 +264,9 @@ def test_broken_weights_are_named_and_never_read(
     [
         ("{", "is not JSON"),
         ("{}", "no weight_map"),
-        ('{"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}', "not beside it"),
+        ('{"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}', "not in the same folder"),
         ('{"weight_map": {"lm_head.weight": "gone.safetensors"}}', "'lm_head.weight' is in gone.safetensors"),
-        ('{"weight_map": {"lm_head.weight": "other.safetensors"}}', "holds no tensor 'lm_head.weight'"),
+        ('{"weight_map": {"lm_head.weight": "other.safetensors"}}', "has no tensor 'lm_head.weight'"),
     ],
 )
 def test_an_index_that_leads_nowhere(tmp_path: Path, rows: torch.Tensor, index: str, message: str):

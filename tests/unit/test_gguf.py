@@ -113,7 +113,7 @@ def test_rows_of_every_type_are_those_that_the_library_dequantises(tmp_path: Pat
 
 def test_quantised_rows_in_big_endian_order_are_refused(tmp_path: Path):
     path = _written(tmp_path / "m.gguf", BIG, "Q8_0")
-    with pytest.raises(CheckpointError, match="quantised as Q8_0 with the most significant byte first") as caught:
+    with pytest.raises(CheckpointError, match="quantised as Q8_0 in big-endian byte order") as caught:
         GGUFFile.open(path).matrix("output.weight")
     assert "gguf-convert-endian" in caught.value.hint
 
@@ -151,7 +151,7 @@ def test_an_unknown_type_matters_only_where_it_is_read(tmp_path: Path):
     path = tmp_path / "new.gguf"
     path.write_bytes(_file([], tensors, bytes(512) + rows.tobytes()))
     assert np.array_equal(choose_head(open_checkpoint(path)).matrix.rows(0, ROWS), rows)
-    with pytest.raises(CheckpointError, match=r"'blk\.0\.ffn_up\.weight' in .*new\.gguf is of the type 142") as caught:
+    with pytest.raises(CheckpointError, match=r"'blk\.0\.ffn_up\.weight' in .*new\.gguf has the type 142") as caught:
         GGUFFile.open(path).matrix("blk.0.ffn_up.weight")
     assert "upgrade gguf" in caught.value.hint
 

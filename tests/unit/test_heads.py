@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import costbank
-from costbank.checkpoints import Head, choose_head, open_checkpoint
+from costbank.checkpoints import HeadChoice, choose_head, open_checkpoint
 from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
 from costbank.errors import CheckpointError
 from costbank.progress import QuietProgress
@@ -33,7 +33,7 @@ def _folder(folder: Path, tensors: dict[str, torch.Tensor], file: str = "model.s
     return folder
 
 
-def _head(folder: Path, tokens: int | None = TOKENS, name: str | None = None) -> Head:
+def _head(folder: Path, tokens: int | None = TOKENS, name: str | None = None) -> HeadChoice:
     return choose_head(open_checkpoint(folder), name, tokens)
 
 
@@ -157,7 +157,7 @@ def test_an_adapter_of_the_head_next_to_the_weights_is_not_passed_over(tmp_path:
 def test_an_adapter_of_the_layers_next_to_the_weights_is_named(tmp_path: Path):
     folder = _folder(tmp_path / "m", {EMBEDDING: _rows(), "lm_head.weight": _rows(1)})
     (folder / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj", "my_lm_head"]}))
-    assert "the adapter next to the weights leaves the head as it is" in _head(folder).line
+    assert "the adapter next to the weights does not change the head" in _head(folder).line
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_an_adapter_of_the_layers_next_to_the_weights_is_named(tmp_path: Path):
 @pytest.mark.parametrize("rows", [60, 62])
 def test_a_matrix_that_could_be_the_head_is_not_passed_over(tmp_path: Path, name: str, rows: int):
     folder = _folder(tmp_path / "m", {EMBEDDING: _rows(), f"{name}.weight": _rows(1, rows, 8)})
-    with pytest.raises(CheckpointError, match=f"no head of a known name, but '{name}.weight' has as many rows as one"):
+    with pytest.raises(CheckpointError, match=f"has a known name of a head, but '{name}.weight' has the rows of one"):
         _head(folder, tokens=60)
 
 

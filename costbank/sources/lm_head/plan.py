@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from costbank.checkpoints import Head, Matrix, choose_head, open_checkpoint
+from costbank.checkpoints import HeadChoice, Matrix, choose_head, open_checkpoint
 from costbank.config import BuildConfig
 from costbank.errors import UsageError
 from costbank.plurals import counted
@@ -60,7 +60,7 @@ def plan(config: BuildConfig) -> SourcePlan:
     return SourcePlan(chosen.tokenizer, head.matrix.shape, make, libraries, _ADVICE)
 
 
-def _read(head: Head, tokenizer: Tokenizer, vocab: Vocab, keep: bool, progress: Progress) -> SourceVectors:
+def _read(head: HeadChoice, tokenizer: Tokenizer, vocab: Vocab, keep: bool, progress: Progress) -> SourceVectors:
     matrix = head.matrix
     progress.note(head.line)
     if head.disagreement:

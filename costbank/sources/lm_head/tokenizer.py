@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from costbank.checkpoints import Head, find_gguf
+from costbank.checkpoints import HeadChoice, find_gguf
 from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
 from costbank.plurals import counted
@@ -48,7 +48,7 @@ class HeadTokenizer:
             size -= 1
         return size
 
-    def vocab_of(self, head: Head, insist: bool) -> tuple[Vocab, tuple[str, ...]]:
+    def vocab_of(self, head: HeadChoice, insist: bool) -> tuple[Vocab, tuple[str, ...]]:
         """The vocabulary for the head's rows, and all remarks: padding after it, added tokens without a row left out.
 
         Raises:
