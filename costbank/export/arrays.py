@@ -18,7 +18,7 @@ _TILE_COLUMNS = 4_096
 
 
 def write_rows(job: ExportJob) -> None:
-    """float32 [vocab, dim], row = token id, and the vocabulary beside it."""
+    """float32 [vocab, dim], row = token id, and the vocabulary next to it."""
     _write_npy(job.target, (job.bank.size, job.bank.dim), np.dtype("<f4"), (rows for _, rows in job.row_blocks()))
     write_listing(job.companion, job.bank.vocab, range(job.bank.size))
 

@@ -1,4 +1,4 @@
-"""What an export format is, and what it is given when it writes."""
+"""An export format, and one export in progress."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class ExportJob:
     Attributes:
         bank: what is exported.
         target: the staged file to make, or the staged folder to fill, which is there.
-        companion: the staged file beside it, for formats that have one.
+        companion: the staged file next to it, for formats that have one.
         tokenizer: the bytes of a tokenizer.json whose ids are the bank's, for formats that need one; else empty.
         tokens: how many ids that tokenizer.json names.
         dtype: element type of a cost matrix.
@@ -50,13 +50,13 @@ class ExportJob:
     ) -> Iterator[tuple[Int64[np.ndarray, "block"], Float32[np.ndarray, "block dim"]]]:
         """Ids and their rows, some megabytes at a time, with progress; all rows in the order of ids by default."""
         total = self.bank.size if ids is None else len(ids)
-        step = max(1, _BLOCK_ELEMENTS // self.bank.dim)
-        with self.progress.step("write vectors", total, "rows") as told:
-            for start in range(0, total, step):
-                stop = min(start + step, total)
+        block_rows = max(1, _BLOCK_ELEMENTS // self.bank.dim)
+        with self.progress.step("write vectors", total, "rows") as step:
+            for start in range(0, total, block_rows):
+                stop = min(start + block_rows, total)
                 part = np.arange(start, stop) if ids is None else ids[start:stop]
                 yield part, self.bank.vectors(slice(start, stop) if ids is None else part)
-                told.advance(len(part))
+                step.advance(len(part))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ExportFormat:
         write: fills the target.
         size: about how many bytes that takes, without the tokenizer.json.
         folder: whether the target is a folder rather than a file.
-        companion: what is appended to the target's name for the file beside it; empty where there is none.
+        companion: the suffix of the file next to the target; empty if there is none.
         whole: whether rows without a vector are in it, as zeros.
         with_tokenizer: whether it holds a tokenizer.json.
         reads: tensor files of the bank that go into it.

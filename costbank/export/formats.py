@@ -1,4 +1,4 @@
-"""The formats there are."""
+"""All export formats."""
 
 from costbank.bank.manifest import NEIGHBORS, TOKENS, VECTORS
 from costbank.export.arrays import costs_size, rows_size, write_costs, write_rows

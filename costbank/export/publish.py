@@ -1,4 +1,4 @@
-"""Exporting a bank: everything is checked first, written beside its place, synced, and renamed as a whole."""
+"""Export a bank: check everything first, write to a staging directory next to the target, sync, and rename."""
 
 import os
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ from costbank.suggestions import closest
 __all__ = ["ExportedFiles", "export_bank"]
 
 _STAGING_PREFIX = ".costbank-export-"
-_TOLD_BYTES = 1 << 30
+_NOTED_BYTES = 1 << 30
 
-_MEANINGS = {
+_ALIASES = {
     "word2vec": "word2vec-text", "w2v": "word2vec-text", "text": "word2vec-text", "bin": "word2vec-binary",
     "gensim": "word2vec-binary", "numpy": "npy", "projector": "tensorboard", "atlas": "parquet", "costs": "costs-npy",
     "static": "model2vec",
 }  # fmt: skip
-"""What people call a format otherwise."""
+"""Other names of formats."""
 
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """What an export has made.
+    """The result of an export.
 
     Attributes:
-        format: its name.
-        path: the file or folder that was asked for.
-        files: every file that was made.
-        size: bytes of all of them.
-        rows: token ids that are in it.
-        left_out: token ids that are not, because they have no vector.
+        format: the name of the format.
+        path: the exported file or folder.
+        files: every file that was written.
+        size: the number of bytes of all files.
+        rows: the number of token ids in the export.
+        left_out: the number of token ids without a vector that were left out.
     """
 
     format: str
@@ -62,18 +62,18 @@ def export_bank(
     Args:
         bank: the bank.
         format_name: one of `FORMATS`.
-        out: the file or folder to make; nothing may be there.
-        tokenizer: the tokenizer that the bank was made with, for formats that hold one.
-        dtype: element type of a cost matrix.
-        progress: where the writing reports.
+        out: the file or folder to make, which must not exist.
+        tokenizer: the tokenizer that the bank was made with, for formats that contain one.
+        dtype: the element type of a cost matrix.
+        progress: reports the writing.
 
     Raises:
-        UsageError: there is no such format, it needs or takes no such option, or something is at `out`.
-        InputNotFoundError, TokenizerError: the tokenizer is not there, is another than the bank's, or cannot be
-            expressed as a tokenizer.json with the same ids.
-        InputError: no token has a vector, and the format holds only those that have one.
-        CorruptBankError: a file of the bank is not what its manifest says.
-        StorageError: there is too little space, or `out` cannot be written. Nothing is left of it then.
+        UsageError: the format does not exist or does not take an option, or `out` exists.
+        InputNotFoundError, TokenizerError: the tokenizer does not exist, is not the bank's, or cannot be converted to a
+            tokenizer.json with the same ids.
+        InputError: no token has a vector, and the format contains only tokens with one.
+        CorruptBankError: a file of the bank does not match the manifest.
+        StorageError: there is too little space, or `out` cannot be written. No partial file remains.
         MissingExtraError: a library that the format needs is not installed.
     """
     progress = progress or QuietProgress()
@@ -86,14 +86,9 @@ def export_bank(
         _check_place(bank, places[-1])
     if chosen.library:
         require(chosen.library, "export")
-    own = TokenizerJson(b"", 0)
-    if tokenizer is not None:
-        with progress.step("prove the tokenizer"):
-            own = tokenizer_json(tokenizer, bank)
-        if own.caution:
-            progress.note(own.caution)
-    needed = chosen.size(bank, dtype) + len(own.content)
-    _check_space(needed, out, progress if chosen.of_pairs or needed > _TOLD_BYTES else QuietProgress())
+    converted = _tokenizer(tokenizer, bank, progress)
+    needed = chosen.size(bank, dtype) + len(converted.content)
+    _check_space(needed, out, progress if chosen.of_pairs or needed > _NOTED_BYTES else QuietProgress())
     _check_bytes(bank, chosen, progress)
     kept = bank.size if chosen.whole else int(bank.usable.sum())
     if not kept:
@@ -107,16 +102,27 @@ def export_bank(
         staged = [staging / place.name for place in places]
         if chosen.folder:
             staged[0].mkdir()
-        chosen.write(ExportJob(bank, staged[0], staged[-1], own.content, own.tokens, dtype, progress))
-        made = _synced(staged)
+        chosen.write(ExportJob(bank, staged[0], staged[-1], converted.content, converted.tokens, dtype, progress))
+        staged_files = _synced(staged)
         _publish(staged, places)
-    files = tuple(out.parent / path.relative_to(staging) for path in made)
+    files = tuple(out.parent / path.relative_to(staging) for path in staged_files)
     return ExportedFiles(chosen.name, out, files, sum(map(_size, files)), kept, bank.size - kept)
+
+
+def _tokenizer(path: Path | None, bank: Bank, progress: Progress) -> TokenizerJson:
+    """The bank's tokenizer as a tokenizer.json; empty if no path is given."""
+    if path is None:
+        return TokenizerJson(b"", 0)
+    with progress.step("prove the tokenizer"):
+        converted = tokenizer_json(path, bank)
+    if converted.caution:
+        progress.note(converted.caution)
+    return converted
 
 
 def _format(name: str) -> ExportFormat:
     if name not in FORMATS:
-        near = closest(name, FORMATS, _MEANINGS)
+        near = closest(name, FORMATS, _ALIASES)
         listed = f"the formats are {', '.join(FORMATS)}"
         raise UsageError(f"there is no format {name!r}", f"did you mean {near}? {listed}" if near else listed)
     return FORMATS[name]
@@ -164,8 +170,8 @@ def _check_bytes(bank: Bank, chosen: ExportFormat, progress: Progress) -> None:
 
 
 def _synced(staged: Sequence[Path]) -> list[Path]:
-    """Every file under the staged ones, each made durable."""
-    made = []
+    """Sync the staged files to disk, and list them with those in staged folders."""
+    files = []
     for top in staged:
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_dir():
@@ -176,14 +182,14 @@ def _synced(staged: Sequence[Path]) -> list[Path]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            made.append(path)
+            files.append(path)
         if top.is_dir():
             fsync_directory(top)
-    return made
+    return files
 
 
 def _publish(staged: Sequence[Path], places: Sequence[Path]) -> None:
-    """What was asked for comes last, so that it is never there without the file beside it."""
+    """Rename the staged files. The main target comes last, so that it never exists without the file next to it."""
     pairs = list(zip(staged, places, strict=True))
     try:
         for source, place in [*pairs[1:], pairs[0]]:

@@ -1,7 +1,7 @@
 """The formats of the original word2vec tool, as text and binary: words that have a vector, and their rows.
 
 The words are those of `costbank.export.words`. Rows without a vector are left out, because a length of zero makes
-similarities NaN. The file beside it names the id of each word, in the order of the rows.
+similarities NaN. The file next to it names the id of each word, in the order of the rows.
 """
 
 import numpy as np

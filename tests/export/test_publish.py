@@ -107,7 +107,7 @@ def test_too_little_space_is_seen_before_and_large_sizes_are_told(
     notes = Notes()
     export_bank(odd_bank, "costs-npy", tmp_path / "costs.npy", progress=notes)
     export_bank(odd_bank, "npy", tmp_path / "rows.npy", progress=notes)
-    monkeypatch.setattr(publish, "_TOLD_BYTES", 1_000)
+    monkeypatch.setattr(publish, "_NOTED_BYTES", 1_000)
     export_bank(odd_bank, "npy", tmp_path / "again.npy", progress=notes)
     assert [note.split(" takes about 0.0 MB, and ")[0] for note in notes.notes] == [
         str(tmp_path / "costs.npy"),
