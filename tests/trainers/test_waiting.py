@@ -109,7 +109,7 @@ peaks = []
 for rows, length in ((1, 8), (8, 512)):
     trainer = EMOTrainer(model, arguments, emo=LinearEMOLoss(costs))
     ids = torch.randint(32_000, (rows, length))
-    trainer._learn(model, [{"input_ids": ids, "labels": ids}], True)
+    trainer._measure(model, [{"input_ids": ids, "labels": ids}], True)
     assert not trainer._emo_probe.needs_batch(linear=True)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[1] - peaks[0])
