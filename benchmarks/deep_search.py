@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.record import record
 from costbank.bank import BankWriter
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import build_index, exact_neighbors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -152,7 +153,7 @@ def _write_bank(store: Path) -> None:
             "vectors": {"vocab": _VOCAB, "dim": _DIM, "dtype": "F32"},
             "neighbors": {"k": _TABLE_K, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": _VOCAB},
         }  # fmt: skip
-        writer.publish(facts, lambda manifest: f"random bank {manifest['id']}\n")
+        writer.publish(BankFacts.model_validate(facts), lambda manifest: f"random bank {manifest.id}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.record import record
 from costbank.bank import BankWriter
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import NeighborTable
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -66,7 +67,7 @@ def _write_bank(directory: Path) -> Path:
         writer.write_vectors((_VOCAB, _DIM), "F32", blocks)
         writer.write_tokens(vocab)
         writer.write_neighbors(NeighborTable(ids, costs))
-        return writer.publish(_facts(vocab), lambda manifest: f"random bank {manifest['id']}\n")
+        return writer.publish(BankFacts.model_validate(_facts(vocab)), lambda manifest: f"random bank {manifest.id}\n")
 
 
 def _facts(vocab: Vocab) -> dict:

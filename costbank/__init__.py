@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costbank.bank import Bank, open_bank
-    from costbank.config import BuildConfig
+    from costbank.config import BuildConfig, build_config
     from costbank.errors import CostbankError
     from costbank.pipeline import build
 
 __version__ = "0.1.0"
-__all__ = ["Bank", "BuildConfig", "CostbankError", "build", "open_bank"]
+__all__ = ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "open_bank"]
 
 _HOMES = {
     "Bank": "costbank.bank",
     "BuildConfig": "costbank.config",
     "CostbankError": "costbank.errors",
     "build": "costbank.pipeline",
+    "build_config": "costbank.config",
     "open_bank": "costbank.bank",
 }
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32
 import costbank
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import CardExample, write_card
+from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.config import BuildConfig, semantic_config
 from costbank.element_types import ELEMENT_TYPES
 from costbank.errors import InputError, StorageError, UsageError, require
@@ -32,7 +33,7 @@ __all__ = ["build"]
 _DEFAULT_K = 64
 _CARD_TOKENS = 12
 _CARD_NEIGHBORS = 5
-_TOLD_SECONDS = 20
+_ESTIMATE_SHOWN_SECONDS = 20
 _LEAST_VECTORS = 2
 
 
@@ -52,80 +53,145 @@ class _Clock:
 def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     """Build the bank that `config` asks for and open it.
 
-    The same inputs and config give the same id; an existing bank is not rewritten. Nothing is left behind when
-    the build fails or is interrupted.
+    The same inputs and config give a bank of the same id; an existing bank of that id is not rewritten. Nothing is left
+    behind when the build fails or is interrupted.
 
     Raises:
         CostbankError: an input, a setting or the store does not allow it; as far as can be known, before any work.
     """
     progress = progress or QuietProgress()
+    plan = _plan(config, progress)
+    clock = _Clock()
+    with BankWriter(plan.config.store / plan.config.bank_name) as writer:
+        with clock.time("source"):
+            vectors = plan.source.make(progress)
+        rows = _write_rows(plan, vectors, writer, clock, progress)
+        table = _write_neighbors(plan, rows, writer, clock, progress)
+        examples = _examples(rows.vocab, table.neighbors.table)
+        facts = _facts(plan, vectors, rows, table, clock)
+        path = writer.publish(facts, lambda manifest: write_card(manifest, examples, plan.source.advice))
+    return Bank(path)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A build whose inputs and settings are checked.
+
+    Attributes:
+        config: with the number of neighbors and the method that the vocabulary allows.
+        source: what makes the vectors.
+        dim: of the rows after transforms.
+        neighbors: how the table will be made.
+    """
+
+    config: BuildConfig
+    source: SourcePlan
+    dim: int
+    neighbors: NeighborPlan
+
+
+def _plan(config: BuildConfig, progress: Progress) -> _Plan:
+    """Check all that can be checked before any work."""
     source = plan_source(config)
     vocab_size, raw_dim = source.shape
     dim = output_dim(config.transforms, raw_dim)
-    config = _resolved(config, source)
-    if config.neighbors.k:
+    k = _neighbors_per_token(config, source)
+    if k:
         require("faiss", "build")
     with _same_on_any_number_of_cores(config):
-        pass  # its library is there
+        pass  # its library is installed
+    neighbors = plan_neighbors(vocab_size, dim, k, config.neighbors.method)
+    resolved = config.neighbors.model_copy(update={"k": k, "method": neighbors.method})
+    config = config.model_copy(update={"neighbors": resolved})
     _check_space(config, vocab_size, dim)
-    near = plan_neighbors(vocab_size, dim, config.neighbors.k or 0, config.neighbors.method)
-    config = config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"method": near.method})})
-    if near.k and near.seconds > _TOLD_SECONDS:
-        progress.note(f"{near}; training with dense costs needs no table: --set neighbors.k=0 leaves it out")
-    clock = _Clock()
-    with BankWriter(config.store / config.bank_name) as writer:
-        with clock.time("source"):
-            made = source.make(progress)
-        transform, applied = Affine(), []
-        with _same_on_any_number_of_cores(config):
-            if config.transforms:
-                with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
-                    transform, applied = fit_transforms(config.transforms, made.blocks, step.advance)
-            rows = _Rows(made, source, transform)
-            with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
-                stored = writer.write_vectors(
-                    (vocab_size, dim), config.vectors.dtype, prefetch(rows.unit_blocks(step.advance))
-                )
-        usable = rows.usable
-        if usable.sum() < _LEAST_VECTORS:
-            raise InputError(
-                f"{int(usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs {_LEAST_VECTORS}",
-                "see that the source has rows for this tokenizer's tokens, and that transforms leave something of them",
-            )
-        vocab = made.vocab.with_evidence(usable)
-        writer.write_tokens(vocab)
-        writer.write_rows(rows.norms, rows.to_unused)
-        with clock.time("neighbors"):
-            found = _find(stored, usable, near, config, progress)
-        writer.write_neighbors(found.table)
-        index_kind = "none"
-        if near.k and usable.any():
-            with clock.time("index"), progress.step("build index"):
-                with stored.streamed() as streamed_rows:
-                    index_kind, index = build_index(streamed_rows, usable)
-                writer.write_index(index)
-                del index
-        stored.release()
-        facts = {
-            "costbank": costbank.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "reproducible": made.reproducible and found.method != "reduced",
-            "source": config.source,
-            "config": semantic_config(config),
-            "run": config.model_dump(mode="json"),
-            "facts": made.facts | ({"transforms": applied} if applied else {}),
-            "inputs": [asdict(file) for file in made.inputs()],
-            "libraries": _versions(("faiss-cpu", *source.libraries, *source.tokenizer.libraries)),
-            "seconds": clock.seconds,
-            "tokenizer": _tokenizer_facts(source.tokenizer),
-            "vectors": {"vocab": vocab_size, "dim": dim, "dtype": config.vectors.dtype},
-            "status": vocab.status_counts(),
-            "neighbors": _neighbor_facts(found),
-            "index": {"kind": index_kind, "rows": int(usable.sum())},
-        }
-        examples = _examples(vocab, found.table)
-        place = writer.publish(facts, lambda manifest: write_card(manifest, examples, source.advice))
-    return Bank(place)
+    if k and neighbors.seconds > _ESTIMATE_SHOWN_SECONDS:
+        progress.note(f"{neighbors}; training with dense costs needs no table: --set neighbors.k=0 leaves it out")
+    return _Plan(config, source, dim, neighbors)
+
+
+@dataclass(frozen=True)
+class _WrittenRows:
+    """The rows as they are stored, which of them are not zero, the vocabulary with that, and the transforms' facts."""
+
+    stored: MappedTensor
+    usable: np.ndarray
+    vocab: Vocab
+    transforms: list[Any]
+
+
+def _write_rows(
+    plan: _Plan, vectors: SourceVectors, writer: BankWriter, clock: _Clock, progress: Progress
+) -> _WrittenRows:
+    """Transform, normalize and write the vectors, and the vocabulary with what they say of it."""
+    config, vocab_size = plan.config, plan.source.shape[0]
+    transform, applied = Affine(), []
+    with _same_on_any_number_of_cores(config):
+        if config.transforms:
+            with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
+                transform, applied = fit_transforms(config.transforms, vectors.blocks, step.advance)
+        rows = _UnitRows(vectors, plan.source, transform)
+        with clock.time("vectors"), progress.step("write vectors", vocab_size, "rows") as step:
+            blocks = prefetch(rows.unit_blocks(step.advance))
+            stored = writer.write_vectors((vocab_size, plan.dim), config.storage.dtype, blocks)
+    if rows.usable.sum() < _LEAST_VECTORS:
+        raise InputError(
+            f"{int(rows.usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs {_LEAST_VECTORS}",
+            "see that the source has rows for this tokenizer's tokens, and that transforms leave something of them",
+        )
+    vocab = vectors.vocab.with_evidence(rows.usable)
+    writer.write_tokens(vocab)
+    writer.write_rows(rows.norms, rows.to_unused)
+    return _WrittenRows(stored, rows.usable, vocab, applied)
+
+
+@dataclass(frozen=True)
+class _WrittenNeighbors:
+    """The neighbor table and how it was made, and the kind of the index."""
+
+    neighbors: FoundNeighbors
+    index_kind: str
+
+
+def _write_neighbors(
+    plan: _Plan, rows: _WrittenRows, writer: BankWriter, clock: _Clock, progress: Progress
+) -> _WrittenNeighbors:
+    """Write the neighbor table and the index."""
+    with clock.time("neighbors"):
+        neighbors = _find_neighbors(rows.stored, rows.usable, plan.neighbors, plan.config, progress)
+    writer.write_neighbors(neighbors.table)
+    index_kind = "none"
+    if plan.neighbors.k and rows.usable.any():
+        with clock.time("index"), progress.step("build index"):
+            with rows.stored.streamed() as streamed_rows:
+                index_kind, index = build_index(streamed_rows, rows.usable)
+            writer.write_index(index)
+            del index
+    rows.stored.release()
+    return _WrittenNeighbors(neighbors, index_kind)
+
+
+def _facts(
+    plan: _Plan, vectors: SourceVectors, rows: _WrittenRows, table: _WrittenNeighbors, clock: _Clock
+) -> BankFacts:
+    """What the manifest records of a build."""
+    config, source = plan.config, plan.source
+    return BankFacts(
+        costbank=costbank.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        reproducible=vectors.reproducible and table.neighbors.method != "reduced",
+        source=config.source,
+        config=semantic_config(config),
+        run=config.model_dump(mode="json"),
+        facts=vectors.facts | ({"transforms": rows.transforms} if rows.transforms else {}),
+        inputs=[asdict(file) for file in vectors.inputs()],
+        libraries=_versions(("faiss-cpu", *source.libraries, *source.tokenizer.libraries)),
+        seconds=clock.seconds,
+        tokenizer=_tokenizer_facts(source.tokenizer),
+        vectors=VectorFacts(vocab=source.shape[0], dim=plan.dim, dtype=config.storage.dtype),
+        status=rows.vocab.status_counts(),
+        neighbors=_neighbor_facts(table.neighbors),
+        index=IndexFacts(kind=table.index_kind, rows=int(rows.usable.sum())),
+    )
 
 
 def _same_on_any_number_of_cores(config: BuildConfig) -> AbstractContextManager[object]:
@@ -135,7 +201,7 @@ def _same_on_any_number_of_cores(config: BuildConfig) -> AbstractContextManager[
     return require("threadpoolctl", "build").threadpool_limits(1)
 
 
-class _Rows:
+class _UnitRows:
     """Raw rows on their way to unit rows, and what is measured of each in passing.
 
     Attributes:
@@ -183,20 +249,19 @@ class _Rows:
             self.to_unused[part] = np.einsum("rd,d->r", unit, mean / np.linalg.norm(mean))
 
 
-def _resolved(config: BuildConfig, source: SourcePlan) -> BuildConfig:
-    """The config with the number of neighbors that the vocabulary allows."""
+def _neighbors_per_token(config: BuildConfig, source: SourcePlan) -> int:
+    """The number of neighbors asked for, or as many as are usual and the vocabulary has."""
     most = min(source.tokenizer.vocab.size, source.shape[0]) - 1
     k = config.neighbors.k
     if k is not None and k > most:
         raise UsageError(
-            f"neighbors.k is {k:,}, and a token of this vocabulary has {most:,} others", f"give {most:,} at most"
+            f"neighbors.k is {k:,}, and a token of this vocabulary has {most:,} others", f"give at most {most:,}"
         )
-    k = max(1, min(_DEFAULT_K, most)) if k is None else k
-    return config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"k": k})})
+    return max(1, min(_DEFAULT_K, most)) if k is None else k
 
 
 def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
-    row_bytes = dim * (ELEMENT_TYPES[config.vectors.dtype].dtype.itemsize + (4 if config.neighbors.k else 0))
+    row_bytes = dim * (ELEMENT_TYPES[config.storage.dtype].dtype.itemsize + (4 if config.neighbors.k else 0))
     needed = vocab_size * (row_bytes + 8 * (config.neighbors.k or 0) + 64)
     place = config.store.absolute()
     while not place.exists():
@@ -205,11 +270,11 @@ def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
     if needed > free:
         raise StorageError(
             f"the bank takes about {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free",
-            "free some space, choose another --store, or --set vectors.dtype=F16",
+            "free some space, choose another --store, or --set storage.dtype=F16",
         )
 
 
-def _find(
+def _find_neighbors(
     stored: MappedTensor, usable: np.ndarray, plan: NeighborPlan, config: BuildConfig, progress: Progress
 ) -> FoundNeighbors:
     if not plan.k:
@@ -218,18 +283,15 @@ def _find(
         return find_neighbors(rows, usable, plan, config.neighbors.min_recall, step.advance, progress.note)
 
 
-def _neighbor_facts(found: FoundNeighbors) -> dict[str, Any]:
+def _neighbor_facts(found: FoundNeighbors) -> NeighborFacts:
     facts = {name: value for name, value in asdict(found).items() if name != "table"}
-    return {"k": found.table.k, "exact": found.method in ("exact", "none"), **facts}
+    return NeighborFacts(k=found.table.k, exact=found.method in ("exact", "none"), **facts)
 
 
-def _tokenizer_facts(tokenizer: Tokenizer) -> dict[str, str]:
-    return {
-        "kind": tokenizer.kind,
-        "file": tokenizer.file,
-        "sha256": tokenizer.sha256,
-        "fingerprint": tokenizer.vocab.fingerprint,
-    }
+def _tokenizer_facts(tokenizer: Tokenizer) -> TokenizerFacts:
+    return TokenizerFacts(
+        kind=tokenizer.kind, file=tokenizer.file, sha256=tokenizer.sha256, fingerprint=tokenizer.vocab.fingerprint
+    )
 
 
 def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from costbank import Bank, BuildConfig, build
+from costbank import Bank, build, build_config
 from costbank.loss import DenseCosts, EMOOptions
 from costbank.loss import emo_loss as torch_emo_loss
 from costbank.tokenizers.train import train_sentencepiece
@@ -39,7 +39,7 @@ def tiny_bank(place: Path) -> Bank:
     text = place / "text.txt"
     text.write_text(TEXT)
     model = train_sentencepiece([text], place / "tiny.model", vocab_size=400, model_type="bpe")
-    return build(BuildConfig(source="vocabulary", tokenizer=model, name="tiny", store=place / "store"))
+    return build(build_config(source="spelling", tokenizer=model, name="tiny", store=place / "store"))
 
 
 def emo_loss(logits: jax.Array, labels: jax.Array, rows: jax.Array) -> jax.Array:

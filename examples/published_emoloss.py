@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from costbank import Bank, BuildConfig, build
+from costbank import Bank, build, build_config
 from costbank.loss import DenseCosts, EMOOptions, emo_loss
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import train_sentencepiece
@@ -37,7 +37,7 @@ def tiny_bank(place: Path) -> tuple[Bank, torch.Tensor]:
     text = place / "text.txt"
     text.write_text(TEXT)
     model = train_sentencepiece([text], place / "tiny.model", vocab_size=400, model_type="bpe")
-    bank = build(BuildConfig(source="vocabulary", tokenizer=model, name="tiny", store=place / "store"))
+    bank = build(build_config(source="spelling", tokenizer=model, name="tiny", store=place / "store"))
     ids, _ = load_tokenizer(model).encode([TEXT])
     return bank, torch.from_numpy(ids).long()
 

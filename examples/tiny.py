@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import costbank
-from costbank import Bank, BuildConfig
+from costbank import Bank, build_config
 
 _PLACES = ("harbour", "garden", "kitchen", "station", "library", "valley")
 _PEOPLE = ("sailor", "baker", "teacher", "doctor", "painter", "farmer")
@@ -39,8 +39,8 @@ def bank() -> Bank:
     """A bank of how the tokenizer's tokens are spelled, in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="costbank-example-"))
     tokenizer().save(str(folder / "tokenizer.json"))
-    return costbank.build(BuildConfig(
-        source="vocabulary", tokenizer=folder / "tokenizer.json", name="tiny", store=folder / "store"
+    return costbank.build(build_config(
+        source="spelling", tokenizer=folder / "tokenizer.json", name="tiny", store=folder / "store"
     ))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from costbank.bank import Bank
-from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
+from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig, build_config
 from costbank.tokenizers.train import train_sentencepiece
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def news_model(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def news_config(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
     """A small and reproducible Word2Vec build on the news."""
     place = tmp_path_factory.mktemp("news")
-    return BuildConfig(
+    return build_config(
         source="word2vec",
         tokenizer=news_model,
         name="news",

@@ -6,11 +6,11 @@ Tests hold them equal to the library's.
 __all__ = ["ENGINES", "EXPORT_FORMATS", "ON_ERROR", "SOURCES"]
 
 SOURCES = {
-    "word2vec": ("corpus", "word2vec", "engine"),
-    "cooccurrence": ("corpus", "cooccurrence", "engine"),
+    "word2vec": ("corpus", "engine", "word2vec"),
+    "cooccurrence": ("corpus", "engine", "cooccurrence"),
     "lm-head": ("lm_head",),
-    "vocabulary": ("vocabulary",),
-    "vectors": ("vector_file",),
+    "spelling": ("spelling",),
+    "vectors": ("vectors",),
     "transfer": ("transfer",),
 }
 """Each source, with its sections of the settings."""

@@ -63,8 +63,8 @@ def complete_setting(among: Sequence[str] | None = None) -> Completer:
 
 def _values(ctx: click.Context, path: str, field: "FieldInfo", value: str) -> Iterator[CompletionItem]:
     """The values of a setting, each with the setting in front: the shell completes the whole word."""
-    from costbank.config.models import Location, Reference
     from costbank.config.words import choices, takes
+    from costbank.settings import Location, Reference
 
     if Reference in field.metadata:
         items = _banks(ctx, value)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from costbank.bank.manifest import Manifest, NeighborFacts
 from costbank.vocab import display_bytes
 
 __all__ = ["CardExample", "write_card"]
@@ -10,28 +11,28 @@ CardExample = tuple[bytes, list[bytes]]
 """A token and its nearest others."""
 
 
-def write_card(manifest: dict[str, Any], examples: list[CardExample], advice: str = "") -> str:
+def write_card(manifest: Manifest, examples: list[CardExample], advice: str = "") -> str:
     """Markdown made of a manifest, what such vectors are good for, and some tokens with their neighbors."""
-    vectors, tokenizer, neighbors = manifest["vectors"], manifest["tokenizer"], manifest["neighbors"]
-    status = ", ".join(f"{count:,} {name}" for name, count in manifest["status"].items() if count)
+    vectors, tokenizer, neighbors = manifest.vectors, manifest.tokenizer, manifest.neighbors
+    status = ", ".join(f"{count:,} {name}" for name, count in manifest.status.items() if count)
     quality = _table_quality(neighbors)
     lines = [
-        f"# Cost bank {manifest['id']}",
+        f"# Cost bank {manifest.id}",
         "",
-        f"A frozen cost embedding for each of the {vectors['vocab']:,} token ids of the tokenizer "
-        f"`{tokenizer['file']}` ({tokenizer['kind']}), made by the source `{manifest['source']}`.",
+        f"A frozen cost embedding for each of the {vectors.vocab:,} token ids of the tokenizer "
+        f"`{tokenizer.file}` ({tokenizer.kind}), made by the source `{manifest.source}`.",
         "The cost of predicting token i where token t is right is 1 − ⟨e_i, e_t⟩, and 0 where i = t.",
         "",
         "| | |",
         "|---|---|",
-        f"| vectors | {vectors['vocab']:,} × {vectors['dim']}, {vectors['dtype']}, unit or zero rows |",
+        f"| vectors | {vectors.vocab:,} × {vectors.dim}, {vectors.dtype}, unit or zero rows |",
         f"| tokens | {status} |",
         f"| neighbors | {quality} |",
-        f"| tokenizer fingerprint | `{tokenizer['fingerprint']}` |",
-        f"| built | {manifest['created']} by costbank {manifest['costbank']} |",
-        f"| reproducible bit for bit | {'yes' if manifest['reproducible'] else 'no'} |",
+        f"| tokenizer fingerprint | `{tokenizer.fingerprint}` |",
+        f"| built | {manifest.created} by costbank {manifest.costbank} |",
+        f"| reproducible bit for bit | {'yes' if manifest.reproducible else 'no'} |",
     ]
-    lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest["facts"].items()]
+    lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest.facts.items()]
     if advice:
         lines += ["", advice]
     if examples:
@@ -41,15 +42,15 @@ def write_card(manifest: dict[str, Any], examples: list[CardExample], advice: st
     return "\n".join(lines)
 
 
-def _table_quality(neighbors: dict[str, Any]) -> str:
-    if not neighbors["k"]:
+def _table_quality(neighbors: NeighborFacts) -> str:
+    if not neighbors.k:
         return "no table"
-    if neighbors["exact"]:
-        return f"{neighbors['k']} a token, exact"
-    measured = f"recall@{neighbors['recall_at']} {neighbors['recall']:.4f} on {neighbors['sampled']:,} rows"
-    if tolerance := neighbors.get("recall_tolerance"):
+    if neighbors.exact:
+        return f"{neighbors.k} a token, exact"
+    measured = f"recall@{neighbors.recall_at} {neighbors.recall:.4f} on {neighbors.sampled:,} rows"
+    if tolerance := neighbors.recall_tolerance:
         measured += f", within {tolerance:g} of the exact costs"
-    return f"{neighbors['k']} a token, {measured}"
+    return f"{neighbors.k} a token, {measured}"
 
 
 def _shown(value: Any) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "TENSOR_FILES",
     "TOKENS",
     "VECTORS",
+    "BankFacts",
     "IndexFacts",
     "Manifest",
     "NeighborFacts",
@@ -103,11 +104,22 @@ class IndexFacts(_Facts):
     rows: int
 
 
-class Manifest(_Facts):
-    """All that a bank says of itself. Unknown keys are ignored."""
+class BankFacts(_Facts):
+    """What the builder of a bank records: what was built, from what, how, and what the bank holds.
 
-    format: Literal[1]
-    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    Attributes:
+        costbank: version of this library.
+        created: UTC, ISO 8601.
+        reproducible: whether the same inputs and config give the same bytes.
+        source: which source made the vectors.
+        config: the part of the config that the bank's id covers.
+        run: the whole config, with paths and settings of the machine.
+        facts: counts and measurements of the source.
+        inputs: the files that the vectors depend on, with their digests.
+        libraries: versions of distributions that decide the result.
+        seconds: that each step took.
+    """
+
     costbank: str
     created: str
     reproducible: bool
@@ -123,6 +135,17 @@ class Manifest(_Facts):
     status: dict[str, int]
     neighbors: NeighborFacts
     index: IndexFacts
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts that were given, as values of JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Manifest(BankFacts):
+    """All that a bank says of itself. Unknown keys are ignored."""
+
+    format: Literal[1]
+    id: str = Field(pattern=r"^[0-9a-f]{16}$")
     files: dict[str, Annotated[FileDigest, AfterValidator(_checked)]]
 
 

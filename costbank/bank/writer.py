@@ -24,6 +24,8 @@ from costbank.bank.manifest import (
     ROWS,
     TOKENS,
     VECTORS,
+    BankFacts,
+    Manifest,
     bank_id,
     write_manifest,
 )
@@ -142,12 +144,12 @@ class BankWriter:
         self._files[INDEX] = sha256_file(path)
         self._on_step("index written")
 
-    def publish(self, facts: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> Path:
+    def publish(self, facts: BankFacts, card: Callable[[Manifest], str]) -> Path:
         """Name the bank, write its card and manifest, rename it into place and point `latest` at it.
 
         Args:
-            facts: the manifest without `format`, `id` and `files`.
-            card: makes the card of the manifest, which then holds all but the card's own digest.
+            facts: what the manifest says besides the format, the id and the files.
+            card: makes the card of the manifest, which then lists all files but the card itself.
 
         Returns:
             The bank's directory. One with the same id that is there already is the same bank, and is kept.
@@ -156,12 +158,12 @@ class BankWriter:
             CorruptBankError: there is one with the same id already that does not verify.
         """
         files = {name: asdict(digest) for name, digest in self._files.items()}
-        identity = bank_id(facts["tokenizer"]["fingerprint"], facts["config"], files)
-        facts = {"format": FORMAT, "id": identity, **facts, "files": files}
-        self._write_bytes(CARD, card(facts).encode(errors="backslashreplace"))
-        facts["files"] = files | {CARD: asdict(self._files[CARD])}
+        identity = bank_id(facts.tokenizer.fingerprint, facts.config, files)
+        content = {"format": FORMAT, "id": identity, **facts.as_json(), "files": files}
+        self._write_bytes(CARD, card(Manifest.model_validate(content)).encode(errors="backslashreplace"))
+        content["files"] = files | {CARD: asdict(self._files[CARD])}
         self._on_step("card written")
-        self._write_bytes(MANIFEST, write_manifest(facts))
+        self._write_bytes(MANIFEST, write_manifest(content))
         self._on_step("manifest written")
         fsync_directory(self._staged)
         self._on_step("directory synced")

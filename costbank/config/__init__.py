@@ -1,41 +1,43 @@
-"""The one object that says what to build, how it is read, and what of it names a bank."""
+"""What to build: settings from files, command lines and Python, what they mean, and what of them names a bank."""
 
+from costbank.config.building import build_config
 from costbank.config.identity import semantic_config, settings
 from costbank.config.listing import Setting, list_settings, settings_table
 from costbank.config.loading import load_config
-from costbank.config.models import (
-    SOURCE_SECTIONS,
-    BuildConfig,
-    CooccurrenceConfig,
-    CorpusConfig,
-    EngineConfig,
-    Execution,
-    LMHeadConfig,
-    NeighborsConfig,
-    TransferConfig,
-    VectorFileConfig,
-    VectorsConfig,
-    VocabularyConfig,
-    Word2VecConfig,
-    default_cache,
-)
 from costbank.config.problems import like_settings, settings_called
+from costbank.settings import BuildConfig, Execution, NeighborsConfig, StorageConfig, default_cache
+from costbank.sources.cooccurrence.settings import CooccurrenceBuild, CooccurrenceConfig
+from costbank.sources.corpus_settings import CorpusBuild, CorpusConfig, EngineConfig
+from costbank.sources.lm_head.settings import LMHeadBuild, LMHeadConfig
+from costbank.sources.registry import SOURCE_SECTIONS
+from costbank.sources.spelling.settings import SpellingBuild, SpellingConfig
+from costbank.sources.transfer.settings import TransferBuild, TransferConfig
+from costbank.sources.vectors.settings import VectorsBuild, VectorsConfig
+from costbank.sources.word2vec.settings import Word2VecBuild, Word2VecConfig
 
 __all__ = [
     "SOURCE_SECTIONS",
     "BuildConfig",
+    "CooccurrenceBuild",
     "CooccurrenceConfig",
+    "CorpusBuild",
     "CorpusConfig",
     "EngineConfig",
     "Execution",
+    "LMHeadBuild",
     "LMHeadConfig",
     "NeighborsConfig",
     "Setting",
+    "SpellingBuild",
+    "SpellingConfig",
+    "StorageConfig",
+    "TransferBuild",
     "TransferConfig",
-    "VectorFileConfig",
+    "VectorsBuild",
     "VectorsConfig",
-    "VocabularyConfig",
+    "Word2VecBuild",
     "Word2VecConfig",
+    "build_config",
     "default_cache",
     "like_settings",
     "list_settings",

@@ -1,14 +1,15 @@
 """The settings as a person looks them up, with defaults, values and meanings."""
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from costbank.config.identity import settings
-from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Execution, SpokenDefault
 from costbank.config.words import shown, takes
 from costbank.errors import UsageError
+from costbank.settings import Execution, SpokenDefault
+from costbank.sources.registry import SOURCE_SECTIONS, source_called
 from costbank.suggestions import closest
 
 __all__ = ["Setting", "list_settings", "settings_table"]
@@ -41,6 +42,7 @@ def list_settings(source: str | None = None) -> list[Setting]:
     Raises:
         UsageError: there is no such source.
     """
+    source = source_called(source)
     if source is not None and source not in SOURCE_SECTIONS:
         near = closest(source, SOURCE_SECTIONS)
         raise UsageError(
@@ -70,7 +72,7 @@ def _setting(path: str, field: FieldInfo) -> Setting:
         default=default or _default(field),
         takes=takes(field),
         meaning=field.description or "",
-        sources=owners or tuple(get_args(BuildConfig.model_fields["source"].annotation)),
+        sources=owners or tuple(SOURCE_SECTIONS),
         in_id=Execution not in field.metadata,
     )
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
-
+from costbank.config.building import build_config
 from costbank.config.identity import settings
-from costbank.config.models import SOURCE_SECTIONS, BuildConfig, Location, Reference
-from costbank.config.problems import misplaced, unusable_config
+from costbank.config.problems import misplaced
 from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
+from costbank.settings import BuildConfig, Location, Reference
+from costbank.sources.registry import SOURCE_SECTIONS, source_called
 
 __all__ = ["load_config"]
 
@@ -35,15 +35,12 @@ def load_config(
     later = [_assignment(text) for text in assignments]
     by_paths = {(path,) if isinstance(path, str) else path: value for path, value in given.items()}
     source = dict(later).get("source") or by_paths.get(("source",)) or values.get("source")
-    own = SOURCE_SECTIONS.get(str(source), ())
+    own = SOURCE_SECTIONS.get(str(source_called(source)), ())
     for paths, value in by_paths.items():
         _assign(values, next((path for path in paths if path.partition(".")[0] in own), paths[0]), value)
     for path, value in later:
         _assign(values, path, value)
-    try:
-        return BuildConfig.model_validate(values)
-    except ValidationError as error:
-        raise unusable_config(error, values) from None
+    return build_config(**values)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

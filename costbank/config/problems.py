@@ -6,12 +6,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from costbank.config.identity import settings
-from costbank.config.models import SOURCE_SECTIONS, foreign_sections
 from costbank.config.words import choices, one_of, shown, takes
 from costbank.errors import UsageError
+from costbank.sources.registry import SOURCE_SECTIONS, foreign_sections, source_called
 from costbank.suggestions import closest, plain
 
-__all__ = ["like_settings", "misplaced", "settings_called", "unusable_config"]
+__all__ = ["foreign_setting", "like_settings", "misplaced", "settings_called", "unusable_config"]
 
 _MOST_SUGGESTED = 4
 
@@ -25,22 +25,22 @@ _MEANINGS = {
 _LIKELIEST = {
     "corpus": "corpus.files",
     "engine": "engine.kind",
-    "vectors": "vector_file.path",
+    "vectors": "vectors.path",
     "neighbors": "neighbors.k",
 }
 """Which setting is meant where a section is given a value."""
 
 _SOURCES = {
     "w2v": "word2vec", "skipgram": "word2vec", "cbow": "word2vec", "ppmi": "cooccurrence", "svd": "cooccurrence",
-    "counts": "cooccurrence", "head": "lm-head", "model": "lm-head", "gguf": "lm-head", "spelling": "vocabulary",
-    "vocab": "vocabulary", "tokenizer": "vocabulary", "glove": "vectors", "fasttext": "vectors", "npy": "vectors",
+    "counts": "cooccurrence", "head": "lm-head", "model": "lm-head", "gguf": "lm-head", "vocab": "spelling",
+    "tokenizer": "spelling", "letters": "spelling", "glove": "vectors", "fasttext": "vectors", "npy": "vectors",
     "donor": "transfer",
 }  # fmt: skip
 
 
 def unusable_config(error: ValidationError, values: Mapping[str, Any]) -> UsageError:
     """What pydantic found wrong with a config, in words that name each setting."""
-    source = values.get("source")
+    source = source_called(values.get("source"))
     source = source if isinstance(source, str) and source in SOURCE_SECTIONS else None
     messages, hints = [], []
     for problem in error.errors():
@@ -49,6 +49,14 @@ def unusable_config(error: ValidationError, values: Mapping[str, Any]) -> UsageE
         messages.append(message)
         hints.append(hint)
     return UsageError("; ".join(dict.fromkeys(messages)), "; ".join(dict.fromkeys(hints)))
+
+
+def foreign_setting(path: str, sources: list[str], source: str) -> UsageError:
+    """The error for a setting of other sources."""
+    return UsageError(
+        f"{path} is a setting of the source {' and '.join(sources)}, not of {source}",
+        "leave it out, or give the source that has it",
+    )
 
 
 def misplaced(path: str, section: str) -> UsageError:
@@ -100,8 +108,6 @@ def _explained(path: str, problem: Any, source: str | None) -> tuple[str, str]:
     """What is wrong with a setting, and what to do."""
     kind, value = problem["type"], problem.get("input")
     field = settings().get(path)
-    if kind == "value_error" and not path:  # of several settings, raised by ourselves
-        return str(problem["ctx"]["error"]), "leave it out, or give the source that has it"
     if kind == "missing":
         return f"the setting {path} is needed", f"give --{path}"
     if kind == "extra_forbidden":

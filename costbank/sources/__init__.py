@@ -1,20 +1,11 @@
-"""Where vectors come from: one registry, each source imported when it is asked for."""
+"""Where vectors come from: a folder for each source, with its settings and its plan."""
 
 from importlib import import_module
 
-from costbank.config import BuildConfig
+from costbank.settings import BuildConfig
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors
 
 __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
-
-_SOURCES = {
-    "word2vec": "costbank.sources.word2vec.plan",
-    "cooccurrence": "costbank.sources.cooccurrence.plan",
-    "lm-head": "costbank.sources.lm_head.plan",
-    "vocabulary": "costbank.sources.spelling.plan",
-    "vectors": "costbank.sources.vectors.plan",
-    "transfer": "costbank.sources.transfer.plan",
-}
 
 
 def plan_source(config: BuildConfig) -> SourcePlan:
@@ -23,4 +14,5 @@ def plan_source(config: BuildConfig) -> SourcePlan:
     Raises:
         CostbankError: an input is missing or unusable, a setting does not fit, a library is not installed.
     """
-    return import_module(_SOURCES[config.source]).plan(config)
+    # The plan is next to the settings, and is imported with its libraries when it is needed.
+    return import_module(f"{type(config).__module__.rpartition('.')[0]}.plan").plan(config)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from costbank.config import BuildConfig
 from costbank.errors import UsageError
 from costbank.files import InputFile
 from costbank.progress import Progress
+from costbank.settings import BuildConfig
 from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 

@@ -4,21 +4,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
-from costbank.config import BuildConfig
 from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus, refuse_sampling, token_counts
 from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, check_token_bin, find_files, stdin_spool
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, given_tokenizer
+from costbank.sources.corpus_settings import CorpusBuild
 from costbank.tokenizers import Tokenizer
 
 __all__ = ["CorpusPlan", "LearntCorpus", "plan_corpus"]
+
+
+Config = TypeVar("Config", bound=CorpusBuild)
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,10 @@ class LearntCorpus:
 
 
 @dataclass(frozen=True)
-class CorpusPlan:
+class CorpusPlan(Generic[Config]):
     """A corpus whose files are there and whose tokenizer is loaded."""
 
-    config: BuildConfig
+    config: Config
     tokenizer: Tokenizer
     files: tuple[CorpusFile, ...]
     notes: tuple[str, ...]
@@ -79,7 +82,7 @@ class CorpusPlan:
             yield LearntCorpus(encoded, counts, engine)
 
 
-def plan_corpus(config: BuildConfig) -> CorpusPlan:
+def plan_corpus(config: Config) -> CorpusPlan[Config]:
     """Find the files and load the tokenizer.
 
     Raises:
@@ -109,19 +112,19 @@ def plan_corpus(config: BuildConfig) -> CorpusPlan:
 
 
 def _found(
-    named: Sequence[str], config: BuildConfig, note: Callable[[str], None], spool: Path | None = None
+    named: Sequence[str], config: CorpusBuild, note: Callable[[str], None], spool: Path | None = None
 ) -> tuple[CorpusFile, ...]:
     return find_files(named, wanted=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
 
 
-def _standard_input(config: BuildConfig, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
+def _standard_input(config: CorpusBuild, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
     found = _found([STANDARD_INPUT], config, progress.note, spool)
     if any(file.is_tokens for file in found):
         raise UsageError("token ids are mapped from disk, and not read from standard input", "write them to a file")
     return found
 
 
-def _encoding(config: BuildConfig) -> EncodingOptions:
+def _encoding(config: CorpusBuild) -> EncodingOptions:
     corpus = config.corpus
     return EncodingOptions(
         (config.tokenizer or Path()).absolute(),

@@ -21,8 +21,8 @@ __all__ = [
     "MODEL_FOLDER_NAMES",
     "UNUSED_ENTRY",
     "AddedToken",
-    "TokenEntry",
     "TokenizerSettings",
+    "VocabEntry",
     "add_tokens",
     "check_largest_id",
     "read_settings",
@@ -54,7 +54,7 @@ _SPECIAL_KEYS = (
 _MAX_UNUSED = 65_536
 
 
-class TokenEntry(NamedTuple):
+class VocabEntry(NamedTuple):
     """One id of a tokenizer: the text in the tokenizer's file, the bytes that it represents, and the status."""
 
     text: str
@@ -62,7 +62,7 @@ class TokenEntry(NamedTuple):
     status: TokenStatus
 
 
-UNUSED_ENTRY = TokenEntry("", b"", TokenStatus.UNUSED)
+UNUSED_ENTRY = VocabEntry("", b"", TokenStatus.UNUSED)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def read_settings(path: Path) -> TokenizerSettings:
 
 
 def add_tokens(
-    own: Sequence[TokenEntry], settings: TokenizerSettings, path: Path, *, metaspace: bool
-) -> tuple[list[TokenEntry], frozenset[int]]:
+    own: Sequence[VocabEntry], settings: TokenizerSettings, path: Path, *, metaspace: bool
+) -> tuple[list[VocabEntry], frozenset[int]]:
     """The entries of a tokenizer together with added tokens, and the ids of the latter.
 
     An added token may rename a special or unused one. Ids without a token are unused.
@@ -167,7 +167,7 @@ def add_tokens(
     return marked, frozenset(settings.added)
 
 
-def vocab_of_entries(entries: Sequence[TokenEntry]) -> Vocab:
+def vocab_of_entries(entries: Sequence[VocabEntry]) -> Vocab:
     """The vocabulary of these entries. Placeholders are unused in it."""
     return build_vocab([entry.token for entry in entries], [entry.status for entry in entries])
 
@@ -188,15 +188,15 @@ def check_largest_id(path: Path, largest: int, tokens: int, file: str) -> None:
     raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, which has {tokens:,} tokens")
 
 
-def _as_special(entry: TokenEntry) -> TokenEntry:
+def _as_special(entry: VocabEntry) -> VocabEntry:
     """The entry as a special token, which represents its literal text: ▁ in it is not a space."""
-    return TokenEntry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
+    return VocabEntry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
 
 
-def _entry_of(token: AddedToken, metaspace: bool) -> TokenEntry:
+def _entry_of(token: AddedToken, metaspace: bool) -> VocabEntry:
     text = token.text.replace("▁", " ") if metaspace and not token.special else token.text
     status = TokenStatus.SPECIAL if token.special else TokenStatus.OK
-    return TokenEntry(token.text, text.encode("utf-8", "replace"), status)
+    return VocabEntry(token.text, text.encode("utf-8", "replace"), status)
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError
 from costbank.files import sha256_file, text_lines
-from costbank.tokenizers.added_tokens import TokenEntry, add_tokens, read_settings, vocab_of_entries
+from costbank.tokenizers.added_tokens import VocabEntry, add_tokens, read_settings, vocab_of_entries
 from costbank.tokenizers.base import flatten
 from costbank.vocab import TokenStatus
 
@@ -55,7 +55,7 @@ class PlainTokenizer:
                 raise TokenizerError(f"{path} line {token_id + 1} {why}", "give a list with one token on each line")
             self._ids[line] = token_id
         entries = [
-            TokenEntry(line, line.encode(), TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK)
+            VocabEntry(line, line.encode(), TokenStatus.SPECIAL if _SPECIAL.fullmatch(line) else TokenStatus.OK)
             for line in lines
         ]
         entries, self.added_ids = add_tokens(entries, read_settings(path), path, metaspace=False)

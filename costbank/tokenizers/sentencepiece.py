@@ -11,7 +11,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, UsageError, require
 from costbank.files import sha256_file
-from costbank.tokenizers.added_tokens import TokenEntry, add_tokens, read_settings, vocab_of_entries
+from costbank.tokenizers.added_tokens import VocabEntry, add_tokens, read_settings, vocab_of_entries
 from costbank.tokenizers.base import encode_threads, flatten
 from costbank.tokenizers.class_ids import assumes_unshifted_ids, id_layout
 from costbank.tokenizers.sampling.bpe_dropout import BPEDropout
@@ -75,7 +75,7 @@ class SentencePieceTokenizer:
         self._piece_ids = layout.piece_ids if layout and layout.shifted else None
         if layout:
             own = [
-                TokenEntry(item, item.encode(), TokenStatus.SPECIAL) if isinstance(item, str) else own[item]
+                VocabEntry(item, item.encode(), TokenStatus.SPECIAL) if isinstance(item, str) else own[item]
                 for item in layout.items
             ]
         if self._piece_ids is not None:  # part of the key of encoded text
@@ -112,18 +112,18 @@ class SentencePieceTokenizer:
             )
         return BPEDropout(model, _splitter(model)) if model.kind == ModelKind.BPE else _unigram_sampler(model)
 
-    def _entries(self) -> list[TokenEntry]:
+    def _entries(self) -> list[VocabEntry]:
         processor = self._processor
         entries = []
         for token_id in range(processor.get_piece_size()):
             piece = processor.id_to_piece(token_id)
             if processor.is_byte(token_id):
-                entries.append(TokenEntry(piece, bytes([int(piece[1:-1], 16)]), TokenStatus.BYTE))
+                entries.append(VocabEntry(piece, bytes([int(piece[1:-1], 16)]), TokenStatus.BYTE))
             elif processor.is_control(token_id) or processor.is_unknown(token_id):
-                entries.append(TokenEntry(piece, piece.encode(), TokenStatus.SPECIAL))
+                entries.append(VocabEntry(piece, piece.encode(), TokenStatus.SPECIAL))
             else:
                 status = TokenStatus.UNUSED if processor.is_unused(token_id) else TokenStatus.OK
-                entries.append(TokenEntry(piece, piece.replace(_SPACE, " ").encode(), status))
+                entries.append(VocabEntry(piece, piece.replace(_SPACE, " ").encode(), status))
         return entries
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int64, Integer
 
 from costbank.errors import TokenizerError, require
 from costbank.files import sha256_file
-from costbank.tokenizers.added_tokens import UNUSED_ENTRY, TokenEntry, add_tokens, read_settings, vocab_of_entries
+from costbank.tokenizers.added_tokens import UNUSED_ENTRY, VocabEntry, add_tokens, read_settings, vocab_of_entries
 from costbank.tokenizers.base import byte_level_status, encode_threads, flatten
 
 __all__ = ["TiktokenTokenizer", "is_tiktoken", "tiktoken_encoding"]
@@ -108,8 +108,8 @@ class TiktokenTokenizer:
         return tiktoken_encoding(self.pattern, self.ranks)
 
 
-def _entry(token: bytes) -> TokenEntry:
-    return TokenEntry(token.decode("utf-8", "surrogateescape"), token, byte_level_status(token))
+def _entry(token: bytes) -> VocabEntry:
+    return VocabEntry(token.decode("utf-8", "surrogateescape"), token, byte_level_status(token))
 
 
 def tiktoken_encoding(pattern: str, ranks: dict[bytes, int]) -> Any:

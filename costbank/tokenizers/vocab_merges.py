@@ -19,8 +19,8 @@ from costbank.files import check_readable
 from costbank.token_names import BYTE_LEVEL_ALPHABET
 from costbank.tokenizers.added_tokens import (
     UNUSED_ENTRY,
-    TokenEntry,
     TokenizerSettings,
+    VocabEntry,
     add_tokens,
     check_largest_id,
     read_settings,
@@ -102,17 +102,17 @@ class VocabMergesTokenizer:
         """
         return self._tokenizer.to_str(pretty=False).encode()
 
-    def _entries(self) -> list[TokenEntry]:
+    def _entries(self) -> list[VocabEntry]:
         merged = {left + right for left, right in self._merges}
         entries = [UNUSED_ENTRY] * (max(self._ids.values()) + 1)
         for text, token_id in self._ids.items():
             if text in merged or len(text.removesuffix(self._suffix)) == 1:
                 ends_word = bool(self._suffix) and text.endswith(self._suffix)
                 token = byte_level_bytes(text.removesuffix(self._suffix)) + (b" " if ends_word else b"")
-                entries[token_id] = TokenEntry(text, token, byte_level_status(token))
+                entries[token_id] = VocabEntry(text, token, byte_level_status(token))
             else:
                 status = TokenStatus.SPECIAL if is_markup(text) else TokenStatus.OK
-                entries[token_id] = TokenEntry(text, text.encode("utf-8", "replace"), status)
+                entries[token_id] = VocabEntry(text, text.encode("utf-8", "replace"), status)
         return entries
 
     @cached_property

@@ -13,8 +13,8 @@ from pathlib import Path
 from costbank_cli.demo.docstrings import gather_docstrings
 
 import costbank
-from costbank import Bank, BuildConfig
-from costbank.config import CorpusConfig
+from costbank import Bank
+from costbank.config import CorpusConfig, build_config
 from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
 from costbank.progress import QuietProgress
 from costbank.tokenizers.train import TrainingOptions
@@ -100,7 +100,7 @@ def _build(folder: Path) -> Bank:
     text, model, progress = folder / "docstrings.txt", folder / "docstrings.model", QuietProgress()
     gather_docstrings(text, ("numpy", "scipy"), progress)
     train_tokenizer(TrainingText((str(text),)), model, TrainingOptions(8_000), progress)
-    config = BuildConfig(
+    config = build_config(
         source="cooccurrence",
         tokenizer=model,
         name="picture",

@@ -24,7 +24,7 @@ CASES = {
     "no model": (["build", "--source", "lm-head"], 2, "needs a model"),
     "no such model": (["build", "--source", "lm-head", "--model", "missing"], 3, "missing does not exist"),
     "a model folder without weights": (["build", "--source", "lm-head", "--model", "{directory}"], 3, "no weights in"),
-    "spelling without a tokenizer": (["build", "--source", "vocabulary"], 2, "tokenizer is needed"),
+    "spelling without a tokenizer": (["build", "--source", "spelling"], 2, "tokenizer is needed"),
     "no vectors": (["build", "--source", "vectors", "--tokenizer", "{model}"], 2, "needs their file"),
     "vectors that are text": (
         ["build", "--source", "vectors", "--vectors", "{corpus}", "--tokenizer", "{model}"],
@@ -38,7 +38,7 @@ CASES = {
     "no such setting": ([*BUILD, "--set", "word2vec.epoch=3"], 2, "no setting word2vec.epoch"),
     "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 others"),
     "an option of another source": (
-        ["build", "--source", "vocabulary", "--tokenizer", "{model}", "--donor", "news"],
+        ["build", "--source", "spelling", "--tokenizer", "{model}", "--donor", "news"],
         2,
         "transfer.donor is a setting of the source transfer, not of vocabulary",
     ),
@@ -56,7 +56,7 @@ CASES = {
         "no Ray cluster answers",
     ),
     "an engine for what has no corpus": (
-        ["build", "--source", "vocabulary", "--tokenizer", "{model}", "--engine", "ray"],
+        ["build", "--source", "spelling", "--tokenizer", "{model}", "--engine", "ray"],
         2,
         "engine.kind is a setting of the source word2vec and cooccurrence, not of vocabulary",
     ),

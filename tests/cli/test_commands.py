@@ -191,15 +191,15 @@ def test_the_sources_and_choices_of_the_help_are_those_of_the_library():
 
 def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_model: Path, tmp_path: Path):
     store = ("--store", tmp_path / "store")
-    spelled = run("build", "--source", "vocabulary", "--tokenizer", news_model, "--set", "vocabulary.dim=16", *store)
-    assert spelled.out.startswith("news-vocabulary@")
+    spelled = run("build", "--source", "spelling", "--tokenizer", news_model, "--set", "spelling.dim=16", *store)
+    assert spelled.out.startswith("news-spelling@")
     assert "factorise" in spelled.err
     (tmp_path / "v.txt").write_text("the 1 0 0\nof 0 1 0\nin 0.5 0.5 0\nzebra 1 1 1\n")
     given = run("build", "--source", "vectors", "--vectors", tmp_path / "v.txt", "--tokenizer", news_model, *store)
     assert given.status == 0
     assert "tokens have a vector" in given.err
     moved = run(
-        "build", "--source", "transfer", "--donor", "news-vocabulary", "--tokenizer", news_model, "--json", *store
+        "build", "--source", "transfer", "--donor", "news-spelling", "--tokenizer", news_model, "--json", *store
     )
     facts = json.loads(moved.out)["facts"]
     assert facts["combined"] == 0
@@ -208,7 +208,7 @@ def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_mo
 
 
 def test_a_bank_for_training_has_no_table_and_answers_all_the_same(run, news_model: Path, tmp_path: Path):
-    build = ("build", "--source", "vocabulary", "--tokenizer", news_model, "--set", "vocabulary.dim=16")
+    build = ("build", "--source", "spelling", "--tokenizer", news_model, "--set", "spelling.dim=16")
     store = ("--store", tmp_path / "store")
     assert run(*build, "--name", "bare", "--for-training", *store).status == 0
     assert run(*build, "--name", "with-table", "--set", "neighbors.k=7", *store).status == 0
@@ -218,15 +218,15 @@ def test_a_bank_for_training_has_no_table_and_answers_all_the_same(run, news_mod
     nearest = [json.loads(run("nearest", name, "▁the", "-k", "5", "--json", *store).out)["neighbors"]
                for name in ("bare", "with-table")]  # fmt: skip
     assert nearest[0] == nearest[1]
-    assert run("build", "--source", "vocabulary", "--tokenizer", news_model, "--for-training", "--set", "neighbors.k=0",
-               "--set", "vocabulary.dim=16", "--name", "bare", *store).status == 0  # fmt: skip
+    assert run("build", "--source", "spelling", "--tokenizer", news_model, "--for-training", "--set", "neighbors.k=0",
+               "--set", "spelling.dim=16", "--name", "bare", *store).status == 0  # fmt: skip
 
 
 @pytest.mark.parametrize("in_file", [True, False])
 def test_a_bank_for_training_cannot_have_a_table(run, news_model: Path, tmp_path: Path, in_file: bool):
     (tmp_path / "c.toml").write_text("[neighbors]\nk = 9\n" if in_file else "")
     settings = ["--config", tmp_path / "c.toml"] if in_file else ["--set", "neighbors.k=9"]
-    result = run("build", "--source", "vocabulary", "--tokenizer", news_model, "--for-training", *settings,
+    result = run("build", "--source", "spelling", "--tokenizer", news_model, "--for-training", *settings,
                  "--store", tmp_path / "store")  # fmt: skip
     assert result.status == 2
     assert "--for-training omits the neighbor table, but neighbors.k is 9" in result.err

@@ -19,7 +19,7 @@ CASES = {
     "build --source cooccurrence --window 3": "did you mean --set cooccurrence.window=…?",
     "build --window 3 --source=word2vec": "did you mean --set word2vec.window=…?",
     "build --window 3": "did you mean --set word2vec.window=… or --set cooccurrence.window=…?",
-    "build --source vocabulary --vector-size 9": "did you mean --set vocabulary.dim=…?",
+    "build --source spelling --vector-size 9": "did you mean --set spelling.dim=…?",
     "build --k 3": "did you mean --set neighbors.k=…?",
     "tokenizer train x --out y --type BPE": "did you mean bpe?",
     "tokenizer train x --out y --text-field body": "did you mean --set corpus.text_field=…?",

@@ -5,6 +5,7 @@ import pytest
 
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import write_card
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import NeighborTable, build_index, exact_neighbors
 from costbank.tokenizers import load_tokenizer
 from costbank.transforms import normalize
@@ -73,7 +74,7 @@ def write_bank(directory: Path, vocab: Vocab, rows: np.ndarray, dtype: str = "F3
             "neighbors": {"k": k, "exact": True, "recall": 1.0},
             "index": {"kind": "flat" if indexed else "none", "rows": int(usable.sum())},
         }  # fmt: skip
-        return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
+        return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: write_card(manifest, [])))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 
 from costbank.bank import BankWriter
 from costbank.bank.card import write_card
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import build_index, exact_neighbors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -48,7 +49,7 @@ def make(directory: Path, dtype: str) -> Path:
             "vectors": {"vocab": len(TOKENS), "dim": DIM, "dtype": dtype}, "status": vocab.status_counts(),
             "neighbors": {"k": K, "exact": True, "recall": 1.0}, "index": {"kind": "flat", "rows": int(usable.sum())},
         }  # fmt: skip
-        return writer.publish(facts, lambda manifest: write_card(manifest, []))
+        return writer.publish(BankFacts.model_validate(facts), lambda manifest: write_card(manifest, []))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import pytest
 import costbank
 from costbank.analysis.health import Evidence, HealthReport, Quality, health
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 
 
 def _build(model: Path, name: str, store: Path, k: int) -> Bank:
     return costbank.build(
-        BuildConfig(
+        build_config(
             source="lm-head", name=name, store=store, lm_head=LMHeadConfig(model=model), neighbors=NeighborsConfig(k=k)
         )
     )

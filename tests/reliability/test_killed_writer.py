@@ -15,6 +15,7 @@ import json, os, signal, sys
 from pathlib import Path
 import numpy as np
 from costbank.bank import Bank, BankWriter
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import load_index
 
 source, directory, last_step, writer = Bank(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -42,7 +43,8 @@ with {"BankWriter": BankWriter, "InPlace": InPlace}[writer](directory, on_step) 
     open_writer.write_rows(source.raw.norms, source.raw.to_unused)
     open_writer.write_neighbors(source.neighbors)
     open_writer.write_index(load_index(np.fromfile(source.path / "index.faiss", np.uint8)))
-    open_writer.publish(facts, lambda manifest: (source.path / "README.md").read_text("utf-8"))
+    card = (source.path / "README.md").read_text("utf-8")
+    open_writer.publish(BankFacts.model_validate(facts), lambda manifest: card)
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from costbank.bank import Bank, BankWriter, verify_bank
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import NeighborTable, build_index
 
 K = 64
@@ -92,7 +93,7 @@ def _write(bank: Bank, directory: Path, change: Callable[[Parts], None]) -> Path
         writer.write_rows(bank.raw.norms, bank.raw.to_unused)
         writer.write_neighbors(NeighborTable(parts["ids"], parts["costs"]))
         writer.write_index(build_index(bank.vectors, parts["indexed"])[1])
-        return writer.publish(facts, lambda _: "a card\n")
+        return writer.publish(BankFacts.model_validate(facts), lambda _: "a card\n")
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -162,7 +162,7 @@ def test_processes_that_encode_end_in_silence(news: Path, news_model: Path, tmp_
 def test_a_command_in_the_background_goes_on(tmp_path: Path):
     """A script's shell has such a command ignore Ctrl-C, which the terminal sends it all the same."""
     (tmp_path / "words.txt").write_text("\n".join(f"word{i}" for i in range(3_000)))
-    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "vocabulary", "--name", "x",
+    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "spelling", "--name", "x",
                "--tokenizer", str(tmp_path / "words.txt"), "--set", "tokenizer_kind=list",
                "--store", str(tmp_path / "store")]  # fmt: skip
     ignoring = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from costbank.bank import Bank, BankWriter
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import build_index, exact_neighbors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -34,4 +35,4 @@ def write_bank(
             "vectors": {"vocab": len(tokens), "dim": dim, "dtype": "F32"},
             "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": len(tokens)},
         }  # fmt: skip
-        return Bank(writer.publish(facts, lambda manifest: f"random bank {manifest['id']}\n"))
+        return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: f"random bank {manifest.id}\n"))

@@ -21,7 +21,7 @@ from transformers import (
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, VocabularyConfig
+from costbank.config import SpellingConfig, build_config
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -52,9 +52,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def _bank(folder: Path, tokenizer: PreTrainedTokenizerFast, dim: int) -> Bank:
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    return costbank.build(BuildConfig(
-        source="vocabulary", tokenizer=folder / "tokenizer.json", name="tiny", store=folder / "store",
-        vocabulary=VocabularyConfig(dim=dim),
+    return costbank.build(build_config(
+        source="spelling", tokenizer=folder / "tokenizer.json", name="tiny", store=folder / "store",
+        spelling=SpellingConfig(dim=dim),
     ))  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import TokenizerError
 from costbank.progress import QuietProgress
 from costbank.tokenizers import SamplingTokenizer, load_tokenizer
@@ -240,7 +240,7 @@ def _build(model: Path, store: Path, insist: bool = False, tokenizer: Path | Non
             notes.append(text)
 
     head = LMHeadConfig(model=model, accept_other_tokenizer=insist)
-    config = BuildConfig(
+    config = build_config(
         source="lm-head", name="m", store=store, lm_head=head, tokenizer=tokenizer, neighbors=NeighborsConfig(k=0)
     )
     return costbank.build(config, Progress()), notes

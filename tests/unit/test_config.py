@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from costbank.config import (
     SOURCE_SECTIONS,
-    BuildConfig,
+    SpellingConfig,
+    build_config,
     list_settings,
     load_config,
     semantic_config,
@@ -16,6 +17,8 @@ from costbank.config import (
 from costbank.errors import InputNotFoundError, UsageError
 
 GIVEN = {"source": "word2vec", "tokenizer": "a.model"}
+
+CONFIGS = {source: build_config(source=source) for source in SOURCE_SECTIONS}
 
 
 def test_what_comes_later_wins(tmp_path: Path):
@@ -38,7 +41,7 @@ def test_what_comes_later_wins(tmp_path: Path):
         ("word2vec.epochs=0", "word2vec.epochs is 0, and it takes a whole number from 1 to 10,000", "passes"),
         ("word2vec.epochs=many", "is 'many', and it takes a whole number", "word2vec.epochs"),
         ("word2vec.epochs", "sets nothing", "--set word2vec.epochs=10"),
-        ("vectors.dtype=I64", "it takes F32, F16 or BF16", "element type"),
+        ("storage.dtype=I64", "it takes F32, F16 or BF16", "element type"),
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
         ("neighbors.k=-1", "neighbors.k", "neighbors stored for each token"),
@@ -57,7 +60,7 @@ def test_a_wrong_setting_is_named_with_a_hint(assignment: str, message: str, hin
 @pytest.mark.parametrize(
     ("source", "given", "message"),
     [
-        ("vocabulary", {"word2vec": {"epochs": 9}}, "word2vec.epochs is a setting of the source word2vec, not of"),
+        ("spelling", {"word2vec": {"epochs": 9}}, "word2vec.epochs is a setting of the source word2vec, not of"),
         ("lm-head", {"corpus": {"files": ["a"]}}, "corpus.files is a setting of the source word2vec and cooccurrence"),
         (
             "word2vec",
@@ -70,20 +73,51 @@ def test_a_setting_of_another_source_is_refused_by_name(source: str, given: dict
     values = {"source": source, "tokenizer": "a.model"} | given
     with pytest.raises(UsageError, match=message):
         load_config(values)
-    with pytest.raises(ValidationError, match=message):
-        BuildConfig(**values)
-    # What a section holds by default says nothing, so a config that was written whole can be read again.
-    whole = BuildConfig(source="vocabulary").model_dump() | {"source": source}
-    assert BuildConfig(**whole).source == source
+    with pytest.raises(UsageError, match=message):
+        build_config(**values)
+    # Settings at their defaults have no effect, so a config file that lists every setting serves any source.
+    whole = {
+        section: config.model_dump()[section] for own, config in CONFIGS.items() for section in SOURCE_SECTIONS[own]
+    }
+    assert build_config(source=source, **whole) == CONFIGS[source]
+
+
+def test_a_config_in_python_has_errors_of_ours():
+    with pytest.raises(UsageError, match=r"word2vec\.epochs is 0, and it takes a whole number from 1 to 10,000"):
+        build_config(source="word2vec", word2vec={"epochs": 0})
+    with pytest.raises(UsageError, match="the setting source is needed"):
+        build_config(tokenizer="a.model")
+
+
+def test_vocabulary_is_another_name_of_the_source_spelling(tmp_path: Path):
+    (tmp_path / "c.toml").write_text('source = "vocabulary"')
+    of_file = load_config({}, ["spelling.dim=16"], tmp_path / "c.toml")
+    assert (
+        of_file
+        == build_config(source="vocabulary", spelling={"dim": 16})
+        == build_config(source="spelling", spelling=SpellingConfig(dim=16))
+    )
+    assert of_file.source == "spelling"
+    assert [setting.path for setting in list_settings("vocabulary")] == [s.path for s in list_settings("spelling")]
+
+
+def test_renamed_settings_are_refused_with_their_new_names():
+    for old, new in (("vectors.dtype=F16", "storage.dtype"), ("vocabulary.dim=9", "spelling.dim")):
+        with pytest.raises(UsageError, match=f"there is no setting {old.partition('=')[0]}") as caught:
+            load_config({"source": "spelling"}, [old])
+        assert f"did you mean {new}" in caught.value.hint
+    with pytest.raises(UsageError, match=r"there is no setting vector_file\.path") as caught:
+        load_config({"source": "vectors"}, ["vector_file.path=a.npy"])
+    assert "did you mean vectors.path" in caught.value.hint
 
 
 def test_one_option_may_stand_for_a_setting_of_each_source(tmp_path: Path):
-    paths = {("lm_head.tensor", "vector_file.tensor"): "x"}
+    paths = {("lm_head.tensor", "vectors.tensor"): "x"}
     assert load_config(paths, ["source=lm-head"]).lm_head.tensor == "x"
     assert load_config(paths, ["source=lm-head", "lm_head.tensor=y"]).lm_head.tensor == "y"
-    assert load_config({("source",): "vectors"} | paths).vector_file.tensor == "x"
+    assert load_config({("source",): "vectors"} | paths).vectors.tensor == "x"
     (tmp_path / "c.toml").write_text('source = "vectors"')
-    assert load_config(paths, (), tmp_path / "c.toml").vector_file.tensor == "x"
+    assert load_config(paths, (), tmp_path / "c.toml").vectors.tensor == "x"
 
 
 @pytest.mark.parametrize("path", ["word2vec.epochs", "word2vec.sample", "corpus.separator", "neighbors.k"])
@@ -160,7 +194,7 @@ def test_a_name_is_text_whatever_it_looks_like(text: str):
 
 def test_every_setting_is_described_on_a_page_that_is_made_from_the_settings():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
-    assert all(field.description for field in settings(BuildConfig).values())
+    assert all(field.description for field in settings().values())
     assert settings_table() in page, "run python -m docs.generators"
 
 
@@ -175,8 +209,8 @@ def test_settings_are_listed_with_what_the_config_has(source: str | None):
     assert listed["source"].default == "needed"
     assert listed["neighbors.min_recall"].default == "0.99"
     assert not listed["store"].in_id
-    assert listed["vectors.dtype"].in_id
-    assert listed["vectors.dtype"].takes == "F32, F16 or BF16"
+    assert listed["storage.dtype"].in_id
+    assert listed["storage.dtype"].takes == "F32, F16 or BF16"
     assert listed["neighbors.k"].takes == "a whole number from 0 to 4,096"
 
 

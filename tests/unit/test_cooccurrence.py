@@ -6,7 +6,7 @@ import pytest
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, CooccurrenceConfig, CorpusConfig, EngineConfig
+from costbank.config import BuildConfig, CooccurrenceConfig, CorpusConfig, EngineConfig, build_config
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources import plan_source
@@ -17,7 +17,7 @@ from costbank.vocab import TokenStatus
 @pytest.fixture(scope="module")
 def config(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
     place = tmp_path_factory.mktemp("counted")
-    return BuildConfig(
+    return build_config(
         source="cooccurrence", tokenizer=news_model, name="news", store=place / "store", cache=place / "cache",
         corpus=CorpusConfig(files=(str(news),)), cooccurrence=CooccurrenceConfig(dim=24, power=0.5),
     )  # fmt: skip
@@ -99,7 +99,7 @@ def test_counts_of_few_dimensions_leave_the_others_zero(news_model: Path, tmp_pa
     text = tmp_path / "text.txt"
     text.write_text("the a of\n" * 50)
     made = plan_source(
-        BuildConfig(
+        build_config(
             source="cooccurrence", tokenizer=news_model, cache=tmp_path, corpus=CorpusConfig(files=(str(text),)),
             cooccurrence=CooccurrenceConfig(dim=64),
         )
@@ -112,7 +112,7 @@ def test_counts_of_few_dimensions_leave_the_others_zero(news_model: Path, tmp_pa
 def test_a_corpus_whose_tokens_no_window_brings_together_is_told(news_model: Path, tmp_path: Path):
     ids = np.array([5, 6] * 40, np.uint16)
     np.save(tmp_path / "ids.npy", ids.reshape(-1, 1))
-    config = BuildConfig(
+    config = build_config(
         source="cooccurrence", tokenizer=news_model, store=tmp_path, cache=tmp_path,
         corpus=CorpusConfig(files=(str(tmp_path / "ids.npy"),)),
     )  # fmt: skip
@@ -123,4 +123,4 @@ def test_a_corpus_whose_tokens_no_window_brings_together_is_told(news_model: Pat
 
 def test_text_is_needed(news_model: Path):
     with pytest.raises(UsageError, match="needs text"):
-        plan_source(BuildConfig(source="cooccurrence", tokenizer=news_model))
+        plan_source(build_config(source="cooccurrence", tokenizer=news_model))

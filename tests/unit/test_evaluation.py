@@ -8,6 +8,7 @@ import pytest
 from costbank.analysis import evaluation
 from costbank.analysis.evaluation import Analogies, WordSimilarity, analogies, neighbor_overlap, word_similarity
 from costbank.bank import Bank, BankWriter
+from costbank.bank.manifest import BankFacts
 from costbank.errors import InputError, UsageError
 from costbank.neighbors import exact_neighbors
 from costbank.transforms import normalize
@@ -42,7 +43,7 @@ def _bank(place: Path, rows: dict[str, tuple[float, ...]], k: int = 2, unseen: t
             "vectors": {"vocab": len(unit), "dim": unit.shape[1], "dtype": "F32"}, "status": vocab.status_counts(),
             "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": "none", "rows": 0},
         }  # fmt: skip
-        return Bank(writer.publish(facts, lambda _: "a card\n"))
+        return Bank(writer.publish(BankFacts.model_validate(facts), lambda _: "a card\n"))
 
 
 @pytest.fixture

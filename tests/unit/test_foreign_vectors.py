@@ -13,7 +13,7 @@ import torch
 from gensim.models import FastText, KeyedVectors, Word2Vec
 from gensim.models.fasttext import save_facebook_model
 
-from costbank.config import BuildConfig, VectorFileConfig
+from costbank.config import VectorsConfig, build_config
 from costbank.errors import InputError
 from costbank.sources import plan_source
 from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
@@ -206,8 +206,8 @@ TOOLS = {
 def test_a_file_of_another_tool_is_named(tokenizer: Path, tmp_path: Path, rows: np.ndarray, name: str):
     write, message, hint = TOOLS[name]
     write(tmp_path / name, rows)
-    config = BuildConfig(
-        source="vectors", tokenizer=tokenizer, store=tmp_path, vector_file=VectorFileConfig(path=tmp_path / name)
+    config = build_config(
+        source="vectors", tokenizer=tokenizer, store=tmp_path, vectors=VectorsConfig(path=tmp_path / name)
     )
     with pytest.raises(InputError, match=message) as caught:
         plan_source(config)
@@ -216,8 +216,6 @@ def test_a_file_of_another_tool_is_named(tokenizer: Path, tmp_path: Path, rows: 
 
 def test_a_checkpoint_by_its_prefix_is_named(tokenizer: Path, tmp_path: Path):
     (tmp_path / "model.ckpt-7.index").write_bytes(bytes(8))
-    config = BuildConfig(
-        source="vectors", tokenizer=tokenizer, vector_file=VectorFileConfig(path=tmp_path / "model.ckpt-7")
-    )
+    config = build_config(source="vectors", tokenizer=tokenizer, vectors=VectorsConfig(path=tmp_path / "model.ckpt-7"))
     with pytest.raises(InputError, match="part of a TensorFlow checkpoint"):
         plan_source(config)

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import CheckpointError, TokenizerError
 from costbank.progress import QuietProgress
 from costbank.tokenizers import load_tokenizer
@@ -78,7 +78,7 @@ def _build(model: Path, store: Path, tokenizer: Path | None = None, insist: bool
             notes.append(text)
 
     head = LMHeadConfig(model=model, accept_other_tokenizer=insist)
-    config = BuildConfig(
+    config = build_config(
         source="lm-head", name="m", store=store, tokenizer=tokenizer, lm_head=head, neighbors=NeighborsConfig(k=0)
     )
     return costbank.build(config, Progress()), notes

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import costbank
 from costbank.checkpoints import HeadChoice, choose_head, open_checkpoint
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import CheckpointError
 from costbank.progress import QuietProgress
 from tests.sweep.heads import look
@@ -300,7 +300,7 @@ def test_what_was_taken_and_why_is_said_and_recorded(tmp_path: Path, case: str):
     (folder / "vocab.txt").write_text("\n".join(f"w{i}" for i in range(TOKENS)) + "\n")
     notes, progress = [], QuietProgress()
     progress.note = notes.append  # type: ignore[method-assign]
-    config = BuildConfig(source="lm-head", name="m", store=tmp_path / "store", lm_head=LMHeadConfig(model=folder),
+    config = build_config(source="lm-head", name="m", store=tmp_path / "store", lm_head=LMHeadConfig(model=folder),
                          neighbors=NeighborsConfig(k=0))  # fmt: skip
     facts = costbank.build(config, progress).manifest.facts
     (line,) = [note for note in notes if note.startswith("took ")]

@@ -19,7 +19,8 @@ from costbank.analysis.health.outliers import norm_outliers, under_trained
 from costbank.analysis.health.rows import iso_score, measure_rows, saturated_rows
 from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import write_card
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.bank.manifest import BankFacts
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import CorruptBankError
 from costbank.neighbors import NeighborTable, exact_neighbors
 from costbank.progress import QuietProgress
@@ -50,7 +51,7 @@ def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source
             "vectors": {"vocab": vocab_size, "dim": dim, "dtype": dtype}, "status": vocab.status_counts(),
             "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": "none", "rows": 0},
         }  # fmt: skip
-        return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
+        return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: write_card(manifest, [])))
 
 
 def _found(bank_health: HealthReport) -> dict[str, Finding]:
@@ -365,7 +366,7 @@ def _build(place: Path, head: np.ndarray, **settings) -> Bank:
     write_tensors(model / "model.safetensors", {"lm_head.weight": (TensorSpec("F32", rows.shape), [rows])})
     settings.setdefault("neighbors", NeighborsConfig(k=10))
     return costbank.build(
-        BuildConfig(source="lm-head", name="m", store=place / "store", lm_head=LMHeadConfig(model=model), **settings)
+        build_config(source="lm-head", name="m", store=place / "store", lm_head=LMHeadConfig(model=model), **settings)
     )
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import costbank
 from costbank.bank import Bank, verify_bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import CheckpointError, InputError, InputNotFoundError, TokenizerError, UsageError
 from costbank.progress import QuietProgress
 from costbank.vocab import TokenStatus
@@ -47,7 +47,7 @@ def _build(model: Path, store: Path, **settings) -> Bank:
     notes = []
     progress = QuietProgress()
     progress.note = notes.append  # type: ignore[method-assign]
-    config = BuildConfig(source="lm-head", name="m", store=store, lm_head=LMHeadConfig(model=model), **settings)
+    config = build_config(source="lm-head", name="m", store=store, lm_head=LMHeadConfig(model=model), **settings)
     bank = costbank.build(config, progress)
     bank.notes = notes  # type: ignore[attr-defined]
     return bank
@@ -216,7 +216,7 @@ def test_a_zero_row_has_no_evidence(model: Path, tmp_path: Path, head: torch.Ten
 
 def test_what_is_missing_is_asked_for(model: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="needs a model"):
-        costbank.build(BuildConfig(source="lm-head", store=tmp_path))
+        costbank.build(build_config(source="lm-head", store=tmp_path))
     (model / "vocab.txt").unlink()
     with pytest.raises(InputNotFoundError, match="no tokenizer in the folder") as caught:
         _build(model, tmp_path / "store")
@@ -231,7 +231,7 @@ def test_safetensors_and_gguf_are_read_without_torch(model: Path, tmp_path: Path
         "import costbank\n"
         "from costbank.config import BuildConfig, LMHeadConfig\n"
         "for model in sys.argv[2:]:\n"
-        "    config = BuildConfig(source='lm-head', name='m', store=Path(sys.argv[1]),"
+        "    config = build_config(source='lm-head', name='m', store=Path(sys.argv[1]),"
         " lm_head=LMHeadConfig(model=Path(model)))\n"
         "    print(costbank.build(config).size)\n"
         "assert 'transformers' not in sys.modules\n"

@@ -14,7 +14,7 @@ from transformers import GPT2Tokenizer, Qwen2Tokenizer
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.errors import TokenizerError
 from costbank.progress import QuietProgress
 from costbank.token_names import BYTE_LEVEL_ALPHABET
@@ -67,7 +67,7 @@ def _build(model: Path, store: Path, **options: Any) -> tuple[Bank, list[str]]:
             notes.append(text)
 
     head = LMHeadConfig(model=model, accept_other_tokenizer=options.pop("insist", False))
-    config = BuildConfig(
+    config = build_config(
         source="lm-head", name="m", store=store, lm_head=head, neighbors=NeighborsConfig(k=0), **options
     )
     return costbank.build(config, Progress()), notes

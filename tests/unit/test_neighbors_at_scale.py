@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import costbank
-from costbank.config import BuildConfig, NeighborsConfig, VectorFileConfig
+from costbank.config import NeighborsConfig, VectorsConfig, build_config
 from costbank.neighbors import build_index, exact_neighbors, find_neighbors, load_index, plan_neighbors, search_index
 from costbank.neighbors import index as index_module
 from costbank.neighbors.search import RECALL_TOLERANCE, _recall
@@ -82,9 +82,9 @@ def test_the_tolerance_is_in_the_bank_and_on_its_card(random: np.random.Generato
     (tmp_path / "labels.txt").write_text("\n".join(f"label{i}" for i in range(len(rows))) + "\n")
     np.save(tmp_path / "rows.npy", rows)
     bank = costbank.build(
-        BuildConfig(
+        build_config(
             source="vectors", tokenizer=tmp_path / "labels.txt", store=tmp_path, name="b",
-            vector_file=VectorFileConfig(path=tmp_path / "rows.npy"), neighbors=NeighborsConfig(k=12, method="int8"),
+            vectors=VectorsConfig(path=tmp_path / "rows.npy"), neighbors=NeighborsConfig(k=12, method="int8"),
         )
     )  # fmt: skip
     facts = bank.manifest.neighbors
@@ -174,9 +174,9 @@ def test_a_large_index_keeps_8_bits_and_is_decided_by_costs(
 
     (tmp_path / "labels.txt").write_text("\n".join(f"label{i}" for i in range(len(rows))) + "\n")
     np.save(tmp_path / "rows.npy", rows)
-    config = BuildConfig(
+    config = build_config(
         source="vectors", tokenizer=tmp_path / "labels.txt", store=tmp_path, name="b",
-        vector_file=VectorFileConfig(path=tmp_path / "rows.npy"),
+        vectors=VectorsConfig(path=tmp_path / "rows.npy"),
     )  # fmt: skip
     coarse = costbank.build(config)
     assert coarse.manifest.index.kind == "sq8"

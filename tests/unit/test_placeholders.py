@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, build_config
 from costbank.tokenizers import load_tokenizer, placeholder_counts, placeholder_pattern
 from costbank.vocab import TokenStatus
 
@@ -89,7 +89,7 @@ def _bank(folder: Path, notes: list[str], keep: bool) -> Bank:
             notes.append(text)
 
     model = LMHeadConfig(model=folder, keep_placeholders=keep)
-    config = BuildConfig(source="lm-head", lm_head=model, name="m", store=folder, neighbors=NeighborsConfig(k=3))
+    config = build_config(source="lm-head", lm_head=model, name="m", store=folder, neighbors=NeighborsConfig(k=3))
     return costbank.build(config, Progress())
 
 

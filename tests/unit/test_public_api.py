@@ -38,7 +38,7 @@ def test_opening_a_bank_loads_no_heavy_library(news_bank):
 
 
 def test_the_public_names_are_these():
-    assert costbank.__all__ == ["Bank", "BuildConfig", "CostbankError", "build", "open_bank"]
+    assert costbank.__all__ == ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "open_bank"]
     for name in costbank.__all__:
         assert getattr(costbank, name) is not None
         assert name in dir(costbank)

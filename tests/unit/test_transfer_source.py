@@ -11,7 +11,7 @@ from sklearn.linear_model import orthogonal_mp
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, LMHeadConfig, TransferConfig, VectorFileConfig
+from costbank.config import LMHeadConfig, TransferConfig, VectorsConfig, build_config
 from costbank.errors import BankNotFoundError, CorruptBankError, InputError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources.matching import Match, match_tokens, same_bytes
@@ -36,9 +36,9 @@ def _tokenizer(folder: Path, name: str, tokens: list[str]) -> Path:
 
 def _bank_of(tokenizer: Path, rows: np.ndarray, store: Path, name: str) -> Bank:
     np.save(store / "rows.npy", rows)
-    config = BuildConfig(
+    config = build_config(
         source="vectors", tokenizer=tokenizer, store=store, name=name,
-        vector_file=VectorFileConfig(path=store / "rows.npy"),
+        vectors=VectorsConfig(path=store / "rows.npy"),
     )  # fmt: skip
     return costbank.build(config)
 
@@ -58,7 +58,7 @@ def _build(tokenizer: Path, store: Path, **settings) -> Bank:
     notes: list[str] = []
     progress = QuietProgress()
     progress.note = notes.append  # type: ignore[method-assign]
-    config = BuildConfig(source="transfer", tokenizer=tokenizer, store=store, name="t", transfer=settings)
+    config = build_config(source="transfer", tokenizer=tokenizer, store=store, name="t", transfer=settings)
     bank = costbank.build(config, progress)
     bank.notes = notes  # type: ignore[attr-defined]
     return bank
@@ -256,6 +256,6 @@ def test_what_does_not_fit_is_refused(donor: Bank, new: Path, tmp_path: Path):
 
 
 def test_settings_of_other_sources_change_no_id(donor: Bank, new: Path, tmp_path: Path):
-    one = BuildConfig(source="transfer", tokenizer=new, store=tmp_path, transfer=TransferConfig(donor="donor"))
+    one = build_config(source="transfer", tokenizer=new, store=tmp_path, transfer=TransferConfig(donor="donor"))
     other = one.model_copy(update={"lm_head": LMHeadConfig(model=tmp_path), "name": "other"})
     assert costbank.build(one).id == costbank.build(other).id

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import costbank
-from costbank.config import BuildConfig, LMHeadConfig
+from costbank.config import LMHeadConfig, build_config
 
 VOCAB = 300
 SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -51,7 +51,7 @@ def test_the_rows_are_those_of_the_output_layer(tmp_path: Path, name: str, shard
     model.save_pretrained(tmp_path / "model", max_shard_size=shard_size)
     (tmp_path / "model" / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(VOCAB)) + "\n")
     bank = costbank.build(
-        BuildConfig(source="lm-head", store=tmp_path, name="m", lm_head=LMHeadConfig(model=tmp_path / "model"))
+        build_config(source="lm-head", store=tmp_path, name="m", lm_head=LMHeadConfig(model=tmp_path / "model"))
     )
     layer = model.get_output_embeddings() or model.get_input_embeddings()
     expected = torch.nn.functional.normalize(layer.weight.detach().double(), dim=1).float()

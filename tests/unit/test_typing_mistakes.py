@@ -66,10 +66,10 @@ def test_a_section_given_a_value_names_its_settings(section: str):
 def test_the_search_for_foreign_words_would_find_them():
     from pydantic import ValidationError
 
-    from costbank.config import BuildConfig
+    from costbank.sources.registry import AllSettings
 
     with pytest.raises(ValidationError) as caught:
-        BuildConfig.model_validate({"source": 3, "word2vec": {"epochs": "x", "sg": 7}, "neighbors": 4, "nothing": 1})
+        AllSettings.model_validate({"source": 3, "word2vec": {"epochs": "x", "sg": 7}, "neighbors": 4, "nothing": 1})
     assert all(PYDANTIC.search(problem["msg"]) for problem in caught.value.errors())
 
 
@@ -84,15 +84,15 @@ def test_the_search_for_foreign_words_would_find_them():
         ("word2vec", "word2vec.min-count", ["word2vec.min_count"]),
         ("word2vec", "minCount", ["word2vec.min_count"]),
         ("cooccurrence", "vector_size", ["cooccurrence.dim"]),
-        ("vocabulary", "size", ["vocabulary.dim"]),
+        ("spelling", "size", ["spelling.dim"]),
         ("word2vec", "iter", ["word2vec.epochs"]),
         ("word2vec", "epoch", ["word2vec.epochs"]),
         ("word2vec", "k", ["neighbors.k"]),
-        ("lm-head", "dtype", ["vectors.dtype"]),
+        ("lm-head", "dtype", ["storage.dtype"]),
         ("lm-head", "lm-head.model", ["lm_head.model"]),
         ("lm-head", "tensor", ["lm_head.tensor"]),
-        ("vectors", "tensor", ["vector_file.tensor"]),
-        ("vectors", "vectors.path", ["vector_file.path"]),
+        ("vectors", "tensor", ["vectors.tensor"]),
+        ("vectors", "vectors.path", ["vectors.path"]),
         ("word2vec", "seperator", ["corpus.separator"]),
         ("transfer", "transfer.doner", ["transfer.donor"]),
         ("word2vec", "frobnicate", []),
@@ -120,12 +120,12 @@ def test_a_setting_of_another_name_is_not_called_so():
         ("corpus.format=json", "did you mean jsonl?"),
         ("corpus.format=raw_u32", "did you mean raw-u32?"),
         ("corpus.documents=paragraphs", "did you mean paragraph?"),
-        ("vectors.dtype=bf16", "did you mean BF16?"),
+        ("storage.dtype=bf16", "did you mean BF16?"),
         ("neighbors.method=int-8", "did you mean int8?"),
         ("corpus.on_error=Skip", "did you mean skip?"),
         ("window=3", "did you mean word2vec.window: tokens of context on each side?"),
         ("corpus=a.txt", "did you mean corpus.files? the section has"),
-        ("vectors=a.txt", "did you mean vector_file.path? the section has"),
+        ("vectors=a.txt", "did you mean vectors.path? the section has"),
         ("frobnicate=3", "`costbank settings word2vec` lists the settings"),
     ],
 )

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, VectorFileConfig
+from costbank.config import VectorsConfig, build_config
 from costbank.errors import InputError, InputNotFoundError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
@@ -44,8 +44,8 @@ def _build(tokenizer: Path, store: Path, **settings) -> Bank:
     notes: list[str] = []
     progress = QuietProgress()
     progress.note = notes.append  # type: ignore[method-assign]
-    config = BuildConfig(
-        source="vectors", tokenizer=tokenizer, store=store, name="v", vector_file=VectorFileConfig(**settings)
+    config = build_config(
+        source="vectors", tokenizer=tokenizer, store=store, name="v", vectors=VectorsConfig(**settings)
     )
     bank = costbank.build(config, progress)
     bank.notes = notes  # type: ignore[attr-defined]
@@ -248,7 +248,7 @@ def test_far_more_rows_than_tokens_are_no_token_ids(tokenizer: Path, tmp_path: P
     np.save(tmp_path / "v.npy", rows)
     with pytest.raises(InputError, match="has 30 rows, and the tokenizer has 11 tokens: rows are hardly") as caught:
         _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
-    assert "vector_file.rows_are_ids=true" in caught.value.hint
+    assert "vectors.rows_are_ids=true" in caught.value.hint
     assert _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy", rows_are_ids=True).size == 30
     # Insisting changes nothing where there is nothing to insist on.
     np.save(tmp_path / "v.npy", rows[:12])

@@ -9,7 +9,7 @@ import pytest
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, VocabularyConfig
+from costbank.config import SpellingConfig, build_config
 from costbank.errors import TokenizerError, UsageError
 from costbank.sources.spelling.plan import ngram_matrix
 from costbank.tokenizers import load_tokenizer
@@ -19,7 +19,7 @@ FAMILIES = [["nation", "national", "nationalism"], ["quick", "quickly", "quicker
 
 def _build(tokenizer: Path, store: Path, **settings) -> Bank:
     return costbank.build(
-        BuildConfig(source="vocabulary", tokenizer=tokenizer, store=store, name="v", vocabulary=settings)
+        build_config(source="spelling", tokenizer=tokenizer, store=store, name="v", spelling=settings)
     )
 
 
@@ -121,8 +121,8 @@ def test_lengths_the_wrong_way_round_are_refused(words: Path, tmp_path: Path):
 
 def test_a_tokenizer_is_needed(tmp_path: Path):
     with pytest.raises(UsageError, match="tokenizer is needed"):
-        costbank.build(BuildConfig(source="vocabulary", store=tmp_path))
+        costbank.build(build_config(source="spelling", store=tmp_path))
 
 
 def test_the_defaults_are_those_of_the_config():
-    assert VocabularyConfig() == VocabularyConfig(dim=256, min_ngram=2, max_ngram=5)
+    assert SpellingConfig() == SpellingConfig(dim=256, min_ngram=2, max_ngram=5)

@@ -7,7 +7,7 @@ from gensim.models import Word2Vec
 
 import costbank
 from costbank.bank import Bank
-from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig
+from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig, build_config
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources import plan_source
@@ -29,7 +29,7 @@ def test_every_token_is_trained_however_long_the_documents(
     lines = [" ".join(words[i : i + document_tokens // 2]) for i in range(0, len(words), document_tokens // 2)]
     text = tmp_path / "text"
     text.write_text("\n".join(lines))
-    config = BuildConfig(
+    config = build_config(
         source="word2vec", tokenizer=news_model, cache=tmp_path / "cache", corpus=CorpusConfig(files=(text,)),
         word2vec=Word2VecConfig(dim=8, epochs=2, window=2, negative=1, workers=workers),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from costbank.analysis.health import Evidence, HealthReport, Quality, Severity, 
 from costbank.analysis.health.wordforms import form_pairs, pair_wins
 from costbank.bank import Bank, BankWriter
 from costbank.bank.card import write_card
+from costbank.bank.manifest import BankFacts
 from costbank.neighbors import NeighborTable
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -39,7 +40,7 @@ def _bank(place: Path, vocab: Vocab, rows: np.ndarray, source: str = "cooccurren
             "vectors": {"vocab": len(unit), "dim": unit.shape[1], "dtype": "F32"}, "status": vocab.status_counts(),
             "neighbors": {"k": 0, "exact": True, "recall": 1.0}, "index": {"kind": "none", "rows": 0},
         }  # fmt: skip
-        return Bank(writer.publish(facts, lambda manifest: write_card(manifest, [])))
+        return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: write_card(manifest, [])))
 
 
 _ALL_FORMS = (" {word}", "{word}", " {Word}", " {word}s")
@@ -68,7 +69,7 @@ def test_vectors_that_learnt_something_are_good(tmp_path: Path, random: np.rando
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("what", ["random", "shuffled", "nearly constant", "random plus a direction"])
-@pytest.mark.parametrize("source", ["lm-head", "word2vec", "cooccurrence", "vectors", "vocabulary", "transfer"])
+@pytest.mark.parametrize("source", ["lm-head", "word2vec", "cooccurrence", "vectors", "spelling", "transfer"])
 def test_vectors_that_tell_nothing_are_poor_whatever_their_geometry(tmp_path: Path, seed: int, what: str, source: str):
     random = np.random.default_rng(seed)
     rows = _learnt(random)
@@ -119,7 +120,7 @@ def test_rows_that_are_shifted_from_an_id_on_are_found_there(tmp_path: Path, ran
     assert found.quality is Quality.CARE
 
 
-@pytest.mark.parametrize("source", ["vocabulary", "transfer"])
+@pytest.mark.parametrize("source", ["spelling", "transfer"])
 def test_forms_that_are_alike_by_construction_prove_nothing(tmp_path: Path, random: np.random.Generator, source: str):
     found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learnt(random, noise=0.1), source))
     assert found.built_in

@@ -9,7 +9,7 @@ import pytest
 import transformers as tf
 
 import costbank
-from costbank.config import BuildConfig, LMHeadConfig, NeighborsConfig, VocabularyConfig
+from costbank.config import LMHeadConfig, NeighborsConfig, SpellingConfig, build_config
 from costbank.errors import TokenizerError
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
@@ -113,7 +113,7 @@ def test_a_copy_of_the_models_own_list_is_the_models_tokenizer(tmp_path: Path):
     tokenizer.backend_tokenizer.save(str(path.parent / "tokenizer.json"))
     rows = np.random.default_rng(1).normal(size=(len(LINES), 8)).astype(np.float32)
     save_file({"cls.predictions.decoder.weight": rows}, path.parent / "model.safetensors")
-    bank = costbank.build(BuildConfig(
+    bank = costbank.build(build_config(
         source="lm-head", name="m", store=tmp_path / "store", tokenizer=_vocab(tmp_path / "copy"),
         lm_head=LMHeadConfig(model=path.parent), neighbors=NeighborsConfig(k=0),
     ))  # fmt: skip
@@ -124,8 +124,8 @@ def test_it_is_exported_with_the_same_ids(tmp_path: Path):
     from costbank.export.tokenizer_json import tokenizer_json
 
     path = _vocab(tmp_path / "m")
-    bank = costbank.build(BuildConfig(
-        source="vocabulary", name="m", store=tmp_path / "store", tokenizer=path, vocabulary=VocabularyConfig(dim=8),
+    bank = costbank.build(build_config(
+        source="spelling", name="m", store=tmp_path / "store", tokenizer=path, spelling=SpellingConfig(dim=8),
     ))  # fmt: skip
     (tmp_path / "tokenizer.json").write_bytes(tokenizer_json(path, bank).content)
     assert (

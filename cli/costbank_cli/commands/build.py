@@ -27,8 +27,8 @@ _SETTINGS = {
     "ray_address": ("engine.ray_address",),
     "model": ("lm_head.model",),
     "accept_other_tokenizer": ("lm_head.accept_other_tokenizer",),
-    "tensor": ("lm_head.tensor", "vector_file.tensor"),
-    "vectors": ("vector_file.path",),
+    "tensor": ("lm_head.tensor", "vectors.tensor"),
+    "vectors": ("vectors.path",),
     "donor": ("transfer.donor",),
 }
 """The setting behind each option of another name; of several, the one of the chosen source."""
@@ -160,7 +160,7 @@ def command(
     costbank build --source word2vec --corpus text/*.txt --tokenizer my.model --name my-bank
     costbank build --source cooccurrence --corpus corpus/ --tokenizer my.model
     costbank build --source lm-head --model path/to/model-folder --name my-model --for-training
-    costbank build --source vocabulary --tokenizer tokenizer.json
+    costbank build --source spelling --tokenizer tokenizer.json
     costbank build --source vectors --vectors glove.txt --tokenizer tokenizer.json
     costbank build --source transfer --donor my-bank --tokenizer other.json
     costbank build --config my.toml --set word2vec.epochs=10

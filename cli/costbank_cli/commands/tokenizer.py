@@ -84,7 +84,7 @@ def train(
 
 
 def _corpus_settings(files: Sequence[str], on_error: str | None, assignments: Sequence[str]) -> "CorpusConfig":
-    from costbank.config import load_config
+    from costbank.config import CorpusBuild, load_config
     from costbank.errors import UsageError
 
     for assignment in assignments:
@@ -93,7 +93,9 @@ def _corpus_settings(files: Sequence[str], on_error: str | None, assignments: Se
                 f"{name} is not a setting of tokenizer training", f"the settings are {', '.join(_SETTINGS)}"
             )
     given = {"source": "word2vec", "corpus.files": list(files)} | ({"corpus.on_error": on_error} if on_error else {})
-    return load_config(given, assignments).corpus
+    config = load_config(given, assignments)
+    assert isinstance(config, CorpusBuild)
+    return config.corpus
 
 
 def _next_command(files: Sequence[str], assignments: Sequence[str], on_error: str | None, out: Path) -> str:

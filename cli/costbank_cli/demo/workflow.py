@@ -13,7 +13,7 @@ import numpy as np
 from torch.nn.functional import cross_entropy
 
 from costbank.bank import Bank
-from costbank.config import BuildConfig, CorpusConfig
+from costbank.config import CorpusConfig, build_config
 from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
 from costbank.files import write_atomically
 from costbank.loss import EMOLoss
@@ -80,7 +80,7 @@ def run_demo(
     pieces = TrainingOptions(options.vocab_size)
     train_tokenizer(TrainingText((str(texts.train),)), model, pieces, progress, overwrite=True)
     say(f"2. tokenizer: SentencePiece, {options.vocab_size:,} pieces, in {model}")
-    config = BuildConfig(
+    config = build_config(
         source="word2vec",
         tokenizer=model,
         name="demo",

@@ -12,9 +12,9 @@ _EVIDENCE = {
     "cooccurrence": "Use more text, or raise --set cooccurrence.min_count=N, so that rare tokens become unseen.",
     "lm-head": "These rows do little harm if the tokens are rare in your text. If they are frequent, use another "
     "checkpoint, or build with --source cooccurrence from your text.",
-    "vocabulary": "Tokens of equal letters are equal by spelling. More of it is told apart with more "
-    "--set vocabulary.dim=N.",
-    "vectors": "If tokens should not share a word's vector, build with --set vector_file.match=exact or word-start.",
+    "spelling": "Tokens of equal letters are equal by spelling. More of it is told apart with more "
+    "--set spelling.dim=N.",
+    "vectors": "If tokens should not share a word's vector, build with --set vectors.match=exact or word-start.",
     "transfer": "Sums of the donor's rows are shorter than its rows, and tokens with the same pieces have the same "
     "sum. `costbank show` says how near sums come to true rows. A donor or a method that shares more tokens may help.",
 }
@@ -24,9 +24,9 @@ _UNSEEN = {
     "word2vec": "Add text to --corpus, or lower --set word2vec.min_count=N.",
     "cooccurrence": "Add text to --corpus, or lower --set cooccurrence.min_count=N.",
     "lm-head": "Their rows in the head are zero. Use another checkpoint if your text has these tokens.",
-    "vocabulary": "They have no letters to compare, so nothing needs to be done.",
+    "spelling": "They have no letters to compare, so nothing needs to be done.",
     "vectors": "The file has no word for them. Use a file that has, or match words more loosely with "
-    "--set vector_file.match=folded.",
+    "--set vectors.match=folded.",
     "transfer": "None of their pieces has a vector in the donor. Use a donor with more of their pieces.",
 }
 _OTHER_UNSEEN = "The source has no row for them, or a zero row: use another source if your text has these tokens."

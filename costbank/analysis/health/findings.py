@@ -37,7 +37,7 @@ _WARNING_UNSEEN_SHARE = 0.5
 _SORT_ORDER = {Severity.SERIOUS: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _SHARED_ROW_SOURCES = ("vectors", "transfer")
 """Sources in which tokens share a word's row on purpose: `king` and ` king`, or `King`."""
-_UNTRAINED_SOURCES = ("vocabulary", "transfer")
+_UNTRAINED_SOURCES = ("spelling", "transfer")
 """Sources in which row length reflects how much is known about a token, not how much it was trained."""
 
 
@@ -102,7 +102,7 @@ class _FindingCollector:
                 "Forms of a word are near each other in any bank of this source, because they share their spelling or "
                 "pieces. Whether near tokens have similar meanings is not tested.",
                 "Its costs are about spelling, not meaning. For meaning, build with --source cooccurrence from text."
-                if self._source == "vocabulary"
+                if self._source == "spelling"
                 else "See how near sums come to true rows in `costbank show`.",
             )
         by_chance = [r for r in forms.ranges if r.evidence is Evidence.CHANCE]

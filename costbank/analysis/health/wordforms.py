@@ -26,7 +26,7 @@ from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["BUILT_IN_SOURCES", "form_pairs", "pair_wins", "word_forms"]
 
-BUILT_IN_SOURCES = ("vocabulary", "transfer")
+BUILT_IN_SOURCES = ("spelling", "transfer")
 """Sources that make forms of a word similar by construction: from equal n-grams, or as sums of shared pieces."""
 
 _LEAST_LETTERS = 3

@@ -6,18 +6,18 @@ in a fixed order and fixed signs.
 
 import numpy as np
 
-from costbank.config import BuildConfig
 from costbank.errors import CorpusError, require
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
 from costbank.sources.cooccurrence.counting import pair_weights
 from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
+from costbank.sources.cooccurrence.settings import CooccurrenceBuild
 from costbank.sources.corpora import CorpusPlan, LearntCorpus, plan_corpus
 
 __all__ = ["factorized_vectors", "plan"]
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: CooccurrenceBuild) -> SourcePlan:
     """Count on ids, so that the result lines up with the tokenizer; ids too rare to tell of get no vector.
 
     Raises:
@@ -36,7 +36,7 @@ def plan(config: BuildConfig) -> SourcePlan:
     )
 
 
-def factorized_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
+def factorized_vectors(plan: CorpusPlan[CooccurrenceBuild], progress: Progress) -> SourceVectors:
     """Encode and count the corpus where that has not been done, and factorize.
 
     Raises:
@@ -60,7 +60,7 @@ def factorized_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
 
 
 def _vectors(
-    pairs: PairCounts, learnt: LearntCorpus, config: BuildConfig, memory: int, progress: Progress
+    pairs: PairCounts, learnt: LearntCorpus, config: CooccurrenceBuild, memory: int, progress: Progress
 ) -> tuple[np.ndarray, dict]:
     from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
     from costbank.sources.cooccurrence.truncated_svd import factor_bytes, truncated_svd

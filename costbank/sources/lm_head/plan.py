@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from costbank.checkpoints import HeadChoice, Matrix, choose_head, open_checkpoint
-from costbank.config import BuildConfig
 from costbank.errors import UsageError
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
+from costbank.sources.lm_head.settings import LMHeadBuild
 from costbank.sources.lm_head.tokenizer import head_tokenizer
 from costbank.tokenizers import Tokenizer, placeholder_counts
 from costbank.vocab import TokenStatus, Vocab
@@ -32,7 +32,7 @@ _ADVICE = (
 )
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: LMHeadBuild) -> SourcePlan:
     """Find the tensor and hold its rows against the tokenizer.
 
     Raises:

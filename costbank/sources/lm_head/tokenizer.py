@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from costbank.checkpoints import HeadChoice, find_gguf
-from costbank.config import BuildConfig
 from costbank.errors import CheckpointError, InputNotFoundError, TokenizerError
 from costbank.plurals import counted
 from costbank.sources.base import too_many_rows
+from costbank.sources.lm_head.settings import LMHeadBuild
 from costbank.tokenizers import GGUFTokenizer, SentencePieceTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from costbank.tokenizers.added_tokens import read_settings
 from costbank.tokenizers.class_ids import shifts_ids, tokenizer_class_of
@@ -96,7 +96,7 @@ class HeadTokenizer:
         return vocab.padded(rows), tuple(notes)
 
 
-def head_tokenizer(config: BuildConfig, model: Path) -> HeadTokenizer:
+def head_tokenizer(config: LMHeadBuild, model: Path) -> HeadTokenizer:
     """The tokenizer that is named, else the one in the model's folder or GGUF file.
 
     Raises:
@@ -127,7 +127,7 @@ def head_tokenizer(config: BuildConfig, model: Path) -> HeadTokenizer:
     return HeadTokenizer(given, own=within, compared=True, notes=_compare(given, own, insist))
 
 
-def _own(config: BuildConfig, model: Path) -> Tokenizer:
+def _own(config: LMHeadBuild, model: Path) -> Tokenizer:
     if gguf := find_gguf(model):
         return GGUFTokenizer(gguf)
     return load_tokenizer(find_tokenizer(model if model.is_dir() else model.parent), config.tokenizer_kind)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from costbank.config import BuildConfig, VocabularyConfig
 from costbank.errors import TokenizerError, UsageError, require
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, given_tokenizer, in_blocks
+from costbank.sources.spelling.settings import SpellingBuild, SpellingConfig
 from costbank.transforms import signed
 from costbank.vocab import Vocab
 
@@ -35,17 +35,17 @@ _ADVICE = (
 )
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: SpellingBuild) -> SourcePlan:
     """Spelling vectors need a tokenizer and nothing else.
 
     Raises:
         UsageError: no tokenizer is named, or the n-gram lengths do not fit.
         InputNotFoundError, TokenizerError: as in `load_tokenizer`, or it has fewer than three ordinary tokens.
     """
-    settings = config.vocabulary
+    settings = config.spelling
     if settings.min_ngram > settings.max_ngram:
         raise UsageError(
-            f"vocabulary.min_ngram is {settings.min_ngram}, above vocabulary.max_ngram, {settings.max_ngram}",
+            f"spelling.min_ngram is {settings.min_ngram}, above spelling.max_ngram, {settings.max_ngram}",
             "set the one at most as large as the other",
         )
     tokenizer = given_tokenizer(config)
@@ -65,7 +65,7 @@ def plan(config: BuildConfig) -> SourcePlan:
 
 
 def spelling_vectors(
-    vocab: Vocab, settings: VocabularyConfig, dim: int, progress: Progress
+    vocab: Vocab, settings: SpellingConfig, dim: int, progress: Progress
 ) -> tuple[Float32[np.ndarray, "vocab dim"], dict[str, float]]:
     """The rows of U·Σ of the weighted n-gram matrix, and facts about it.
 

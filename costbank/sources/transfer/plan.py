@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float32, Int64
 
 from costbank.bank import Bank, check_digests, open_bank
 from costbank.bank.manifest import TOKENS, VECTORS
-from costbank.config import BuildConfig, VocabularyConfig
 from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, same_bytes
+from costbank.sources.spelling.settings import SpellingConfig
 from costbank.sources.transfer.combining import Sums, matching_pursuit, segmented_sums
+from costbank.sources.transfer.settings import TransferBuild
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
@@ -41,7 +42,7 @@ _ADVICE = (
 )
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: TransferBuild) -> SourcePlan:
     """Open the donor, and the guide where one is named, and match the vocabularies.
 
     Raises:
@@ -76,7 +77,7 @@ def plan(config: BuildConfig) -> SourcePlan:
 
 @dataclass(frozen=True)
 class _Transfer:
-    config: BuildConfig
+    config: TransferBuild
     donor: Bank
     guide: Bank | None
     tokenizer: Tokenizer
@@ -111,7 +112,7 @@ class _Transfer:
             return self.guide.vectors(slice(0, self.tokenizer.vocab.size))
         from costbank.sources.spelling.plan import spelling_vectors
 
-        vocab, settings = self.tokenizer.vocab, VocabularyConfig()
+        vocab, settings = self.tokenizer.vocab, SpellingConfig()
         rows, _ = spelling_vectors(vocab, settings, min(settings.dim, vocab.size - 1), progress)
         return normalize(rows)[0]
 

@@ -15,7 +15,7 @@ _SSTABLE_END = bytes.fromhex("57fb808b247547db")
 _TENSORFLOW_NAME = re.compile(r"\.ckpt(\.|-\d|$)|\.data-\d{5}-of-\d{5}$")
 _TENSORFLOW_HINT = "save the variable as an array with numpy.save, and name the words of its rows"
 _TO_TEXT = "KeyedVectors.load({path!r}).save_word2vec_format('vectors.txt') in gensim writes a form that is read"
-_SAVE = "save the vectors with numpy.save, and name the words of the rows with --set vector_file.vocabulary=FILE"
+_SAVE = "save the vectors with numpy.save, and name the words of the rows with --set vectors.vocabulary=FILE"
 _HINTS = {
     "lfs": "fetch the file itself: git lfs pull",
     "annex": "fetch the file itself: git annex get",

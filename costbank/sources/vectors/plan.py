@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from costbank.checkpoints import Matrix, choose_head, open_checkpoint
-from costbank.config import BuildConfig
 from costbank.errors import InputError, UsageError
 from costbank.files import check_readable, sha256_file
 from costbank.progress import Progress
@@ -28,6 +27,7 @@ from costbank.sources.base import (
 )
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, unmarked, wanted_words
 from costbank.sources.vectors.foreign import refuse_foreign_vectors
+from costbank.sources.vectors.settings import VectorsBuild
 from costbank.sources.vectors.wordfiles import open_word_file, read_word_file
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus, Vocab
@@ -52,7 +52,7 @@ class _Array:
     at: Callable[[Int64[np.ndarray, "some"]], Float32[np.ndarray, "some dim"]]
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: VectorsBuild) -> SourcePlan:
     """Open the file and hold it against the tokenizer, or against the list of its words.
 
     Raises:
@@ -60,7 +60,7 @@ def plan(config: BuildConfig) -> SourcePlan:
         InputNotFoundError: a file is not there.
         InputError: a file is none of the formats, or an array has not one row for each word or token.
     """
-    settings = config.vector_file
+    settings = config.vectors
     if settings.path is None:
         raise UsageError("a bank of given vectors needs their file", "give --vectors FILE")
     path = settings.path
@@ -93,7 +93,7 @@ _Make = Callable[[Progress], SourceVectors]
 
 def _of_words(path: Path, vocabulary: Path | None, vocab: Vocab, loosest: Match) -> tuple[int, _Make]:
     if vocabulary:
-        raise UsageError(f"{path} names its words itself", "leave vector_file.vocabulary out")
+        raise UsageError(f"{path} names its words itself", "leave vectors.vocabulary out")
     file = open_word_file(path)
 
     def make(progress: Progress) -> SourceVectors:
@@ -127,13 +127,13 @@ def _by_id(array: _Array, path: Path, vocab: Vocab, insist: bool) -> tuple[Vocab
     if array.rows < vocab.size:
         raise InputError(
             f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens",
-            "where rows are words and not ids, name their list with --set vector_file.vocabulary=FILE",
+            "where rows are words and not ids, name their list with --set vectors.vocabulary=FILE",
         )
     if too_many_rows(array.rows, vocab.size) and not insist:
         raise InputError(
             f"{path} has {array.rows:,} rows, and the tokenizer has {vocab.size:,} tokens: rows are hardly token ids",
-            "where rows are words, name their list with --set vector_file.vocabulary=FILE; "
-            "--set vector_file.rows_are_ids=true takes them for token ids all the same",
+            "where rows are words, name their list with --set vectors.vocabulary=FILE; "
+            "--set vectors.rows_are_ids=true takes them for token ids all the same",
         )
     vocab = vocab.padded(array.rows)
     unused = vocab.status == TokenStatus.UNUSED

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from costbank.config import BuildConfig
 from costbank.corpus import EncodedCorpus
 from costbank.errors import UsageError, require
 from costbank.progress import Progress, Step
 from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
 from costbank.sources.corpora import CorpusPlan, plan_corpus
+from costbank.sources.word2vec.settings import Word2VecBuild
 
 __all__ = ["plan", "train_vectors"]
 
@@ -27,7 +27,7 @@ _MOST_SENTENCE_TOKENS = 10_000
 _REPORT_TOKENS = 50_000
 
 
-def plan(config: BuildConfig) -> SourcePlan:
+def plan(config: Word2VecBuild) -> SourcePlan:
     """Train on ids, so that the result lines up with the tokenizer; ids too rare to train on get no vector.
 
     Raises:
@@ -51,7 +51,7 @@ def plan(config: BuildConfig) -> SourcePlan:
     )
 
 
-def train_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
+def train_vectors(plan: CorpusPlan[Word2VecBuild], progress: Progress) -> SourceVectors:
     """Encode the corpus where that has not been done, and train.
 
     Raises:
@@ -80,7 +80,7 @@ def train_vectors(plan: CorpusPlan, progress: Progress) -> SourceVectors:
 
 
 def _train(
-    corpus: EncodedCorpus, counts: Int64[np.ndarray, "vocab"], config: BuildConfig, progress: Progress
+    corpus: EncodedCorpus, counts: Int64[np.ndarray, "vocab"], config: Word2VecBuild, progress: Progress
 ) -> tuple[Any, int]:
     settings = config.word2vec
     gensim_word2vec = require("gensim.models.word2vec", "build")
