@@ -40,7 +40,7 @@ CASES = {
     "an option of another source": (
         ["build", "--source", "spelling", "--tokenizer", "{model}", "--donor", "news"],
         2,
-        "transfer.donor is a setting of the source transfer, not of vocabulary",
+        "transfer.donor is a setting of the source transfer, not of spelling",
     ),
     "an option without its file": (
         ["build", "--source", "word2vec", "--corpus", "--name", "x"],
@@ -58,7 +58,7 @@ CASES = {
     "an engine for what has no corpus": (
         ["build", "--source", "spelling", "--tokenizer", "{model}", "--engine", "ray"],
         2,
-        "engine.kind is a setting of the source word2vec and cooccurrence, not of vocabulary",
+        "engine.kind is a setting of the source word2vec and cooccurrence, not of spelling",
     ),
     "too little memory": ([*BUILD, "--memory", "1MB"], 2, "engine.memory"),
     "sampling by no power": ([*BUILD, "--sampling", "0"], 2, "corpus.sampling"),

@@ -149,7 +149,7 @@ def test_build_reads_a_config_file(run, news: Path, news_model: Path, tmp_path: 
     (tmp_path / "c.toml").write_text(
         f'source = "word2vec"\nname = "from-file"\ntokenizer = "{news_model}"\nstore = "store"\ncache = "cache"\n'
         f'[corpus]\nfiles = ["{news}"]\n[word2vec]\ndim = 8\nepochs = 1\n'
-        '[vectors]\ndtype = "BF16"\n[neighbors]\nk = 5\n'
+        '[storage]\ndtype = "BF16"\n[neighbors]\nk = 5\n'
     )
     assert run("build", "--config", tmp_path / "c.toml", "--set", "word2vec.dim=6").status == 0
     shown = json.loads(run("show", "--store", tmp_path / "store", "from-file", "--json").out)
@@ -161,7 +161,7 @@ def test_build_reads_a_config_file(run, news: Path, news_model: Path, tmp_path: 
 @pytest.mark.parametrize("vectors", ["F16", "BF16"])
 def test_half_precision_banks_answer_alike(news_config: BuildConfig, news_bank: Bank, tmp_path: Path, vectors: str):
     config = news_config.model_copy(
-        update={"store": tmp_path, "vectors": news_config.vectors.model_copy(update={"dtype": vectors})}
+        update={"store": tmp_path, "storage": news_config.storage.model_copy(update={"dtype": vectors})}
     )
     bank = costbank.build(config)
     the = bank.vocab.find("▁the")

@@ -229,7 +229,7 @@ def test_safetensors_and_gguf_are_read_without_torch(model: Path, tmp_path: Path
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "import costbank\n"
-        "from costbank.config import BuildConfig, LMHeadConfig\n"
+        "from costbank.config import LMHeadConfig, build_config\n"
         "for model in sys.argv[2:]:\n"
         "    config = build_config(source='lm-head', name='m', store=Path(sys.argv[1]),"
         " lm_head=LMHeadConfig(model=Path(model)))\n"
