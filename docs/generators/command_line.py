@@ -20,7 +20,8 @@ _ABOVE = """# Command line
 
 def page() -> str:
     """Every command with its usage, its help and its options."""
-    root = click.Context(command_line, info_name="costbank")
+    # With the settings of a real call, since commands keep the names of their help option after the first.
+    root = click.Context(command_line, info_name="costbank", **command_line.context_settings)
     return _ABOVE + "\n".join(
         [_prose(command_line), *(text for context in _leaves(root) for text in _section(context))]
     )
