@@ -9,7 +9,7 @@ from costbank.loss.engine.from_logits import losses_of_logits
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets
-from costbank.loss.mistakes import check_kinds, refuse_classes_second
+from costbank.loss.mistakes import refuse_classes_second
 from costbank.loss.options import EMOOptions
 from costbank.loss.prepare import Arguments, prepare
 
@@ -50,7 +50,6 @@ def emo_loss(
         UsageError: labels that are not integers or out of range, NaN logits (both found asynchronously on an
             accelerator), tensors on several devices, or options that do not go with the costs.
     """
-    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     return _emo_loss(logits, Arguments(labels, costs, options.at(step), token_weights)).loss
 
 
@@ -74,11 +73,11 @@ def emo_loss_with_parts(
     Raises:
         ShapeError, UsageError: see `emo_loss`.
     """
-    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     return _emo_loss(logits, Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy))
 
 
 def _emo_loss(logits: Tensor, arguments: Arguments) -> EMOResult:
+    arguments.check_kinds(logits=logits)
     check_plain(logits=logits)
     check_logits(logits)
     refuse_classes_second(logits, arguments.labels)

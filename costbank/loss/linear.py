@@ -12,7 +12,7 @@ from costbank.loss.engine.from_hidden import HeadCall, losses_of_hidden
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets
-from costbank.loss.mistakes import check_kinds, refuse_other_shapes
+from costbank.loss.mistakes import refuse_other_shapes
 from costbank.loss.options import EMOOptions
 from costbank.loss.prepare import Arguments, prepare
 
@@ -55,7 +55,6 @@ def linear_emo_loss(
         ShapeError: shapes or widths that do not fit.
         UsageError: see `emo_loss`; also a weight whose rows are shared out over processes.
     """
-    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     return _linear_emo_loss(hidden, weight, bias, Arguments(labels, costs, options.at(step), token_weights)).loss
 
 
@@ -81,12 +80,12 @@ def linear_emo_loss_with_parts(
     Raises:
         ShapeError, UsageError: see `linear_emo_loss`.
     """
-    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     arguments = Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy)
     return _linear_emo_loss(hidden, weight, bias, arguments)
 
 
 def _linear_emo_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> EMOResult:
+    arguments.check_kinds(hidden=hidden, weight=weight, bias=bias)
     check_plain(hidden=hidden, weight=weight, bias=bias)
     refuse_other_shapes(hidden, weight, arguments.costs, arguments.labels)
     check_linear(hidden, weight, bias)

@@ -16,7 +16,6 @@ from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.functional import logit_losses
 from costbank.loss.linear import linear_losses
-from costbank.loss.mistakes import check_kinds
 from costbank.loss.options import EMOOptions
 from costbank.loss.prepare import Arguments
 from costbank.loss.shards import open_shard, summed_over, vocab_shard_of, whole, whole_labels
@@ -78,7 +77,6 @@ def parallel_linear_emo_loss(
             tokens (where sizes are told).
         UsageError: see `linear_emo_loss`; also no process group, or a DTensor placed in another way.
     """
-    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     arguments = Arguments(labels, costs, options.at(step), token_weights)
     return _linear(hidden, weight, bias, arguments, group, vocab_start, reduce_hidden).loss
 
@@ -109,7 +107,6 @@ def parallel_linear_emo_loss_with_parts(
     Raises:
         ShapeError, UsageError: see `parallel_linear_emo_loss`.
     """
-    check_kinds(costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)
     arguments = Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy)
     return _linear(hidden, weight, bias, arguments, group, vocab_start, reduce_hidden)
 
@@ -123,6 +120,7 @@ def _linear(
     vocab_start: int | None,
     reduce_hidden: bool,
 ) -> EMOResult:
+    arguments.check_kinds(hidden=hidden, weight=weight, bias=bias)
     shard = open_shard("weight", weight, 0, group, vocab_start)
     biases = None if bias is None else open_shard("bias", bias, 0, shard.group, shard.start).tensor
     inputs = whole("hidden", hidden, partial_gradient=not reduce_hidden)
@@ -167,7 +165,6 @@ def parallel_emo_loss(
         ShapeError: see `parallel_linear_emo_loss`.
         UsageError: see `parallel_linear_emo_loss`.
     """
-    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     arguments = Arguments(labels, costs, options.at(step), token_weights)
     return _logits(logits, arguments, group, vocab_start).loss
 
@@ -194,12 +191,12 @@ def parallel_emo_loss_with_parts(
     Raises:
         ShapeError, UsageError: see `parallel_linear_emo_loss`.
     """
-    check_kinds(costs, logits=logits, labels=labels, token_weights=token_weights)
     arguments = Arguments(labels, costs, options.at(step), token_weights, parts=True, entropy=entropy)
     return _logits(logits, arguments, group, vocab_start)
 
 
 def _logits(logits: Tensor, arguments: Arguments, group: ProcessGroup | None, vocab_start: int | None) -> EMOResult:
+    arguments.check_kinds(logits=logits)
     check_logits(logits)
     shard = open_shard("logits", logits, -1, group, vocab_start)
     local, arguments = shard.tensor, _whole(arguments)

@@ -14,6 +14,7 @@ from costbank.loss.engine.objectives import objective_of
 from costbank.loss.engine.result import accumulation_dtype
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets, check_soft
+from costbank.loss.mistakes import check_kinds
 from costbank.loss.options import EMOOptions
 
 __all__ = ["Arguments", "prepare"]
@@ -42,6 +43,14 @@ class Arguments:
     token_weights: Tensor | None
     parts: bool = False
     entropy: bool = False
+
+    def check_kinds(self, **tensors: object) -> None:
+        """Check that costs are costs, and that labels, weights and the call's other arguments are tensors.
+
+        Raises:
+            UsageError: something is not; see `costbank.loss.mistakes.check_kinds`.
+        """
+        check_kinds(self.costs, **tensors, labels=self.labels, token_weights=self.token_weights)
 
 
 def prepare(

@@ -134,6 +134,10 @@ class Softened(NamedTuple):
     total: Tensor
     others: Tensor
 
+    def gradient(self, stats: SoftmaxStats) -> Gradient:
+        """p − q without what q subtracts from the other tokens."""
+        return Gradient(label=self.others - stats.other_prob, common=torch.ones_like(self.total))
+
 
 def softened(stats: SoftmaxStats, term: TargetTerm) -> Softened:
     """Normalize weights of a label and others to a target distribution."""

@@ -72,12 +72,11 @@ class SoftEMO(Objective):
 
 
 class _KernelState(NamedTuple):
-    """Vectors [columns, dim], the label's [n, dim], the targets' mean [n, dim], u [n, dim], and a maker of a buffer."""
+    """Vectors [columns, dim], the label's [n, dim], the targets' mean [n, dim], and a maker of a buffer."""
 
     vectors: Tensor
     label: Tensor
     mean: Tensor
-    u: Tensor
     buffer: Callable[[], Tensor]
 
 
@@ -92,29 +91,33 @@ class Kernel(Objective):
         vectors, targets = self.costs.vectors.to(block.logits.dtype), block.targets
         label = vectors[block.labels]
         mean = targets.mean_of(vectors) if isinstance(targets, TeacherTargets) else label
-        return _KernelState(vectors[block.shard.slice], label, mean, label, block.buffer)
+        return _KernelState(vectors[block.shard.slice], label, mean, block.buffer)
 
     def measure(self, probs: Tensor, state: _KernelState) -> tuple[PartialSums, _KernelState]:
         return PartialSums(means=(torch.mm(probs, state.vectors),)), state
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _KernelState) -> tuple[Tensor, _KernelState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _KernelState
+    ) -> tuple[Tensor, tuple[_KernelState, Tensor]]:
         # From the label's vector: as a difference of two near unit vectors it would lose a sure token's digits.
         u = sums.means[0] - stats.other_prob[:, None] * state.label + (state.label - state.mean)
-        return 0.5 * u.square().sum(dim=1), state._replace(u=u)
+        return 0.5 * u.square().sum(dim=1), (state, u)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _KernelState) -> Gradient:
-        costs = torch.mm(state.u, state.vectors.T, out=state.buffer()).mul_(probs)
-        at_label = ((state.label - state.mean) * state.u).sum(dim=1) - 2 * value
-        common = -(state.u * state.mean).sum(dim=1) - 2 * value
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_KernelState, Tensor]
+    ) -> Gradient:
+        (vectors, label, mean, buffer), u = state
+        costs = torch.mm(u, vectors.T, out=buffer()).mul_(probs)
+        at_label = ((label - mean) * u).sum(dim=1) - 2 * value
+        common = -(u * mean).sum(dim=1) - 2 * value
         return Gradient(label=stats.label_prob * at_label, common=common, costs=costs)
 
 
 class _LogState(NamedTuple):
-    """exp(z_i − shift) s_i over its largest [n, columns], the log of that [n], the share of others in Σ p_i s_i [n]."""
+    """exp(z_i − shift) s_i over its largest [n, columns], and the log of that largest [n]."""
 
     similar: Tensor
     top: Tensor
-    others: Tensor
 
 
 class DenseLog(Objective):
@@ -131,30 +134,33 @@ class DenseLog(Objective):
         top = similar.amax(dim=1)
         # No token may be similar at all, or all that are may be another process's.
         similar.sub_(top.clamp_min(torch.finfo(similar.dtype).min)[:, None]).exp_()
-        return _LogState(similar, top, top)
+        return _LogState(similar, top)
 
     def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, _LogState]:
         return PartialSums(logs=(state.top + torch.log(state.similar.sum(dim=1)),)), state
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _LogState) -> tuple[Tensor, _LogState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _LogState
+    ) -> tuple[Tensor, tuple[_LogState, Tensor]]:
         value = -torch.logaddexp(-stats.ce, sums.logs[0])
-        return value.clamp_min(0.0), state._replace(others=torch.exp(sums.logs[0] + value))
+        others = torch.exp(sums.logs[0] + value)  # the share of other tokens in Σ p_i s_i
+        return value.clamp_min(0.0), (state, others)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _LogState) -> Gradient:
+    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor]) -> Gradient:
+        (similar, top), others = state
         return Gradient(
-            label=state.others - stats.other_prob,
+            label=others - stats.other_prob,
             common=torch.ones_like(value),
-            targets=state.similar,
-            factor=torch.exp(state.top + stats.log_scale + value),
+            targets=similar,
+            factor=torch.exp(top + stats.log_scale + value),
         )
 
 
 class _GibbsState(NamedTuple):
-    """exp(−κ_i / T) of tokens other than the label [n, columns], their term, and q once it is normalized."""
+    """exp(−κ_i / T) of tokens other than the label [n, columns], and their term."""
 
     weights: Tensor
     term: TargetTerm
-    q: Softened | None = None
 
 
 class DenseGibbs(Objective):
@@ -175,16 +181,14 @@ class DenseGibbs(Objective):
     def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
         return PartialSums(targets=(state.term,)), state
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState) -> tuple[Tensor, _GibbsState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
+    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
         q = softened(stats, sums.targets[0])
-        return q.value, state._replace(q=q)
+        return q.value, (state, q)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _GibbsState) -> Gradient:
-        q = state.q
-        assert q is not None
-        return Gradient(
-            label=q.others - stats.other_prob,
-            common=torch.ones_like(value),
-            targets=state.weights,
-            factor=1.0 / q.total,
-        )
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
+    ) -> Gradient:
+        (weights, _), q = state
+        return q.gradient(stats)._replace(targets=weights, factor=1.0 / q.total)

@@ -100,14 +100,12 @@ class NeighborEMO(NeighborObjective):
 
 
 class _LogState(NamedTuple):
-    """Neighbors; their s_i, log p_i s_i up to the shift, and p_i [n, k]; s of far tokens and Σ p_i (1 − s_i) [n]."""
+    """Neighbors; their s_i, and log p_i s_i up to the shift [n, k]; s of far tokens [n]."""
 
     neighbors: _Neighbors
     similar: Tensor
     log_terms: Tensor
-    probs: Tensor
     far: Tensor
-    unlike: Tensor
 
 
 class NeighborLog(NeighborObjective):
@@ -117,43 +115,48 @@ class NeighborLog(NeighborObjective):
         near, power = self.neighbors(block), self.options.log_power
         similar = (1.0 - near.costs).clamp_min(0.0).pow(power)
         far = (1.0 - near.far_cost).clamp_min(0.0).pow(power)
-        return _LogState(near, similar, near.logits(block) + torch.log(similar), similar, far, far)
+        return _LogState(near, similar, near.logits(block) + torch.log(similar), far)
 
-    def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, _LogState]:
+    def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, tuple[_LogState, Tensor]]:
         near = state.neighbors.probs(probs)
         means = (near.sum(dim=1), ((1 - state.similar) * near).sum(dim=1))
-        return PartialSums(means, logs=(torch.logsumexp(state.log_terms, dim=1),)), state._replace(probs=near)
+        return PartialSums(means, logs=(torch.logsumexp(state.log_terms, dim=1),)), (state, near)
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _LogState) -> tuple[Tensor, _LogState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: tuple[_LogState, Tensor]
+    ) -> tuple[Tensor, tuple[_LogState, Tensor, Tensor]]:
+        read, near_probs = state
         mass, unlike = sums.means
         far_prob = (stats.other_prob - mass).clamp_min(0.0)
-        unlike = unlike + (1 - state.far) * far_prob
-        terms = [-stats.ce, sums.logs[0], torch.log(state.far) + torch.log(far_prob)]
+        unlike = unlike + (1 - read.far) * far_prob  # Σ p_i (1 − s_i)
+        terms = [-stats.ce, sums.logs[0], torch.log(read.far) + torch.log(far_prob)]
         lost = -torch.logsumexp(torch.stack(terms), dim=0)
-        return torch.where(unlike < 0.5, -torch.log1p(-unlike), lost), state._replace(unlike=unlike)
+        return torch.where(unlike < 0.5, -torch.log1p(-unlike), lost), (read, near_probs, unlike)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _LogState) -> Gradient:
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor, Tensor]
+    ) -> Gradient:
+        read, near_probs, unlike = state
         lift = torch.exp(value.clamp_max(50.0))
         # Far tokens whose share in the sum would be more than this have no probability in float32.
-        far = torch.exp((torch.log(state.far) + value).clamp_max(80.0))
+        far = torch.exp((torch.log(read.far) + value).clamp_max(80.0))
         # Products have more digits than sums of logarithms, which are for what float32 cannot hold.
-        similar = torch.where(value[:, None] < 50.0, _local(lift[:, None], stats) * state.probs * state.similar,
-                              torch.exp(state.log_terms + (stats.log_scale + value)[:, None]))  # fmt: skip
-        sure = (stats.other_prob - state.unlike) * lift - stats.other_prob
+        similar = torch.where(value[:, None] < 50.0, _local(lift[:, None], stats) * near_probs * read.similar,
+                              torch.exp(read.log_terms + (stats.log_scale + value)[:, None]))  # fmt: skip
+        sure = (stats.other_prob - unlike) * lift - stats.other_prob
         return Gradient(
             label=torch.where(value < 1.0, sure, stats.label_prob - torch.exp(value - stats.ce)),
             common=1 - far,
-            neighbors=state.neighbors.add(_local(far[:, None], stats) * state.probs - similar),
+            neighbors=read.neighbors.add(_local(far[:, None], stats) * near_probs - similar),
         )
 
 
 class _GibbsState(NamedTuple):
-    """Neighbors, exp(−κ_i / T) of those that are not masked [n, k], their term, and q once it is normalized."""
+    """Neighbors, exp(−κ_i / T) of those that are not masked [n, k], and their term."""
 
     neighbors: _Neighbors
     weights: Tensor
     term: TargetTerm
-    q: Softened | None = None
 
 
 class NeighborGibbs(NeighborObjective):
@@ -168,18 +171,17 @@ class NeighborGibbs(NeighborObjective):
     def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
         return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState) -> tuple[Tensor, _GibbsState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
+    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
         q = softened(stats, sums.targets[0])
-        return q.value, state._replace(q=q)
+        return q.value, (state, q)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _GibbsState) -> Gradient:
-        q = state.q
-        assert q is not None
-        return Gradient(
-            label=q.others - stats.other_prob,
-            common=torch.ones_like(value),
-            neighbors=state.neighbors.add(-state.weights / q.total[:, None]),
-        )
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
+    ) -> Gradient:
+        (near, weights, _), q = state
+        return q.gradient(stats)._replace(neighbors=near.add(-weights / q.total[:, None]))
 
 
 class _RankState(NamedTuple):
