@@ -1,4 +1,4 @@
-"""Banks: written once, verified, mapped. The format is in the README.md beside this file."""
+"""Banks: write once, verify, and read by memory map. The format is described in README.md next to this file."""
 
 from costbank.bank.loaded import LoadedBank, NearestTokens
 from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest

@@ -1,4 +1,4 @@
-"""The README.md of a bank: what a person wants to know on meeting the directory."""
+"""The README.md of a bank: a summary for a person who opens the directory."""
 
 from typing import Any
 

@@ -177,7 +177,7 @@ def load_manifest(directory: Path) -> Manifest:
     """The checked manifest of the bank in a directory.
 
     Raises:
-        BankNotFoundError: there is none.
+        BankNotFoundError: the directory has no manifest.
         CorruptBankError: a byte of it was changed, or it is of another format.
     """
     path = directory / MANIFEST
@@ -195,10 +195,10 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def check_sizes(directory: Path, manifest: Manifest) -> None:
-    """Check that every file of the bank in a directory is there and has its size.
+    """Check that every file of the bank in a directory exists and has the size in the manifest.
 
     Raises:
-        CorruptBankError: the first one that has not.
+        CorruptBankError: a file is missing or has another size; the message names the first one.
     """
     for name, facts in manifest.files.items():
         path = directory / name

@@ -43,7 +43,7 @@ def hand_over(rows: Float32[np.ndarray, "width columns"], kind: str) -> Any:
     """The same memory as the library that was asked for sees it.
 
     Raises:
-        UsageError: there is no such kind.
+        UsageError: the kind is unknown.
         MissingExtraError: PyTorch is not installed.
     """
     if kind == "torch":

@@ -1,4 +1,4 @@
-"""Reading a bank: mapped, not loaded, and never written to."""
+"""Read a bank by memory map; reading never writes to it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class RawRows:
 
     Attributes:
         norms: Euclidean lengths; 0 for a row without a direction.
-        to_unused: cosines to the mean of rows that no text uses; NaN where there are no such rows.
+        to_unused: cosines to the mean of the rows of ids that no text uses; NaN where there are no such rows.
     """
 
     norms: Float32[np.ndarray, "vocab"]
@@ -53,7 +53,7 @@ class Bank:
 
     Attributes:
         path: the bank's directory.
-        manifest: what it says of itself.
+        manifest: the content of its manifest.json.
         vocab: its tokens, mapped.
         neighbors: the table of nearest tokens, mapped.
     """
@@ -117,7 +117,7 @@ class Bank:
         self, kind: str = "numpy", *, vocab_size: int | None = None, order: np.ndarray | None = None,
         missing: str = "zero",
     ) -> Any:  # fmt: skip
-        """All rows as one new float32 array [width, dim] on the CPU, for a loss that is not ours. It may be written to.
+        """All rows as one new float32 array [width, dim] on the CPU, for a loss of another library. It is writable.
 
         Args:
             kind: `numpy`; `torch`, a tensor; or `dlpack`, an object that `jax.numpy.from_dlpack` and its like take.
@@ -130,15 +130,15 @@ class Bank:
                 These tokens still cost 1 to those with a vector, but 0 to each other.
 
         Raises:
-            UsageError: no such kind or `missing`, or both `vocab_size` and `order`.
-            ShapeError: `vocab_size` is not positive, or `order` no row of integers.
-            TokenNotFoundError: `order` has an id that the bank has not.
+            UsageError: `kind` or `missing` is unknown, or both `vocab_size` and `order` are set.
+            ShapeError: `vocab_size` is not positive, or `order` is not a vector of integers.
+            TokenNotFoundError: `order` has an id that the bank does not have.
             MissingExtraError: PyTorch was asked for and is not installed.
         """
         return hand_over(matrix_rows(self.vectors, (self.size, self.dim), vocab_size, order, missing), kind)
 
     def release(self) -> None:
-        """Let go of the pages of rows that were read, so that a pass over gigabytes does not count as memory in use."""
+        """Release the pages of rows that were read, so that a pass over gigabytes does not count as memory in use."""
         self._vectors.release()
 
     @cached_property
@@ -213,7 +213,7 @@ class Bank:
         ]
 
     def search(self, vectors: Float32[np.ndarray, "queries dim"], k: int = 10) -> list[list[Neighbor]]:
-        """The k tokens of least cost to each free vector; vectors need no unit length.
+        """The k tokens of least cost to each vector; vectors of any length are normalized first.
 
         The FAISS index finds them, and where it keeps the rows in fewer bits, more than k are decided by their costs.
         A bank without an index is searched row by row.
@@ -221,7 +221,7 @@ class Bank:
         Raises:
             UsageError: k is below 1.
             ShapeError: the vectors are not of the bank's size.
-            CorruptBankError: index.faiss is not what the manifest says; FAISS has seen none of it then.
+            CorruptBankError: index.faiss is not what the manifest says; FAISS has not read any of it.
             MissingExtraError: FAISS is not installed.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
@@ -232,12 +232,12 @@ class Bank:
         queries, _ = normalize(vectors)
         k = min(k, self.manifest.index.rows)
         if self.manifest.index.kind == "none":
-            found = nearest_to(queries, self.vectors, self.usable, k)
+            candidates = nearest_to(queries, self.vectors, self.usable, k)
         else:
             coarse = self.manifest.index.kind != "flat"
-            found = search_index(self._index, queries, min(4 * k + 32, self.manifest.index.rows) if coarse else k)
+            candidates = search_index(self._index, queries, min(4 * k + 32, self.manifest.index.rows) if coarse else k)
         answers = []
-        for query, ids in zip(queries, found, strict=True):
+        for query, ids in zip(queries, candidates, strict=True):
             ids = ids[ids >= 0]
             costs = pairwise_costs(np.array([-1]), ids, query[None], self.vectors(ids))[0]
             order = np.lexsort((ids, costs))[:k]
@@ -246,7 +246,7 @@ class Bank:
 
     @cached_property
     def raw(self) -> RawRows | None:
-        """What was measured of the rows before they became unit rows; None where the bank does not say."""
+        """Measurements of the rows before they were normalized; None if the bank does not hold them."""
         if ROWS not in self.manifest.files:
             return None
         shape = (self.size,)
@@ -266,7 +266,7 @@ class Bank:
         return load_index(np.frombuffer(data, np.uint8))
 
     def _open_tensors(self, name: str) -> Mapping[str, Any]:
-        """The tensors of one file; a subclass may hold them otherwise than mapped."""
+        """The tensors of one file, mapped; a subclass may load them instead."""
         return map_tensors(self.path / name)
 
     def _tensors(self, name: str, wanted: dict[str, tuple[str, tuple[int | None, ...]]]) -> Mapping[str, Any]:

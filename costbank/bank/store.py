@@ -28,7 +28,7 @@ def default_store() -> Path:
 
 @dataclass(frozen=True)
 class BankPlace:
-    """Where a bank lies, and whether its name leads to it."""
+    """Where a bank is stored, and whether `latest` names it."""
 
     name: str
     id: str
@@ -57,7 +57,7 @@ class Store:
 
         Raises:
             UsageError: the reference is malformed, or its prefix fits several ids.
-            BankNotFoundError: no bank goes by it; the hint names those there are.
+            BankNotFoundError: no bank matches it; the hint lists the banks that exist.
             CorruptBankError: the file `latest` of that name is damaged.
         """
         if "/" in reference or reference in (".", ".."):
@@ -65,7 +65,7 @@ class Store:
         return self.resolve_name(reference)
 
     def resolve_name(self, reference: str) -> Path:
-        """The same for `name` and `name@idprefix` only: never a path, whatever lies there."""
+        """The same for `name` and `name@idprefix` only: never a path, even if the path exists."""
         match = _REFERENCE.fullmatch(reference)
         if not match:
             near = self._like(reference)
@@ -80,12 +80,12 @@ class Store:
             raise self._unknown(reference)
         if prefix is None:
             return self._latest_of(directory, ids)
-        found = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
-        if not found:
+        matches = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
+        if not matches:
             raise BankNotFoundError(f"there is no bank {reference}", f"{name} has: {', '.join(ids)}")
-        if len(found) > 1:
-            raise UsageError(f"{reference} fits several banks", f"give more digits: {', '.join(found)}")
-        return directory / found[0]
+        if len(matches) > 1:
+            raise UsageError(f"{reference} fits several banks", f"give more digits: {', '.join(matches)}")
+        return directory / matches[0]
 
     def _by_path(self, path: Path) -> Path:
         if (path / MANIFEST).is_file() or (_ID.fullmatch(path.name) and path.is_dir()):

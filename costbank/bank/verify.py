@@ -1,4 +1,4 @@
-"""Checking a bank to the last byte, and that its content keeps the rules of the format."""
+"""Check every byte of a bank against its manifest, and its content against the rules of the format."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _NORM_TOLERANCE = {"F32": 1e-5, "F16": 2e-3, "BF16": 1e-2}
 
 @dataclass(frozen=True)
 class FileCheck:
-    """One file of a bank: its name, and what is wrong with it, or nothing."""
+    """The result of checking one file of a bank; `problem` is empty if the file is intact."""
 
     name: str
     problem: str = ""
@@ -35,22 +35,22 @@ class FileCheck:
 
 
 def check_digests(bank: Bank, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
-    """Make sure that files are what the manifest says before anything is made of them.
+    """Compare files with the sha256 in the manifest before they are used.
 
     Args:
         bank: the bank.
-        names: which of its files.
-        advance: told the bytes that were checked after each file.
+        names: the files to check.
+        advance: called after each file with the number of bytes checked.
 
     Raises:
-        CorruptBankError: the first file that is not.
+        CorruptBankError: a file does not match; the message names the first one.
     """
     for name in names:
-        found = sha256_file(bank.path / name)
-        if found.sha256 != bank.manifest.files[name].sha256:
+        digest = sha256_file(bank.path / name)
+        if digest.sha256 != bank.manifest.files[name].sha256:
             raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
         if advance:
-            advance(found.size)
+            advance(digest.size)
 
 
 def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> list[FileCheck]:
@@ -58,13 +58,13 @@ def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> lis
 
     Args:
         path: the bank's directory.
-        advance: told the bytes that were checked after each file.
+        advance: called after each file with the number of bytes checked.
 
     Returns:
         A check for each file, the manifest first. A bank without problems is what its writer wrote.
 
     Raises:
-        BankNotFoundError: there is no manifest.
+        BankNotFoundError: the directory has no manifest.
     """
     try:
         manifest = load_manifest(path)
@@ -73,16 +73,16 @@ def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> lis
     checks = [FileCheck(MANIFEST)]
     for name, facts in manifest.files.items():
         try:
-            found = sha256_file(path / name)
+            digest = sha256_file(path / name)
         except OSError as error:
             checks.append(FileCheck(name, error.strerror or "cannot be read"))
             continue
         if advance:
-            advance(found.size)
-        if found.size != facts.size:
-            checks.append(FileCheck(name, f"has {found.size:,} bytes instead of {facts.size:,}"))
-        elif found.sha256 != facts.sha256:
-            checks.append(FileCheck(name, f"sha256 is {found.sha256[:12]}… instead of {facts.sha256[:12]}…"))
+            advance(digest.size)
+        if digest.size != facts.size:
+            checks.append(FileCheck(name, f"has {digest.size:,} bytes instead of {facts.size:,}"))
+        elif digest.sha256 != facts.sha256:
+            checks.append(FileCheck(name, f"sha256 is {digest.sha256[:12]}… instead of {facts.sha256[:12]}…"))
         else:
             checks.append(FileCheck(name))
     if all(check.ok for check in checks):
@@ -106,9 +106,9 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
     for start in range(0, bank.size, step):
         block = slice(start, start + step)
         norms = np.linalg.norm(bank.vectors(block).astype(np.float64), axis=1)
-        wrong = ~((norms == 0) | (np.abs(norms - 1) <= tolerance))
-        if wrong.any():
-            row = start + int(wrong.argmax())
+        not_unit = ~((norms == 0) | (np.abs(norms - 1) <= tolerance))
+        if not_unit.any():
+            row = start + int(not_unit.argmax())
             yield VECTORS, f"row {row} has length {norms[row - start]:.6g}, neither 1 nor 0"
         bank.release()
     yield from ((NEIGHBORS, problem) for problem in _broken_table(bank))
@@ -119,7 +119,7 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
 
 
 def _broken_table(bank: Bank) -> Iterator[str]:
-    """Rule 11, and that the costs are those of rule 10: for all rows, or in a large bank for some."""
+    """Violations of rule 11, and of rule 10 by the costs: checked for all rows, or for a sample in a large bank."""
     if not bank.neighbors.k:
         return
     usable = bank.usable
@@ -129,7 +129,7 @@ def _broken_table(bank: Bank) -> Iterator[str]:
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         ids, costs = bank.neighbors.ids[part], bank.neighbors.costs[part]
-        there = ids >= 0
+        filled = ids >= 0
         where = f"between rows {part[0]} and {part[-1]}"
         if ((ids < -1) | (ids >= bank.size)).any():
             yield f"a neighbor's id {where} is out of range"
@@ -137,16 +137,16 @@ def _broken_table(bank: Bank) -> Iterator[str]:
         if (ids == part[:, None]).any():
             yield f"a token {where} is its own neighbor"
             return
-        if (~usable[ids] & there).any() or (there & ~usable[part][:, None]).any():
+        if (~usable[ids] & filled).any() or (filled & ~usable[part][:, None]).any():
             yield f"a token without a vector has a neighbor or is one, {where}"
-        if (there != np.isfinite(costs)).any() or (there[:, 1:] & ~there[:, :-1]).any():
+        if (filled != np.isfinite(costs)).any() or (filled[:, 1:] & ~filled[:, :-1]).any():
             yield f"padding {where} is not −1 and inf at the end"
             return
         falls = (costs[:, :-1] > costs[:, 1:]) | ((costs[:, :-1] == costs[:, 1:]) & (ids[:, :-1] >= ids[:, 1:]))
-        if (falls & there[:, 1:]).any():
+        if (falls & filled[:, 1:]).any():
             yield f"neighbors {where} do not ascend by (cost, id)"
         others = bank.vectors(np.maximum(ids, 0).reshape(-1)).reshape(*ids.shape, -1)
-        if (np.abs(row_costs(bank.vectors(part), others) - costs)[there] > _COST_TOLERANCE).any():
+        if (np.abs(row_costs(bank.vectors(part), others) - costs)[filled] > _COST_TOLERANCE).any():
             yield f"a cost {where} is not that of the rows"
             return
         bank.release()

@@ -1,4 +1,4 @@
-"""Writing a bank: everything in a staging directory, then one rename.
+"""Write a bank: all files in a staging directory, then one rename.
 
 The parts are given in any order as they become ready; `publish` names the bank by its content and makes it visible.
 Until then nothing is listed, and a process that dies leaves only a staging directory, which the next writer removes.
@@ -108,7 +108,7 @@ class BankWriter:
         self._on_step("tokens written")
 
     def write_rows(self, norms: Float32[np.ndarray, "vocab"], to_unused: Float32[np.ndarray, "vocab"]) -> None:
-        """What was measured of the raw rows: their lengths, and their cosines to the mean of unused ones."""
+        """Write the measurements of the raw rows: their lengths, and their cosines to the mean of unused rows."""
         self._write(
             ROWS,
             {
@@ -152,10 +152,10 @@ class BankWriter:
             card: makes the card of the manifest, which then lists all files but the card itself.
 
         Returns:
-            The bank's directory. One with the same id that is there already is the same bank, and is kept.
+            The bank's directory. An existing bank with the same id is not rewritten.
 
         Raises:
-            CorruptBankError: there is one with the same id already that does not verify.
+            CorruptBankError: a bank with the same id exists, and does not verify.
         """
         files = {name: asdict(digest) for name, digest in self._files.items()}
         identity = bank_id(facts.tokenizer.fingerprint, facts.config, files)
@@ -176,7 +176,7 @@ class BankWriter:
                     raise
         elif damaged := [check for check in verify_bank(final) if not check.ok]:
             raise CorruptBankError(
-                f"the bank is there already, and damaged: {damaged[0].name} {damaged[0].problem}",
+                f"the bank exists already, and is damaged: {damaged[0].name} {damaged[0].problem}",
                 f"remove {final} and build again",
             )
         self._on_step("renamed")

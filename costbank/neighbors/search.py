@@ -1,4 +1,4 @@
-"""Carrying out a plan: a table, and how much of the exact one is in it."""
+"""Compute a neighbor table by a plan, and measure its recall against the exact table."""
 
 import math
 import time
@@ -27,11 +27,11 @@ _PROPOSERS: dict[str, Callable[..., Proposer]] = {"int8": Int8Candidates, "reduc
 
 @dataclass(frozen=True)
 class FoundNeighbors:
-    """A table and its worth.
+    """A neighbor table and its measured recall.
 
     Attributes:
         table: the neighbors.
-        method: what made it; `exact` also where a coarser way fell short of the recall that was asked for.
+        method: the method used; `exact` also where an approximate method did not reach the required recall.
         recall_at: how many neighbors of a token `recall` looks at, 10 or fewer.
         recall: share of the neighbors in the table that are among the exact nearest, or cost at most `tolerance` more
             than the last of these, measured on `sampled` rows; 1 where the table is exact.
@@ -62,15 +62,15 @@ def find_neighbors(
     """The k nearest usable tokens of each usable token.
 
     A coarser method is tried on a sample first, with more and more candidates until its recall suffices. Where it
-    never does, the table is made exactly; `note` is told first how long that will take, as the sample took.
+    never does, the table is made exactly; `note` is first called with an estimate of its time.
 
     Args:
         rows: unit rows as they are stored.
         usable: which rows have a vector.
         plan: k and the method.
         least_recall: recall@10 that a method other than `exact` must reach on the sample.
-        advance: told the number of rows finished, now and then.
-        note: told what the sample showed.
+        advance: called with the number of rows finished, after each block.
+        note: called with a message about the recall on the sample.
     """
     row_ids = np.flatnonzero(usable)
     wanted = min(plan.k, len(row_ids) - 1)
@@ -84,8 +84,8 @@ def find_neighbors(
     at, recall = min(_RECALL_AT, wanted), 0.0
     for spare in _SPARE:
         count = min(wanted + 1 + spare, len(row_ids))
-        found = rerank(rows, row_ids[sample], row_ids[_proposed(proposer, sample, count)], wanted)[1]
-        recall, recall_of_all = _recall(found, exact, at), _recall(found, exact, wanted)
+        approximate = rerank(rows, row_ids[sample], row_ids[_proposed(proposer, sample, count)], wanted)[1]
+        recall, recall_of_all = _recall(approximate, exact, at), _recall(approximate, exact, wanted)
         if note:
             note(f"{plan.method}, {count} candidates: recall@{at} {recall:.4f}, recall@{wanted} {recall_of_all:.4f} "
                  f"within {RECALL_TOLERANCE:g} of the exact costs, on {len(sample)} rows")  # fmt: skip
@@ -114,6 +114,8 @@ def _proposed(proposer: Proposer, positions: np.ndarray, count: int) -> np.ndarr
     return np.concatenate([proposer.propose(positions[i : i + step], count) for i in range(0, len(positions), step)])
 
 
-def _recall(found: Float32[np.ndarray, "rows wanted"], exact: Float32[np.ndarray, "rows wanted"], at: int) -> float:
-    """By costs, so that equal ones count whichever of them was found, and those that all but agree."""
-    return float((found[:, :at] <= exact[:, at - 1 : at] + RECALL_TOLERANCE).mean())
+def _recall(
+    approximate: Float32[np.ndarray, "rows wanted"], exact: Float32[np.ndarray, "rows wanted"], at: int
+) -> float:
+    """Recall by costs and not by ids, so that neighbors with equal or nearly equal costs are interchangeable."""
+    return float((approximate[:, :at] <= exact[:, at - 1 : at] + RECALL_TOLERANCE).mean())

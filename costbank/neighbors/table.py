@@ -2,7 +2,7 @@
 
 Costs are those of `costbank.cost` (float64, rounded once), with ties broken by the smaller id. A row whose candidates
 could have missed one, within the error bound of the float32 products, is searched again over all rows. The result is
-therefore the brute-force table, not nearly it. Rows are read in blocks, so that a table over gigabytes of them
+therefore identical to the brute-force table. Rows are read in blocks, so that a table over gigabytes of them
 needs memory for two blocks.
 """
 
@@ -30,7 +30,7 @@ _RERANK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """The k nearest other tokens of each token, by ascending (cost, id); −1 and inf where there are no more."""
+    """The k nearest other tokens of each token, by ascending (cost, id); −1 and inf fill a row with fewer neighbors."""
 
     ids: Int32[np.ndarray, "vocab k"]
     costs: Float32[np.ndarray, "vocab k"]
@@ -50,13 +50,13 @@ def exact_neighbors(
     k: int,
     advance: Callable[[int], None] | None = None,
 ) -> NeighborTable:
-    """The exact table over all usable rows; rows that are not usable neither have neighbors nor are any.
+    """The exact table over all usable rows; unusable rows have no neighbors and are not neighbors.
 
     Args:
         rows: unit rows as they are stored in the bank.
         usable: which rows have a vector.
         k: neighbors a token; columns past the number of usable rows are padding.
-        advance: told the number of rows finished after each block.
+        advance: called with the number of rows finished after each block.
     """
     table = NeighborTable.empty(len(usable), k)
     row_ids = np.flatnonzero(usable)
@@ -153,11 +153,11 @@ def rerank(
 
 def _brute_force(rows: Rows, row_ids: np.ndarray, targets: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     step = max(1, _BLOCK_BYTES // (8 * len(row_ids)))
-    found = [
+    parts = [
         _smallest_of_all(rows, row_ids, rows(targets[i : i + step]), targets[i : i + step], wanted)
         for i in range(0, len(targets), step)
     ]
-    return np.concatenate([ids for ids, _ in found]), np.concatenate([costs for _, costs in found])
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([costs for _, costs in parts])
 
 
 def _smallest_of_all(
