@@ -1,4 +1,4 @@
-"""A whole co-occurrence build beside a whole Word2Vec build of the same text, and what the vectors are worth.
+"""A whole co-occurrence build compared with a whole Word2Vec build of the same text, and what the vectors are worth.
 
 Both are `costbank build` from start to end, with an empty cache: start of the process, digest, encoding, counting or
 training, neighbors, index, writing. They take turns.

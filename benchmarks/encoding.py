@@ -1,4 +1,4 @@
-"""Encoding a text beside the tokenizer library's own batch call, for three kinds of tokenizer.
+"""Encoding a text, compared with the tokenizer library's own batch call, for three kinds of tokenizer.
 
 Ours is all that a build does from a file to ids in an empty cache: start of two processes, which load the tokenizer,
 digest, reading, encoding, writing. The library gets the lines as a ready list, and threads of its own; its time ends

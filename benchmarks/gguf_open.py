@@ -1,4 +1,4 @@
-"""Opening a GGUF file with a vocabulary of 262,144 tokens: time and memory beside the reader of the library gguf.
+"""Opening a GGUF file with a vocabulary of 262,144 tokens: time and memory compared with the library gguf.
 
 The file is made here: tokens, scores and types as converters write them, and a small embedding. The two take turns,
 each in a fresh process that has imported both.

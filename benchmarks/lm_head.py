@@ -1,4 +1,4 @@
-"""A bank from the head of a large model, without a neighbor table: time beside a bare NumPy loop, and peak memory.
+"""A bank from a large model's head, without a neighbor table: time compared with a bare NumPy loop, and peak memory.
 
 The head is 151,936 × 4,096 in BF16, in four shards of 311 MB that hold its rows in parts. The bare loop reads the
 same bytes, widens, normalises and writes them in blocks, and does nothing else; with a sync at the end it has them on

@@ -1,4 +1,4 @@
-"""Losses of hidden states and a head's weight, forward and backward: their time and memory beside each other.
+"""Losses of hidden states and a head's weight, forward and backward: their time and memory compared.
 
 `python -m benchmarks loss` takes the shapes that suit the machine, or `$COSTBANK_BENCH_LOSS` (names with commas);
 `python -m benchmarks.loss --shapes small,gpt2 --rounds 5` takes these. Bank rows and tables are random: neither time
@@ -37,7 +37,7 @@ _ROUNDS = {"cpu": 7, "cuda": 20}
 _MEMORY_RUNS = 3
 _FIRST = "cross-entropy"
 
-# Times and peaks beside those of our own cross-entropy.
+# Times and peaks, compared with those of our own cross-entropy.
 _TIME_TARGETS = {
     "cpu": {"neighbors 64": 1.05, "low-rank 64": 1.12, "low-rank 256": 1.25, "dense": 1.45},
     "cuda": {"neighbors 64": 1.05, "low-rank 64": 1.10, "dense": 1.40},

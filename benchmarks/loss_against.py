@@ -1,4 +1,4 @@
-"""The losses of this checkout beside those of another, such as the state before a change: time ratios in one run.
+"""Time ratios of the losses of this checkout to those of another, such as the state before a change, in one run.
 
     python -m benchmarks.loss_against ../before --shapes 32k,128k --rounds 9
 

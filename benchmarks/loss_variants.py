@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812 - the name that everyone uses for it
 from torch import Tensor
 
 from costbank.loss import Costs, DenseCosts, EMOOptions, LowRankCosts, NeighborCosts, emo_loss, linear_emo_loss

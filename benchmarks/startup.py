@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, as whole processes, beside an empty Python process in turn with them."""
+"""How long the command line takes to answer, in whole processes, compared with an empty Python process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A whole Word2Vec build beside gensim alone, and what the vectors are worth.
+"""A whole Word2Vec build compared with gensim alone, and what the vectors are worth.
 
 gensim gets the documents as ready lists of strings, so its time is its own. The build's time is everything: start of
 the process, encoding, training, neighbors, index, writing. The two take turns, each in a process of its own.

@@ -1,7 +1,8 @@
 """UTF-8 text decoded, and the encoding of text that is not UTF-8: certain by its marks, or guessed by its characters.
 
 Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are certain. Others are guessed: a sample is decoded in each, and the
-one in which the frequent characters of its language stand out wins. If none does, there is no guess.
+best is the one whose decoded text has its language's frequent characters most often. If none stands out, none is
+guessed.
 """
 
 import shlex

@@ -31,7 +31,7 @@ def usable_memory() -> int:
 
 
 def _cpu_quota() -> tuple[int, int]:
-    """Microseconds of CPU time in a period, and the period; 0 or less where there is no limit."""
+    """Microseconds of CPU time allowed in each period, and those of a period; 0 or less without a limit."""
     with suppress(OSError, ValueError):
         quota, period = (_CGROUP / _CPU_LIMIT).read_text().split()
         return int(quota), int(period)

@@ -10,7 +10,7 @@ from shutil import disk_usage
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 import costbank
 from costbank.bank import Bank, BankWriter
@@ -215,7 +215,7 @@ class _UnitRows:
         vocab_size = source.shape[0]
         self.norms = np.zeros(vocab_size, np.float32)
         self.to_unused = np.full(vocab_size, np.nan, np.float32)
-        self.usable: Bool[np.ndarray, vocab] = np.zeros(vocab_size, bool)
+        self.usable = np.zeros(vocab_size, bool)
 
     def unit_blocks(self, advance: Any) -> Iterator[Float32[np.ndarray, "rows dim"]]:
         start = 0

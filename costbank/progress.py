@@ -43,7 +43,7 @@ class QuietProgress:
     """Reports nothing."""
 
     @contextmanager
-    def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:  # noqa: ARG002
+    def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
         yield _SilentStep()
 
     def note(self, text: str) -> None:

@@ -11,7 +11,7 @@ from costbank.loss import LinearEMOLoss, SoftTargets
 
 torch.manual_seed(0)
 bank = tiny.bank()
-# The debiased bound of the distance, which is nothing where the student is its teacher, beside cross-entropy to it.
+# The debiased bound of the distance, which is 0 where the student equals its teacher, added to the cross-entropy.
 loss_of = LinearEMOLoss(bank, objective="kernel", mixing="fixed", weight=5.0)
 
 

@@ -76,10 +76,10 @@ class _LazyGroup(click.Group):
         with detect_broken_output():
             return super().invoke(ctx)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         return import_module(f"costbank_cli.commands.{cmd_name}").command
@@ -96,14 +96,14 @@ class _LazyGroup(click.Group):
         commands = [CompletionItem(name, help=short) for name, short in COMMANDS.items() if name.startswith(incomplete)]
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         first = [(name, COMMANDS[name]) for name in _FIRST_SESSION]
         with formatter.section("Commands"):
             formatter.write_dl(first)
         with formatter.section("More commands"):
             formatter.write_dl([item for item in COMMANDS.items() if item not in first])
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_lines(formatter, "A first session", _EXAMPLES)
         _write_lines(formatter, "Shell completion", _COMPLETION)
 

@@ -28,7 +28,7 @@ def open_missing_streams() -> None:
             continue
         os.open(os.devnull, os.O_RDONLY if name == "stdin" else os.O_WRONLY)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115 - stays open as long as the process
 
 
 @contextmanager

@@ -26,9 +26,8 @@ def build_config(**values: Any) -> BuildConfig:
         UsageError: a setting does not exist, belongs to another source, or has a value that it cannot have; the
             message names each.
     """
-    values["source"] = source_called(values.get("source"))
-    if values["source"] is None:
-        del values["source"]
+    if "source" in values:
+        values["source"] = source_called(values["source"])
     try:
         every = AllSettings.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What of a config names a bank: the part of it that a bank's id covers."""
+"""The part of a config that a bank's id covers."""
 
 from typing import Any
 

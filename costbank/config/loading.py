@@ -73,14 +73,14 @@ def _read_toml(file: Path) -> dict[str, Any]:
             continue
         is_reference = Reference in field.metadata and "/" in str(place[name])
         if "Path" in str(field.annotation) or Location in field.metadata or is_reference:
-            place[name] = _beside(file, place[name])
+            place[name] = _relative_to(file, place[name])
     return values
 
 
-def _beside(file: Path, given: Any) -> Any:
+def _relative_to(file: Path, given: Any) -> Any:
     """Paths in a config file are relative to it."""
     if isinstance(given, list):
-        return [_beside(file, path) for path in given]
+        return [_relative_to(file, path) for path in given]
     is_path = isinstance(given, str) and given != STANDARD_INPUT and "://" not in given
     return str(file.parent / given) if is_path else given
 

@@ -42,7 +42,7 @@ def write_costs(job: ExportJob) -> None:
         _write_npy(job.target, (size, size), ELEMENT_TYPES[job.dtype].dtype, bands())
 
 
-def rows_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def rows_size(bank: Bank, dtype: CellType) -> int:
     return 128 + bank.size * bank.dim * 4 + listing_bytes(bank.vocab)
 
 

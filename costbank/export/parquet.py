@@ -52,7 +52,7 @@ def write_parquet(job: ExportJob) -> None:
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
-def parquet_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def parquet_size(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * 4 + bank.neighbors.k * 8 + 64) + 4 * len(bank.vocab.data)
 
 

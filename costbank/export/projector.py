@@ -42,5 +42,5 @@ def write_projector(job: ExportJob) -> None:
     (job.target / _CONFIG).write_text(config, "utf-8")
 
 
-def projector_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def projector_size(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * DIGITS_PER_VALUE + 32) + 6 * len(bank.vocab.data) + 1_000

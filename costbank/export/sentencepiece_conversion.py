@@ -26,7 +26,7 @@ _IN_BYTE_NAMES = {
 _MARGIN = 10.0
 
 
-def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:  # noqa: ARG001
+def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:
     """The tokenizer.json of a SentencePiece model.
 
     Raises:

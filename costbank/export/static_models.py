@@ -51,7 +51,7 @@ def write_sentence_transformers(job: ExportJob) -> None:
     _write(job, "embedding.weight", {}, files, "sentence-transformers", "SentenceTransformer(folder)")
 
 
-def model_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def model_size(bank: Bank, dtype: CellType) -> int:
     """Without the tokenizer.json, whose size is known by then."""
     return bank.size * (bank.dim * 4 + 8) + _SMALL_FILES_BYTES
 

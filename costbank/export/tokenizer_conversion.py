@@ -16,7 +16,7 @@ __all__ = ["all_merges", "byte_level_bpe", "byte_level_unigram", "saved", "word_
 _LINES = r"[^\n]*\n+|[^\n]+"
 
 
-def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:  # noqa: ARG001
+def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:
     """A BytePiece model: NFC, lines with the line feeds after them, and a unigram model over the bytes of each."""
     t = require("tokenizers", "export")
     vocab = original.vocab
@@ -36,7 +36,7 @@ def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:  # no
     return saved(tokenizer)
 
 
-def byte_level_bpe(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> bytes:  # noqa: ARG001
+def byte_level_bpe(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> bytes:
     """A file of ranks: its splitting rule, and merges in the order of ranks. Ids of other tokens are left out.
 
     Raises:
@@ -54,7 +54,7 @@ def byte_level_bpe(original: TiktokenTokenizer | TekkenTokenizer, path: Path) ->
     return saved(tokenizer)
 
 
-def word_list(original: PlainTokenizer, path: Path) -> bytes:  # noqa: ARG001
+def word_list(original: PlainTokenizer, path: Path) -> bytes:
     """A plain list: words between whitespace; others are an error where it has no unknown token, as they are here."""
     t = require("tokenizers", "export")
     vocab = original.vocab

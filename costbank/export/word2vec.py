@@ -39,9 +39,9 @@ def write_binary(job: ExportJob) -> None:
     write_listing(job.companion, job.bank.vocab, ids.tolist())
 
 
-def text_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def text_size(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * DIGITS_PER_VALUE + 8) + len(bank.vocab.data) + listing_bytes(bank.vocab)
 
 
-def binary_size(bank: Bank, dtype: CellType) -> int:  # noqa: ARG001
+def binary_size(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * 4 + 8) + len(bank.vocab.data) + listing_bytes(bank.vocab)

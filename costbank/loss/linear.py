@@ -33,10 +33,10 @@ def linear_emo_loss(
 ) -> Tensor:
     """`emo_loss` of the logits hidden · weightᵀ + bias, which are made and used a block of tokens at a time.
 
-    Gradients are computed with the values, and that of the weight is summed in float32; so beside the gradients
-    themselves a few blocks of `options.chunk_rows` × vocab are held. Ignored tokens are left out before anything else,
-    for which an accelerator is waited for once. With `reduction="none"` the backward pass computes the blocks again,
-    since each token's gradient has a factor of its own then; so does a second backward pass.
+    Gradients are computed with the values, and that of the weight is summed in float32; so besides the gradients
+    themselves only a few blocks of `options.chunk_rows` × vocab are held. Ignored tokens are left out before anything
+    else, for which the host waits once for an accelerator. With `reduction="none"` the backward pass computes the
+    blocks again, since each token's gradient has a factor of its own then; so does a second backward pass.
 
     Args:
         hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast products are in its dtype.

@@ -152,20 +152,20 @@ def _refusal(path: Path, name: str, why: str) -> TokenizerError:
     )
 
 
-def _xlm_roberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _xlm_roberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     return [*_FAIRSEQ, *range(3, len(pieces)), "<mask>"]
 
 
-def _camembert(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _camembert(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     special = ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED")
     return [*special, *range(1, len(pieces)), "<mask>"]
 
 
-def _mbart(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _mbart(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     return [*_FAIRSEQ, *range(3, len(pieces)), *_MBART, "<mask>"]
 
 
-def _mbart50(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _mbart50(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     return [*_FAIRSEQ, *range(3, len(pieces)), *_MBART, *_MBART50, "<mask>"]
 
 
@@ -177,11 +177,11 @@ def _nllb(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> lis
     return shifted if settings.added else [*shifted, *codes, "<mask>"]
 
 
-def _xglm(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _xglm(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     return [*_FAIRSEQ, *range(3, len(pieces)), *(f"<madeupword{number}>" for number in range(_XGLM_UNUSED))]
 
 
-def _seamless(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _seamless(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     return ["<pad>", "<unk>", "<s>", "</s>", *range(3, len(pieces))]
 
 
@@ -210,7 +210,7 @@ def _t5(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[
     return [*range(len(pieces)), *(f"<extra_id_{number}>" for number in reversed(range(extra_ids)))]
 
 
-def _deberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:  # noqa: ARG001
+def _deberta(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
     mask = _token_text(settings.options, "mask_token", "[MASK]")
     return [*range(len(pieces)), *([mask] if mask and mask not in pieces else [])]
 

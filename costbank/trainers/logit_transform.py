@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from costbank.errors import UsageError
@@ -246,7 +246,7 @@ def _fit_curve(x: Tensor, y: Tensor, rounding: float, offset_size: Tensor) -> tu
         return scale, None
     cap = float(y.abs().max())
     least, most = _CURVE_MIDDLE
-    middle: Bool[Tensor, values] = (y.abs() < most * cap) & (y.abs() > least * cap)
+    middle = (y.abs() < most * cap) & (y.abs() > least * cap)
     if not middle.any():
         return None, None
     scale = float((cap * torch.atanh(y[middle] / cap) / x[middle]).median())

@@ -129,7 +129,7 @@ class BankCache:
         return bank
 
     def _reload(self, entry: _Entry, path: Path, current: Signature) -> None:
-        """Load the bank, unless these same files failed to load before and are no longer being written."""
+        """Load the bank, except if the same files failed before and nothing has been written to them since."""
         now = time.monotonic()
         if entry.error and (now < entry.retry_at or (current == entry.failed and not _is_recent(current))):
             return

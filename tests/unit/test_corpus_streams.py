@@ -139,7 +139,7 @@ def test_failures_of_other_machines_are_ours(memory: fsspec.AbstractFileSystem, 
         _read(CorpusFile("memory://corpus/gone", "text", "none", 1))
 
     class Broken(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:  # noqa: ARG002
+        def read(self, size: int | None = -1) -> bytes:
             raise TimeoutError("no answer")
 
     monkeypatch.setattr(type(memory), "open", lambda *_: Broken())

@@ -55,7 +55,7 @@ class NeighborCosts(Costs):
             block_rows: rows whose costs are held at a time.
 
         Raises:
-            ShapeError: the tables are not for the tokens of `dense`, or there are no tokens beside the neighbors.
+            ShapeError: the tables are not for the tokens of `dense`, or all other tokens are neighbors.
         """
         size, k = ids.shape
         if size != dense.vocab_size or costs.shape != ids.shape:

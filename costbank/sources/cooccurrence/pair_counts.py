@@ -1,4 +1,4 @@
-"""All pairs of a corpus counted, by any engine, into one table that is kept beside the encoded text.
+"""All pairs of a corpus counted, by any engine, into one table that is kept next to the encoded text.
 
 Work that was interrupted goes on where it was: what each shard counted is a file of its own until all are merged.
 """
