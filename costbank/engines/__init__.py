@@ -1,4 +1,4 @@
-"""What runs one function over many shards: processes of this machine, or a Ray cluster."""
+"""Run one function on many shards, in processes of this machine or on a Ray cluster."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,17 +13,18 @@ __all__ = ["Engine", "EngineKind", "Report", "open_engine", "run_in_child"]
 def open_engine(
     kind: EngineKind, processes: int | None, memory: int | None, ray_address: str | None, shared: Path
 ) -> AbstractContextManager[Engine]:
-    """An engine, to be closed after use.
+    """Open an engine; leaving its `with` block stops the worker processes.
 
     Args:
         kind: `local` processes, or `ray`.
-        processes: shards at a time; None: a core each.
-        memory: bytes that the work may take on one machine; None: half of what this one has.
-        ray_address: of a running cluster; None starts one on this machine.
-        shared: a directory that all machines of a cluster see.
+        processes: shards worked on at a time. None: one per usable core; with Ray, one per CPU of the cluster.
+        memory: bytes of memory that the work may use on one machine. None: half of the usable memory of this machine.
+        ray_address: the address of a running Ray cluster. None: start one on this machine.
+        shared: a directory that every machine of the cluster can access under this path.
 
     Raises:
-        UsageError: the cluster cannot be used; the message says why.
+        MissingExtraError: the engine is `ray`, and Ray is not installed.
+        UsageError: the Ray cluster cannot be used; the message says why.
     """
     memory = memory or usable_memory() // 2
     if kind == "local":

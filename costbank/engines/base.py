@@ -1,34 +1,35 @@
-"""What every engine offers."""
+"""The interface of every engine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol, TypeVar
 
-__all__ = ["MOST_ATTEMPTS", "ONE_THREAD_EACH", "Engine", "EngineKind", "Report", "Work"]
+__all__ = ["MAX_ATTEMPTS", "ONE_THREAD_EACH", "Engine", "EngineKind", "Report", "Work"]
 
 EngineKind = Literal["local", "ray"]
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
 Report = Callable[[int], None]
-"""Takes how much has been done since the last call, in whatever a step counts."""
+"""Called with the amount of work since the last call, in the unit of the progress step, such as bytes or tokens."""
 
 Work = Callable[[Shard, Report], Result]
-"""Works on one shard. A function of a module, so that other processes find it by its name; shards and results are
-small, since they travel: bulk goes through files. Working on a shard twice must do no harm."""
+"""Processes one shard. It must be a module-level function, because worker processes import it by name. Shards and
+results are pickled and sent between processes, so they must be small; large data goes through files. The function must
+be idempotent: after a worker dies, its shard is processed again."""
 
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 
 ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""What a worker finds in its environment, since there is a worker for each core."""
+"""Environment variables of each worker: one thread per library, because there is one worker per core."""
 
 
 class Engine(Protocol):
-    """Runs work on shards, several at a time.
+    """Runs a function on many shards in parallel.
 
     Attributes:
-        workers: how many shards are worked on at a time.
-        memory: bytes that the work on one shard may take.
-        machine_memory: bytes that work on one machine may take in all.
+        workers: the number of shards processed at a time.
+        memory: bytes of memory that the work on one shard may use.
+        machine_memory: bytes of memory that all workers of one machine may use together.
     """
 
     workers: int
@@ -36,11 +37,12 @@ class Engine(Protocol):
     machine_memory: int
 
     def run(self, work: Work[Shard, Result], shards: Sequence[Shard], report: Report) -> Iterator[tuple[int, Result]]:
-        """Work on every shard, and give (its number, the result) of each as it is finished.
+        """Call `work` on every shard, and yield (shard number, result) in order of completion.
 
-        A shard whose worker died is given to another. The first error that `work` raises ends it all.
+        A shard is retried on another worker if its worker dies. The first exception that `work` raises stops the run.
 
         Raises:
-            EngineError: workers died on the same shard again and again.
+            EngineError: workers died again and again.
+            Exception: any exception that `work` raises.
         """
         ...

@@ -1,4 +1,4 @@
-"""Shards worked on by processes of this machine."""
+"""The local engine: worker processes on this machine."""
 
 import os
 import signal
@@ -6,26 +6,32 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from costbank.engines.base import MOST_ATTEMPTS, ONE_THREAD_EACH, Report, Result, Shard, Work
+from costbank.engines.base import MAX_ATTEMPTS, ONE_THREAD_EACH, Report, Result, Shard, Work
 from costbank.errors import EngineError, require
 
 __all__ = ["LocalEngine", "run_in_child"]
 
 _AMOUNT = struct.Struct("<q")
-_READ_BYTES = 4096
+_END = -1  # an amount that ends the reports; real amounts are positive
+_PIPE_READ_BYTES = 4096
 _QUEUED_PER_WORKER = 2
-_TICK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 class LocalEngine:
-    """Processes that are started when there is work for several, and end with this one, however it ends.
+    """Worker processes, started when first needed. They exit when this process exits, even if it is killed.
 
-    A single shard, or all of them where there is one worker, is worked on in this process.
+    With one worker or at most one shard, the work runs in this process.
+
+    Args:
+        processes: the number of worker processes.
+        memory: bytes of memory that all workers may use together; each gets an equal share.
     """
 
     def __init__(self, processes: int, memory: int) -> None:
@@ -44,49 +50,48 @@ class LocalEngine:
             for number, shard in enumerate(shards):
                 yield number, work(shard, report)
             return
-        left = dict.fromkeys(range(len(shards)))
+        remaining = dict.fromkeys(range(len(shards)))
         deaths = 0
         try:
-            while left:
+            while remaining:
                 try:
-                    for number, result in self._pass(work, shards, list(left), report):
-                        del left[number]
+                    for number, result in self._run_once(work, shards, list(remaining), report):
+                        del remaining[number]
                         deaths = 0
                         yield number, result
-                except _WorkersDiedError as death:
+                except BrokenProcessPool as death:
                     self._close()
                     deaths += 1
-                    if deaths == MOST_ATTEMPTS:
+                    if deaths == MAX_ATTEMPTS:
                         raise EngineError(
-                            f"a worker process was killed {MOST_ATTEMPTS} times over, most likely for want of memory",
-                            "give fewer --processes, or --memory that the machine has; what is done is kept",
+                            f"workers were killed {MAX_ATTEMPTS} times in a row, most likely because memory ran out",
+                            "reduce --processes or --memory, then run the command again; finished parts are reused",
                         ) from death
         except BaseException:
             self._close()
             raise
 
-    def _pass(
+    def _run_once(
         self, work: Work[Shard, Result], shards: Sequence[Shard], numbers: list[int], report: Report
     ) -> Iterator[tuple[int, Result]]:
-        pool = self._opened(min(self.workers, len(numbers)))
-        died = require("concurrent.futures.process", "build").BrokenProcessPool
-        waiting, running = iter(numbers), dict[Future[Any], int]()
+        """Run the shards of these numbers, without retries.
+
+        Raises:
+            BrokenProcessPool: a worker died.
+        """
+        pool = self._pool_with(min(self.workers, len(numbers)))
+        pending, running = iter(numbers), dict[Future[Any], int]()
         with pool.reporting(report):
             while True:
-                while len(running) < _QUEUED_PER_WORKER * self.workers and (number := next(waiting, None)) is not None:
-                    try:
-                        running[pool.submit(work, shards[number])] = number
-                    except died as death:  # which loky may know of before its futures do
-                        raise _WorkersDiedError from death
+                while len(running) < _QUEUED_PER_WORKER * self.workers and (number := next(pending, None)) is not None:
+                    running[pool.submit(work, shards[number])] = number
                 if not running:
                     return
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    if isinstance(done.exception(), died):
-                        raise _WorkersDiedError from done.exception()
                     yield running.pop(done), done.result()
 
-    def _opened(self, workers: int) -> "_Pool":
-        """The pool, with so many processes at least."""
+    def _pool_with(self, workers: int) -> "_Pool":
+        """The pool of workers; a pool with fewer than `workers` processes is replaced."""
         if self._pool and self._pool.workers < workers:
             self._close()
         self._pool = self._pool or _Pool(workers)
@@ -98,68 +103,71 @@ class LocalEngine:
         self._pool = None
 
 
-def run_in_child(work: Work[Shard, Result], shard: Shard, report: Report, still_at_work: Callable[[], None]) -> Result:
-    """Work on one shard in a process of its own, which ends with this one, and at once when this is interrupted.
+def run_in_child(work: Work[Shard, Result], shard: Shard, report: Report, poll: Callable[[], None]) -> Result:
+    """Process one shard in a child process, which exits with this process and is killed when this one is interrupted.
 
-    It is for libraries that neither report nor hear signals; `still_at_work` is called twice a second meanwhile.
+    Use it for a library that neither reports progress nor handles signals. `poll` is called twice a second until the
+    child is done.
 
     Raises:
-        EngineError: the process was killed.
-        Exception: whatever `work` raises.
+        EngineError: the child process was killed.
+        Exception: any exception that `work` raises.
     """
-    died = require("concurrent.futures.process", "build").BrokenProcessPool
     pool = _Pool(1)
     try:
         with pool.reporting(report):
             future = pool.submit(work, shard)
-            while not wait([future], timeout=_TICK_SECONDS).done:
-                still_at_work()
+            while not wait([future], timeout=_POLL_SECONDS).done:
+                poll()
         return future.result()
-    except died as death:
+    except BrokenProcessPool as death:
         raise EngineError(
-            "the process at work was killed, most likely because memory ran out", "give less text, or a larger machine"
+            "the worker process was killed, most likely because memory ran out",
+            "use less text, or a machine with more memory",
         ) from death
     finally:
         pool.close()
 
 
-class _WorkersDiedError(Exception):
-    """Workers are gone, and with them what they worked on."""
-
-
 class _Pool:
-    """loky's processes, which need no guarded main module, and two pipes: what they have done, and whether we live."""
+    """loky's processes (they do not need `if __name__ == "__main__"`) and two pipes.
+
+    Workers write amounts of finished work to one pipe. The other carries no data: its write end exists only in this
+    process, so its read end reaches the end of file in every worker when this process exits.
+    """
 
     def __init__(self, workers: int) -> None:
         loky = require("loky", "build")
         self.workers = workers
         self._reports, self._report_end = Pipe(duplex=False)
-        ours, self._alive = Pipe(duplex=False)
-        resource_tracker.ensure_running()  # its start lets signals through again, which `submit` holds back
+        self._parent_exit, self._alive = Pipe(duplex=False)
+        resource_tracker.ensure_running()  # starting it later would unblock the signals that `submit` blocks
         self._executor = loky.ProcessPoolExecutor(
-            workers, initializer=_begin, initargs=(ours, self._report_end), env=ONE_THREAD_EACH
+            workers,
+            initializer=_start_worker,
+            initargs=(self._parent_exit, self._report_end),
+            env=ONE_THREAD_EACH,
         )
-        self._ours = ours
 
     def submit(self, work: Work[Any, Any], shard: Any) -> Future[Any]:
-        with _no_interrupts():
-            return self._executor.submit(_work_on, work, shard)
+        with _sigint_blocked():
+            return self._executor.submit(_process_shard, work, shard)
 
-    def reporting(self, report: Report) -> "_Reporting":
-        return _Reporting(self._reports, self._report_end, report)
+    def reporting(self, report: Report) -> "_ReportForwarder":
+        return _ReportForwarder(self._reports, self._report_end, report)
 
     def close(self) -> None:
         self._executor.shutdown(kill_workers=True)
-        for end in (self._reports, self._report_end, self._ours, self._alive):
+        for end in (self._reports, self._report_end, self._parent_exit, self._alive):
             end.close()
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """What is started meanwhile, threads and processes, never gets a Ctrl-C.
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT; threads and processes that start inside the block inherit this.
 
-    A terminal sends it to workers too, which would print a traceback each, or one of their imports; this process ends
-    them. It gets its own as soon as it looks.
+    A terminal sends Ctrl-C to the workers too, and each would print a traceback. This process receives its own
+    SIGINT after the block and kills the workers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -168,58 +176,58 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Reporting:
-    """Passes on what the workers report, all of it by the end."""
+class _ReportForwarder:
+    """A thread that passes the amounts from the workers' pipe to `report`; all are passed on before exit."""
 
     def __init__(self, reports: Connection, report_end: Connection, report: Report) -> None:
         self._reports, self._end, self._report = reports, report_end, report
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._pass_on, name="costbank-reports", daemon=True)
+        self._thread = threading.Thread(target=self._forward, name="costbank-reports", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        os.write(self._end.fileno(), _AMOUNT.pack(-1))
+        os.write(self._end.fileno(), _AMOUNT.pack(_END))
         self._thread.join()
         if self._failure:
             raise self._failure
 
-    def _pass_on(self) -> None:
-        """Until the end, come what may: workers wait for a pipe that is full."""
+    def _forward(self) -> None:
+        """Read the pipe until the end mark, even after `report` raises: workers block while the pipe is full."""
         while True:
-            amounts = [amount for (amount,) in _AMOUNT.iter_unpack(os.read(self._reports.fileno(), _READ_BYTES))]
+            amounts = [amount for (amount,) in _AMOUNT.iter_unpack(os.read(self._reports.fileno(), _PIPE_READ_BYTES))]
             try:
                 if not self._failure:
                     self._report(sum(amount for amount in amounts if amount > 0))
             except Exception as error:
                 self._failure = error
-            if -1 in amounts:
+            if _END in amounts:
                 return
 
 
 _report_end: Connection | None = None
 
 
-def _begin(alive: Connection, report_end: Connection) -> None:
-    """In a worker: end at once when the process that started it is gone, by whatever."""
+def _start_worker(parent_exit: Connection, report_end: Connection) -> None:
+    """Initialize a worker: it exits as soon as the parent process is gone."""
     global _report_end
     _report_end = report_end
 
     def watch() -> None:
         try:
-            alive.recv()
+            parent_exit.recv()
         except (EOFError, OSError):
             os._exit(1)
 
     threading.Thread(target=watch, name="costbank-watch", daemon=True).start()
 
 
-def _work_on(work: Work[Any, Any], shard: Any) -> Any:
+def _process_shard(work: Work[Any, Any], shard: Any) -> Any:
     return work(shard, _send)
 
 
 def _send(amount: int) -> None:
-    # So few bytes go into a pipe as one, whoever else writes; a lock would stay held by a worker that is killed.
+    # A write of so few bytes to a pipe is atomic. A lock would stay locked after its worker is killed.
     if _report_end is not None and amount > 0:
         os.write(_report_end.fileno(), _AMOUNT.pack(amount))

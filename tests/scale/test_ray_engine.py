@@ -1,5 +1,8 @@
 """The Ray engine over clusters of real raylets: the counts of the local engine, whatever becomes of the nodes."""
 
+import fcntl
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +16,6 @@ import pytest
 from costbank.corpus import EncodedCorpus, EncodingOptions, encode_corpus
 from costbank.corpus.readers import ReadOptions, documents, find_files
 from costbank.engines import open_engine
-from costbank.engines import ray as ray_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources.cooccurrence import pair_counts
@@ -94,20 +96,34 @@ def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path):
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize(
-    ("answer", "message", "advice"),
-    [((False, version("costbank")), "does not see", "--cache"), ((True, "0.0.9"), "has costbank 0.0.9", "one version")],
-    ids=["a disk of its own", "another version"],
-)
-def test_a_machine_that_cannot_take_part_is_told_before_any_work(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: tuple[bool, str], message: str, advice: str
-):
+def test_a_node_that_cannot_access_the_shared_directory_is_refused_before_any_work(cluster: Any, tmp_path: Path):
     cluster.add_node(num_cpus=1)
-    monkeypatch.setattr(ray_engine, "_look", lambda _: answer)
-    with pytest.raises(UsageError, match=message) as caught:
-        open_engine("ray", None, None, cluster.address, tmp_path)
-    assert advice in caught.value.hint
+    directory = os.open(tmp_path, os.O_DIRECTORY)
+    number = fcntl.fcntl(directory, fcntl.F_DUPFD, 900)
+    shared = Path(f"/proc/self/fd/{number}")  # each process has descriptors of its own
+    try:
+        with pytest.raises(UsageError, match=f"cannot access {shared}") as caught:
+            open_engine("ray", None, None, cluster.address, shared)
+    finally:
+        os.close(number)
+        os.close(directory)
+    assert "--cache" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_with_another_version_of_costbank_is_refused_before_any_work(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    metadata = tmp_path / "packages" / "costbank-0.0.9.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: costbank\nVersion: 0.0.9\n")
+    with monkeypatch.context() as node_environment:
+        node_environment.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "packages"), *sys.path]))
+        cluster.add_node(num_cpus=1)
+    with pytest.raises(UsageError, match=r"has costbank 0\.0\.9, but this machine has") as caught:
+        open_engine("ray", None, None, cluster.address, tmp_path / "shared")
+    assert f"costbank[build]=={version('costbank')}" in caught.value.hint
+    assert not list((tmp_path / "shared").iterdir())
 
 
 def test_an_error_of_the_work_comes_as_it_is(cluster: Any, news_model: Path, tmp_path: Path):

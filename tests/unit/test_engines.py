@@ -40,10 +40,10 @@ def test_every_shard_is_worked_on_once_and_all_that_is_done_is_reported(processe
     reported = []
     with _local(processes, tmp_path) as engine:
         for _ in range(2):
-            found = dict(engine.run(_square, list(range(20)), reported.append))
-            assert {number: square for number, (square, _) in found.items()} == {i: i * i for i in range(20)}
+            results = dict(engine.run(_square, list(range(20)), reported.append))
+            assert {number: square for number, (square, _) in results.items()} == {i: i * i for i in range(20)}
     assert sum(reported) == 2 * sum(range(20))
-    processes_used = {process for _, process in found.values()}
+    processes_used = {process for _, process in results.values()}
     assert (processes_used == {os.getpid()}) == (processes == 1)
 
 
@@ -66,7 +66,7 @@ def test_shards_whose_worker_was_killed_are_worked_on_again(tmp_path: Path):
 
 
 def test_workers_that_always_die_end_it_with_an_error(tmp_path: Path):
-    with _local(2, tmp_path) as engine, pytest.raises(EngineError, match="killed 4 times") as caught:
+    with _local(2, tmp_path) as engine, pytest.raises(EngineError, match="killed 4 times in a row") as caught:
         list(engine.run(_die, [1, 2, 3], lambda _: None))
     assert "--memory" in caught.value.hint
 
@@ -80,10 +80,10 @@ def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path: Path):
 _SLEEPERS = """
 import os, sys, time
 from pathlib import Path
-sys.path.insert(0, {place!r})
+sys.path.insert(0, {folder!r})
 from costbank.engines import open_engine
 import sleeping
-with open_engine("local", 2, None, None, Path({place!r})) as engine:
+with open_engine("local", 2, None, None, Path({folder!r})) as engine:
     list(engine.run(sleeping.sleep, [1, 2], lambda _: None))
 """
 
@@ -96,7 +96,9 @@ def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp
         f"    (Path({str(tmp_path)!r}) / f'{{os.getpid()}}.pid').touch()\n"
         "    time.sleep(600)\n"
     )
-    starter = subprocess.Popen([sys.executable, "-c", _SLEEPERS.format(place=str(tmp_path))], stderr=subprocess.DEVNULL)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", _SLEEPERS.format(folder=str(tmp_path))], stderr=subprocess.DEVNULL
+    )
     workers = _wait_for(lambda: started if len(started := list(tmp_path.glob("*.pid"))) == 2 else None)
     starter.send_signal(how)
     starter.wait(20)
@@ -105,7 +107,7 @@ def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp
 
 def _wait_for(condition):
     for _ in range(400):
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.05)
-    raise AssertionError("it did not happen within 20 seconds")
+    raise AssertionError("the condition did not hold within 20 seconds")
