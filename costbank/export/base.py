@@ -1,4 +1,4 @@
-"""An export format, and one export in progress."""
+"""An export format, and the job that a format's writer gets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,54 +9,69 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from costbank.bank import Bank
+from costbank.bank.manifest import TOKENS, VECTORS
+from costbank.export.tokenizer_json import TokenizerJson
 from costbank.progress import Progress
 
-__all__ = ["CellType", "ExportFormat", "ExportJob"]
+__all__ = ["BlockSizes", "CellType", "ExportFormat", "ExportJob"]
 
 CellType = Literal["F32", "F16"]
 
-_BLOCK_ELEMENTS = 1 << 22
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """How much of a matrix is in memory at a time.
+
+    Attributes:
+        row_elements: elements of a block of rows.
+        cost_elements: elements of a band of rows of the cost matrix.
+        cost_columns: columns of the cost matrix that are computed at a time.
+    """
+
+    row_elements: int = 1 << 22
+    cost_elements: int = 1 << 24
+    cost_columns: int = 4_096
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One export under way.
+    """What a format's writer gets.
 
     Attributes:
-        bank: what is exported.
-        target: the staged file to make, or the staged folder to fill, which is there.
-        companion: the staged file next to it, for formats that have one.
-        tokenizer: the bytes of a tokenizer.json whose ids are the bank's, for formats that need one; else empty.
-        tokens: how many ids that tokenizer.json names.
-        dtype: element type of a cost matrix.
-        progress: where the writing reports.
+        bank: the bank to export.
+        target: the staged file to create, or the empty staged folder to fill.
+        companion: the staged file next to `target`, for formats with one.
+        tokenizer: the bank's tokenizer, for formats with one; else empty.
+        dtype: the element type of a cost matrix.
+        progress: reports the writing.
+        sizes: how much is in memory at a time.
     """
 
     bank: Bank
     target: Path
     companion: Path
-    tokenizer: bytes
-    tokens: int
+    tokenizer: TokenizerJson
     dtype: CellType
     progress: Progress
+    sizes: BlockSizes = BlockSizes()
 
     @property
     def title(self) -> str:
-        """The bank's name and id; a directory's name that is not text is made one."""
+        """The bank's name and id; bytes of a directory name that are not UTF-8 become question marks."""
         return f"{self.bank.name}@{self.bank.id}".encode("utf-8", "replace").decode()
 
     def row_blocks(
         self, ids: Int64[np.ndarray, "rows"] | None = None
     ) -> Iterator[tuple[Int64[np.ndarray, "block"], Float32[np.ndarray, "block dim"]]]:
-        """Ids and their rows, some megabytes at a time, with progress; all rows in the order of ids by default."""
+        """Blocks of token ids and their rows, of all tokens by default; reports progress."""
         total = self.bank.size if ids is None else len(ids)
-        block_rows = max(1, _BLOCK_ELEMENTS // self.bank.dim)
+        block_rows = max(1, self.sizes.row_elements // self.bank.dim)
         with self.progress.step("write vectors", total, "rows") as step:
             for start in range(0, total, block_rows):
                 stop = min(start + block_rows, total)
-                part = np.arange(start, stop) if ids is None else ids[start:stop]
-                yield part, self.bank.vectors(slice(start, stop) if ids is None else part)
-                step.advance(len(part))
+                block_ids = np.arange(start, stop) if ids is None else ids[start:stop]
+                yield block_ids, self.bank.vectors(slice(start, stop) if ids is None else block_ids)
+                step.advance(len(block_ids))
 
 
 @dataclass(frozen=True)
@@ -64,27 +79,26 @@ class ExportFormat:
     """A format of `costbank export`.
 
     Attributes:
-        name: what a person calls it.
-        opens: what reads the result, for people.
-        write: fills the target.
-        size: about how many bytes that takes, without the tokenizer.json.
-        folder: whether the target is a folder rather than a file.
-        companion: the suffix of the file next to the target; empty if there is none.
-        whole: whether rows without a vector are in it, as zeros.
-        with_tokenizer: whether it holds a tokenizer.json.
-        reads: tensor files of the bank that go into it.
-        library: what must be installed to write it.
-        of_pairs: whether it has a value for each pair of tokens: its size is told in any case, and its dtype chosen.
+        name: the name on the command line.
+        write: writes the files of a job.
+        estimate_bytes: estimates the size of the export in bytes from above, without the tokenizer.json.
+        is_folder: whether the export is a folder rather than a file.
+        companion_suffix: the suffix of the file next to the exported one; empty if there is none.
+        has_all_tokens: whether tokens without a vector are included, as zeros.
+        has_tokenizer: whether the export contains a tokenizer.json.
+        is_cost_matrix: whether the export contains the cost of each pair of tokens. Its size is then always reported,
+            and its element type can be chosen.
+        bank_files: the bank's tensor files that are read.
+        library: the library that is needed; empty if NumPy is enough.
     """
 
     name: str
-    opens: str
     write: Callable[[ExportJob], None]
-    size: Callable[[Bank, CellType], int]
-    folder: bool = False
-    companion: str = ""
-    whole: bool = True
-    with_tokenizer: bool = False
-    reads: tuple[str, ...] = ("vectors.safetensors", "tokens.safetensors")
+    estimate_bytes: Callable[[Bank, CellType], int]
+    is_folder: bool = False
+    companion_suffix: str = ""
+    has_all_tokens: bool = True
+    has_tokenizer: bool = False
+    is_cost_matrix: bool = False
+    bank_files: tuple[str, ...] = (VECTORS, TOKENS)
     library: str = ""
-    of_pairs: bool = False

@@ -1,44 +1,44 @@
 """All export formats."""
 
 from costbank.bank.manifest import NEIGHBORS, TOKENS, VECTORS
-from costbank.export.arrays import costs_size, rows_size, write_costs, write_rows
+from costbank.export.arrays import estimate_cost_bytes, estimate_row_bytes, write_costs, write_rows
 from costbank.export.base import ExportFormat
-from costbank.export.listing import LISTING_SUFFIX
-from costbank.export.parquet import parquet_size, write_parquet
-from costbank.export.projector import projector_size, write_projector
-from costbank.export.static_models import model_size, write_model2vec, write_sentence_transformers
-from costbank.export.word2vec import binary_size, text_size, write_binary, write_text
+from costbank.export.parquet import estimate_parquet_bytes, write_parquet
+from costbank.export.projector import estimate_projector_bytes, write_projector
+from costbank.export.static_models import estimate_model_bytes, write_model2vec, write_sentence_transformers
+from costbank.export.vocab_listing import LISTING_SUFFIX
+from costbank.export.word2vec import estimate_binary_bytes, estimate_text_bytes, write_binary, write_text
 
 __all__ = ["FORMATS"]
 
 _ALL = (
     ExportFormat(
         "sentence-transformers",
-        "sentence-transformers",
         write_sentence_transformers,
-        model_size,
-        folder=True,
-        with_tokenizer=True,
+        estimate_model_bytes,
+        is_folder=True,
+        has_tokenizer=True,
         library="tokenizers",
     ),
     ExportFormat(
-        "model2vec", "model2vec", write_model2vec, model_size, folder=True, with_tokenizer=True, library="tokenizers"
+        "model2vec", write_model2vec, estimate_model_bytes, is_folder=True, has_tokenizer=True, library="tokenizers"
     ),
     ExportFormat(
-        "word2vec-text", "gensim and most tools", write_text, text_size, companion=LISTING_SUFFIX, whole=False
+        "word2vec-text", write_text, estimate_text_bytes, companion_suffix=LISTING_SUFFIX, has_all_tokens=False
     ),
-    ExportFormat("word2vec-binary", "gensim", write_binary, binary_size, companion=LISTING_SUFFIX, whole=False),
-    ExportFormat("npy", "NumPy", write_rows, rows_size, companion=LISTING_SUFFIX),
-    ExportFormat("tensorboard", "TensorBoard's projector", write_projector, projector_size, folder=True, whole=False),
+    ExportFormat(
+        "word2vec-binary", write_binary, estimate_binary_bytes, companion_suffix=LISTING_SUFFIX, has_all_tokens=False
+    ),
+    ExportFormat("npy", write_rows, estimate_row_bytes, companion_suffix=LISTING_SUFFIX),
+    ExportFormat("tensorboard", write_projector, estimate_projector_bytes, is_folder=True, has_all_tokens=False),
     ExportFormat(
         "parquet",
-        "Embedding Atlas, pyarrow",
         write_parquet,
-        parquet_size,
-        reads=(VECTORS, TOKENS, NEIGHBORS),
+        estimate_parquet_bytes,
+        bank_files=(VECTORS, TOKENS, NEIGHBORS),
         library="pyarrow",
     ),
-    ExportFormat("costs-npy", "NumPy", write_costs, costs_size, reads=(VECTORS,), of_pairs=True),
+    ExportFormat("costs-npy", write_costs, estimate_cost_bytes, is_cost_matrix=True, bank_files=(VECTORS,)),
 )
 FORMATS: dict[str, ExportFormat] = {each.name: each for each in _ALL}
-"""By name, in the order in which they are listed to people."""
+"""The formats by name, in the order of the help text."""

@@ -1,8 +1,8 @@
-"""A Parquet file with a row for each token id, in their order.
+"""A Parquet file with a row for each token id, in order.
 
-`neighbors` has the form that Embedding Atlas reads: `ids`, which are row numbers and here token ids as well, and
-`distances`, which here are costs; ascending, the token itself left out, empty for a token without a vector. So
-`embedding-atlas FILE --text text --vector vector --neighbors neighbors` needs no other preparation.
+The column `neighbors` has the form that Embedding Atlas reads: `ids` are row numbers, which are token ids here, and
+`distances` are costs, ascending. A token is not its own neighbor, and a token without a vector has no neighbors.
+`embedding-atlas FILE --text text --vector vector --neighbors neighbors` opens the file.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ from costbank.bank import Bank
 from costbank.errors import require
 from costbank.export.base import CellType, ExportJob
 
-__all__ = ["parquet_size", "write_parquet"]
+__all__ = ["estimate_parquet_bytes", "write_parquet"]
 
 
 def write_parquet(job: ExportJob) -> None:
-    """Columns: id int32, text string, bytes binary, status string, count int64 (null where unknown),
-    vector fixed_size_list<float32>[dim], neighbors struct<ids: list<int32>, distances: list<float32>>.
+    """Write a row group for each block of rows.
 
-    Each block of rows is a row group.
+    The columns are id int32, text string, bytes binary, status string, count int64 (null if unknown),
+    vector fixed_size_list<float32>[dim] and neighbors struct<ids: list<int32>, distances: list<float32>>.
     """
     arrow, parquet = require("pyarrow", "export"), require("pyarrow.parquet", "export")
-    near = arrow.struct([("ids", arrow.list_(arrow.int32())), ("distances", arrow.list_(arrow.float32()))])
+    neighbors = arrow.struct([("ids", arrow.list_(arrow.int32())), ("distances", arrow.list_(arrow.float32()))])
     schema = arrow.schema(
         [
             arrow.field("id", arrow.int32(), nullable=False),
@@ -32,7 +32,7 @@ def write_parquet(job: ExportJob) -> None:
             arrow.field("status", arrow.string(), nullable=False),
             arrow.field("count", arrow.int64()),
             arrow.field("vector", arrow.list_(arrow.float32(), job.bank.dim), nullable=False),
-            arrow.field("neighbors", near, nullable=False),
+            arrow.field("neighbors", neighbors, nullable=False),
         ],
         metadata={"costbank.bank": job.title},
     )
@@ -52,13 +52,13 @@ def write_parquet(job: ExportJob) -> None:
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
-def parquet_size(bank: Bank, dtype: CellType) -> int:
+def estimate_parquet_bytes(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * 4 + bank.neighbors.k * 8 + 64) + 4 * len(bank.vocab.data)
 
 
 def _neighbors(arrow: Any, bank: Bank, rows: slice) -> Any:
     ids, costs = bank.neighbors.ids[rows], bank.neighbors.costs[rows]
-    there = ids >= 0
-    ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
-    lists = [arrow.ListArray.from_arrays(ends, arrow.array(values[there])) for values in (ids, costs)]
+    valid = ids >= 0
+    ends = np.concatenate([[0], np.cumsum(valid.sum(axis=1))]).astype(np.int32)
+    lists = [arrow.ListArray.from_arrays(ends, arrow.array(values[valid])) for values in (ids, costs)]
     return arrow.StructArray.from_arrays(lists, ["ids", "distances"])

@@ -1,6 +1,6 @@
-"""TensorBoard's Embedding Projector: tab-separated vectors and metadata, and the configuration that names both.
+"""TensorBoard's Embedding Projector: tab-separated vectors and metadata, and a configuration with the names of both.
 
-Rows without a vector are left out, because the projector's distances are cosines. `tensorboard --logdir FOLDER`
+Tokens without a vector are omitted, because the projector compares vectors by cosine. `tensorboard --logdir FOLDER`
 opens the folder.
 """
 
@@ -12,7 +12,7 @@ from costbank.bank import Bank
 from costbank.export.base import CellType, ExportJob
 from costbank.export.word2vec import DIGITS_PER_VALUE
 
-__all__ = ["projector_size", "write_projector"]
+__all__ = ["estimate_projector_bytes", "write_projector"]
 
 _VECTORS, _METADATA, _CONFIG = "vectors.tsv", "metadata.tsv", "projector_config.pbtxt"
 _COLUMNS = ("token", "id", "status", "count", "hex")
@@ -28,7 +28,7 @@ def write_projector(job: ExportJob) -> None:
         file.write("\t".join(_COLUMNS) + "\n")
         for token_id in ids.tolist():
             count = int(vocab.counts[token_id])
-            # What is displayed has every character escaped that is not printable, so neither tab nor line feed.
+            # `display` escapes every character that is not printable, so a cell has no tab or line feed.
             cells = (vocab.display(token_id), token_id, vocab.status_of(token_id).name.lower(),
                      "" if count < 0 else count, vocab.token(token_id).hex())  # fmt: skip
             file.write("\t".join(map(str, cells)) + "\n")
@@ -42,5 +42,5 @@ def write_projector(job: ExportJob) -> None:
     (job.target / _CONFIG).write_text(config, "utf-8")
 
 
-def projector_size(bank: Bank, dtype: CellType) -> int:
+def estimate_projector_bytes(bank: Bank, dtype: CellType) -> int:
     return bank.size * (bank.dim * DIGITS_PER_VALUE + 32) + 6 * len(bank.vocab.data) + 1_000

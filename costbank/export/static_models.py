@@ -1,7 +1,7 @@
-"""Folders that model2vec and sentence-transformers open: the rows, a tokenizer.json, and plain configuration files.
+"""Folders that model2vec and sentence-transformers open: the rows, a tokenizer.json and configuration files.
 
-Both take the mean of the rows of a text's ids, not normalised. model2vec leaves the unknown token out of it, and
-sentence-transformers does not.
+Both libraries embed a text as the mean of the rows of its ids, without normalizing it. Only model2vec omits the unknown
+token from the mean.
 """
 
 import json
@@ -13,7 +13,7 @@ from costbank.bank import Bank
 from costbank.export.base import CellType, ExportJob
 from costbank.tensorfile import TensorSpec, write_tensors
 
-__all__ = ["model_size", "write_model2vec", "write_sentence_transformers"]
+__all__ = ["estimate_model_bytes", "write_model2vec", "write_sentence_transformers"]
 
 _STATIC_EMBEDDING = "sentence_transformers.models.StaticEmbedding"
 _SMALL_FILES_BYTES = 4_000
@@ -22,16 +22,16 @@ _SMALL_FILES_BYTES = 4_000
 def write_model2vec(job: ExportJob) -> None:
     """`config.json`, `modules.json`, `model.safetensors`, `tokenizer.json`, `README.md`.
 
-    Where the tokenizer names fewer ids than there are rows, a `mapping` of each id to its own row comes with them,
-    because model2vec otherwise asks for as many rows as names.
+    If the tokenizer has fewer ids than the bank has rows, a tensor `mapping` maps each id to its own row. Without it,
+    model2vec requires as many rows as ids.
     """
     size, dim = job.bank.size, job.bank.dim
-    mapping = {"mapping": (TensorSpec("I64", (size,)), [np.arange(size)])} if job.tokens != size else {}
+    mapping = {"mapping": (TensorSpec("I64", (size,)), [np.arange(size)])} if job.tokenizer.tokens != size else {}
     config = {
         "model_type": "model2vec",
         "architectures": ["StaticModel"],
         "hidden_dim": dim,
-        "max_length": None,  # without this it reads 512 tokens of a text at most
+        "max_length": None,  # else model2vec truncates texts to 512 tokens
         "normalize": False,
         "embedding_dtype": "float32",
     } | ({"vocabulary_quantization": size} if mapping else {})
@@ -47,24 +47,25 @@ def write_sentence_transformers(job: ExportJob) -> None:
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    files = {"config_sentence_transformers.json": config}
-    _write(job, "embedding.weight", {}, files, "sentence-transformers", "SentenceTransformer(folder)")
+    configs = {"config_sentence_transformers.json": config}
+    _write(job, "embedding.weight", {}, configs, "sentence-transformers", "SentenceTransformer(folder)")
 
 
-def model_size(bank: Bank, dtype: CellType) -> int:
-    """Without the tokenizer.json, whose size is known by then."""
+def estimate_model_bytes(bank: Bank, dtype: CellType) -> int:
+    """The tokenizer.json is not included: its size is known."""
     return bank.size * (bank.dim * 4 + 8) + _SMALL_FILES_BYTES
 
 
 def _write(
-    job: ExportJob, tensor: str, before: dict[str, Any], files: dict[str, Any], library: str, opened_by: str
+    job: ExportJob, tensor: str, other_tensors: dict[str, Any], configs: dict[str, Any], library: str, opened_by: str
 ) -> None:
     rows = TensorSpec("F32", (job.bank.size, job.bank.dim))
-    write_tensors(job.target / "model.safetensors", before | {tensor: (rows, (block for _, block in job.row_blocks()))})
+    blocks = (block for _, block in job.row_blocks())
+    write_tensors(job.target / "model.safetensors", other_tensors | {tensor: (rows, blocks)})
     modules = [{"idx": 0, "name": "0", "path": "", "type": _STATIC_EMBEDDING}]
-    for name, content in (files | {"modules.json": modules}).items():
+    for name, content in (configs | {"modules.json": modules}).items():
         (job.target / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    (job.target / "tokenizer.json").write_bytes(job.tokenizer)
+    (job.target / "tokenizer.json").write_bytes(job.tokenizer.content)
     (job.target / "README.md").write_text(_card(job, library, opened_by), "utf-8")
 
 
@@ -72,7 +73,7 @@ def _card(job: ExportJob, library: str, opened_by: str) -> str:
     bank, tokenizer = job.bank, job.bank.manifest.tokenizer
     return (
         f"---\nlibrary_name: {library}\n---\n\n# {job.title}\n\n"
-        f"The frozen token embeddings of this costbank bank: {bank.size:,} rows of {bank.dim}, "
+        f"The frozen token embeddings of this costbank bank: {bank.size:,} rows of {bank.dim} values, "
         f"each a unit vector or zero, for the ids of `{tokenizer.file}`.\n\n"
-        f"`{opened_by}` opens it. The embedding of a text is the mean of the rows of its ids.\n"
+        f"`{opened_by}` opens this folder. The embedding of a text is the mean of the rows of its ids.\n"
     )

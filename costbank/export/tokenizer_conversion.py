@@ -1,7 +1,7 @@
-"""BytePiece models, tiktoken files and plain lists in the terms of the `tokenizers` library."""
+"""Convert BytePiece models, tiktoken files and plain lists to tokenizers of the library `tokenizers`."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from costbank.tokenizers import BytePieceTokenizer, PlainTokenizer, TekkenTokeni
 from costbank.tokenizers.huggingface import byte_level_text
 from costbank.vocab import TokenStatus
 
-__all__ = ["all_merges", "byte_level_bpe", "byte_level_unigram", "saved", "word_list"]
+__all__ = ["all_merges", "from_bytepiece", "from_ranks", "from_word_list", "to_json"]
 
 _LINES = r"[^\n]*\n+|[^\n]+"
 
 
-def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:
-    """A BytePiece model: NFC, lines with the line feeds after them, and a unigram model over the bytes of each."""
+def from_bytepiece(original: BytePieceTokenizer, path: Path) -> bytes:
+    """Convert a BytePiece model: NFC, a split after line feeds, and a unigram model over the bytes of each line."""
     t = require("tokenizers", "export")
     vocab = original.vocab
     log_total = math.log(sum(count for count in vocab.counts.tolist() if count > 0))
@@ -25,7 +25,7 @@ def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:
     for token_id, count in enumerate(vocab.counts.tolist()):
         token = vocab.token(token_id)
         if vocab.status_of(token_id) is TokenStatus.SPECIAL:
-            # No byte is written as a space, so no text reaches it.
+            # Byte-level text has no spaces, so that no text matches this piece.
             pieces.append((f" {token.decode()}", 0.0))
         else:
             pieces.append((byte_level_text(token), math.log(count) - log_total))
@@ -33,55 +33,55 @@ def byte_level_unigram(original: BytePieceTokenizer, path: Path) -> bytes:
     tokenizer.normalizer = t.normalizers.NFC()
     tokenizer.pre_tokenizer = _split_then_bytes(t, _LINES)
     tokenizer.decoder = t.decoders.ByteLevel()
-    return saved(tokenizer)
+    return to_json(tokenizer)
 
 
-def byte_level_bpe(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> bytes:
-    """A file of ranks: its splitting rule, and merges in the order of ranks. Ids of other tokens are left out.
+def from_ranks(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> bytes:
+    """Convert a tiktoken file or a tekken.json: its splitting rule, and merges by rank.
+
+    Tokens without a rank are omitted.
 
     Raises:
-        TokenizerError: no splitting rule is known for so many ranks.
+        TokenizerError: no known encoding has this number of ranks, so that the splitting rule is unknown.
     """
     t = require("tokenizers", "export")
     names = {rank: byte_level_text(token) for token, rank in sorted(original.ranks.items(), key=itemgetter(1))}
     model = t.models.BPE({name: token_id for token_id, name in names.items()}, all_merges(list(names.values())))
     model.ignore_merges = True
-    # Oniguruma takes `$` for the end of a line, and a `+` after an interval for a repetition of it.
+    # In Oniguruma, `$` matches at the end of a line, and a `+` after an interval repeats it.
     rule = original.pattern.replace("$", r"\z").replace("{1,3}+", "{1,3}")
     tokenizer = t.Tokenizer(model)
     tokenizer.pre_tokenizer = _split_then_bytes(t, rule)
     tokenizer.decoder = t.decoders.ByteLevel()
-    return saved(tokenizer)
+    return to_json(tokenizer)
 
 
-def word_list(original: PlainTokenizer, path: Path) -> bytes:
-    """A plain list: words between whitespace; others are an error where it has no unknown token, as they are here."""
+def from_word_list(original: PlainTokenizer, path: Path) -> bytes:
+    """Convert a plain list: a token is a line, and text is split at whitespace.
+
+    As in the original, an unknown word is an error if the list has no unknown token.
+    """
     t = require("tokenizers", "export")
     vocab = original.vocab
-    lines = {vocab.token(token_id).decode(): token_id for token_id in range(vocab.size)}
-    tokenizer = t.Tokenizer(t.models.WordLevel(lines, original.unknown or "<unk>"))
-    tokenizer.normalizer = t.normalizers.Replace(t.Regex(r"[\x1c-\x1f]"), " ")  # whitespace to Python, not to Unicode
+    ids = {vocab.token(token_id).decode(): token_id for token_id in range(vocab.size)}
+    tokenizer = t.Tokenizer(t.models.WordLevel(ids, original.unknown or "<unk>"))
+    tokenizer.normalizer = t.normalizers.Replace(t.Regex(r"[\x1c-\x1f]"), " ")  # whitespace in Python, not in Unicode
     tokenizer.pre_tokenizer = t.pre_tokenizers.WhitespaceSplit()
-    return saved(tokenizer)
+    return to_json(tokenizer)
 
 
-def all_merges(ranked: Sequence[str], symbols: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Every way to put a piece together from two, for pieces in the order in which they are preferred.
-
-    Args:
-        ranked: the pieces.
-        symbols: others that can be a part.
-    """
-    rank = {piece: position for position, piece in enumerate([*ranked, *symbols])}
+def all_merges(ranked: Sequence[str]) -> list[tuple[str, str]]:
+    """Every merge of two pieces into a third, ordered by the rank of the third, then by the ranks of the two."""
+    rank = {piece: position for position, piece in enumerate(ranked)}
     merges = []
     for piece in ranked:
-        parts = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        known = [(left, right) for left, right in parts if left in rank and right in rank]
+        splits = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+        known = [(first, second) for first, second in splits if first in rank and second in rank]
         merges += sorted(known, key=lambda pair: (rank[pair[0]], rank[pair[1]]))
     return merges
 
 
-def saved(tokenizer: Any) -> bytes:
+def to_json(tokenizer: Any) -> bytes:
     return tokenizer.to_str(pretty=False).encode()
 
 

@@ -1,8 +1,8 @@
-"""A bank's tokenizer as a tokenizer.json: taken as it is, or expressed anew and proven to give the same ids."""
+"""Convert a bank's tokenizer to a tokenizer.json, and check that it gives the same ids."""
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from costbank.bank import Bank
 from costbank.encodings import without_mark
 from costbank.errors import TokenizerError, require
 from costbank.export.sentencepiece_conversion import from_sentencepiece
-from costbank.export.tokenizer_conversion import byte_level_bpe, byte_level_unigram, word_list
+from costbank.export.tokenizer_conversion import from_bytepiece, from_ranks, from_word_list
 from costbank.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 
-__all__ = ["TokenizerJson", "proof_texts", "tokenizer_json"]
+__all__ = ["TokenizerJson", "convert_tokenizer", "probe_texts"]
 
-_SAMPLES = (
+_UNUSUAL_TEXTS = (
     "Hello world, the king!",
     " a space before, one after ",
     "two  spaces,   three and a tab\tand\r\nlines\n\n\n  of text\n",
@@ -34,111 +34,33 @@ _SAMPLES = (
     " ",
     "",
 )
-_APART = ("Tiếng Việt", "한국어", "ガギグ", "naïve café", "Ĉu ŝi", "x̂ Ĝ ①\u0301")
-_MOST_TOKEN_TEXTS = 20_000
+_COMPOSED_TEXTS = ("Tiếng Việt", "한국어", "ガギグ", "naïve café", "Ĉu ŝi", "x̂ Ĝ ①\u0301")
+_MAX_TOKEN_TEXTS = 20_000
 _MIXED_TEXTS = 1_000
 _TOKENS_IN_MIXED = 24
 _SEED = 1
 
+_Conversion = Callable[[Any, Path], bytes]
+"""Makes the content of a tokenizer.json from a tokenizer and the path of its file."""
+
 
 @dataclass(frozen=True)
 class TokenizerJson:
-    """A tokenizer.json, as the library `tokenizers` will use it.
+    """A tokenizer.json for the library `tokenizers`.
 
     Attributes:
-        content: its bytes.
-        tokens: how many ids it names.
-        caution: a remark for people on texts of which its ids are not the original's; empty where none is known.
+        content: the bytes of the file.
+        tokens: the number of token ids in it.
+        warning: names a text that gets other ids than with the original tokenizer; empty if none is known.
     """
 
-    content: bytes
-    tokens: int
-    caution: str = ""
+    content: bytes = b""
+    tokens: int = 0
+    warning: str = ""
 
 
-def tokenizer_json(path: Path, bank: Bank) -> TokenizerJson:
-    """The tokenizer of a bank as a tokenizer.json that gives the same ids.
-
-    Args:
-        path: the tokenizer's file, or a model folder that holds one.
-        bank: the bank; its fingerprint decides whether this is its tokenizer.
-
-    Raises:
-        InputNotFoundError: there is no such file, or none in the folder.
-        TokenizerError: it is another tokenizer than the bank's, or it cannot be expressed; where ids differ, the
-            message holds a text of which they do.
-    """
-    facts = bank.manifest.tokenizer
-    path = find_tokenizer(path) if path.is_dir() else path
-    original = load_tokenizer(path, "list" if facts.kind == "list" else "auto")
-    if original.vocab.fingerprint != facts.fingerprint:
-        raise TokenizerError(
-            f"{path} is not the tokenizer of this bank: its fingerprint is {original.vocab.fingerprint[:16]}…, "
-            f"and the bank's is {facts.fingerprint[:16]}…",
-            f"give the one that the bank was made with: {facts.file} ({facts.kind})",
-        )
-    if original.kind not in _EXPRESSIONS:
-        raise TokenizerError(
-            f"{path} holds tokens but not the rules that split text into them, so it cannot be expressed as a "
-            "tokenizer.json",
-            "give the tokenizer.json or the SentencePiece model of the same model, or export to a format without a "
-            "tokenizer",
-        )
-    content = _EXPRESSIONS[original.kind](original, path)
-    expressed = require("tokenizers", "export").Tokenizer.from_buffer(content)
-    texts = _words(original.vocab) if original.kind == "list" else proof_texts(original.vocab)
-    if found := _first_difference(original, expressed, texts):
-        raise TokenizerError(
-            f"{path} cannot be expressed as a tokenizer.json: the ids of {found.text[:80]!r} would be "
-            f"{found.expressed[:8]} instead of {found.original[:8]}",
-            "give a tokenizer.json of the same vocabulary, or export to a format without a tokenizer",
-        )
-    caution = ""
-    if original.kind == "sentencepiece" and (found := _first_difference(original, expressed, _decomposed())):
-        caution = (
-            "the library tokenizers normalises letters with separate combining marks otherwise than SentencePiece: "
-            f"ids differ for {found.text!r} in form NFD; NFC, in which text usually is, avoids most of this"
-        )
-    return TokenizerJson(content, expressed.get_vocab_size(), caution)
-
-
-def proof_texts(vocab: Vocab) -> list[str]:
-    """Texts in which ids could differ: odd ones of every kind, tokens by themselves, and tokens in any order."""
-    step = max(1, vocab.size // _MOST_TOKEN_TEXTS)
-    tokens = [vocab.token(i).decode("utf-8", "replace") for i in range(0, vocab.size, step)]
-    random = np.random.default_rng(_SEED)
-    mixed = ["".join(tokens[i] for i in random.integers(0, len(tokens), _TOKENS_IN_MIXED)) for _ in range(_MIXED_TEXTS)]
-    return [*_SAMPLES, *tokens, *mixed]
-
-
-@dataclass(frozen=True)
-class _Difference:
-    text: str
-    original: list[int]
-    expressed: list[int]
-
-
-def _first_difference(original: Tokenizer, expressed: Any, texts: list[str]) -> _Difference | None:
-    ids, ends = original.encode(texts)
-    encoded = expressed.encode_batch_fast(texts, add_special_tokens=False)
-    for text, wanted, found in zip(texts, np.split(ids, ends[:-1]), encoded, strict=True):
-        if wanted.tolist() != found.ids:
-            return _Difference(text, wanted.tolist(), found.ids)
-    return None
-
-
-def _decomposed() -> list[str]:
-    return [unicodedata.normalize("NFD", text) for text in _APART]
-
-
-def _words(vocab: Vocab) -> list[str]:
-    """Texts of a list's own lines: a list may have no token for any other word."""
-    lines = [line for line in (vocab.token(i).decode() for i in range(vocab.size)) if len(line.split()) == 1]
-    return [*lines, "  ".join(lines[:1_000]), "\n\u3000".join(reversed(lines[-1_000:])), ""]
-
-
-def _as_it_is(_tokenizer: Tokenizer, path: Path) -> bytes:
-    """Without truncation and padding, which would make the mean that of other ids than the text's."""
+def _without_truncation(_tokenizer: Tokenizer, path: Path) -> bytes:
+    """A tokenizer.json without truncation and padding, which would change the ids of a text."""
     content = without_mark(path.read_bytes())
     settings: dict[str, Any] = json.loads(content)
     if settings.get("truncation") is None and settings.get("padding") is None:
@@ -146,17 +68,98 @@ def _as_it_is(_tokenizer: Tokenizer, path: Path) -> bytes:
     return json.dumps(settings | {"truncation": None, "padding": None}, ensure_ascii=False).encode()
 
 
-def _by_itself(original: Any, _path: Path) -> bytes:
+def _from_own_library(original: Any, _path: Path) -> bytes:
     return original.tokenizer_json()
 
 
-_EXPRESSIONS: dict[str, Callable[[Any, Path], bytes]] = {
-    "huggingface": _as_it_is,
+_CONVERSIONS: dict[str, _Conversion] = {
+    "huggingface": _without_truncation,
     "sentencepiece": from_sentencepiece,
-    "bytepiece": byte_level_unigram,
-    "tiktoken": byte_level_bpe,
-    "tekken": byte_level_bpe,
-    "vocab-merges": _by_itself,
-    "wordpiece": _by_itself,
-    "list": word_list,
+    "bytepiece": from_bytepiece,
+    "tiktoken": from_ranks,
+    "tekken": from_ranks,
+    "vocab-merges": _from_own_library,
+    "wordpiece": _from_own_library,
+    "list": from_word_list,
 }
+
+
+def convert_tokenizer(path: Path, bank: Bank, conversions: Mapping[str, _Conversion] = _CONVERSIONS) -> TokenizerJson:
+    """Convert the tokenizer of a bank to a tokenizer.json, and compare the ids of many texts.
+
+    Args:
+        path: the tokenizer's file, or a model folder with one.
+        bank: the bank, with the fingerprint of its tokenizer.
+        conversions: a conversion for each kind of tokenizer.
+
+    Raises:
+        InputNotFoundError: the file does not exist, or the folder has no tokenizer.
+        TokenizerError: the fingerprint differs, the kind cannot be converted, or a text gets other ids.
+    """
+    expected = bank.manifest.tokenizer
+    path = find_tokenizer(path) if path.is_dir() else path
+    original = load_tokenizer(path, "list" if expected.kind == "list" else "auto")
+    if original.vocab.fingerprint != expected.fingerprint:
+        raise TokenizerError(
+            f"{path} is not the tokenizer of this bank: its fingerprint is {original.vocab.fingerprint[:16]}…, "
+            f"and the bank's is {expected.fingerprint[:16]}…",
+            f"give the tokenizer that the bank was built with: {expected.file} ({expected.kind})",
+        )
+    if original.kind not in conversions:
+        raise TokenizerError(
+            f"{path} contains tokens but not the rules that split text into them, so it cannot be converted to a "
+            "tokenizer.json",
+            "give the tokenizer.json or the SentencePiece model of the same model, or export to a format without a "
+            "tokenizer",
+        )
+    content = conversions[original.kind](original, path)
+    converted = require("tokenizers", "export").Tokenizer.from_buffer(content)
+    texts = _line_texts(original.vocab) if original.kind == "list" else probe_texts(original.vocab)
+    if difference := _first_difference(original, converted, texts):
+        raise TokenizerError(
+            f"{path} cannot be converted to a tokenizer.json: {difference.text[:80]!r} would get the ids "
+            f"{difference.converted[:8]} instead of {difference.original[:8]}",
+            "give a tokenizer.json of the same vocabulary, or export to a format without a tokenizer",
+        )
+    warning = ""
+    if original.kind == "sentencepiece" and (difference := _first_difference(original, converted, _decomposed_texts())):
+        warning = (
+            "the library tokenizers and SentencePiece normalize combining characters differently: the ids of "
+            f"{difference.text!r} in form NFD differ; most text is in form NFC, which is hardly affected"
+        )
+    return TokenizerJson(content, converted.get_vocab_size(), warning)
+
+
+def probe_texts(vocab: Vocab) -> list[str]:
+    """Texts that reveal different ids: unusual ones, single tokens, and sequences of random tokens."""
+    step = max(1, vocab.size // _MAX_TOKEN_TEXTS)
+    tokens = [vocab.token(i).decode("utf-8", "replace") for i in range(0, vocab.size, step)]
+    random = np.random.default_rng(_SEED)
+    mixed = ["".join(tokens[i] for i in random.integers(0, len(tokens), _TOKENS_IN_MIXED)) for _ in range(_MIXED_TEXTS)]
+    return [*_UNUSUAL_TEXTS, *tokens, *mixed]
+
+
+@dataclass(frozen=True)
+class _Difference:
+    text: str
+    original: list[int]
+    converted: list[int]
+
+
+def _first_difference(original: Tokenizer, converted: Any, texts: Sequence[str]) -> _Difference | None:
+    ids, ends = original.encode(texts)
+    encodings = converted.encode_batch_fast(texts, add_special_tokens=False)
+    for text, expected, encoding in zip(texts, np.split(ids, ends[:-1]), encodings, strict=True):
+        if expected.tolist() != encoding.ids:
+            return _Difference(text, expected.tolist(), encoding.ids)
+    return None
+
+
+def _decomposed_texts() -> list[str]:
+    return [unicodedata.normalize("NFD", text) for text in _COMPOSED_TEXTS]
+
+
+def _line_texts(vocab: Vocab) -> list[str]:
+    """Texts of a list's own lines: a list can lack a token for any other word."""
+    lines = [line for line in (vocab.token(i).decode() for i in range(vocab.size)) if len(line.split()) == 1]
+    return [*lines, "  ".join(lines[:1_000]), "\n\u3000".join(reversed(lines[-1_000:])), ""]

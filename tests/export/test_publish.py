@@ -1,4 +1,4 @@
-"""What stops an export: before long work, in words, and with nothing left behind."""
+"""What stops an export: before long work, with a clear message, and without leftovers."""
 
 import os
 import shutil
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ import pytest
 from costbank.bank import Bank
 from costbank.errors import CorruptBankError, InputError, MissingExtraError, StorageError, UsageError
 from costbank.export import FORMATS, export_bank
-from costbank.progress import QuietProgress
+from costbank.export.publish import check_space
+from costbank.progress import QuietProgress, Step
 from costbank.vocab import TokenStatus, Vocab
 from tests.export.conftest import write_bank
 
-TABLES = [name for name, each in FORMATS.items() if not each.with_tokenizer]
+TABLES = [name for name, each in FORMATS.items() if not each.has_tokenizer]
 
 
 class Notes(QuietProgress):
@@ -30,43 +33,44 @@ class Notes(QuietProgress):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_is_there_is_never_replaced(odd_bank: Bank, tmp_path: Path, name: str):
+def test_existing_files_are_never_replaced(odd_bank: Bank, tmp_path: Path, name: str):
     out = tmp_path / "out"
     out.write_text("mine")
-    with pytest.raises(UsageError, match="is there already") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         export_bank(odd_bank, name, out)
     assert caught.value.hint
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_nor_is_a_dangling_link_or_the_file_beside(odd_bank: Bank, tmp_path: Path):
+def test_nor_is_a_dangling_link_or_the_file_next_to_it(odd_bank: Bank, tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export_bank(odd_bank, "npy", tmp_path / "link")
     (tmp_path / "a.npy.vocab.jsonl").write_text("mine")
-    with pytest.raises(UsageError, match=r"vocab\.jsonl is there already"):
+    with pytest.raises(UsageError, match=r"vocab\.jsonl already exists"):
         export_bank(odd_bank, "npy", tmp_path / "a.npy")
     for place in (Path(), Path("/")):
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="already exists"):
             export_bank(odd_bank, "npy", place)
 
 
-def test_what_another_process_makes_meanwhile_is_kept(odd_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from costbank.export import publish
+def test_a_file_that_another_process_creates_during_the_export_is_kept(odd_bank: Bank, tmp_path: Path):
+    class Racing(QuietProgress):
+        @contextmanager
+        def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
+            if title == "write vectors":
+                (tmp_path / "a.npy").write_text("theirs")
+            with super().step(title, total, unit) as step:
+                yield step
 
-    def synced(staged: list[Path]) -> list[Path]:
-        (tmp_path / "a.npy").write_text("theirs")
-        return list(staged)
-
-    monkeypatch.setattr(publish, "_synced", synced)
-    with pytest.raises(UsageError, match="is there already"):
-        export_bank(odd_bank, "npy", tmp_path / "a.npy")
+    with pytest.raises(UsageError, match="already exists"):
+        export_bank(odd_bank, "npy", tmp_path / "a.npy", progress=Racing())
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
     assert (tmp_path / "a.npy").read_text() == "theirs"
 
 
-def test_a_bank_is_no_place_for_an_export(odd_bank: Bank):
+def test_an_export_into_a_bank_is_refused(odd_bank: Bank):
     with pytest.raises(UsageError, match="inside the bank"):
         export_bank(odd_bank, "npy", odd_bank.path / "rows.npy")
 
@@ -75,8 +79,8 @@ def test_a_bank_is_no_place_for_an_export(odd_bank: Bank):
     ("arguments", "message"),
     [
         ({"format_name": "hdf5"}, "no format 'hdf5'"),
-        ({"format_name": "npy", "tokenizer": Path("x.model")}, "holds no tokenizer"),
-        ({"format_name": "npy", "dtype": "F16"}, "always in F32"),
+        ({"format_name": "npy", "tokenizer": Path("x.model")}, "contains no tokenizer"),
+        ({"format_name": "npy", "dtype": "F16"}, "always written as F32"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(odd_bank: Bank, tmp_path: Path, arguments: dict, message: str):
@@ -87,9 +91,9 @@ def test_options_that_do_not_fit_are_refused(odd_bank: Bank, tmp_path: Path, arg
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_damaged_bank_is_found_before_anything_is_written(odd_bank: Bank, tmp_path: Path, name: str):
+def test_a_damaged_bank_is_reported_before_anything_is_written(odd_bank: Bank, tmp_path: Path, name: str):
     shutil.copytree(odd_bank.path, tmp_path / "bank")
-    damaged = tmp_path / "bank" / FORMATS[name].reads[-1]
+    damaged = tmp_path / "bank" / FORMATS[name].bank_files[-1]
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
@@ -99,7 +103,7 @@ def test_a_damaged_bank_is_found_before_anything_is_written(odd_bank: Bank, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_too_little_space_is_seen_before_and_large_sizes_are_told(
+def test_too_little_space_is_reported_first_and_so_are_large_sizes(
     odd_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from costbank.export import publish
@@ -107,11 +111,11 @@ def test_too_little_space_is_seen_before_and_large_sizes_are_told(
     notes = Notes()
     export_bank(odd_bank, "costs-npy", tmp_path / "costs.npy", progress=notes)
     export_bank(odd_bank, "npy", tmp_path / "rows.npy", progress=notes)
-    monkeypatch.setattr(publish, "_NOTED_BYTES", 1_000)
-    export_bank(odd_bank, "npy", tmp_path / "again.npy", progress=notes)
+    check_space(1_000, tmp_path / "small", notes, unreported_bytes=1_000)
+    check_space(1_001, tmp_path / "large", notes, unreported_bytes=1_000)
     assert [note.split(" takes about 0.0 MB, and ")[0] for note in notes.notes] == [
         str(tmp_path / "costs.npy"),
-        str(tmp_path / "again.npy"),
+        str(tmp_path / "large"),
     ]
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 4_000))
     with pytest.raises(StorageError, match="MB free") as caught:
@@ -121,25 +125,27 @@ def test_too_little_space_is_seen_before_and_large_sizes_are_told(
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_size_that_is_told_is_enough(news_bank: Bank, tmp_path: Path, name: str):
+def test_the_estimated_size_is_enough(news_bank: Bank, tmp_path: Path, name: str):
     made = export_bank(news_bank, name, tmp_path / "out")
-    assert made.size <= FORMATS[name].size(news_bank, "F32") <= 3 * made.size + 100_000
+    assert made.size <= FORMATS[name].estimate_bytes(news_bank, "F32") <= 3 * made.size + 100_000
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_disk_that_fills_up_leaves_nothing(odd_bank: Bank, tmp_path: Path, name: str):
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_leaves_nothing(odd_bank: Bank, news_bank: Bank, news_model: Path, tmp_path: Path, name: str):
     """The kernel lets no file grow past 512 bytes."""
     code = (
         "import resource, signal, sys; from pathlib import Path; from costbank import open_bank\n"
         "from costbank.errors import StorageError; from costbank.export import export_bank\n"
         "import pyarrow.parquet\n"
-        "bank = open_bank(Path(sys.argv[1]))\n"
+        "bank, *tokenizer = map(Path, sys.argv[3:])\n"
+        "bank = open_bank(bank)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))\n"
-        "try: export_bank(bank, sys.argv[2], Path(sys.argv[3]))\n"
+        "try: export_bank(bank, sys.argv[1], Path(sys.argv[2]), *tokenizer)\n"
         "except StorageError as error: print(error)\n"
     )
-    command = [sys.executable, "-c", code, str(odd_bank.path), name, str(tmp_path / "new" / "out")]
+    inputs = (news_bank.path, news_model) if FORMATS[name].has_tokenizer else (odd_bank.path,)
+    command = [sys.executable, "-c", code, name, tmp_path / "new" / "out", *inputs]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "no space left" in result.stdout
     assert not list(tmp_path.iterdir())
@@ -150,7 +156,7 @@ def test_a_disk_that_fills_up_leaves_nothing(odd_bank: Bank, tmp_path: Path, nam
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
     ids=["Ctrl-C", "SIGTERM", "kill -9"],
 )
-def test_an_export_that_is_stopped_leaves_nothing_half_made(tmp_path: Path, with_signal: signal.Signals, status: int):
+def test_an_interrupted_export_leaves_no_partial_file(tmp_path: Path, with_signal: signal.Signals, status: int):
     size, dim = 12_000, 64
     rows = np.zeros((size, dim), np.float32)
     rows[np.arange(size), np.arange(size) % dim] = 1
@@ -181,14 +187,14 @@ def test_an_export_that_is_stopped_leaves_nothing_half_made(tmp_path: Path, with
     ]  # fmt: skip
 
 
-def test_a_place_that_cannot_be_made_is_an_error(odd_bank: Bank, tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_an_error(odd_bank: Bank, tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot write") as caught:
         export_bank(odd_bank, "npy", tmp_path / "file" / "rows.npy")
     assert "--out" in caught.value.hint
 
 
-def test_a_bank_without_any_vector_has_nothing_for_gensim(tmp_path: Path):
+def test_a_bank_without_vectors_cannot_be_exported_for_gensim(tmp_path: Path):
     vocab = Vocab.from_tokens([b"a", b"b"], [TokenStatus.OK] * 2)
     bank = write_bank(tmp_path / "store" / "empty", vocab, np.zeros((2, 3), np.float32), k=1)
     with pytest.raises(InputError, match="no token of this bank has a vector"):

@@ -1,6 +1,5 @@
 """Folders that model2vec and sentence-transformers open, and in which a text is the mean of the bank's rows."""
 
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -28,8 +27,8 @@ BOTH = ["model2vec", "sentence-transformers"]
 
 
 def _means(bank: Bank, tokenizer: Path, without: int | None = None) -> np.ndarray:
-    found = [load_tokenizer(tokenizer).encode([text])[0] for text in TEXTS]
-    return np.stack([bank.vectors(ids[ids != without]).astype("f8").mean(axis=0) for ids in found])
+    encoded = [load_tokenizer(tokenizer).encode([text])[0] for text in TEXTS]
+    return np.stack([bank.vectors(ids[ids != without]).astype("f8").mean(axis=0) for ids in encoded])
 
 
 def _encoded(folder: Path, library: str) -> np.ndarray:
@@ -64,8 +63,8 @@ def test_ids_that_no_token_has_keep_their_rows(bank_of, tmp_path: Path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     bank = bank_of(tmp_path)
     export_bank(bank, "model2vec", tmp_path / "model", tmp_path)
-    found = StaticModel.from_pretrained(tmp_path / "model").encode(["b", "a b"])
-    np.testing.assert_allclose(found, [bank.vectors()[3], bank.vectors()[[1, 3]].mean(axis=0)], atol=TOLERANCE)
+    embeddings = StaticModel.from_pretrained(tmp_path / "model").encode(["b", "a b"])
+    np.testing.assert_allclose(embeddings, [bank.vectors()[3], bank.vectors()[[1, 3]].mean(axis=0)], atol=TOLERANCE)
 
 
 def test_model2vec_leaves_the_unknown_token_out(news: Path, bank_of, tmp_path: Path):
@@ -87,10 +86,10 @@ def test_sentence_transformers_opens_what_is_for_model2vec_too(news_model: Path,
 
 
 @pytest.mark.parametrize("library", BOTH)
-def test_the_tokenizer_is_asked_for_and_must_be_the_banks(news_bank: Bank, news: Path, tmp_path: Path, library: str):
+def test_the_tokenizer_is_required_and_must_be_the_banks(news_bank: Bank, news: Path, tmp_path: Path, library: str):
     from costbank.tokenizers.train import train_sentencepiece
 
-    with pytest.raises(UsageError, match="a bank has only its vocabulary") as caught:
+    with pytest.raises(UsageError, match="a bank contains only its vocabulary") as caught:
         export_bank(news_bank, library, tmp_path / "model")
     assert "--tokenizer" in caught.value.hint
     other = train_sentencepiece([news], tmp_path / "other.model", 900)
@@ -100,30 +99,18 @@ def test_the_tokenizer_is_asked_for_and_must_be_the_banks(news_bank: Bank, news:
 
 
 @pytest.mark.parametrize("library", BOTH)
-def test_the_size_that_is_told_is_enough(news_bank: Bank, news_model: Path, tmp_path: Path,
+def test_the_estimated_size_is_enough(news_bank: Bank, news_model: Path, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch, library: str):  # fmt: skip
     from costbank.export import FORMATS, publish
 
     made = export_bank(news_bank, library, tmp_path / "model", news_model)
-    assert made.size <= FORMATS[library].size(news_bank, "F32") + (tmp_path / "model" / "tokenizer.json").stat().st_size
+    assert (
+        made.size
+        <= FORMATS[library].estimate_bytes(news_bank, "F32") + (tmp_path / "model" / "tokenizer.json").stat().st_size
+    )
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1_000))
     with pytest.raises(StorageError, match="MB free"):
         export_bank(news_bank, library, tmp_path / "other", news_model)
-
-
-@pytest.mark.parametrize("library", BOTH)
-def test_a_disk_that_fills_up_leaves_nothing(news_bank: Bank, news_model: Path, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch, library: str):  # fmt: skip
-    from costbank.export import static_models
-
-    def full(path: Path, tensors: dict) -> None:
-        path.write_bytes(b"some")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(static_models, "write_tensors", full)
-    with pytest.raises(StorageError, match="no space left"):
-        export_bank(news_bank, library, tmp_path / "new" / "model", news_model)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_configurations_are_plain_json(news_bank: Bank, news_model: Path, tmp_path: Path):

@@ -10,7 +10,12 @@ import pytest
 from gensim.models import KeyedVectors
 
 from costbank.bank import Bank
-from costbank.export import export_bank, words
+from costbank.export import export_bank, token_words
+from costbank.export.arrays import write_costs
+from costbank.export.base import BlockSizes, CellType, ExportJob
+from costbank.export.parquet import write_parquet
+from costbank.export.tokenizer_json import TokenizerJson
+from costbank.progress import QuietProgress
 
 
 def _listing(path: Path) -> list[dict]:
@@ -26,8 +31,8 @@ def bank(request: pytest.FixtureRequest) -> Bank:
 def test_gensim_reads_every_token_and_value(bank: Bank, tmp_path: Path, kind: str):
     made = export_bank(bank, kind, tmp_path / "out.vec")
     vectors = KeyedVectors.load_word2vec_format(tmp_path / "out.vec", binary=kind == "word2vec-binary")
-    ids, names = np.flatnonzero(bank.usable), words(bank.vocab)
-    assert vectors.index_to_key == [names[i] for i in ids]
+    ids, words = np.flatnonzero(bank.usable), token_words(bank.vocab)
+    assert vectors.index_to_key == [words[i] for i in ids]
     assert np.array_equal(vectors.vectors, bank.vectors(ids))
     assert (made.rows, made.left_out) == (len(ids), bank.size - len(ids))
     listing = _listing(tmp_path / "out.vec.vocab.jsonl")
@@ -40,10 +45,10 @@ def test_gensim_reads_every_token_and_value(bank: Bank, tmp_path: Path, kind: st
 def test_gensims_most_similar_are_the_banks_nearest(news_bank: Bank, tmp_path: Path):
     export_bank(news_bank, "word2vec-binary", tmp_path / "out.bin")
     vectors = KeyedVectors.load_word2vec_format(tmp_path / "out.bin", binary=True)
-    names = words(news_bank.vocab)
+    words = token_words(news_bank.vocab)
     similar = vectors.most_similar("▁the", topn=10)
     nearest = news_bank.nearest(news_bank.vocab.find("▁the"), 10)
-    assert [word for word, _ in similar] == [names[n.id] for n in nearest]
+    assert [word for word, _ in similar] == [words[n.id] for n in nearest]
     assert all(math.isclose(1 - s, n.cost, abs_tol=1e-5) for (_, s), n in zip(similar, nearest, strict=True))
 
 
@@ -80,27 +85,28 @@ def test_parquet_has_the_columns_of_embedding_atlas(bank: Bank, tmp_path: Path):
     assert np.array_equal(rows, bank.vectors())
     for token_id, line in enumerate(table.drop_columns(["vector"]).to_pylist()):
         count = bank.vocab.counts[token_id]
-        there = bank.neighbors.ids[token_id] >= 0
+        valid = bank.neighbors.ids[token_id] >= 0
         assert line["id"] == token_id
         assert (line["text"], line["bytes"]) == (bank.vocab.display(token_id), bank.vocab.token(token_id))
         assert line["status"] == bank.vocab.status_of(token_id).name.lower()
         assert line["count"] == (None if count < 0 else count)
-        assert line["neighbors"]["ids"] == bank.neighbors.ids[token_id][there].tolist()
-        assert line["neighbors"]["distances"] == bank.neighbors.costs[token_id][there].tolist()
+        assert line["neighbors"]["ids"] == bank.neighbors.ids[token_id][valid].tolist()
+        assert line["neighbors"]["distances"] == bank.neighbors.costs[token_id][valid].tolist()
 
 
-def test_parquet_is_written_in_row_groups(news_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("costbank.export.base._BLOCK_ELEMENTS", 300 * news_bank.dim)
-    export_bank(news_bank, "parquet", tmp_path / "bank.parquet")
+def _job(bank: Bank, target: Path, sizes: BlockSizes, dtype: CellType = "F32") -> ExportJob:
+    return ExportJob(bank, target, target, TokenizerJson(), dtype, QuietProgress(), sizes)
+
+
+def test_parquet_is_written_in_row_groups(news_bank: Bank, tmp_path: Path):
+    write_parquet(_job(news_bank, tmp_path / "bank.parquet", BlockSizes(row_elements=300 * news_bank.dim)))
     file = pyarrow.parquet.ParquetFile(tmp_path / "bank.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [300] * 6 + [200]
     assert file.read(["id"])["id"].to_pylist() == list(range(2_000))
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16"])
-def test_costs_are_those_of_the_bank(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str):
-    monkeypatch.setattr("costbank.export.arrays._TILE_COLUMNS", 37)
-    monkeypatch.setattr("costbank.export.arrays._BLOCK_CELLS", 100 * bank.size)
+def test_costs_are_those_of_the_bank(bank: Bank, tmp_path: Path, dtype: CellType):
     made = export_bank(bank, "costs-npy", tmp_path / "costs.npy", dtype=dtype)
     costs = np.load(tmp_path / "costs.npy", mmap_mode="r")
     every = np.arange(bank.size)
@@ -112,6 +118,11 @@ def test_costs_are_those_of_the_bank(bank: Bank, tmp_path: Path, monkeypatch: py
     assert (costs[none][:, np.flatnonzero(bank.usable)] == 1).all()
     assert costs[none[0], none[1]] == 1
     assert made.files == (tmp_path / "costs.npy",)
+    write_costs(_job(bank, tmp_path / "tiles.npy", BlockSizes(cost_elements=100 * bank.size, cost_columns=37), dtype))
+    tiles = np.load(tmp_path / "tiles.npy")
+    assert tiles.dtype == costs.dtype
+    np.testing.assert_allclose(tiles, wanted, rtol=0, atol=2e-7 if dtype == "F32" else 1e-3)
+    assert (np.diagonal(tiles) == 0).all()
 
 
 def test_tensorboards_projector_serves_the_bank(bank: Bank, tmp_path: Path):

@@ -10,8 +10,7 @@ import sentencepiece
 import tokenizers
 
 from costbank.errors import InputNotFoundError, TokenizerError
-from costbank.export import tokenizer_json as module
-from costbank.export.tokenizer_json import proof_texts, tokenizer_json
+from costbank.export.tokenizer_json import convert_tokenizer, probe_texts
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.huggingface import byte_level_bytes
 
@@ -54,31 +53,31 @@ def _same_ids(path: Path, content: bytes, texts: list[str]) -> None:
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_sentencepiece_models_keep_their_ids(news: Path, bank_of, tmp_path: Path, options: dict):
     path = _train(news, tmp_path, **options)
-    made = tokenizer_json(path, bank_of(path))
+    made = convert_tokenizer(path, bank_of(path))
     _same_ids(path, made.content, [*TEXTS, *news.read_text().splitlines()[:50]])
     assert made.tokens == load_tokenizer(path).vocab.size
 
 
-def test_what_the_library_normalises_otherwise_is_told(
+def test_a_warning_names_text_that_the_library_normalizes_differently(
     news: Path, news_model: Path, news_bank, bank_of, tmp_path: Path
 ):
-    assert "form NFD" in tokenizer_json(news_model, news_bank).caution
+    assert "form NFD" in convert_tokenizer(news_model, news_bank).warning
     path = _train(news, tmp_path, **IDENTITY, byte_fallback=True)
-    assert tokenizer_json(path, bank_of(path)).caution == ""
+    assert convert_tokenizer(path, bank_of(path)).warning == ""
 
 
 @pytest.mark.parametrize("options", [{"model_type": "word"}, {"treat_whitespace_as_suffix": True}])
-def test_sentencepiece_models_that_cannot_be_expressed_say_so(news: Path, bank_of, tmp_path: Path, options: dict):
+def test_sentencepiece_models_that_cannot_be_converted_are_refused(news: Path, bank_of, tmp_path: Path, options: dict):
     path = _train(news, tmp_path, **options)
-    with pytest.raises(TokenizerError, match="cannot be expressed") as caught:
-        tokenizer_json(path, bank_of(path))
+    with pytest.raises(TokenizerError, match="cannot be converted") as caught:
+        convert_tokenizer(path, bank_of(path))
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["llama2.model", "bytepiece.plus.40k.model"])
 def test_real_tokenizers_keep_their_ids_on_real_text(shared_data: Path, bank_of, name: str):
     path = shared_data / name
-    made = tokenizer_json(path, bank_of(path))
+    made = convert_tokenizer(path, bank_of(path))
     texts = [(shared_data / file).read_bytes().decode()[:200_000] for file in ("english.txt", "japanese.txt")]
     _same_ids(path, made.content, [*TEXTS, *texts])
     assert tokenizers.Tokenizer.from_str(made.content.decode()).decode(
@@ -94,21 +93,21 @@ def test_a_tiktoken_file_keeps_its_ids(news: Path, bank_of, tmp_path: Path):
     tokens |= dict.fromkeys(bytes([a, b]) for a in range(256) for b in range(256))
     lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(list(tokens)[:50_256]))
     (tmp_path / "x.tiktoken").write_bytes(b"".join(lines))
-    made = tokenizer_json(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
+    made = convert_tokenizer(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
     _same_ids(tmp_path / "x.tiktoken", made.content, [*TEXTS, *news.read_text().splitlines()[:50], "a\n\n  b\n"])
 
 
-def test_a_tiktoken_file_without_a_known_rule_says_so(bank_of, tmp_path: Path):
+def test_a_tiktoken_file_without_a_known_rule_is_refused(bank_of, tmp_path: Path):
     lines = (base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
     (tmp_path / "x.tiktoken").write_bytes(b"".join(lines))
     with pytest.raises(TokenizerError, match="no known encoding"):
-        tokenizer_json(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
+        convert_tokenizer(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
 
 
 @pytest.mark.parametrize("lines", ["<unk>\ncat\ngolden retriever\n日本\n", "cat\ndog\n"])
 def test_a_plain_list_keeps_its_ids(bank_of, tmp_path: Path, lines: str):
     (tmp_path / "labels.txt").write_text(lines)
-    made = tokenizer_json(tmp_path / "labels.txt", bank_of(tmp_path / "labels.txt"))
+    made = convert_tokenizer(tmp_path / "labels.txt", bank_of(tmp_path / "labels.txt"))
     known = [line for line in lines.split() if " " not in line]
     unknown = ["bird cat\x1cgolden"] if "<unk>" in lines else []
     _same_ids(tmp_path / "labels.txt", made.content, ["cat\u3000cat\n cat", "", " ".join(known[:2]), *unknown])
@@ -130,37 +129,37 @@ def word_level(tmp_path: Path) -> Path:
 def test_a_tokenizer_json_is_taken_as_it_is_without_truncation_and_padding(word_level: Path, bank_of):
     bank = bank_of(word_level)
     plain = word_level.parent / "plain" / "tokenizer.json"
-    assert tokenizer_json(plain, bank).content == plain.read_bytes()
-    assert tokenizer_json(plain.parent, bank).content == plain.read_bytes()
-    made = tokenizer_json(word_level, bank)
+    assert convert_tokenizer(plain, bank).content == plain.read_bytes()
+    assert convert_tokenizer(plain.parent, bank).content == plain.read_bytes()
+    made = convert_tokenizer(word_level, bank)
     assert json.loads(made.content) == json.loads(plain.read_bytes())
     assert made.tokens == 3
 
 
 def test_another_tokenizer_is_refused_with_both_fingerprints(news_bank, word_level: Path):
     with pytest.raises(TokenizerError, match="not the tokenizer of this bank") as caught:
-        tokenizer_json(word_level, news_bank)
+        convert_tokenizer(word_level, news_bank)
     assert news_bank.manifest.tokenizer.fingerprint[:16] in str(caught.value)
     assert "news.model (sentencepiece)" in caught.value.hint
     with pytest.raises(InputNotFoundError):
-        tokenizer_json(word_level.parent / "missing.model", news_bank)
+        convert_tokenizer(word_level.parent / "missing.model", news_bank)
 
 
-def test_a_wrong_expression_is_found_and_a_text_is_named(news_bank, news_model: Path, monkeypatch: pytest.MonkeyPatch):
-    """Otherwise the proof could not fail."""
-    wrong = tokenizer_json(news_model, news_bank).content.replace(b'{"type":"Prepend","prepend":"\xe2\x96\x81"},', b"")
-    monkeypatch.setitem(module._EXPRESSIONS, "sentencepiece", lambda *_: wrong)
-    with pytest.raises(TokenizerError, match=r"cannot be expressed.*'Hello world, the king!'"):
-        tokenizer_json(news_model, news_bank)
+def test_a_wrong_conversion_is_refused_with_a_text_that_shows_it(news_bank, news_model: Path):
+    wrong = convert_tokenizer(news_model, news_bank).content.replace(
+        b'{"type":"Prepend","prepend":"\xe2\x96\x81"},', b""
+    )
+    with pytest.raises(TokenizerError, match=r"cannot be converted.*'Hello world, the king!'"):
+        convert_tokenizer(news_model, news_bank, {"sentencepiece": lambda *_: wrong})
 
 
-def test_the_proof_looks_at_every_token_of_a_common_vocabulary(news_model: Path):
+def test_the_probe_texts_contain_every_token_of_a_common_vocabulary(news_model: Path):
     vocab = load_tokenizer(news_model).vocab
-    assert {vocab.token(i).decode("utf-8", "replace") for i in range(vocab.size)} <= set(proof_texts(vocab))
-    assert proof_texts(vocab) == proof_texts(vocab)
+    assert {vocab.token(i).decode("utf-8", "replace") for i in range(vocab.size)} <= set(probe_texts(vocab))
+    assert probe_texts(vocab) == probe_texts(vocab)
 
 
-def test_the_tokens_of_a_gguf_file_are_an_error_in_words(bank_of, tmp_path: Path):
+def test_the_tokens_of_a_gguf_file_are_refused(bank_of, tmp_path: Path):
     import gguf
 
     path = tmp_path / "m.gguf"
@@ -173,7 +172,7 @@ def test_the_tokens_of_a_gguf_file_are_an_error_in_words(bank_of, tmp_path: Path
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(TokenizerError, match="not the rules that split text") as caught:
-        tokenizer_json(path, bank_of(path))
+        convert_tokenizer(path, bank_of(path))
     assert "tokenizer.json" in caught.value.hint
 
 
@@ -200,7 +199,7 @@ def test_tokenizers_of_model_folders_keep_their_ids(news: Path, bank_of, tmp_pat
         path = tmp_path / "tiktoken.model"
         path.write_text("".join(f"{token} {rank}\n" for rank, token in enumerate(encoded)))
         with pytest.raises(TokenizerError, match="no known encoding"):
-            tokenizer_json(path, bank_of(path))
+            convert_tokenizer(path, bank_of(path))
         return
-    made = tokenizer_json(path, bank_of(path))
+    made = convert_tokenizer(path, bank_of(path))
     _same_ids(path, made.content, [*TEXTS, "a <|x|> b", *news.read_text().splitlines()[:50]])

@@ -61,7 +61,7 @@ def test_the_public_names_are_these():
              "VocabMergesTokenizer", "WordPieceTokenizer",
              "find_tokenizer", "load_tokenizer", "placeholder_counts", "placeholder_pattern"],
         ),
-        ("costbank.export", ["FORMATS", "ExportedFiles", "bytes_of_word", "export_bank", "words"]),
+        ("costbank.export", ["FORMATS", "ExportedFiles", "bytes_of_word", "export_bank", "token_words"]),
         ("costbank.sources", ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]),
         (
             "costbank.analysis.health",

@@ -121,13 +121,13 @@ def test_a_copy_of_the_models_own_list_is_the_models_tokenizer(tmp_path: Path):
 
 
 def test_it_is_exported_with_the_same_ids(tmp_path: Path):
-    from costbank.export.tokenizer_json import tokenizer_json
+    from costbank.export.tokenizer_json import convert_tokenizer
 
     path = _vocab(tmp_path / "m")
     bank = costbank.build(build_config(
         source="spelling", name="m", store=tmp_path / "store", tokenizer=path, spelling=SpellingConfig(dim=8),
     ))  # fmt: skip
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_json(path, bank).content)
+    (tmp_path / "tokenizer.json").write_bytes(convert_tokenizer(path, bank).content)
     assert (
         load_tokenizer(tmp_path / "tokenizer.json").encode([TEXT])[0].tolist()
         == load_tokenizer(path).encode([TEXT])[0].tolist()
