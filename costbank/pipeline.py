@@ -19,7 +19,7 @@ from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, Tokeniz
 from costbank.config import BuildConfig, semantic_config
 from costbank.element_types import ELEMENT_TYPES
 from costbank.errors import InputError, StorageError, UsageError, require
-from costbank.neighbors import FoundNeighbors, NeighborPlan, NeighborTable, build_index, find_neighbors, plan_neighbors
+from costbank.neighbors import NeighborPlan, NeighborResult, NeighborTable, build_index, find_neighbors, plan_neighbors
 from costbank.progress import Progress, QuietProgress
 from costbank.sources import SourcePlan, SourceVectors, plan_source
 from costbank.tensorfile import MappedTensor
@@ -148,7 +148,7 @@ def _write_rows(
 class _WrittenNeighbors:
     """The neighbor table and how it was made, and the kind of the index."""
 
-    neighbors: FoundNeighbors
+    neighbors: NeighborResult
     index_kind: str
 
 
@@ -276,16 +276,16 @@ def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
 
 def _find_neighbors(
     stored: MappedTensor, usable: np.ndarray, plan: NeighborPlan, config: BuildConfig, progress: Progress
-) -> FoundNeighbors:
+) -> NeighborResult:
     if not plan.k:
-        return FoundNeighbors(NeighborTable.empty(len(usable), 0), "none", 0)
+        return NeighborResult(NeighborTable.empty(len(usable), 0), "none", 0)
     with progress.step("find neighbors", int(usable.sum()), "rows") as step, stored.streamed() as rows:
         return find_neighbors(rows, usable, plan, config.neighbors.min_recall, step.advance, progress.note)
 
 
-def _neighbor_facts(found: FoundNeighbors) -> NeighborFacts:
-    facts = {name: value for name, value in asdict(found).items() if name != "table"}
-    return NeighborFacts(k=found.table.k, exact=found.method in ("exact", "none"), **facts)
+def _neighbor_facts(neighbors: NeighborResult) -> NeighborFacts:
+    facts = {name: value for name, value in asdict(neighbors).items() if name != "table"}
+    return NeighborFacts(k=neighbors.table.k, exact=neighbors.method in ("exact", "none"), **facts)
 
 
 def _tokenizer_facts(tokenizer: Tokenizer) -> TokenizerFacts:

@@ -1,8 +1,8 @@
-"""Banks: write once, verify, and read by memory map. The format is described in README.md next to this file."""
+"""Banks: written once, verified, and read by memory map. README.md next to this file describes the format."""
 
 from costbank.bank.loaded import LoadedBank, NearestTokens
 from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest
-from costbank.bank.store import NAME_PATTERN, BankPlace, Store, default_store
+from costbank.bank.store import NAME_PATTERN, Store, StoredBank, default_store
 from costbank.bank.verify import FileCheck, check_digests, verify_bank
 from costbank.bank.writer import STEPS, BankWriter
 
@@ -10,7 +10,6 @@ __all__ = [
     "NAME_PATTERN",
     "STEPS",
     "Bank",
-    "BankPlace",
     "BankWriter",
     "FileCheck",
     "LoadedBank",
@@ -18,6 +17,7 @@ __all__ = [
     "Neighbor",
     "RawRows",
     "Store",
+    "StoredBank",
     "check_digests",
     "default_store",
     "open_bank",

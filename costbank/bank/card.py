@@ -8,14 +8,19 @@ from costbank.vocab import display_bytes
 __all__ = ["CardExample", "write_card"]
 
 CardExample = tuple[bytes, list[bytes]]
-"""A token and its nearest others."""
+"""A token and its nearest tokens, as bytes."""
 
 
 def write_card(manifest: Manifest, examples: list[CardExample], advice: str = "") -> str:
-    """Markdown made of a manifest, what such vectors are good for, and some tokens with their neighbors."""
-    vectors, tokenizer, neighbors = manifest.vectors, manifest.tokenizer, manifest.neighbors
+    """The card of a bank in Markdown.
+
+    Args:
+        manifest: of the bank.
+        examples: tokens to show with their nearest tokens.
+        advice: what the bank's source says about the use of its vectors.
+    """
+    vectors, tokenizer = manifest.vectors, manifest.tokenizer
     status = ", ".join(f"{count:,} {name}" for name, count in manifest.status.items() if count)
-    quality = _table_quality(neighbors)
     lines = [
         f"# Cost bank {manifest.id}",
         "",
@@ -27,17 +32,17 @@ def write_card(manifest: Manifest, examples: list[CardExample], advice: str = ""
         "|---|---|",
         f"| vectors | {vectors.vocab:,} × {vectors.dim}, {vectors.dtype}, unit or zero rows |",
         f"| tokens | {status} |",
-        f"| neighbors | {quality} |",
+        f"| neighbors | {_table_quality(manifest.neighbors)} |",
         f"| tokenizer fingerprint | `{tokenizer.fingerprint}` |",
         f"| built | {manifest.created} by costbank {manifest.costbank} |",
         f"| reproducible bit for bit | {'yes' if manifest.reproducible else 'no'} |",
     ]
-    lines += [f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in manifest.facts.items()]
+    lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in manifest.facts.items()]
     if advice:
         lines += ["", advice]
     if examples:
         lines += ["", "## Nearest tokens", "", "| token | nearest, by ascending cost |", "|---|---|"]
-        lines += [f"| {_code(token)} | {' '.join(map(_code, others))} |" for token, others in examples]
+        lines += [f"| {_code(token)} | {' '.join(map(_code, nearest))} |" for token, nearest in examples]
     lines += ["", "Read it with `costbank.open_bank(path)`; check every byte with `costbank verify path`.", ""]
     return "\n".join(lines)
 
@@ -53,7 +58,7 @@ def _table_quality(neighbors: NeighborFacts) -> str:
     return f"{neighbors.k} a token, {measured}"
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""A bank for processes that run for months: nothing that happens to its files ends them.
+"""A bank for processes that run for months: a change to its files cannot end the process.
 
-Tokens and neighbor table are copies in memory, each checked against its sha256 when the bank is opened, and so is the
-index once it is needed. Rows are read from a file that was opened once. An id names its bytes for ever, so what is in
-memory stays right when the directory is overwritten, truncated or removed.
+Tokens and neighbor table are copied into memory and checked against their sha256 when the bank is opened; the index is
+when it is first needed. Rows are read from a file that stays open. The bytes under an id never change, so the copies
+stay correct if the directory is overwritten, truncated or removed.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _SCAN_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class NearestTokens:
-    """Neighbors by ascending cost, and whether they are surely those of least cost."""
+    """Neighbors by ascending cost, and whether they are certain to be those of least cost."""
 
     neighbors: list[Neighbor]
     exact: bool
@@ -39,7 +39,7 @@ class LoadedBank(Bank):
     """A `Bank` that maps no file; see the module.
 
     Raises:
-        CorruptBankError: a file is missing, has another size or sha256 than the manifest says, or is being written.
+        CorruptBankError: a file is missing or being written, or its size or sha256 differs from the manifest's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,26 +49,26 @@ class LoadedBank(Bank):
 
     @property
     def resident_bytes(self) -> int:
-        """What the bank holds in memory."""
+        """Bytes of the bank's files in memory."""
         files = self.manifest.files
-        held = files[TOKENS].size + files[NEIGHBORS].size
-        return held + (files[INDEX].size if self._loaded_index is not None else 0)
+        names = (TOKENS, NEIGHBORS) if self._loaded_index is None else (TOKENS, NEIGHBORS, INDEX)
+        return sum(files[name].size for name in names)
 
     @property
     def index_bytes(self) -> int:
-        """What searching takes in memory beyond that; 0 where the bank has no index or it is loaded."""
+        """Bytes that a search by the index would add to these; 0 if the bank has no index, or it is loaded."""
         return 0 if self._loaded_index is not None or not self._has_index else self.manifest.files[INDEX].size
 
     @cached_property
     def usable(self) -> Bool[np.ndarray, "vocab"]:
-        """Which tokens have a vector, from the table where there is one: a token alone has no neighbors either way."""
+        """Which tokens have a vector: those with neighbors, if the bank has a table, else those with a nonzero row."""
         if self.neighbors.k:
             return self.neighbors.ids[:, 0] >= 0
         blocks = range(0, self.size, 4_096)
         return np.concatenate([self.vectors(slice(start, start + 4_096)).any(axis=1) for start in blocks])
 
     def nearest_in_table(self, token: int, k: int) -> NearestTokens | None:
-        """`nearest` where the table suffices, from memory alone; None where it is too narrow.
+        """`nearest` from the table in memory; None if the table has fewer than k columns.
 
         Raises:
             TokenNotFoundError, UsageError: as `nearest`.
@@ -77,18 +77,22 @@ class LoadedBank(Bank):
         ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
         if k > self.neighbors.k and (ids >= 0).all():
             return None
-        return NearestTokens(self._named(ids, costs), self.manifest.neighbors.exact)
+        return NearestTokens(self._neighbors_of(ids, costs), self.manifest.neighbors.exact)
 
     def search_nearest(self, token: int, k: int, with_index: bool = True) -> NearestTokens:
         """`nearest` for any k, without the table.
 
-        By the index where the bank has one, which is loaded first; by all rows in blocks of some megabytes otherwise.
-        A `flat` index and the rows give exact answers. Of an `sq8` index the candidates are decided by exact costs, but
-        could lack one.
+        Searches the index, which is loaded first, or, without one, all rows in blocks of 8 MB. A `flat` index and a
+        search of all rows are exact. Candidates of an `sq8` index are ranked by exact costs, but one may be missing.
+
+        Args:
+            token: an id.
+            k: how many neighbors.
+            with_index: whether the index may be loaded and searched.
 
         Raises:
             TokenNotFoundError, UsageError: as `nearest`.
-            CorruptBankError: the index is not what the manifest says.
+            CorruptBankError: the sha256 of the index differs from the manifest's.
             ChangedFileError: a file was written to since the bank was opened.
         """
         self._check_k(token, k)
@@ -96,14 +100,14 @@ class LoadedBank(Bank):
             return NearestTokens([], exact=True)
         if not (with_index and self._has_index):
             ids, costs = nearest_rows(token, self.vectors, self.usable, k, _SCAN_BYTES)
-            return NearestTokens(self._named(ids, costs), exact=True)
+            return NearestTokens(self._neighbors_of(ids, costs), exact=True)
         index, flat = self._index, self.manifest.index.kind == "flat"
 
         def stored_rows(ids: Int64[np.ndarray, "rows"]) -> Float32[np.ndarray, "rows dim"]:
             return index.reconstruct_batch(ids)
 
         ids, costs = nearest_in_index(index, token, stored_rows if flat else self.vectors, k, flat)
-        return NearestTokens(self._named(ids, costs), exact=flat)
+        return NearestTokens(self._neighbors_of(ids, costs), exact=flat)
 
     @property
     def _has_index(self) -> bool:
@@ -111,7 +115,7 @@ class LoadedBank(Bank):
 
     @cached_property
     def _index(self) -> Any:
-        with self._index_lock:  # a cached property alone may run twice at the same time
+        with self._index_lock:  # two threads may run a cached property at the same time
             if self._loaded_index is None:
                 self._loaded_index = load_index(np.frombuffer(self._checked(INDEX), np.uint8))
             return self._loaded_index
@@ -124,5 +128,5 @@ class LoadedBank(Bank):
     def _checked(self, name: str) -> bytes:
         data = (self.path / name).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.manifest.files[name].sha256:
-            raise CorruptBankError(f"{self.path / name} is not what the manifest says", REPAIR)
+            raise CorruptBankError(f"the sha256 of {self.path / name} differs from the manifest's", REPAIR)
         return data

@@ -1,4 +1,4 @@
-"""The manifest of a bank: what it holds, where that came from, and what every byte of it must be."""
+"""The manifest of a bank: its content, the origin of that content, and the sha256 of every file."""
 
 import hashlib
 import json
@@ -49,7 +49,8 @@ INDEX = "index.faiss"
 ROWS = "rows.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
-_LONE = "backslashreplace"  # what a path holds that is not UTF-8 is written as JSON escapes a lone surrogate
+_LONE_SURROGATES = "backslashreplace"
+"""Bytes of a path that are not UTF-8 are lone surrogates in Python, which are written as JSON escapes them."""
 REPAIR = "remove this bank's directory and build or copy it again"
 
 
@@ -81,43 +82,48 @@ class VectorFacts(_Facts):
 
 
 class NeighborFacts(_Facts):
-    """The neighbor table: columns, and the share of true neighbors in it (1.0 where it is exact).
+    """The neighbor table, and the share of the exact nearest tokens that are in it.
 
-    `recall` looks at the nearest `recall_at` of a token, `recall_of_all` at all columns, both on `sampled` rows. A
-    neighbor counts as found where its cost is at most `recall_tolerance` above that of the last exact one.
+    An entry counts for the recall if its cost is at most `recall_tolerance` above that of the last exact one.
     """
 
-    k: int = Field(ge=0)
-    exact: bool
-    recall: float
-    method: str = "exact"
+    k: int = Field(ge=0, description="the number of columns")
+    exact: bool = Field(description="whether it is the brute-force table")
+    recall: float = Field(description="the share of the `recall_at` nearest that are in the table; 1 if it is exact")
+    method: str = Field(default="exact", description="how candidates were proposed")
     recall_at: int = 10
-    recall_of_all: float = 1.0
+    recall_of_all: float = Field(default=1.0, description="`recall` over all k columns")
     recall_tolerance: float = Field(default=0.0, ge=0)
-    sampled: int = 0
+    candidates: int = Field(default=0, description="candidates per row that exact costs ranked; 0 if it is exact")
+    sampled: int = Field(default=0, description="the number of rows that the recall was measured on; 0 if it is exact")
 
 
 class IndexFacts(_Facts):
-    """The FAISS index (`flat`, `sq8` or `none`) and how many rows are in it."""
+    """The FAISS index and its number of rows."""
 
-    kind: str
+    kind: str = Field(description="`flat` (the rows), `sq8` (8 bits per element) or `none`")
     rows: int
 
 
 class BankFacts(_Facts):
-    """What the builder of a bank records: what was built, from what, how, and what the bank holds.
+    """What the builder of a bank records about the build and the bank's content.
 
     Attributes:
-        costbank: version of this library.
-        created: UTC, ISO 8601.
+        costbank: the version of this library.
+        created: the time, in UTC, ISO 8601.
         reproducible: whether the same inputs and config give the same bytes.
-        source: which source made the vectors.
+        source: the source that made the vectors.
         config: the part of the config that the bank's id covers.
         run: the whole config, with paths and settings of the machine.
         facts: counts and measurements of the source.
-        inputs: the files that the vectors depend on, with their digests.
-        libraries: versions of distributions that decide the result.
-        seconds: that each step took.
+        inputs: the files that the vectors depend on: name, size in bytes and sha256.
+        libraries: versions of the distributions that affect the result.
+        seconds: the duration of each step.
+        tokenizer: the tokenizer whose ids are the rows.
+        vectors: shape and element type.
+        status: the number of ids with each status.
+        neighbors: the neighbor table.
+        index: the FAISS index.
     """
 
     costbank: str
@@ -137,12 +143,12 @@ class BankFacts(_Facts):
     index: IndexFacts
 
     def as_json(self) -> dict[str, Any]:
-        """The facts that were given, as values of JSON."""
+        """The attributes that were set, as values of JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Manifest(BankFacts):
-    """All that a bank says of itself. Unknown keys are ignored."""
+    """The content of a manifest.json. Unknown keys are ignored."""
 
     format: Literal[1]
     id: str = Field(pattern=r"^[0-9a-f]{16}$")
@@ -150,14 +156,14 @@ class Manifest(BankFacts):
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value that digests are taken of: sorted keys, no spaces, UTF-8."""
+    """The canonical JSON of a value, from which digests are computed: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        errors=_LONE
+        errors=_LONE_SURROGATES
     )
 
 
 def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> str:
-    """The id of a bank: the first 16 hex digits of a sha256 over its config and its content."""
+    """The id of a bank: the first 16 hex digits of a sha256 over its config and its content; rule 14 of the format."""
     content = {
         "format": FORMAT,
         "tokenizer": fingerprint,
@@ -168,7 +174,7 @@ def bank_id(fingerprint: str, config: dict[str, Any], files: dict[str, Any]) -> 
 
 
 def write_manifest(facts: dict[str, Any]) -> bytes:
-    """The bytes of manifest.json: the facts and, last, a digest over them, so that no byte can change unseen."""
+    """The bytes of manifest.json: the facts, and a digest of them as the last key, so that any change is detected."""
     digest = hashlib.sha256(canonical(facts)).hexdigest()
     return _text({**facts, "digest": digest})
 
@@ -178,7 +184,7 @@ def load_manifest(directory: Path) -> Manifest:
 
     Raises:
         BankNotFoundError: the directory has no manifest.
-        CorruptBankError: a byte of it was changed, or it is of another format.
+        CorruptBankError: the manifest was changed, is missing under an id, or has another format.
     """
     path = directory / MANIFEST
     try:
@@ -187,7 +193,7 @@ def load_manifest(directory: Path) -> Manifest:
         if directory.is_dir() and re.fullmatch(ID_PATTERN, directory.name):
             raise CorruptBankError(f"{path} is missing", REPAIR) from None
         raise BankNotFoundError(
-            f"there is no bank at {directory}", "name a directory that holds manifest.json"
+            f"there is no bank at {directory}", "give a directory that contains manifest.json"
         ) from None
     except OSError as error:
         raise CorruptBankError(f"{path} cannot be read: {error.strerror}", REPAIR) from None
@@ -207,11 +213,11 @@ def check_sizes(directory: Path, manifest: Manifest) -> None:
         except OSError:
             raise CorruptBankError(f"{path} is missing", REPAIR) from None
         if size != facts.size:
-            raise CorruptBankError(f"{path} has {size:,} bytes, and the manifest says {facts.size:,}", REPAIR)
+            raise CorruptBankError(f"{path} has {size:,} bytes instead of {facts.size:,}", REPAIR)
 
 
-def read_manifest(data: bytes, where: str) -> Manifest:
-    """Check and read the bytes of manifest.json.
+def read_manifest(data: bytes, file: str) -> Manifest:
+    """Check and read the bytes of manifest.json; `file` is the name for messages.
 
     Raises:
         CorruptBankError: a byte was changed, or the content is not a manifest of format 1.
@@ -221,26 +227,26 @@ def read_manifest(data: bytes, where: str) -> Manifest:
         digest = facts.pop("digest")
         intact = digest == hashlib.sha256(canonical(facts)).hexdigest() and _text({**facts, "digest": digest}) == data
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise CorruptBankError(f"{where} is not a bank manifest", REPAIR) from None
+        raise CorruptBankError(f"{file} is not a bank manifest", REPAIR) from None
     if not intact:
-        raise CorruptBankError(f"{where} was changed after it was written", REPAIR)
+        raise CorruptBankError(f"{file} was changed after it was written", REPAIR)
     if facts.get("format") != FORMAT:
         raise CorruptBankError(
-            f"{where} is of format {facts.get('format')}, and this version reads format {FORMAT}",
+            f"{file} has format {facts.get('format')}, and this version of costbank reads format {FORMAT}",
             "upgrade costbank to read it",
         )
     try:
         manifest = Manifest.model_validate(facts)
         expected = bank_id(manifest.tokenizer.fingerprint, facts["config"], facts["files"])
     except (ValidationError, KeyError) as error:
-        raise CorruptBankError(f"{where} lacks what format 1 asks for: {error}", REPAIR) from None
-    needed = {*TENSOR_FILES, CARD} | ({INDEX} if manifest.index.kind != "none" else set())
-    if missing := needed - set(manifest.files):
-        raise CorruptBankError(f"{where} does not name {', '.join(sorted(missing))}", REPAIR)
+        raise CorruptBankError(f"{file} does not have the keys and values of format 1: {error}", REPAIR) from None
+    required = {*TENSOR_FILES, CARD} | ({INDEX} if manifest.index.kind != "none" else set())
+    if missing := required - set(manifest.files):
+        raise CorruptBankError(f"{file} does not list {', '.join(sorted(missing))}", REPAIR)
     if manifest.id != expected:
-        raise CorruptBankError(f"{where} names the id {manifest.id}, but its content has {expected}", REPAIR)
+        raise CorruptBankError(f"{file} has the id {manifest.id}, but its content has the id {expected}", REPAIR)
     return manifest
 
 
 def _text(facts: dict[str, Any]) -> bytes:
-    return (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors=_LONE)
+    return (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors=_LONE_SURROGATES)

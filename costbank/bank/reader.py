@@ -1,4 +1,4 @@
-"""Read a bank by memory map; reading never writes to it."""
+"""Read a bank by memory map, without writing anything."""
 
 import hashlib
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ __all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A token and its cost. `text` is for people to read; `cost` has the digits of the float32 that it is."""
+    """A token and its cost. `text` is for people to read; `cost` has as few digits as its float32 value needs."""
 
     id: int
     text: str
@@ -37,7 +37,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class RawRows:
-    """The source's rows as they were before any transform.
+    """Measurements of the source's rows, before any transform.
 
     Attributes:
         norms: Euclidean lengths; 0 for a row without a direction.
@@ -49,7 +49,7 @@ class RawRows:
 
 
 class Bank:
-    """A frozen cost embedding for every id of one tokenizer. Get one from `open_bank`.
+    """A frozen cost embedding for every id of one tokenizer. `open_bank` opens one.
 
     Attributes:
         path: the bank's directory.
@@ -75,8 +75,8 @@ class Bank:
         self.vocab = Vocab(*(tokens[name].data for name in ("bytes", "offsets", "status", "counts")))
         self._vectors = self._tensors(VECTORS, {"vectors": (shape.dtype, (shape.vocab, shape.dim))})["vectors"]
         table = (shape.vocab, self.manifest.neighbors.k)
-        near = self._tensors(NEIGHBORS, {"ids": ("I32", table), "costs": ("F32", table)})
-        self.neighbors = NeighborTable(near["ids"].data, near["costs"].data)
+        columns = self._tensors(NEIGHBORS, {"ids": ("I32", table), "costs": ("F32", table)})
+        self.neighbors = NeighborTable(columns["ids"].data, columns["costs"].data)
 
     def __repr__(self) -> str:
         return f"<Bank {self.name}@{self.id}: {self.size:,} tokens × {self.dim}>"
@@ -87,12 +87,12 @@ class Bank:
 
     @property
     def name(self) -> str:
-        """The name it is kept under: that of the directory above its own."""
+        """The bank's name in its store: that of the parent directory."""
         return self.path.resolve().parent.name
 
     @property
     def size(self) -> int:
-        """Number of token ids, which is the number of rows."""
+        """The number of token ids, which is the number of rows."""
         return self.manifest.vectors.vocab
 
     @property
@@ -100,7 +100,7 @@ class Bank:
         return self.manifest.vectors.dim
 
     def vectors(self, ids: Integer[np.ndarray, "rows"] | slice = slice(None)) -> Float32[np.ndarray, "rows dim"]:
-        """The rows of some ids, or of all, as float32; F32 slices are read-only views of the file."""
+        """The rows of these ids, by default of all, as float32; F32 slices are read-only views of the file."""
         return self._vectors.float32(ids)
 
     @overload
@@ -117,23 +117,23 @@ class Bank:
         self, kind: str = "numpy", *, vocab_size: int | None = None, order: np.ndarray | None = None,
         missing: str = "zero",
     ) -> Any:  # fmt: skip
-        """All rows as one new float32 array [width, dim] on the CPU, for a loss of another library. It is writable.
+        """All rows as a new, writable float32 array [width, dim] on the CPU, for a loss of another library.
 
         Args:
-            kind: `numpy`; `torch`, a tensor; or `dlpack`, an object that `jax.numpy.from_dlpack` and its like take.
-            vocab_size: the width of the logits where it is not the bank's. Ids past the bank's (the padding of a
-                model's head) get a row without a vector. Fewer ids drop the bank's last rows.
-            order: for logits in another order: the bank's id of each logit, −1 where it has no token.
-            missing: what the row of a token without a vector is. `zero`: all zero, so that it costs 1 to every other.
-                `own-axis`: there is one column more, which is 1 in these rows, and 0 elsewhere. Every row has unit
-                length then, as code wants that divides by it (the published EMO code makes NaN of everything else).
-                These tokens still cost 1 to those with a vector, but 0 to each other.
+            kind: `numpy`; `torch`, a tensor; or `dlpack`, an object for functions such as `jax.numpy.from_dlpack`.
+            vocab_size: the width of the logits, by default the bank's. Ids beyond the bank's (the padding of a model's
+                head) get a row without a vector. A smaller width drops the bank's last rows.
+            order: for logits in another order: the bank's id for each logit, −1 for a logit without a token.
+            missing: the row of a token without a vector. `zero`: all zero, so that its cost to every other token is 1.
+                `own-axis`: the array has one more column, which is 1 in these rows and 0 in all others. Every row then
+                has length 1, as required by code that divides by it (the published EMO code returns NaN otherwise).
+                The cost of such a token to those with a vector is still 1, but to each other it is 0.
 
         Raises:
             UsageError: `kind` or `missing` is unknown, or both `vocab_size` and `order` are set.
             ShapeError: `vocab_size` is not positive, or `order` is not a vector of integers.
             TokenNotFoundError: `order` has an id that the bank does not have.
-            MissingExtraError: PyTorch was asked for and is not installed.
+            MissingExtraError: `kind` is `torch`, and PyTorch is not installed.
         """
         return hand_over(matrix_rows(self.vectors, (self.size, self.dim), vocab_size, order, missing), kind)
 
@@ -159,7 +159,7 @@ class Bank:
             token, target: ids, or texts as `Vocab.match` takes them: `king`, `piece:king`, `id:123`, `hex:e4bda0`.
 
         Raises:
-            TokenNotFoundError: no token goes by that text, or the id is outside the vocabulary.
+            TokenNotFoundError: no token matches the text, or the id is outside the vocabulary.
         """
         ids = np.array([self.vocab.find(token), self.vocab.find(target)])
         return shortest(self.cost_matrix(ids[:1], ids[1:])[0, 0])
@@ -177,16 +177,16 @@ class Bank:
         return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
 
     def nearest(self, token: str | SupportsIndex, k: int = 10) -> list[Neighbor]:
-        """The k other tokens of least cost, ascending; none for a token without a vector.
+        """The k other tokens of least cost, ascending; an empty list for a token without a vector.
 
-        Served from the table where that is wide enough, else computed over all rows.
+        They come from the neighbor table if it has k columns; otherwise they are computed over all rows.
 
         Args:
             token: an id, or a text as `Vocab.match` takes it: `king`, `piece:king`, `id:123`, `hex:e4bda0`.
-            k: how many.
+            k: how many neighbors.
 
         Raises:
-            TokenNotFoundError: no token goes by that text, or the id is outside the vocabulary.
+            TokenNotFoundError: no token matches the text, or the id is outside the vocabulary.
             UsageError: k is not between 1 and the number of other tokens.
         """
         token_id = self.vocab.find(token)
@@ -196,16 +196,19 @@ class Bank:
         ids, costs = self.neighbors.ids[token_id, :k], self.neighbors.costs[token_id, :k]
         if k > self.neighbors.k and (ids >= 0).all():
             ids, costs = nearest_rows(token_id, self.vectors, self.usable, k)
-        return self._named(ids, costs)
+        return self._neighbors_of(ids, costs)
 
     def _check_k(self, token_id: int, k: int) -> None:
         self.vocab.check(token_id)
         if not 1 <= k < self.size:
             raise UsageError(
-                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"ask for 1 to {self.size - 1:,}"
+                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"give a k of 1 to {self.size - 1:,}"
             )
 
-    def _named(self, ids: Integer[np.ndarray, "found"], costs: Float32[np.ndarray, "found"]) -> list[Neighbor]:
+    def _neighbors_of(
+        self, ids: Integer[np.ndarray, "neighbors"], costs: Float32[np.ndarray, "neighbors"]
+    ) -> list[Neighbor]:
+        """A row of a table as a list, without its padding."""
         return [
             Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
             for i, cost in zip(ids, costs, strict=True)
@@ -213,22 +216,22 @@ class Bank:
         ]
 
     def search(self, vectors: Float32[np.ndarray, "queries dim"], k: int = 10) -> list[list[Neighbor]]:
-        """The k tokens of least cost to each vector; vectors of any length are normalized first.
+        """The k tokens of least cost to each vector. The vectors are normalized first.
 
-        The FAISS index finds them, and where it keeps the rows in fewer bits, more than k are decided by their costs.
-        A bank without an index is searched row by row.
+        The FAISS index proposes candidates, more than k if it stores rows in fewer bits, and exact costs rank them.
+        Without an index, all rows are searched.
 
         Raises:
             UsageError: k is below 1.
-            ShapeError: the vectors are not of the bank's size.
-            CorruptBankError: index.faiss is not what the manifest says; FAISS has not read any of it.
+            ShapeError: the vectors do not have the bank's dim.
+            CorruptBankError: the sha256 of index.faiss differs from the manifest's; FAISS has not read any of it.
             MissingExtraError: FAISS is not installed.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise ShapeError(f"vectors of shape {list(vectors.shape)}, and the bank has dim {self.dim}",
+            raise ShapeError(f"vectors have shape {list(vectors.shape)}, and the bank has dim {self.dim}",
                              f"give an array of shape [queries, {self.dim}]")  # fmt: skip
         if k < 1:
-            raise UsageError(f"k is {k}", f"ask for 1 to {self.manifest.index.rows:,}")
+            raise UsageError(f"k is {k}", f"give a k of 1 to {self.manifest.index.rows:,}")
         queries, _ = normalize(vectors)
         k = min(k, self.manifest.index.rows)
         if self.manifest.index.kind == "none":
@@ -236,17 +239,17 @@ class Bank:
         else:
             coarse = self.manifest.index.kind != "flat"
             candidates = search_index(self._index, queries, min(4 * k + 32, self.manifest.index.rows) if coarse else k)
-        answers = []
+        nearest = []
         for query, ids in zip(queries, candidates, strict=True):
             ids = ids[ids >= 0]
             costs = pairwise_costs(np.array([-1]), ids, query[None], self.vectors(ids))[0]
             order = np.lexsort((ids, costs))[:k]
-            answers.append([Neighbor(int(ids[i]), self.vocab.display(int(ids[i])), shortest(costs[i])) for i in order])
-        return answers
+            nearest.append(self._neighbors_of(ids[order], costs[order]))
+        return nearest
 
     @cached_property
     def raw(self) -> RawRows | None:
-        """Measurements of the rows before they were normalized; None if the bank does not hold them."""
+        """Measurements of the rows before they were normalized; None if the bank does not have them."""
         if ROWS not in self.manifest.files:
             return None
         shape = (self.size,)
@@ -255,40 +258,41 @@ class Bank:
 
     @property
     def index_rows(self) -> int:
-        """How many rows the FAISS index holds."""
+        """The number of rows in the FAISS index."""
         return int(self._index.ntotal)
 
     @cached_property
     def _index(self) -> Any:
         data = (self.path / INDEX).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.manifest.files[INDEX].sha256:
-            raise CorruptBankError(f"{self.path / INDEX} is not what the manifest says", REPAIR)
+            raise CorruptBankError(f"the sha256 of {self.path / INDEX} differs from the manifest's", REPAIR)
         return load_index(np.frombuffer(data, np.uint8))
 
     def _open_tensors(self, name: str) -> Mapping[str, Any]:
         """The tensors of one file, mapped; a subclass may load them instead."""
         return map_tensors(self.path / name)
 
-    def _tensors(self, name: str, wanted: dict[str, tuple[str, tuple[int | None, ...]]]) -> Mapping[str, Any]:
+    def _tensors(self, name: str, expected: dict[str, tuple[str, tuple[int | None, ...]]]) -> Mapping[str, Any]:
+        """The tensors of one file, with dtypes and shapes checked; None in a shape is any length."""
         path = self.path / name
         tensors = self._open_tensors(name)
-        for key, (dtype, shape) in wanted.items():
+        for key, (dtype, shape) in expected.items():
             spec = tensors[key].spec if key in tensors else None
-            if spec is None or spec.dtype != dtype or not _fits(spec, shape):
+            if spec is None or spec.dtype != dtype or not _has_shape(spec, shape):
                 raise CorruptBankError(f"{path}: tensor {key!r} should be {dtype} of shape {list(shape)}", REPAIR)
         return tensors
 
 
 def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
-    """Open a bank by `name`, `name@idprefix` or path. Nothing is loaded before it is used.
+    """Open a bank by `name`, `name@idprefix` or path. Rows are read from disk when they are used.
 
     Args:
-        reference: which bank; a name means the one that its `latest` file names.
-        store: directory of banks; by default `$COSTBANK_STORE`, else the platform's data directory.
+        reference: which bank; a bare name means the id in its file `latest`.
+        store: the directory of banks; by default `$COSTBANK_STORE`, else the platform's data directory.
 
     Raises:
-        UsageError, BankNotFoundError: the reference leads to no bank.
-        CorruptBankError: the manifest was changed, or a file has another size than it says.
+        UsageError, BankNotFoundError: the reference matches no bank.
+        CorruptBankError: the manifest was changed, or a file's size differs from the manifest's.
     """
     if isinstance(reference, Path):
         reference = f"{reference}/"
@@ -296,9 +300,11 @@ def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
 
 
 def shortest(cost: np.float32) -> float:
-    """The float with the fewest digits that still names this float32: 0.1 rather than 0.10000000149011612."""
+    """The float with the fewest digits that rounds to this float32: 0.1 instead of 0.10000000149011612."""
     return float(str(np.float32(cost)))
 
 
-def _fits(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:
-    return len(spec.shape) == len(shape) and all(w in (None, s) for s, w in zip(spec.shape, shape, strict=True))
+def _has_shape(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:
+    return len(spec.shape) == len(shape) and all(
+        expected in (None, length) for length, expected in zip(spec.shape, shape, strict=True)
+    )

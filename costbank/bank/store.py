@@ -1,4 +1,4 @@
-"""A directory of banks: `<store>/<name>/<id>/`, with `<store>/<name>/latest` naming one id."""
+"""A directory of banks: `<store>/<name>/<id>/`, and `<store>/<name>/latest` with one of the ids."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from costbank.bank.manifest import ID_DIGITS, ID_PATTERN, MANIFEST
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
 from costbank.suggestions import closest
 
-__all__ = ["NAME_PATTERN", "BankPlace", "Store", "default_store"]
+__all__ = ["NAME_PATTERN", "Store", "StoredBank", "default_store"]
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
@@ -27,8 +27,8 @@ def default_store() -> Path:
 
 
 @dataclass(frozen=True)
-class BankPlace:
-    """Where a bank is stored, and whether `latest` names it."""
+class StoredBank:
+    """A bank in a store: its name, id and directory, and whether it is the latest of its name."""
 
     name: str
     id: str
@@ -37,54 +37,56 @@ class BankPlace:
 
 
 class Store:
-    """A directory of banks; reading it changes nothing, and it need not exist."""
+    """A directory of banks. It is only read, and need not exist."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_store() if root is None else root
 
-    def banks(self) -> Iterator[BankPlace]:
-        """Every complete bank, by name and id."""
+    def banks(self) -> Iterator[StoredBank]:
+        """Every complete bank, in the order of names and ids."""
         if not self.root.is_dir():
             return
         for directory in sorted(self.root.iterdir()):
             if re.fullmatch(NAME_PATTERN, directory.name) and directory.is_dir():
                 latest = _latest(directory)
                 for bank_id in _ids(directory):
-                    yield BankPlace(directory.name, bank_id, directory / bank_id, bank_id == latest)
+                    yield StoredBank(directory.name, bank_id, directory / bank_id, bank_id == latest)
 
     def resolve(self, reference: str) -> Path:
         """The directory of the bank that `name`, `name@idprefix` or a path refers to.
 
         Raises:
-            UsageError: the reference is malformed, or its prefix fits several ids.
+            UsageError: the reference is malformed, or several ids have its prefix.
             BankNotFoundError: no bank matches it; the hint lists the banks that exist.
-            CorruptBankError: the file `latest` of that name is damaged.
+            CorruptBankError: the file `latest` of the name is damaged.
         """
         if "/" in reference or reference in (".", ".."):
             return self._by_path(Path(reference))
         return self.resolve_name(reference)
 
     def resolve_name(self, reference: str) -> Path:
-        """The same for `name` and `name@idprefix` only: never a path, even if the path exists."""
+        """`resolve` for `name` and `name@idprefix` only: never a path, even if the path exists."""
         match = _REFERENCE.fullmatch(reference)
         if not match:
-            near = self._like(reference)
+            suggestion = self._suggestion(reference)
             raise UsageError(
                 f"{reference!r} is not a bank name",
-                f"did you mean {near}?" if near else "write a name, name@idprefix (4 digits or more), or a path",
+                f"did you mean {suggestion}?"
+                if suggestion
+                else "give a name, name@idprefix (4 digits or more), or a path",
             )
         name, prefix = match.groups()
         directory = self.root / name
         ids = _ids(directory)
         if not ids:
-            raise self._unknown(reference)
+            raise self._not_found(reference)
         if prefix is None:
             return self._latest_of(directory, ids)
         matches = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
         if not matches:
             raise BankNotFoundError(f"there is no bank {reference}", f"{name} has: {', '.join(ids)}")
         if len(matches) > 1:
-            raise UsageError(f"{reference} fits several banks", f"give more digits: {', '.join(matches)}")
+            raise UsageError(f"{reference} matches several banks", f"give more digits: {', '.join(matches)}")
         return directory / matches[0]
 
     def _by_path(self, path: Path) -> Path:
@@ -92,39 +94,44 @@ class Store:
             return path
         if ids := _ids(path):
             return self._latest_of(path, ids)
-        raise BankNotFoundError(f"there is no bank at {path}", "name a directory that holds manifest.json")
+        raise BankNotFoundError(f"there is no bank at {path}", "give a directory that contains manifest.json")
 
     def _latest_of(self, directory: Path, ids: list[str]) -> Path:
         latest = _latest(directory)
-        if latest is None and len(ids) == 1:  # its writer was stopped just before the last step
+        if latest is None and len(ids) == 1:  # the writer was killed before its last step
             return directory / ids[0]
         if latest in ids:
             return directory / latest
-        problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank here"
+        problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
         raise CorruptBankError(
             f"{directory / 'latest'} {problem}",
-            f"name the bank in full ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
+            f"give the full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
         )
 
-    def _unknown(self, reference: str) -> BankNotFoundError:
-        names = sorted({place.name for place in self.banks()})
-        near = self._like(reference)
-        more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-        hint = f"there are: {', '.join(names[:_MOST_NAMES])}{more}"
-        if near:
-            hint = f"did you mean {near}? {hint}"
+    def _not_found(self, reference: str) -> BankNotFoundError:
+        names = self._names()
         if not names:
-            hint = "`costbank build` makes one; `costbank demo` shows how"
+            hint = "`costbank build` makes a bank; `costbank demo` shows how"
+        else:
+            more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+            hint = f"the banks are: {', '.join(names[:_MOST_NAMES])}{more}"
+            if suggestion := self._suggestion(reference):
+                hint = f"did you mean {suggestion}? {hint}"
         return BankNotFoundError(f"there is no bank {reference} in {self.root}", hint)
 
-    def _like(self, reference: str) -> str | None:
-        """The bank that is most likely meant by a reference that leads to none."""
-        name, at, prefix = reference.partition("@")
-        near = closest(name, dict.fromkeys(place.name for place in self.banks()))
-        if near is None:
-            return None
-        fits = at and any(bank_id.startswith(prefix.lower()) for bank_id in _ids(self.root / near))
-        return f"{near}@{prefix.lower()}" if fits and prefix else near
+    def _suggestion(self, reference: str) -> str | None:
+        """The reference to an existing bank that is most like one that matches none; None if none is like it."""
+        name, _, prefix = reference.partition("@")
+        suggestion = closest(name, self._names())
+        if suggestion is None or not prefix:
+            return suggestion
+        prefix = prefix.lower()
+        has_prefix = any(bank_id.startswith(prefix) for bank_id in _ids(self.root / suggestion))
+        return f"{suggestion}@{prefix}" if has_prefix else suggestion
+
+    def _names(self) -> list[str]:
+        """The names of all banks, sorted, each once."""
+        return list(dict.fromkeys(bank.name for bank in self.banks()))
 
 
 def _ids(directory: Path) -> list[str]:
@@ -134,6 +141,7 @@ def _ids(directory: Path) -> list[str]:
 
 
 def _latest(directory: Path) -> str | None:
+    """The id in the file `latest`; None if there is no such file, and empty if it cannot be read."""
     try:
         return (directory / "latest").read_bytes().decode("utf-8", "replace").removesuffix("\n")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Check every byte of a bank against its manifest, and its content against the rules of the format."""
+"""Check every file of a bank against its manifest, and its content against the rules of the format."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class FileCheck:
 
 
 def check_digests(bank: Bank, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
-    """Compare files with the sha256 in the manifest before they are used.
+    """Compare the sha256 of files with the manifest's.
 
     Args:
         bank: the bank.
@@ -43,25 +43,26 @@ def check_digests(bank: Bank, names: Iterable[str], advance: Callable[[int], Non
         advance: called after each file with the number of bytes checked.
 
     Raises:
-        CorruptBankError: a file does not match; the message names the first one.
+        CorruptBankError: the sha256 of a file differs; the message names the first one.
     """
     for name in names:
         digest = sha256_file(bank.path / name)
         if digest.sha256 != bank.manifest.files[name].sha256:
-            raise CorruptBankError(f"{bank.path / name} is not what the manifest says", REPAIR)
+            raise CorruptBankError(f"the sha256 of {bank.path / name} differs from the manifest's", REPAIR)
         if advance:
             advance(digest.size)
 
 
 def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> list[FileCheck]:
-    """Check every file of the bank in `path` against the manifest's sha256, then the rules of the format.
+    """Check every file of a bank against the manifest's sha256, then the content against the rules of the format.
 
     Args:
         path: the bank's directory.
         advance: called after each file with the number of bytes checked.
 
     Returns:
-        A check for each file, the manifest first. A bank without problems is what its writer wrote.
+        A check for each file, the manifest first, and one for each broken rule. If all are ok, the bank has exactly
+        the bytes that its writer wrote.
 
     Raises:
         BankNotFoundError: the directory has no manifest.
@@ -94,13 +95,14 @@ def verify_bank(path: Path, advance: Callable[[int], None] | None = None) -> lis
 
 
 def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
+    """Files that break a rule of the format, and how."""
     vocab = bank.vocab
     if vocab.offsets[0] != 0 or vocab.offsets[-1] != len(vocab.data) or (np.diff(vocab.offsets) < 0).any():
         yield TOKENS, "offsets do not rise from 0 to the number of bytes"
     if vocab.status.max() > max(TokenStatus):
-        yield TOKENS, f"status {vocab.status.max()} is none of the format's"
+        yield TOKENS, f"has status {vocab.status.max()}, which the format does not define"
     elif vocab.status_counts() != bank.manifest.status:
-        yield TOKENS, "statuses are not as many of each as the manifest says"
+        yield TOKENS, "the number of tokens of each status differs from the manifest's"
     tolerance = _NORM_TOLERANCE[bank.manifest.vectors.dtype]
     step = max(1, _BLOCK_ELEMENTS // bank.dim)
     for start in range(0, bank.size, step):
@@ -109,17 +111,17 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
         not_unit = ~((norms == 0) | (np.abs(norms - 1) <= tolerance))
         if not_unit.any():
             row = start + int(not_unit.argmax())
-            yield VECTORS, f"row {row} has length {norms[row - start]:.6g}, neither 1 nor 0"
+            yield VECTORS, f"row {row} has length {norms[row - start]:.6g} instead of 1 or 0"
         bank.release()
     yield from ((NEIGHBORS, problem) for problem in _broken_table(bank))
     if bank.manifest.index.kind != "none" and find_spec("faiss"):
         rows = bank.index_rows
         if rows != bank.manifest.index.rows:
-            yield INDEX, f"holds {rows} rows, and the manifest says {bank.manifest.index.rows}"
+            yield INDEX, f"has {rows} rows instead of {bank.manifest.index.rows}"
 
 
 def _broken_table(bank: Bank) -> Iterator[str]:
-    """Violations of rule 11, and of rule 10 by the costs: checked for all rows, or for a sample in a large bank."""
+    """Violations of rule 11 by the table and of rule 10 by its costs, in all rows or, in a large bank, in a sample."""
     if not bank.neighbors.k:
         return
     usable = bank.usable
@@ -127,26 +129,26 @@ def _broken_table(bank: Bank) -> Iterator[str]:
     rows = np.arange(0, bank.size, max(1, work // _MOST_RECOMPUTED))
     step = max(1, _BLOCK_ELEMENTS // (bank.neighbors.k * bank.dim))
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        ids, costs = bank.neighbors.ids[part], bank.neighbors.costs[part]
+        block = rows[start : start + step]
+        ids, costs = bank.neighbors.ids[block], bank.neighbors.costs[block]
         filled = ids >= 0
-        where = f"between rows {part[0]} and {part[-1]}"
+        where = f"in rows {block[0]} to {block[-1]}"
         if ((ids < -1) | (ids >= bank.size)).any():
             yield f"a neighbor's id {where} is out of range"
             return
-        if (ids == part[:, None]).any():
+        if (ids == block[:, None]).any():
             yield f"a token {where} is its own neighbor"
             return
-        if (~usable[ids] & filled).any() or (filled & ~usable[part][:, None]).any():
-            yield f"a token without a vector has a neighbor or is one, {where}"
+        if (~usable[ids] & filled).any() or (filled & ~usable[block][:, None]).any():
+            yield f"a token without a vector {where} has a neighbor or is one"
         if (filled != np.isfinite(costs)).any() or (filled[:, 1:] & ~filled[:, :-1]).any():
             yield f"padding {where} is not −1 and inf at the end"
             return
-        falls = (costs[:, :-1] > costs[:, 1:]) | ((costs[:, :-1] == costs[:, 1:]) & (ids[:, :-1] >= ids[:, 1:]))
-        if (falls & filled[:, 1:]).any():
+        descends = (costs[:, :-1] > costs[:, 1:]) | ((costs[:, :-1] == costs[:, 1:]) & (ids[:, :-1] >= ids[:, 1:]))
+        if (descends & filled[:, 1:]).any():
             yield f"neighbors {where} do not ascend by (cost, id)"
         others = bank.vectors(np.maximum(ids, 0).reshape(-1)).reshape(*ids.shape, -1)
-        if (np.abs(row_costs(bank.vectors(part), others) - costs)[filled] > _COST_TOLERANCE).any():
-            yield f"a cost {where} is not that of the rows"
+        if (np.abs(row_costs(bank.vectors(block), others) - costs)[filled] > _COST_TOLERANCE).any():
+            yield f"a cost {where} differs from that of the vectors"
             return
         bank.release()

@@ -1,7 +1,7 @@
 """Write a bank: all files in a staging directory, then one rename.
 
-The parts are given in any order as they become ready; `publish` names the bank by its content and makes it visible.
-Until then nothing is listed, and a process that dies leaves only a staging directory, which the next writer removes.
+The files may be written in any order; `publish` computes the bank's id from its content and makes the bank visible. A
+process that dies before leaves only a staging directory, which no reader lists and the next writer removes.
 """
 
 import errno
@@ -53,7 +53,7 @@ STEPS = (
     "parent synced",
     "latest replaced",
 )
-"""The moments of a write, in the order of the pipeline; a process may die after any of them."""
+"""The steps of a write, in the order of the pipeline; a process may die after any of them."""
 
 OnStep = Callable[[str], None]
 
@@ -62,7 +62,7 @@ class BankWriter:
     """A context in which the files of one new bank are written.
 
     Args:
-        directory: `<store>/<name>`; made when missing.
+        directory: `<store>/<name>`; it is created if it does not exist.
         on_step: called with each of `STEPS` when it is done.
 
     Raises:
@@ -89,14 +89,14 @@ class BankWriter:
     def write_vectors(
         self, shape: tuple[int, int], dtype: str, blocks: Iterable[Float32[np.ndarray, "rows dim"]]
     ) -> MappedTensor:
-        """Write the unit rows as they come, rounded to `dtype`; returns them mapped, as readers will see them."""
+        """Write the unit rows block by block, rounded to `dtype`; returns them mapped, as readers will see them."""
         rounded = (from_float32(block, dtype) for block in blocks)
-        self._write(VECTORS, {"vectors": (TensorSpec(dtype, shape), rounded)})
+        self._write_tensors(VECTORS, {"vectors": (TensorSpec(dtype, shape), rounded)})
         self._on_step("vectors written")
         return map_tensors(self._staged / VECTORS)["vectors"]
 
     def write_tokens(self, vocab: Vocab) -> None:
-        self._write(
+        self._write_tensors(
             TOKENS,
             {
                 "offsets": (TensorSpec("I64", vocab.offsets.shape), [vocab.offsets]),
@@ -108,8 +108,8 @@ class BankWriter:
         self._on_step("tokens written")
 
     def write_rows(self, norms: Float32[np.ndarray, "vocab"], to_unused: Float32[np.ndarray, "vocab"]) -> None:
-        """Write the measurements of the raw rows: their lengths, and their cosines to the mean of unused rows."""
-        self._write(
+        """Write the measurements of the raw rows; `RawRows` describes them."""
+        self._write_tensors(
             ROWS,
             {
                 "norms": (TensorSpec("F32", norms.shape), [norms]),
@@ -119,7 +119,7 @@ class BankWriter:
         self._on_step("rows written")
 
     def write_neighbors(self, table: NeighborTable) -> None:
-        self._write(
+        self._write_tensors(
             NEIGHBORS,
             {
                 "ids": (TensorSpec("I32", table.ids.shape), [table.ids]),
@@ -129,12 +129,12 @@ class BankWriter:
         self._on_step("neighbors written")
 
     def write_index(self, index: Any) -> None:
-        """Write a FAISS index to its file, without a copy of it in memory."""
+        """Write a FAISS index directly to its file, without another copy in memory."""
         path = self._staged / INDEX
         faiss = require("faiss", "build")
         try:
             faiss.write_index(index, str(path))
-        except RuntimeError as error:  # FAISS reports a failed write in words alone
+        except RuntimeError as error:  # FAISS reports a failed write without an errno
             raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from error
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -145,17 +145,17 @@ class BankWriter:
         self._on_step("index written")
 
     def publish(self, facts: BankFacts, card: Callable[[Manifest], str]) -> Path:
-        """Name the bank, write its card and manifest, rename it into place and point `latest` at it.
+        """Compute the bank's id, write its card and manifest, rename its directory to the id, and update `latest`.
 
         Args:
-            facts: what the manifest says besides the format, the id and the files.
-            card: makes the card of the manifest, which then lists all files but the card itself.
+            facts: the content of the manifest, except for the format, the id and the files.
+            card: makes the card from the manifest, which at that time lists all files except the card.
 
         Returns:
             The bank's directory. An existing bank with the same id is not rewritten.
 
         Raises:
-            CorruptBankError: a bank with the same id exists, and does not verify.
+            CorruptBankError: a bank with the same id exists and is damaged.
         """
         files = {name: asdict(digest) for name, digest in self._files.items()}
         identity = bank_id(facts.tokenizer.fingerprint, facts.config, files)
@@ -176,7 +176,7 @@ class BankWriter:
                     raise
         elif damaged := [check for check in verify_bank(final) if not check.ok]:
             raise CorruptBankError(
-                f"the bank exists already, and is damaged: {damaged[0].name} {damaged[0].problem}",
+                f"the bank {final} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",
                 f"remove {final} and build again",
             )
         self._on_step("renamed")
@@ -186,7 +186,7 @@ class BankWriter:
         self._on_step("latest replaced")
         return final
 
-    def _write(self, name: str, tensors: dict[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> None:
+    def _write_tensors(self, name: str, tensors: dict[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> None:
         self._files[name] = write_tensors(self._staged / name, tensors)
 
     def _write_bytes(self, name: str, content: bytes) -> None:

@@ -1,9 +1,8 @@
-"""The exact table: FAISS proposes candidates in float32, float64 decides.
+"""The exact table: FAISS proposes candidates in float32, and costs in float64 rank them.
 
-Costs are those of `costbank.cost` (float64, rounded once), with ties broken by the smaller id. A row whose candidates
-could have missed one, within the error bound of the float32 products, is searched again over all rows. The result is
-therefore identical to the brute-force table. Rows are read in blocks, so that a table over gigabytes of them
-needs memory for two blocks.
+Costs are those of `costbank.cost` (float64, rounded once), with ties broken by the smaller id. If a row's candidates
+may lack a neighbor, within the error bound of the float32 products, all rows are searched for it in float64. The result
+is therefore identical to the brute-force table. Rows are read in blocks, so memory is needed for two blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +16,11 @@ from costbank.cost import pairwise_costs, row_costs
 from costbank.errors import require
 from costbank.machine import usable_cores
 
-__all__ = ["NeighborTable", "Rows", "exact_nearest", "exact_neighbors", "nearest_rows", "nearest_to",
+__all__ = ["NeighborTable", "RowReader", "exact_nearest", "exact_neighbors", "nearest_rows", "nearest_to",
            "product_slack", "rerank"]  # fmt: skip
 
-Rows = Callable[[np.ndarray | slice], Float32[np.ndarray, "rows dim"]]
-"""Unit rows by their ids, as float32; `vectors.__getitem__` of an array, `float32` of a mapped tensor."""
+RowReader = Callable[[np.ndarray | slice], Float32[np.ndarray, "rows dim"]]
+"""Returns the unit rows of ids as float32, such as `array.__getitem__` or `MappedTensor.float32`."""
 
 _SPARE_CANDIDATES = 16
 _BLOCK_BYTES = 128 << 20
@@ -45,7 +44,7 @@ class NeighborTable:
 
 
 def exact_neighbors(
-    rows: Rows,
+    read_rows: RowReader,
     usable: Bool[np.ndarray, "vocab"],
     k: int,
     advance: Callable[[int], None] | None = None,
@@ -53,142 +52,143 @@ def exact_neighbors(
     """The exact table over all usable rows; unusable rows have no neighbors and are not neighbors.
 
     Args:
-        rows: unit rows as they are stored in the bank.
+        read_rows: unit rows as they are stored in the bank.
         usable: which rows have a vector.
-        k: neighbors a token; columns past the number of usable rows are padding.
-        advance: called with the number of rows finished after each block.
+        k: neighbors per token; columns beyond the number of other usable rows are padding.
+        advance: called after each block with its number of rows.
     """
     table = NeighborTable.empty(len(usable), k)
     row_ids = np.flatnonzero(usable)
-    wanted = min(k, len(row_ids) - 1)
-    if wanted < 1:
+    k = min(k, len(row_ids) - 1)
+    if k < 1:
         return table
-    step = _block_rows(rows, row_ids)
+    step = _block_rows(read_rows, row_ids)
     for start in range(0, len(row_ids), step):
-        part = row_ids[start : start + step]
-        table.ids[part, :wanted], table.costs[part, :wanted] = exact_nearest(rows, row_ids, part, wanted)
+        block_ids = row_ids[start : start + step]
+        table.ids[block_ids, :k], table.costs[block_ids, :k] = exact_nearest(read_rows, row_ids, block_ids, k)
         if advance:
-            advance(len(part))
+            advance(len(block_ids))
     return table
 
 
 def exact_nearest(
-    rows: Rows, row_ids: Int64[np.ndarray, "usable"], targets: Int64[np.ndarray, "targets"], wanted: int
-) -> tuple[Int64[np.ndarray, "targets wanted"], Float32[np.ndarray, "targets wanted"]]:
-    """Ids and costs of the nearest others of some ids, among the usable `row_ids`, exactly."""
+    read_rows: RowReader, row_ids: Int64[np.ndarray, "usable"], targets: Int64[np.ndarray, "targets"], k: int
+) -> tuple[Int64[np.ndarray, "targets k"], Float32[np.ndarray, "targets k"]]:
+    """Ids and costs of the exact k nearest among the usable `row_ids` to each target id, without the target."""
     faiss = require("faiss", "build")
-    queries = rows(targets)
-    proposed = min(wanted + 1 + _SPARE_CANDIDATES, len(row_ids))
+    queries = read_rows(targets)
+    count = min(k + 1 + _SPARE_CANDIDATES, len(row_ids))
     slack = product_slack(queries.shape[1])
     scores = np.empty((len(targets), 0), np.float32)
     candidates = np.empty((len(targets), 0), np.int64)
-    for part, block in _blocks(rows, row_ids):
-        near, positions = faiss.knn(queries, block, min(proposed, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores, candidates = np.hstack([scores, near]), np.hstack([candidates, part[positions]])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :proposed]
+    for block_ids, rows in _blocks(read_rows, row_ids):
+        products, positions = faiss.knn(queries, rows, min(count, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, candidates = np.hstack([scores, products]), np.hstack([candidates, block_ids[positions]])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         scores, candidates = np.take_along_axis(scores, best, 1), np.take_along_axis(candidates, best, 1)
-    best, costs = rerank(rows, targets, candidates, wanted)
-    if proposed < len(row_ids):
-        missed = np.flatnonzero(1.0 - scores[:, -1] - slack <= costs[:, -1])
-        if len(missed):
-            best[missed], costs[missed] = _brute_force(rows, row_ids, targets[missed], wanted)
-    return best, costs
+    ids, costs = rerank(read_rows, targets, candidates, k)
+    if count < len(row_ids):
+        uncertain = np.flatnonzero(1.0 - scores[:, -1] - slack <= costs[:, -1])
+        if len(uncertain):
+            ids[uncertain], costs[uncertain] = _brute_force(read_rows, row_ids, targets[uncertain], k)
+    return ids, costs
 
 
 def nearest_rows(
-    token_id: int, rows: Rows, usable: Bool[np.ndarray, "vocab"], k: int, block_bytes: int = _BLOCK_BYTES
-) -> tuple[Int64[np.ndarray, "found"], Float32[np.ndarray, "found"]]:
-    """Ids and costs of the k nearest usable tokens of one token, over all rows; the table's order.
+    token_id: int, read_rows: RowReader, usable: Bool[np.ndarray, "vocab"], k: int, block_bytes: int = _BLOCK_BYTES
+) -> tuple[Int64[np.ndarray, "neighbors"], Float32[np.ndarray, "neighbors"]]:
+    """Ids and costs of the k nearest usable tokens of one token, by ascending (cost, id), from a search of all rows.
 
-    It holds a block of rows in float32 and in float64: about three times `block_bytes`.
+    A block of rows is in memory in float32 and in float64, so it takes about three times `block_bytes`.
     """
     row_ids = np.flatnonzero(usable)
-    own = np.array([token_id])
-    ids, costs = _smallest_of_all(rows, row_ids, rows(own), own, min(k, len(row_ids) - 1), block_bytes)
+    target = np.array([token_id])
+    ids, costs = _nearest_of_all(read_rows, row_ids, read_rows(target), target, min(k, len(row_ids) - 1), block_bytes)
     return ids[0], costs[0]
 
 
 def nearest_to(
-    queries: Float32[np.ndarray, "queries dim"], rows: Rows, usable: Bool[np.ndarray, "vocab"], k: int
-) -> Int64[np.ndarray, "queries found"]:
-    """Ids of the k usable rows nearest to each free unit vector, over all rows, by ascending (cost, id)."""
+    queries: Float32[np.ndarray, "queries dim"], read_rows: RowReader, usable: Bool[np.ndarray, "vocab"], k: int
+) -> Int64[np.ndarray, "queries neighbors"]:
+    """Ids of the k usable rows nearest to each unit vector, by ascending (cost, id), from a search of all rows."""
     row_ids = np.flatnonzero(usable)
-    return _smallest_of_all(rows, row_ids, queries, np.full(len(queries), -1), min(k, len(row_ids)))[0]
+    return _nearest_of_all(read_rows, row_ids, queries, np.full(len(queries), -1), min(k, len(row_ids)))[0]
 
 
 def product_slack(dim: int) -> float:
-    """How far a float32 dot product of unit rows may be from 1 − cost.
+    """The largest difference between a float32 dot product of unit rows and 1 − cost.
 
-    It is off by at most dim roundings of 2^-24 (Higham 2002, eq. 3.5); a little more covers the rounding of the costs
-    and stored rows whose norm is not quite 1.
+    The error is at most dim roundings of 2^-24 (Higham 2002, eq. 3.5); a little more covers the rounding of the costs
+    and of the norms of stored rows.
     """
     return 1.01 * (dim + 8) * 2.0**-24
 
 
 def rerank(
-    rows: Rows,
+    read_rows: RowReader,
     targets: Int64[np.ndarray, "targets"],
     candidates: Int64[np.ndarray, "targets candidates"],
-    wanted: int,
-) -> tuple[Int64[np.ndarray, "targets wanted"], Float32[np.ndarray, "targets wanted"]]:
-    """The `wanted` candidates of least cost to each target, by ascending (cost, id); a target is not a candidate."""
-    queries = rows(targets)
-    best = np.empty((len(targets), wanted), np.int64)
-    best_costs = np.empty((len(targets), wanted), np.float32)
+    k: int,
+) -> tuple[Int64[np.ndarray, "targets k"], Float32[np.ndarray, "targets k"]]:
+    """The k candidates of least cost to each target, by ascending (cost, id), without the target itself."""
+    queries = read_rows(targets)
+    best_ids = np.empty((len(targets), k), np.int64)
+    best_costs = np.empty((len(targets), k), np.float32)
     step = max(1, _RERANK_BYTES // (candidates.shape[1] * queries.shape[1] * 8))
 
-    def decide(start: int) -> None:
+    def rank(start: int) -> None:
         part = slice(start, start + step)
-        chosen = candidates[part]
-        others = rows(chosen.reshape(-1)).reshape(*chosen.shape, -1)
-        costs = row_costs(queries[part], others)
-        costs[chosen == targets[part, None]] = np.inf
-        order = np.lexsort((chosen, costs), axis=-1)[:, :wanted]
-        best[part], best_costs[part] = np.take_along_axis(chosen, order, -1), np.take_along_axis(costs, order, -1)
+        ids = candidates[part]
+        costs = row_costs(queries[part], read_rows(ids.reshape(-1)).reshape(*ids.shape, -1))
+        costs[ids == targets[part, None]] = np.inf
+        order = np.lexsort((ids, costs), axis=-1)[:, :k]
+        best_ids[part], best_costs[part] = np.take_along_axis(ids, order, -1), np.take_along_axis(costs, order, -1)
 
     with ThreadPoolExecutor(usable_cores()) as threads:
-        list(threads.map(decide, range(0, len(targets), step)))
-    return best, best_costs
+        list(threads.map(rank, range(0, len(targets), step)))
+    return best_ids, best_costs
 
 
-def _brute_force(rows: Rows, row_ids: np.ndarray, targets: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+def _brute_force(
+    read_rows: RowReader, row_ids: np.ndarray, targets: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     step = max(1, _BLOCK_BYTES // (8 * len(row_ids)))
-    parts = [
-        _smallest_of_all(rows, row_ids, rows(targets[i : i + step]), targets[i : i + step], wanted)
-        for i in range(0, len(targets), step)
-    ]
-    return np.concatenate([ids for ids, _ in parts]), np.concatenate([costs for _, costs in parts])
+    blocks = [targets[start : start + step] for start in range(0, len(targets), step)]
+    nearest = [_nearest_of_all(read_rows, row_ids, read_rows(block), block, k) for block in blocks]
+    return np.concatenate([ids for ids, _ in nearest]), np.concatenate([costs for _, costs in nearest])
 
 
-def _smallest_of_all(
-    rows: Rows,
+def _nearest_of_all(
+    read_rows: RowReader,
     row_ids: np.ndarray,
     queries: np.ndarray,
-    own: np.ndarray,
-    wanted: int,
+    query_ids: np.ndarray,
+    k: int,
     block_bytes: int = _BLOCK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Over every row; `own` holds the ids of the queries, which are not neighbors of themselves."""
+    """Ids and costs of the k nearest rows to each query from all costs, without the query's own id (−1 for none)."""
     costs = np.concatenate(
-        [pairwise_costs(own, part, queries, block) for part, block in _blocks(rows, row_ids, block_bytes)], axis=1
+        [pairwise_costs(query_ids, ids, queries, rows) for ids, rows in _blocks(read_rows, row_ids, block_bytes)],
+        axis=1,
     )
-    costs[own[:, None] == row_ids[None, :]] = np.inf
-    best = np.empty((len(queries), wanted), np.int64)
-    for row, bound in enumerate(np.partition(costs, wanted - 1, axis=1)[:, wanted - 1]):
+    costs[query_ids[:, None] == row_ids[None, :]] = np.inf
+    best = np.empty((len(queries), k), np.int64)
+    for row, bound in enumerate(np.partition(costs, k - 1, axis=1)[:, k - 1]):
         within = np.flatnonzero(costs[row] <= bound)
-        best[row] = within[np.lexsort((within, costs[row, within]))[:wanted]]
+        best[row] = within[np.lexsort((within, costs[row, within]))[:k]]
     return row_ids[best], np.take_along_axis(costs, best, 1)
 
 
 def _blocks(
-    rows: Rows, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES
+    read_rows: RowReader, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    step = _block_rows(rows, row_ids, block_bytes)
+    """Ids and rows of each block; consecutive ids are read as a slice."""
+    step = _block_rows(read_rows, row_ids, block_bytes)
     for start in range(0, len(row_ids), step):
-        part = row_ids[start : start + step]
-        whole = part[-1] - part[0] == len(part) - 1
-        yield part, np.ascontiguousarray(rows(slice(part[0], part[-1] + 1) if whole else part), np.float32)
+        ids = row_ids[start : start + step]
+        is_range = ids[-1] - ids[0] == len(ids) - 1
+        yield ids, np.ascontiguousarray(read_rows(slice(ids[0], ids[-1] + 1) if is_range else ids), np.float32)
 
 
-def _block_rows(rows: Rows, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES) -> int:
-    return max(256, block_bytes // (4 * rows(row_ids[:1]).shape[1]))
+def _block_rows(read_rows: RowReader, row_ids: np.ndarray, block_bytes: int = _BLOCK_BYTES) -> int:
+    return max(256, block_bytes // (4 * read_rows(row_ids[:1]).shape[1]))

@@ -65,6 +65,6 @@ def test_a_build_finds_that_the_same_bank_is_there_and_damaged(
     config = news_config.model_copy(update={"store": tmp_path})
     assert library.build(config).id == news_bank.id
     _flip(tmp_path / "news" / news_bank.id / "index.faiss", 400)
-    with pytest.raises(CorruptBankError, match=r"exists already, and is damaged: index\.faiss"):
+    with pytest.raises(CorruptBankError, match=r"exists already and is damaged: index\.faiss"):
         library.build(config)
     assert [path.name for path in (tmp_path / "news").iterdir() if path.name.startswith(".staging")] == []

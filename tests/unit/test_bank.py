@@ -128,11 +128,11 @@ def _rewrite(path: Path, change: dict[str, object]) -> None:
     ("change", "problem"),
     [
         ({"format": 2}, "format 2"),
-        ({"id": "0" * 16}, "names the id"),
-        ({"config": {}}, "names the id"),
+        ({"id": "0" * 16}, "has the id"),
+        ({"config": {}}, "has the id"),
         ({"vectors": {"vocab": 1, "dim": 24, "dtype": "F32"}}, "should be"),
-        ({"vectors": None}, "lacks"),
-        ({"files": {}}, "lacks"),
+        ({"vectors": None}, "keys and values of format 1"),
+        ({"files": {}}, "keys and values of format 1"),
     ],
 )
 def test_a_manifest_that_contradicts_the_files_is_refused(
@@ -155,7 +155,7 @@ def test_a_manifest_with_a_size_or_a_digest_that_cannot_be_is_refused(
     shutil.copytree(news_bank.path, path)
     files = json.loads((path / "manifest.json").read_text())["files"]
     _rewrite(path, {"files": {**files, "README.md": {**files["README.md"], **digest}}})
-    with pytest.raises(CorruptBankError, match="lacks what format 1 asks for"):
+    with pytest.raises(CorruptBankError, match="does not have the keys and values of format 1"):
         Bank(path)
 
 

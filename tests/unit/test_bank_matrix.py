@@ -120,7 +120,7 @@ def test_a_token_that_the_order_lacks_is_on_that_axis_too(news_bank: Bank):
         ({"kind": "tensorflow"}, UsageError, "kind is 'tensorflow'", "numpy, torch, dlpack"),
         ({"missing": "nan"}, UsageError, "missing is 'nan'", "zero, own-axis"),
         ({"vocab_size": 0}, ShapeError, "vocab_size is 0", "width of the logits"),
-        ({"vocab_size": 2, "order": np.array([0, 1])}, UsageError, "both vocab_size and order", "order alone"),
+        ({"vocab_size": 2, "order": np.array([0, 1])}, UsageError, "both vocab_size and order", "give only order"),
         ({"order": np.array([0, 2_000])}, TokenNotFoundError, "id 2000, and this bank has ids 0 to 1,999", "-1"),
         ({"order": np.array([0, -2])}, TokenNotFoundError, "id -2", "-1"),
         ({"order": np.zeros((2, 2), int)}, ShapeError, r"int64 of shape \[2, 2\]", r"\[width\]"),

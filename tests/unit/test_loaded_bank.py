@@ -89,7 +89,7 @@ def test_a_byte_that_was_changed_is_found_when_a_bank_is_loaded(bank: Bank, name
     data = bytearray((bank.path / name).read_bytes())
     data[-1] ^= 1
     (bank.path / name).write_bytes(data)
-    with pytest.raises(CorruptBankError, match=f"{name} is not what the manifest says"):
+    with pytest.raises(CorruptBankError, match=f"the sha256 of .*{name} differs from the manifest"):
         LoadedBank(bank.path)
 
 

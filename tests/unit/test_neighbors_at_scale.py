@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import costbank
 from costbank.config import NeighborsConfig, VectorsConfig, build_config
 from costbank.neighbors import build_index, exact_neighbors, find_neighbors, load_index, plan_neighbors, search_index
-from costbank.neighbors import index as index_module
+from costbank.neighbors.plan import measured_rate
 from costbank.neighbors.search import RECALL_TOLERANCE, _recall
 from costbank.transforms import normalize
 
@@ -29,13 +30,13 @@ def test_candidates_are_decided_by_their_exact_costs(random: np.random.Generator
     notes: list[str] = []
     plan = plan_neighbors(len(rows), rows.shape[1], 20, method)
     done: list[int] = []
-    found = find_neighbors(rows.__getitem__, usable, plan, 0.99, done.append, notes.append)
-    assert found.method == method
+    result = find_neighbors(rows.__getitem__, usable, plan, 0.99, done.append, notes.append)
+    assert result.method == method
     assert sum(done) == usable.sum()
-    same = found.table.ids == exact.ids
+    same = result.table.ids == exact.ids
     assert same[:, :10].mean() > 0.99
-    assert np.array_equal(found.table.costs[same], exact.costs[same])
-    assert (found.table.ids[~usable] == -1).all()
+    assert np.array_equal(result.table.costs[same], exact.costs[same])
+    assert (result.table.ids[~usable] == -1).all()
     assert "recall@10" in notes[0]
 
 
@@ -44,9 +45,9 @@ def test_the_recall_is_that_against_the_exact_table(random: np.random.Generator)
     rows = normalize(random.standard_normal((700, 640)).astype(np.float32))[0]
     usable = np.ones(700, bool)
     exact = exact_neighbors(rows.__getitem__, usable, 10)
-    found = find_neighbors(rows.__getitem__, usable, plan_neighbors(700, 640, 10, "reduced"), 0.5)
-    assert found.method == "reduced"
-    assert found.recall == pytest.approx((found.table.ids == exact.ids).mean(), abs=0.03)
+    result = find_neighbors(rows.__getitem__, usable, plan_neighbors(700, 640, 10, "reduced"), 0.5)
+    assert result.method == "reduced"
+    assert result.recall == pytest.approx((result.table.ids == exact.ids).mean(), abs=0.03)
 
 
 def _with_a_cluster(random: np.random.Generator, vocab: int = 2_000, clustered: int = 900) -> np.ndarray:
@@ -59,14 +60,14 @@ def _with_a_cluster(random: np.random.Generator, vocab: int = 2_000, clustered: 
 def test_neighbors_within_the_tolerance_count_as_found(random: np.random.Generator):
     """8 bits cannot rank 900 rows of one direction, and it makes no difference which of them are in the table."""
     rows, usable = _with_a_cluster(random), np.ones(2_000, bool)
-    found = find_neighbors(rows.__getitem__, usable, plan_neighbors(2_000, 64, 16, "int8"), 0.99)
-    assert (found.method, found.recall_tolerance) == ("int8", RECALL_TOLERANCE)
+    result = find_neighbors(rows.__getitem__, usable, plan_neighbors(2_000, 64, 16, "int8"), 0.99)
+    assert (result.method, result.recall_tolerance) == ("int8", RECALL_TOLERANCE)
     exact = exact_neighbors(rows.__getitem__, usable, 16)
-    assert (found.table.ids == exact.ids)[-900:].mean() < 0.9, "other ids are found than the exact ones"
-    assert (found.table.costs[:, :10] - exact.costs[:, 9:10] <= RECALL_TOLERANCE).mean() > 0.99
-    assert found.recall > 0.99
-    costs = np.maximum(0, 1 - np.einsum("rkd,rd->rk", rows[found.table.ids[:50]].astype("f8"), rows[:50].astype("f8")))
-    assert np.array_equal(found.table.costs[:50], costs.astype("f4")), "costs are those of the ids in the table"
+    assert (result.table.ids == exact.ids)[-900:].mean() < 0.9, "other ids are found than the exact ones"
+    assert (result.table.costs[:, :10] - exact.costs[:, 9:10] <= RECALL_TOLERANCE).mean() > 0.99
+    assert result.recall > 0.99
+    costs = np.maximum(0, 1 - np.einsum("rkd,rd->rk", rows[result.table.ids[:50]].astype("f8"), rows[:50].astype("f8")))
+    assert np.array_equal(result.table.costs[:50], costs.astype("f4")), "costs are those of the ids in the table"
 
 
 def test_a_neighbor_outside_the_tolerance_is_not_found():
@@ -89,45 +90,44 @@ def test_the_tolerance_is_in_the_bank_and_on_its_card(random: np.random.Generato
     )  # fmt: skip
     facts = bank.manifest.neighbors
     assert (facts.method, facts.exact, facts.recall_tolerance) == ("int8", False, 1e-4)
+    assert facts.candidates == 12 + 1 + 32
     assert "within 0.0001 of the exact costs" in (bank.path / "README.md").read_text("utf-8")
 
 
-@pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proposer that proposes the same tokens to everyone."""
-    from costbank.neighbors import search
+class Blind:
+    """A proposer that proposes the same tokens for every row."""
 
-    class Blind:
-        query_rows = 64
+    query_rows = 64
 
-        def __init__(self, rows, row_ids):
-            pass
+    def __init__(self, read_rows, row_ids):
+        pass
 
-        def propose(self, positions, count):
-            return np.broadcast_to(np.arange(count), (len(positions), count)).copy()
+    def propose(self, positions, count):
+        return np.broadcast_to(np.arange(count), (len(positions), count)).copy()
 
-    monkeypatch.setitem(search._PROPOSERS, "int8", Blind)
+
+def _find_blindly(rows: np.ndarray, usable: np.ndarray, least_recall: float, **callbacks):
+    plan = plan_neighbors(900, 96, 8, "int8")
+    return find_neighbors(rows.__getitem__, usable, plan, least_recall, **callbacks, proposers={"int8": Blind})
 
 
 def _last_recall(notes: list[str]) -> float:
     return float(re.findall(r"recall@8 ([0-9.]+)", "\n".join(notes[:-1]))[-1])
 
 
-@pytest.mark.usefixtures("blind")
 def test_candidates_that_fall_short_are_not_trusted(random: np.random.Generator):
     rows, usable = _rows(random)
     notes: list[str] = []
-    found = find_neighbors(rows.__getitem__, usable, plan_neighbors(900, 96, 8, "int8"), 0.99, note=notes.append)
-    assert found.method == "exact"
-    assert np.array_equal(found.table.ids, exact_neighbors(rows.__getitem__, usable, 8).ids)
+    result = _find_blindly(rows, usable, 0.99, note=notes.append)
+    assert result.method == "exact"
+    assert np.array_equal(result.table.ids, exact_neighbors(rows.__getitem__, usable, 8).ids)
     assert "made exactly, which will take about" in notes[-1]
     assert f"--set neighbors.min_recall={math.floor(_last_recall(notes) * 100) / 100:.2f}" in notes[-1]
     assert len(notes) == 4, "more and more candidates are tried first"
 
 
-@pytest.mark.usefixtures("blind")
-def test_the_time_of_the_exact_table_is_told_before_it_is_made(random: np.random.Generator):
-    """A person who stops there has lost no more than the sample."""
+def test_the_time_of_the_exact_table_is_noted_before_it_is_made(random: np.random.Generator):
+    """A person who stops there has waited only for the sample."""
     rows, usable = _rows(random)
     done: list[int] = []
 
@@ -136,27 +136,62 @@ def test_the_time_of_the_exact_table_is_told_before_it_is_made(random: np.random
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        find_neighbors(rows.__getitem__, usable, plan_neighbors(900, 96, 8, "int8"), 0.99, done.append, stop)
+        _find_blindly(rows, usable, 0.99, advance=done.append, note=stop)
     assert not done
 
 
-@pytest.mark.usefixtures("blind")
-def test_a_lower_recall_can_be_asked_for(random: np.random.Generator):
+def test_a_lower_recall_can_be_requested(random: np.random.Generator):
     rows, usable = _rows(random)
-    found = find_neighbors(rows.__getitem__, usable, plan_neighbors(900, 96, 8, "int8"), 0.0)
-    assert found.method == "int8"
-    assert found.recall < 0.5
+    result = _find_blindly(rows, usable, 0.0)
+    assert result.method == "int8"
+    assert result.recall < 0.5
+
+
+RATES = {"float32": 5e10, "int8": 4e11}
+"""Multiply-adds per second of an imagined machine."""
 
 
 @pytest.mark.parametrize(
     ("rows", "dim", "method"), [(32_000, 4_096, "exact"), (128_000, 512, "exact"), (151_936, 4_096, "int8")]
 )
 def test_the_method_follows_from_the_amount_of_work(rows: int, dim: int, method: str):
-    plan = plan_neighbors(rows, dim, 64)
+    plan = plan_neighbors(rows, dim, 64, rate=lambda element_type, _: RATES[element_type])
     assert plan.method == method
-    assert 0 < plan.seconds <= plan.exact_seconds
+    slower = plan_neighbors(rows, dim, 64, rate=lambda element_type, _: RATES[element_type] / 1_000)
+    assert slower.method == method, "the speed of the machine does not change the method"
+    assert 0 < plan.seconds <= plan.exact_seconds < slower.exact_seconds
     assert "will take about" in str(plan)
     assert ("an exact one" in str(plan)) == (method != "exact")
+
+
+@pytest.mark.parametrize("method", ["exact", "int8", "reduced"])
+def test_the_time_is_estimated_from_the_speed_of_the_machine(method: str):
+    """All products, 1 ns for each cost and, for int8, 1 ns for each element of the 2 k candidates that are ranked."""
+    rows, dim, k = 100_000, 1_000, 50
+    asked: list[tuple[str, int]] = []
+
+    def rate(element_type: str, size: int) -> float:
+        asked.append((element_type, size))
+        return RATES[element_type]
+
+    plan = plan_neighbors(rows, dim, k, method, rate)
+    exact = 1e13 / 5e10 + 10
+    seconds = {"exact": exact, "int8": 1e13 / 4e11 + 10 + 10, "reduced": exact / 4}
+    assert plan.exact_seconds == pytest.approx(exact)
+    assert plan.seconds == pytest.approx(seconds[method])
+    assert asked == [("float32", dim)] + [("int8", dim)] * (method == "int8")
+
+
+@pytest.mark.parametrize("element_type", ["float32", "int8"])
+def test_the_speed_of_this_machine_is_measured(element_type: str):
+    """The bounds are far wider than the range of machines: a wrong unit is outside them."""
+    assert 1e8 < measured_rate(element_type, 96) < 1e16
+
+
+def test_a_plan_measures_this_machine():
+    plan = plan_neighbors(900, 96, 8, "int8")
+    assert plan.seconds > 0
+    assert plan.exact_seconds > 0
 
 
 def test_a_large_index_keeps_8_bits_and_is_decided_by_costs(
@@ -165,9 +200,10 @@ def test_a_large_index_keeps_8_bits_and_is_decided_by_costs(
     import faiss
 
     rows, usable = _rows(random)
-    monkeypatch.setattr(index_module, "_MOST_FLAT_BYTES", 1_000)
-    kind, built = build_index(rows.__getitem__, usable)
+    build_small = partial(build_index, most_flat_bytes=1_000)
+    kind, built = build_small(rows.__getitem__, usable)
     assert kind == "sq8"
+    monkeypatch.setattr("costbank.pipeline.build_index", build_small)
     loaded = load_index(faiss.serialize_index(built))
     ids = np.flatnonzero(usable)
     assert np.mean(search_index(loaded, rows[ids], 1)[:, 0] == ids) > 0.99

@@ -51,8 +51,9 @@ def test_the_public_names_are_these():
     [
         (
             "costbank.bank",
-            ["NAME_PATTERN", "STEPS", "Bank", "BankPlace", "BankWriter", "FileCheck", "LoadedBank", "NearestTokens",
-             "Neighbor", "RawRows", "Store", "check_digests", "default_store", "open_bank", "shortest", "verify_bank"],
+            ["NAME_PATTERN", "STEPS", "Bank", "BankWriter", "FileCheck", "LoadedBank", "NearestTokens",
+             "Neighbor", "RawRows", "Store", "StoredBank", "check_digests", "default_store", "open_bank", "shortest",
+             "verify_bank"],
         ),
         (
             "costbank.tokenizers",

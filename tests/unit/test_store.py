@@ -49,7 +49,7 @@ def test_a_malformed_reference_is_refused(store: Store, reference: str):
 def test_an_unknown_reference_names_what_there_is(store: Store, tmp_path: Path):
     with pytest.raises(BankNotFoundError) as caught:
         store.resolve("missing")
-    assert caught.value.hint == "there are: news, other"
+    assert caught.value.hint == "the banks are: news, other"
     with pytest.raises(BankNotFoundError, match="news@ffff"):
         store.resolve("news@ffff")
     with pytest.raises(BankNotFoundError):
@@ -63,7 +63,7 @@ def test_an_unknown_reference_names_what_there_is(store: Store, tmp_path: Path):
 def test_a_prefix_of_two_ids_is_refused(store: Store, news_bank: Bank):
     twin = news_bank.id[:6] + ("0" if news_bank.id[6] != "0" else "1") * 10
     (store.root / "news" / twin).mkdir()
-    with pytest.raises(UsageError, match="fits several"):
+    with pytest.raises(UsageError, match="matches several"):
         store.resolve(f"news@{news_bank.id[:6]}")
 
 

@@ -155,7 +155,7 @@ def test_a_bank_is_found_by_what_was_typed(news_bank: Bank, tmp_path: Path, type
     with pytest.raises((BankNotFoundError, UsageError)) as caught:
         Store(tmp_path).resolve(typed)
     if meant is None:
-        assert caught.value.hint == "there are: my-bank, news"
+        assert caught.value.hint == "the banks are: my-bank, news"
     else:
         assert caught.value.hint.startswith(f"did you mean {meant}?")
     with pytest.raises((BankNotFoundError, UsageError)) as caught:
