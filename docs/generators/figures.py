@@ -1,4 +1,4 @@
-"""The page of measured figures, and the README's table of some of them, from `data/bench/results.csv`."""
+"""The page of measured figures, and the README's table of some of them, made from `data/bench/results.csv`."""
 
 import csv
 import re
@@ -23,9 +23,9 @@ _NUMBER = re.compile(r"\{(?P<benchmark>\w+): (?P<measure>[^}]+?)(?: @ (?P<note>[
 _ABOVE = """# Measured figures
 
 Measured on two CPU cores, without a GPU, by the scripts in `benchmarks/` (`make bench`). Every number is a row of
-[data/bench/results.csv](../data/bench/results.csv); the newest row of each measurement counts.
-[Training with a bank](training.md) has what was measured of training, and on a GPU. [Which source](choosing.md)
-compares the sources.
+[data/bench/results.csv](../data/bench/results.csv), the newest of its measurement.
+[What training gains so far](training-results.md) has results of training, and speed on a GPU.
+[Choose a source](choosing.md) compares the sources of a bank.
 
 ## In short
 
@@ -34,8 +34,8 @@ compares the sources.
 _ALL = """
 ## Every measurement
 
-Medians, with the range of all runs. Targets are the project's own; not all are met. The two sides of a ratio were timed
-in the same run.
+Medians, with the range of all runs. Targets are our own, and not all of them are met. Both sides of a ratio were
+measured in the same run.
 
 """
 
@@ -56,7 +56,7 @@ class _Row:
 
 @cache
 def _newest() -> Mapping[tuple[str, str, str], _Row]:
-    """The newest row of each benchmark, measure and note; the file holds rows in the order of their measurement."""
+    """The newest row of each benchmark, measure and note: rows of the file are in the order of their measurement."""
     with RESULTS.open(newline="") as file:
         rows = [
             _Row(**{name: row[{"least": "min", "most": "max"}.get(name, name)] for name in _Row.__dataclass_fields__})
@@ -86,16 +86,16 @@ def _median(match: re.Match[str]) -> str:
     return f"{float(rows[0].median) * float(match['scale'] or 1):.4g}"
 
 
-def _short(wanted: Callable[[str], bool]) -> str:
+def _sentences(is_included: Callable[[str], bool]) -> str:
     lines = [line for line in SENTENCES.read_text("utf-8").splitlines() if line and not line.startswith("# ")]
-    cells = [fill(line.removeprefix("* ")).split(" | ") for line in lines if wanted(line)]
+    cells = [fill(line.removeprefix("* ")).split(" | ") for line in lines if is_included(line)]
     return table(("what", "result"), cells)
 
 
 def page() -> str:
     """The figures in sentences, then every measurement."""
     benchmarks = dict.fromkeys(row.benchmark for row in _newest().values())
-    return _ABOVE + _short(lambda _: True) + _ALL + "\n".join(map(_benchmark, benchmarks))
+    return _ABOVE + _sentences(lambda _: True) + _ALL + "\n".join(map(_benchmark, benchmarks))
 
 
 def _benchmark(name: str) -> str:
@@ -112,10 +112,10 @@ def _benchmark(name: str) -> str:
         for row in _newest().values()
         if row.benchmark == name
     ]
-    return f"### {name}\n\n{table(('measure', 'median', 'range', 'runs', 'target', 'date', 'of'), cells)}"
+    return f"### {name}\n\n{table(('measure', 'median', 'range', 'runs', 'target', 'date', 'conditions'), cells)}"
 
 
 def readme() -> str:
-    """The README with its table of figures made anew."""
-    made = f"{_BEGIN}\n{_short(lambda line: line.startswith('* '))}\n{_END}"
-    return re.sub(f"{_BEGIN}.*{_END}", lambda _: made, README.read_text("utf-8"), count=1, flags=re.DOTALL)
+    """The README, with its table of figures replaced."""
+    generated = f"{_BEGIN}\n{_sentences(lambda line: line.startswith('* '))}\n{_END}"
+    return re.sub(f"{_BEGIN}.*{_END}", lambda _: generated, README.read_text("utf-8"), count=1, flags=re.DOTALL)

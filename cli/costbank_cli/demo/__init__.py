@@ -1,4 +1,4 @@
-"""The demonstration: from the docstrings of installed packages to training with and without EMOLoss."""
+"""The demo: from the docstrings of installed packages to a bank, and to training with it and without it."""
 
 from costbank_cli.demo.workflow import DemoOptions, DemoResult, run_demo
 

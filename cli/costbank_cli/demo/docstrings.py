@@ -1,6 +1,6 @@
-"""Real technical English that every installation has: the docstrings of its Python packages.
+"""Technical English that every installation has: the docstrings of its Python packages.
 
-The source files are parsed, never imported, and nothing is fetched.
+Source files are parsed and never imported. Nothing is downloaded.
 """
 
 import ast
@@ -21,9 +21,9 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def gather_docstrings(out: Path, packages: Sequence[str], progress: Progress) -> int:
-    """Write every distinct docstring of some packages to `out`, each as one line, and return how many there are.
+    """Write every distinct docstring of some packages to `out`, each on one line, and return their number.
 
-    Packages that are not installed are left out.
+    Packages that are not installed are skipped.
 
     Raises:
         InputNotFoundError: none of the packages is installed.

@@ -1,4 +1,4 @@
-"""A small causal language model, trained from scratch with several losses on the same batches, and held-out text."""
+"""A small causal language model, trained from scratch with several losses on the same batches, and evaluated."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from costbank.progress import Progress
 __all__ = ["HeldOutPoint", "TokenLoss", "train_with_each_loss"]
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
-"""Takes logits [batch, context, vocab] and labels [batch, context], and gives the mean loss."""
+"""The mean loss of logits [batch, context, vocab] and labels [batch, context]."""
 
 _DIM = 128
 _LAYERS = 2
@@ -29,7 +29,7 @@ _POINTS = 4
 
 @dataclass(frozen=True)
 class HeldOutPoint:
-    """Means over held-out tokens after so many steps: cross-entropy in nats a token, share of hits."""
+    """Means over held-out tokens after `step` steps: cross-entropy in nats, and the share of correct predictions."""
 
     step: int
     cross_entropy: float
@@ -65,7 +65,7 @@ def train_with_each_loss(
     """Train one model with each loss: from the same weights, on the same batches, for the same number of steps.
 
     Returns:
-        For each loss the same measures on the same held-out tokens, at four points along the way.
+        For each loss, measurements on the same held-out tokens at four points of the training.
     """
     torch.manual_seed(0)
     start = _LanguageModel(vocab)

@@ -1,4 +1,4 @@
-"""The steps of the demonstration, each the same call that a user would make."""
+"""The steps of the demo. Each makes the calls that a user would make."""
 
 import json
 import math
@@ -33,7 +33,7 @@ _PLAIN, _DEFAULT, _SOFTENED = "cross-entropy", "EMOLoss", "softened"
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How large the demonstration is: whose docstrings, how many pieces, how many steps of training with each loss."""
+    """The size of the demo: packages with docstrings, pieces of the tokenizer, training steps with each loss."""
 
     packages: tuple[str, ...] = DEFAULT_PACKAGES
     vocab_size: int = 8_000
@@ -42,13 +42,14 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration made.
+    """What the demo made.
 
     Attributes:
-        nearest: tokens of least cost to some words.
-        url, answer: a request to the service, and what it said.
-        guess: the share of held-out tokens that are the most frequent one.
-        training: measures on held-out text along the way, for each loss.
+        bank: the bank `demo`.
+        nearest: tokens of lowest cost to some words.
+        url, answer: a request to the service, and its answer.
+        guess: the share of the most frequent token among the held-out tokens.
+        training: for each loss, measurements on held-out text during training.
     """
 
     bank: Bank
@@ -68,12 +69,17 @@ class _Texts:
 def run_demo(
     store: Path, work: Path, say: Callable[[str], None], progress: Progress, options: DemoOptions | None = None
 ) -> DemoResult:
-    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → training with and without.
+    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → training with three losses.
 
     Args:
-        store: where the bank is kept, under the name `demo`.
+        store: the store for the bank `demo`.
         work: a directory for the text and the tokenizer.
-        say: called with each line for the person.
+        say: called with each line of text.
+        progress: reports long steps.
+        options: the size of the demo.
+
+    Raises:
+        InputNotFoundError: none of the packages is installed.
     """
     options = options or DemoOptions()
     texts, model = _gather(work, options, say, progress), work / "docstrings.model"
@@ -91,7 +97,7 @@ def run_demo(
     bank = build(config, progress)
     say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim}, in {bank.path}")
     nearest = _nearest(bank)
-    say("4. nearest-cost tokens:")
+    say("4. tokens of lowest cost:")
     for word, others in nearest.items():
         say(f"     {word:<12} {' '.join(others)}")
     url, answer = _over_http(store, bank)
@@ -109,7 +115,7 @@ def run_demo(
 
 
 def _gather(work: Path, options: DemoOptions, say: Callable[[str], None], progress: Progress) -> _Texts:
-    """Docstrings in two files; those held out are seen by no tokenizer, bank or training."""
+    """Write the docstrings to two files. The tokenizer, the bank and training do not use those that are held out."""
     gathered, texts = work / "docstrings.txt", _Texts(work / "training.txt", work / "held-out.txt")
     count = gather_docstrings(gathered, options.packages, progress)
     lines = gathered.read_text("utf-8").splitlines(keepends=True)
@@ -132,8 +138,8 @@ def _losses(bank: Bank) -> dict[str, TokenLoss]:
 
 
 def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> Iterator[str]:
-    yield "6. a small language model, trained from the same weights on the same batches with plain cross-entropy, with"
-    yield "   EMOLoss(bank), and with labels softened towards their neighbors; measured on held-out docstrings:"
+    yield "6. training: one small language model with three losses, from the same weights and on the same batches:"
+    yield "   cross-entropy, EMOLoss(bank), and labels softened towards their neighbors. On held-out docstrings:"
     yield "            cross-entropy in nats, trained with          accuracy, trained with"
     titles = "   ".join(f"{name:>13}" for name in training)
     yield f"     step   {titles}   {titles}"
@@ -141,13 +147,13 @@ def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> It
         nats = "   ".join(f"{point.cross_entropy:>13.3f}" for point in points)
         hits = "   ".join(f"{point.accuracy:>13.1%}" for point in points)
         yield f"     {points[0].step:>4}   {nats}   {hits}"
-    yield f"   Guessing the most frequent token each time would hit {guess:.1%}."
+    yield f"   Always guessing the most frequent token has an accuracy of {guess:.1%}."
     last = {name: points[-1].cross_entropy for name, points in training.items()}
     changes = " and ".join(
         f"{math.expm1(nats - last[_PLAIN]):+.1%} with {name}" for name, nats in last.items() if name != _PLAIN
     )
-    yield f"   Perplexity at the end, against plain cross-entropy: {changes}. One short run of one small model:"
-    yield "   docs/training.md has longer ones."
+    yield f"   Final perplexity, relative to cross-entropy: {changes}."
+    yield "   This is one short run of a small model; docs/training-results.md has longer runs."
 
 
 def _nearest(bank: Bank) -> dict[str, list[str]]:
