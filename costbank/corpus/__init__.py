@@ -1,4 +1,4 @@
-"""From files to token ids, encoded once and kept."""
+"""Encode text files as token ids, once, and cache the result."""
 
 from costbank.corpus.encoded import EncodedCorpus, token_counts
 from costbank.corpus.encoding import EncodingOptions, Sampling, encode_corpus, refuse_sampling

@@ -1,7 +1,7 @@
-"""The sha256 of a corpus file's content, remembered for as long as nothing has touched the file.
+"""The sha256 of each corpus file, cached until the file changes.
 
-A file counts as untouched while its device, inode, size and both times are what they were. A file that was modified
-just before it was read is not remembered: its times might not show the next change.
+A file counts as unchanged while its device, inode, size, mtime and ctime are the same. The digest of a file that was
+modified less than two seconds before it was read is not cached, because a later change might not show in its times.
 """
 
 import json
@@ -24,7 +24,7 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class FileState:
-    """What shows whether a file was written since: device, inode, bytes, nanoseconds."""
+    """The properties that reveal a change of a file: device, inode, size in bytes, times in nanoseconds."""
 
     device: int
     inode: int
@@ -40,13 +40,14 @@ class FileState:
 
 @dataclass(frozen=True)
 class FileContent:
-    """A file of a corpus, and what identifies its content.
+    """A corpus file, and the identity of its content.
 
     Attributes:
-        content: the sha256 of the file, and of its index where it has one; for a remote file its version as the server
-            gives it, since its digest is known only once it is fetched.
-        size: in bytes.
-        states: of the file and its index, as they were when they were digested; none of a remote file.
+        file: the corpus file.
+        content: the sha256 of the file, followed by that of its index if it has one. For a remote file, its URL and the
+            version that its server reports, because its digest is known only after the download.
+        size: bytes.
+        states: the states of the file and its index when they were digested; empty for a remote file.
     """
 
     file: CorpusFile
@@ -56,23 +57,22 @@ class FileContent:
 
 
 def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, progress: Progress) -> list[FileContent]:
-    """The contents of the files; those that are not remembered are digested.
+    """Identify the content of each file; a file without a cached digest is read.
 
     Raises:
-        CorpusError: a file was written while it was read.
+        CorpusError: a file cannot be read, or was changed while it was read.
     """
     local = [file for file in files if not file.is_remote]
     shards = [
         _DigestShard(path, cache / "digests")
         for path in dict.fromkeys(path for file in local for path in (file.path, index_of(file)) if path)
     ]
-    known = {shard.path: _remembered(shard) for shard in shards}
-    unknown = [shard for shard in shards if known[shard.path] is None]
-    if unknown:
+    digests = {shard.path: cached for shard in shards if (cached := _cached_digest(shard))}
+    missing = [shard for shard in shards if shard.path not in digests]
+    if missing:
         with progress.step("digest files", sum(file.size for file in local), "bytes") as step:
-            for number, result in engine.run(_digest_file, unknown, step.advance):
-                known[unknown[number].path] = result
-    digests = {path: result for path, result in known.items() if result}
+            for number, result in engine.run(_digest_file, missing, step.advance):
+                digests[missing[number].path] = result
     return [_content(file, digests) for file in files]
 
 
@@ -86,33 +86,33 @@ def _content(file: CorpusFile, digests: dict[Path, tuple[FileState, FileDigest]]
 
 @dataclass(frozen=True)
 class _DigestShard:
-    """A file to digest, and the folder that remembers digests."""
+    """A file to digest, and the directory of cached digests."""
 
     path: Path
-    memory: Path
+    cache: Path
 
     @property
     def record(self) -> Path:
-        """The file that remembers this digest."""
+        """The file of the cache that stores this digest."""
         name = sha256(str(self.path.resolve()).encode(errors="surrogateescape")).hexdigest()
-        return self.memory / name[:2] / f"{name[2:32]}.json"
+        return self.cache / name[:2] / f"{name[2:32]}.json"
 
 
-def _remembered(shard: _DigestShard) -> tuple[FileState, FileDigest] | None:
-    """The remembered state and digest of a file that was not touched since."""
+def _cached_digest(shard: _DigestShard) -> tuple[FileState, FileDigest] | None:
+    """The cached state and digest; None if they are missing or the file has changed since."""
     try:
-        known = json.loads(shard.record.read_bytes())
-        state, digest = FileState(**known["state"]), FileDigest(**known["digest"])
+        record = json.loads(shard.record.read_bytes())
+        state, digest = FileState(**record["state"]), FileDigest(**record["digest"])
         return (state, digest) if FileState.of(shard.path) == state else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDigest]:
-    """Read a whole file, and remember its digest.
+    """Digest a file, and cache the digest. Runs in an engine.
 
     Raises:
-        CorpusError: it was written while it was read.
+        CorpusError: the file cannot be read, or was changed while it was read.
     """
     try:
         state, digest = FileState.of(shard.path), sha256_file(shard.path)
@@ -121,17 +121,19 @@ def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDi
     report(digest.size)
     refuse_changed([(shard.path, state)])
     if time.time_ns() - max(state.modified_ns, state.changed_ns) > _SETTLED_NS:
-        known = {"path": str(shard.path), "state": asdict(state), "digest": asdict(digest)}
-        write_atomically(shard.record, json.dumps(known).encode())
+        record = {"path": str(shard.path), "state": asdict(state), "digest": asdict(digest)}
+        write_atomically(shard.record, json.dumps(record).encode())
     return state, digest
 
 
 def refuse_changed(states: Iterable[tuple[Path, FileState]]) -> None:
-    """Make sure that files are what they were.
+    """Check that files are unchanged since their states were taken.
 
     Raises:
-        CorpusError: one was written since, or is gone.
+        CorpusError: a file was changed or deleted.
     """
     for path, state in states:
         if not path.exists() or FileState.of(path) != state:
-            raise CorpusError(f"{path} was changed while it was read", "build again when nothing writes to it")
+            raise CorpusError(
+                f"{path} was changed while it was read", "run the build again when no process writes to the file"
+            )

@@ -1,4 +1,4 @@
-"""A corpus as the token ids of one tokenizer, in parts that are mapped from disk as they are used."""
+"""A corpus as token ids of one tokenizer, in parts that are mapped from disk when they are used."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,21 @@ from costbank.files import InputFile
 
 __all__ = ["EncodedCorpus", "token_counts"]
 
-_COUNT_TOKENS = 1 << 20
-_GROUP_TOKENS = 1 << 28
+_COUNT_BLOCK_TOKENS = 1 << 20
+_COUNT_SHARD_TOKENS = 1 << 28
 _LIST_TOKENS = 1 << 17
 
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """The parts of a corpus in the order of its files.
+    """An encoded corpus.
 
     Attributes:
-        skipped: records that could not be read and were left out.
-        mapped: files of the user's that ids are mapped from, in the state in which they were checked.
+        inputs: the files of the corpus, in order.
+        parts: the encoded parts of these files, in the same order.
+        vocab_size: the number of ids of the tokenizer.
+        skipped: the number of unreadable records that were skipped.
+        mapped: the user's files that ids are mapped from, and their states when they were checked.
     """
 
     inputs: tuple[InputFile, ...]
@@ -44,17 +47,17 @@ class EncodedCorpus:
         return sum(part.documents for part in self.parts)
 
     def refuse_changed(self) -> None:
-        """Make sure that no file that ids are mapped from was written.
+        """Check that the files that ids are mapped from are unchanged.
 
         Raises:
-            CorpusError: one was written, so results from it are invalid.
+            CorpusError: a file was changed or deleted, so results from it are invalid.
         """
         refuse_changed(self.mapped)
 
-    def sentences(self, most_tokens: int, names: Shaped[np.ndarray, "vocab"]) -> Iterator[list[Any]]:
-        """Every document as a list of the names of its ids, longer documents cut into parts of `most_tokens`."""
+    def sentences(self, max_tokens: int, names: Shaped[np.ndarray, "vocab"]) -> Iterator[list[Any]]:
+        """Each document as a list of the names of its ids; documents of more than `max_tokens` ids are split."""
         for part in self.parts:
-            ids, ends = part.ids, _piece_ends(part.ends, most_tokens)
+            ids, ends = part.ids, _piece_ends(part.ends, max_tokens)
             first = start = 0
             while first < len(ends):
                 last = max(first + 1, int(np.searchsorted(ends, start + _LIST_TOKENS, "right")))
@@ -65,15 +68,15 @@ class EncodedCorpus:
                     begin = end
                 first, start = last, int(ends[last - 1])
 
-    def sentence_count(self, most_tokens: int) -> int:
-        """How many lists `sentences` gives."""
-        return sum(int((-(-np.diff(part.ends, prepend=0) // most_tokens)).sum()) for part in self.parts)
+    def sentence_count(self, max_tokens: int) -> int:
+        """The number of lists that `sentences` yields."""
+        return sum(int((-(-np.diff(part.ends, prepend=0) // max_tokens)).sum()) for part in self.parts)
 
 
 def token_counts(corpus: EncodedCorpus, engine: Engine, report: Report) -> Int64[np.ndarray, "vocab"]:
-    """How often each id occurs."""
-    groups = max(1, corpus.tokens // _GROUP_TOKENS)
-    shards = [(corpus.parts[number::groups], corpus.vocab_size) for number in range(groups)]
+    """Count the occurrences of each id."""
+    number = max(1, corpus.tokens // _COUNT_SHARD_TOKENS)
+    shards = [(corpus.parts[first::number], corpus.vocab_size) for first in range(number)]
     return sum((counts for _, counts in engine.run(_count_ids, shards, report)), np.zeros(corpus.vocab_size, np.int64))
 
 
@@ -82,16 +85,16 @@ def _count_ids(shard: tuple[Sequence[EncodedPart], int], report: Report) -> Int6
     counts = np.zeros(vocab_size, np.int64)
     for part in parts:
         ids = part.ids
-        for start in range(0, len(ids), _COUNT_TOKENS):
-            block = ids[start : start + _COUNT_TOKENS]
+        for start in range(0, len(ids), _COUNT_BLOCK_TOKENS):
+            block = ids[start : start + _COUNT_BLOCK_TOKENS]
             counts += np.bincount(block, minlength=vocab_size)
             report(len(block))
     return counts
 
 
-def _piece_ends(ends: Int64[np.ndarray, "documents"], most_tokens: int) -> Int64[np.ndarray, "pieces"]:
-    """Where each piece of a document ends, when none may be longer than `most_tokens`; empty documents have none."""
+def _piece_ends(ends: Int64[np.ndarray, "documents"], max_tokens: int) -> Int64[np.ndarray, "pieces"]:
+    """The ends of pieces of at most `max_tokens` ids that documents are cut into; empty documents have no piece."""
     lengths = np.diff(ends, prepend=0)
-    pieces = -(-lengths // most_tokens)
+    pieces = -(-lengths // max_tokens)
     number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return np.minimum(np.repeat(ends - lengths, pieces) + (number + 1) * most_tokens, np.repeat(ends, pieces))
+    return np.minimum(np.repeat(ends - lengths, pieces) + (number + 1) * max_tokens, np.repeat(ends, pieces))

@@ -1,7 +1,7 @@
-"""A corpus encoded once: each part of it a file of token ids in the cache, made by any engine, and kept.
+"""Encode a corpus as token ids: one cache entry for each part, written by any engine and reused by later builds.
 
-A part is named by a digest of its content, the tokenizer, the versions of its libraries and how documents are read.
-Parts do not depend on who encodes them, so an encoding that was interrupted goes on where it was.
+The name of an entry is a digest of the part's content, the tokenizer, the versions of its libraries and the rules for
+reading documents. Entries do not depend on the engine, so an interrupted run continues from the entries it finished.
 """
 
 import json
@@ -19,10 +19,12 @@ from costbank.corpus.digests import FileContent, file_contents, refuse_changed
 from costbank.corpus.encoded import EncodedCorpus
 from costbank.corpus.entries import EncodedPart, id_dtype, read_entry, write_entry, write_mapped_entry
 from costbank.corpus.readers import (
+    DEFAULT_PART_SIZES,
     BadRecords,
     CorpusFile,
     OnError,
     Part,
+    PartSizes,
     ReadOptions,
     fetched,
     open_token_bin,
@@ -40,12 +42,12 @@ from costbank.tokenizers import SamplingTokenizer, Tokenizer, TokenizerKind, loa
 __all__ = ["EncodingOptions", "Sampling", "encode_corpus", "refuse_sampling"]
 
 _FORMAT = "costbank encoded text 3"
-_DRAWS = "costbank draws 1"
+_SAMPLING_FORMAT = "costbank draws 1"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Segmentations drawn at random, each document's with a seed of its own that follows from `seed`."""
+    """Random segmentation with the parameter `alpha`. Each document has its own seed, derived from `seed`."""
 
     alpha: float
     seed: int
@@ -53,12 +55,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How files become ids.
+    """How files are encoded.
 
     Attributes:
-        tokenizer, kind: the tokenizer's file, and its format.
-        separator: the id that ends a document in files of token ids that have no index.
-        sampling: not given, each text has the segmentation that the tokenizer finds best.
+        tokenizer: the tokenizer's file.
+        kind: the kind of tokenizer, such as `sentencepiece`.
+        read: what counts as a document.
+        separator: the id that ends a document in files of token ids that have no index. None: one document per file.
+        sampling: random segmentation. None: the tokenizer's best segmentation.
+        on_error: what to do with unreadable records.
     """
 
     tokenizer: Path
@@ -71,7 +76,7 @@ class EncodingOptions:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A part of a file to encode, and where to."""
+    """A part of a file, and the cache entry to encode it to."""
 
     source: FileContent
     part: Part
@@ -81,47 +86,58 @@ class _Shard:
     entry: Path
     staging: Path
 
-    def kept(self) -> EncodedPart | None:
-        """The entry of this part; None where there is none, or where it lacks records that are now refused."""
+    def encoded(self) -> EncodedPart | None:
+        """The finished entry; None if it is missing, or if it skipped records that must now be refused."""
         part = read_entry(self.entry)
         return None if part and part.skipped and self.encoding.on_error == "refuse" else part
 
 
 def refuse_sampling(tokenizer: Tokenizer, sampling: Sampling) -> None:
-    """Make sure that a tokenizer can draw segmentations.
+    """Check that a tokenizer supports random segmentation.
 
     Raises:
-        UsageError: it cannot, or not with such an alpha.
+        UsageError: it does not, or not with this alpha.
     """
     if not isinstance(tokenizer, SamplingTokenizer):
         raise UsageError(
-            f"a tokenizer of the kind {tokenizer.kind} has no sampling",
-            "leave --sampling out, or give a SentencePiece or BytePiece model",
+            f"a tokenizer of the kind {tokenizer.kind} does not support sampling",
+            "remove --sampling, or use a SentencePiece or BytePiece model",
         )
     tokenizer.sample(["a"], sampling.alpha, np.zeros(1, np.int64))
 
 
 def encode_corpus(
     files: Sequence[CorpusFile], encoding: EncodingOptions, tokenizer: Tokenizer, engine: Engine, cache: Path,
-    progress: Progress,
+    progress: Progress, part_sizes: PartSizes = DEFAULT_PART_SIZES,
 ) -> EncodedCorpus:  # fmt: skip
-    """Encode what of the files has not been encoded before, and give all of it.
+    """Encode the parts of the files that are not in the cache, and return all parts.
+
+    Args:
+        files: the files of the corpus.
+        encoding: how to encode them.
+        tokenizer: the tokenizer that `encoding` names.
+        engine: runs the encoding.
+        cache: the directory of the entries.
+        progress: shows the steps, and a note about skipped records.
+        part_sizes: how files are cut into parts. Other sizes give other entries.
 
     Raises:
-        CorpusError: a file cannot be read, or changes meanwhile, or nothing in the corpus becomes a token.
+        CorpusError: a file cannot be read or was changed while it was read, or the corpus has no tokens.
         StorageError: the cache cannot be written.
         EngineError: workers died again and again.
     """
     with storage_errors(cache), no_abandoned(cache / "staging"):
         cache.mkdir(parents=True, exist_ok=True)
         sources = file_contents(files, engine, cache, progress)
-        shards = [shard for source in sources for shard in _shards(source, encoding, tokenizer, cache)]
+        shards = [shard for source in sources for shard in _shards(source, encoding, tokenizer, cache, part_sizes)]
         _encode_missing(shards, tokenizer, engine, progress)
         parts = []
         for shard in shards:
-            part = shard.kept()
+            part = shard.encoded()
             if part is None:
-                raise CorpusError(f"the encoded text in {shard.entry} cannot be read back", "build again")
+                raise CorpusError(
+                    f"the encoded text in {shard.entry} cannot be read", "check the disk and run the build again"
+                )
             parts.append(part)
     mapped = dict.fromkeys(state for shard in shards if shard.source.file.is_tokens for state in shard.source.states)
     corpus = EncodedCorpus(
@@ -129,37 +145,39 @@ def encode_corpus(
     )
     if corpus.tokens == 0:
         names = ", ".join(file.shown for file in files[:5])
-        skipped = f"; unreadable and skipped: {counted(corpus.skipped, 'record')}" if corpus.skipped else ""
-        raise CorpusError(f"the corpus holds no text: {names}{skipped}", "give files with words in them")
+        skipped = f"; skipped: {counted(corpus.skipped, 'unreadable record')}" if corpus.skipped else ""
+        raise CorpusError(f"the corpus has no text: {names}{skipped}", "add files that contain text")
     return corpus
 
 
-def _shards(source: FileContent, encoding: EncodingOptions, tokenizer: Tokenizer, cache: Path) -> Iterator[_Shard]:
+def _shards(
+    source: FileContent, encoding: EncodingOptions, tokenizer: Tokenizer, cache: Path, part_sizes: PartSizes
+) -> Iterator[_Shard]:
     file = source.file
-    how: list[Any]
+    method: list[Any]
     if file.is_tokens:
-        how = [str(file.path.absolute()), file.format, encoding.separator, tokenizer.vocab.size]
+        method = [str(file.path.absolute()), file.format, encoding.separator, tokenizer.vocab.size]
     else:
         versions = [f"{name} {version(name)}" for name in tokenizer.libraries]
-        sampling = [_DRAWS, asdict(encoding.sampling)] if encoding.sampling else None
+        sampling = [_SAMPLING_FORMAT, asdict(encoding.sampling)] if encoding.sampling else None
         rule = encoding.read.rule if file.format == "text" else encoding.read.text_field
-        how = [file.format, rule, tokenizer.sha256, versions, sampling]
-    parts = parts_of(file, encoding.read.rule)
+        method = [file.format, rule, tokenizer.sha256, versions, sampling]
+    parts = parts_of(file, encoding.read.rule, part_sizes)
     for part in parts:
-        named = json.dumps([_FORMAT, source.content, part.start, part.stop, *how])
-        key = sha256(named.encode(errors="surrogateescape")).hexdigest()
+        identity = json.dumps([_FORMAT, source.content, part.start, part.stop, *method])
+        key = sha256(identity.encode(errors="surrogateescape")).hexdigest()
         entry = cache / "text" / key[:2] / key[2:34]
-        measured = part.stop is not None and file.format != "parquet"
-        stored = (part.stop or 0) - part.start if measured else file.size // len(parts)
+        is_byte_range = part.stop is not None and file.format != "parquet"
+        stored = (part.stop or 0) - part.start if is_byte_range else file.size // len(parts)
         yield _Shard(source, part, encoding, tokenizer.vocab.size, stored, entry, cache / "staging")
 
 
 def _encode_missing(shards: list[_Shard], tokenizer: Tokenizer, engine: Engine, progress: Progress) -> None:
-    missing = [shard for shard in {shard.entry: shard for shard in shards}.values() if shard.kept() is None]
+    missing = [shard for shard in {shard.entry: shard for shard in shards}.values() if shard.encoded() is None]
     if not missing:
         return
     encoding = missing[0].encoding
-    _loaded[encoding.tokenizer, encoding.kind] = tokenizer  # which saves loading it where this process does the work
+    _loaded[encoding.tokenizer, encoding.kind] = tokenizer  # so that work in this process does not load it again
     try:
         with progress.step("encode text", sum(shard.stored_bytes for shard in missing), "bytes") as step:
             for _ in engine.run(_encode, missing, step.advance):
@@ -169,8 +187,8 @@ def _encode_missing(shards: list[_Shard], tokenizer: Tokenizer, engine: Engine, 
 
 
 def _encode(shard: _Shard, report: Report) -> None:
-    """Encode a part where that has not been done. An engine's work."""
-    if shard.kept() is not None:
+    """Encode a part that is not in the cache. Runs in an engine."""
+    if shard.encoded() is not None:
         return
     file = shard.source.file
     if file.is_tokens:
@@ -205,8 +223,8 @@ def _map_tokens(shard: _Shard, report: Report) -> None:
     ids, ends = ids_file.ids, ids_file.ends
     ids_file.check_ids(lambda count: report(count * ids.itemsize))
     refuse_changed(shard.source.states)
-    offset = shard.source.size - ids.nbytes  # ids reach to the end of the file in every layout
-    write_mapped_entry(shard.entry, shard.staging, (file.path.absolute(), offset, ids.dtype, len(ids)), ends, {})
+    offset = shard.source.size - ids.nbytes  # in every format, the ids end at the end of the file
+    write_mapped_entry(shard.entry, shard.staging, (file.path.absolute(), offset, ids.dtype, len(ids)), ends)
 
 
 def _ids_of(
@@ -216,10 +234,10 @@ def _ids_of(
     if sampling is None:
         return tokenizer.encode(texts)
     assert isinstance(tokenizer, SamplingTokenizer)
-    named = f"{sampling.seed} {content} {shard.part.start}"
-    base = int.from_bytes(sha256(named.encode(errors="surrogateescape")).digest()[:8], "little")
-    drawn = splitmix64(np.uint64(base), np.arange(first + 1, first + len(texts) + 1))
-    seeds = (drawn >> np.uint64(32)).astype(np.int64)  # a seed of 32 bits for each document, by its number
+    identity = f"{sampling.seed} {content} {shard.part.start}"
+    base = int.from_bytes(sha256(identity.encode(errors="surrogateescape")).digest()[:8], "little")
+    random_bits = splitmix64(np.uint64(base), np.arange(first + 1, first + len(texts) + 1))
+    seeds = (random_bits >> np.uint64(32)).astype(np.int64)  # a 32-bit seed for each document, by its number
     return tokenizer.sample(texts, sampling.alpha, seeds)
 
 
@@ -227,7 +245,7 @@ _loaded: dict[tuple[Path, TokenizerKind], Tokenizer] = {}
 
 
 def _tokenizer(encoding: EncodingOptions) -> Tokenizer:
-    """The tokenizer, loaded once in each process."""
+    """The tokenizer, loaded once per process."""
     key = encoding.tokenizer, encoding.kind
     if key not in _loaded:
         _loaded.clear()
@@ -236,7 +254,7 @@ def _tokenizer(encoding: EncodingOptions) -> Tokenizer:
 
 
 def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[InputFile]:
-    """The files that the parts are of, once each."""
+    """The distinct files of the parts."""
     inputs: dict[str, InputFile] = {}
     for shard, part in zip(shards, parts, strict=True):
         source = shard.source
@@ -248,10 +266,10 @@ def _inputs(shards: list[_Shard], parts: list[EncodedPart]) -> list[InputFile]:
 
 
 def _skipped(parts: list[EncodedPart], progress: Progress) -> int:
-    """How many records were skipped; a note shows the first of them."""
+    """The number of skipped records; a note shows the first ones."""
     skipped = sum(part.skipped for part in parts)
     if skipped:
         shown = [text for part in parts for text in part.read.get("shown", ())][:5]
         more = f"\n  and {skipped - len(shown):,} more" if skipped > len(shown) else ""
-        progress.note(f"left out {skipped:,} bad record{'s' * (skipped > 1)}:\n  " + "\n  ".join(shown) + more)
+        progress.note(f"skipped {counted(skipped, 'bad record')}:\n  " + "\n  ".join(shown) + more)
     return skipped

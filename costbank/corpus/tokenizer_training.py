@@ -1,7 +1,8 @@
-"""Training a tokenizer on a corpus: the files that a build takes, read as a build reads them.
+"""Train a tokenizer on a corpus. Files are read by the same rules as in a build.
 
-The trainer is silent for minutes and hears no Ctrl-C, so it runs in a process of its own. This one reports that it is
-still at work, and ends it when it is interrupted. The model is written to a temporary file and renamed.
+The trainer reports no progress for minutes and ignores Ctrl-C, so it runs in a child process. This process shows
+that the training is running, and kills the child when it is interrupted. The model is written to a temporary file and
+renamed.
 """
 
 import os
@@ -13,7 +14,6 @@ from typing import Any
 
 from costbank.corpus.readers import (
     STANDARD_INPUT,
-    WHOLE,
     BadRecords,
     CorpusFile,
     FormatName,
@@ -33,18 +33,18 @@ from costbank.tokenizers.train import TrainingOptions, train_on_texts
 __all__ = ["TrainingText", "train_tokenizer"]
 
 _STAGING_PREFIX = ".costbank-tokenizer-"
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Which text to train on: what `costbank build --corpus` takes.
+    """The text to train on; `costbank build --corpus` takes the same.
 
     Attributes:
         files: files, folders, patterns, URLs, or `-` for standard input.
-        format: of the files, where their names and contents do not tell.
-        read: what a document is; each of its lines is a sentence.
-        on_error: what to do with records, and files, that cannot be read.
+        format: the format of the files; `auto` detects it by their names and contents.
+        read: what counts as a document; each line of a document is a sentence.
+        on_error: what to do with unreadable records and files.
     """
 
     files: tuple[str, ...]
@@ -55,7 +55,13 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the child does, and where it puts copies of remote files, the model, and the sign that all text is read."""
+    """The arguments of the child process.
+
+    Attributes:
+        copies: a directory for copies of remote files.
+        model: the file that the child writes the model to.
+        all_read: a file that the child creates when it has read all text.
+    """
 
     files: tuple[CorpusFile, ...]
     text: TrainingText
@@ -66,23 +72,29 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Done:
-    skipped: int
+class _Skipped:
+    """The number of skipped records, and messages about the first ones."""
+
+    count: int
     shown: tuple[str, ...]
 
 
 def train_tokenizer(
     text: TrainingText, out: Path, options: TrainingOptions, progress: Progress, overwrite: bool = False
 ) -> Path:
-    """Train a SentencePiece model on a corpus and write it to `out`; interrupted or failed, it leaves nothing there.
+    """Train a SentencePiece model on a corpus and write it to `out`. If it fails or is interrupted, `out` is unchanged.
+
+    Returns:
+        `out`.
 
     Raises:
-        UsageError: `out` is a directory, or is there already and `overwrite` is false; the files hold token ids; the
-            options cannot be met by any text.
+        UsageError: `out` is a directory, or it exists and `overwrite` is false; the files hold token ids; the options
+            cannot be met by any text.
         InputNotFoundError, InputError, CorpusError: a file is missing, cannot be read, or is not text.
-        TokenizerError: the text cannot give such a vocabulary.
+        MissingExtraError: SentencePiece is not installed.
+        TokenizerError: the text is not enough for a vocabulary of this size.
         StorageError: `out` cannot be written.
-        EngineError: the training was killed.
+        EngineError: the child process was killed.
     """
     options.check()
     require("sentencepiece", "build")
@@ -90,39 +102,39 @@ def train_tokenizer(
     with storage_errors(out.parent), staging_directory(out.parent, _STAGING_PREFIX) as staging:
         files = _find(text, staging, progress)
         job = _Job(files, text, options, staging / "copies", staging / "model", staging / "all-read")
-        done = _run(job, progress)
-        if done.skipped:
-            more = f"\n  and {done.skipped - len(done.shown):,} more" if done.skipped > len(done.shown) else ""
-            shown = "\n  ".join(done.shown)
-            progress.note(f"left out {done.skipped:,} bad record{'s' * (done.skipped > 1)}:\n  {shown}{more}")
+        skipped = _run(job, progress)
+        if skipped.count:
+            more = f"\n  and {skipped.count - len(skipped.shown):,} more" if skipped.count > len(skipped.shown) else ""
+            shown = "\n  ".join(skipped.shown)
+            progress.note(f"skipped {counted(skipped.count, 'bad record')}:\n  {shown}{more}")
         _publish(job.model, out, overwrite)
     return out
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.is_dir():
-        raise UsageError(f"{out} is a directory", "name the file to write: --out my.model")
+        raise UsageError(f"{out} is a directory", "name a file to write, such as --out my.model")
     if not overwrite and os.path.lexists(out):
-        raise UsageError(f"{out} exists already", "give another --out, or --overwrite to replace it")
+        raise UsageError(f"{out} already exists", "choose another --out, or replace the file with --overwrite")
 
 
 def _find(text: TrainingText, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
-    files = find_files(text.files, wanted=text.format, spool=spool, note=progress.note, on_error=text.on_error)
+    files = find_files(text.files, format_name=text.format, spool=spool, note=progress.note, on_error=text.on_error)
     if tokens := next((file for file in files if file.is_tokens), None):
         raise UsageError(
-            f"{tokens.shown} holds token ids, and a tokenizer is trained on text",
-            f"name files of text; {STANDARD_INPUT} reads standard input",
+            f"{tokens.shown} holds token ids, but training a tokenizer needs text",
+            f"name text files, or {STANDARD_INPUT} for standard input",
         )
     return tuple(files)
 
 
-def _run(job: _Job, progress: Progress) -> _Done:
+def _run(job: _Job, progress: Progress) -> _Skipped:
     sizes = [file.size for file in job.files]
     with ExitStack() as steps:
         reading = steps.enter_context(progress.step("read text", sum(sizes) if all(sizes) else None, "bytes"))
         training: Any = None
 
-        def still_at_work() -> None:
+        def poll() -> None:
             nonlocal training
             if training is None and job.all_read.exists():
                 steps.close()
@@ -133,13 +145,13 @@ def _run(job: _Job, progress: Progress) -> _Done:
             if training is None:
                 reading.advance(count)
 
-        done = run_in_child(_train, job, report, still_at_work)
-        still_at_work()
-        return done
+        skipped = run_in_child(_train, job, report, poll)
+        poll()
+        return skipped
 
 
-def _train(job: _Job, report: Report) -> _Done:
-    """Read the text, train, and leave the model in the staging directory. A child's work."""
+def _train(job: _Job, report: Report) -> _Skipped:
+    """In the child process: read the text, train, and write the model to the staging directory."""
     bad = BadRecords(job.text.on_error)
     try:
         model = train_on_texts(_texts(job, bad, report), job.options)
@@ -147,28 +159,28 @@ def _train(job: _Job, report: Report) -> _Done:
         if not bad.count:
             raise
         raise CorpusError(
-            f"{error.message}; unreadable and skipped: {counted(bad.count, 'record')}, such as {bad.shown[0]}",
+            f"{error.message}; skipped: {counted(bad.count, 'unreadable record')}, such as {bad.shown[0]}",
             error.hint,
         ) from None
     with storage_errors(job.model.parent), job.model.open("wb") as file:
         file.write(model)
         file.flush()
         os.fsync(file.fileno())
-    return _Done(bad.count, tuple(map(str, bad.shown[:_MOST_SHOWN])))
+    return _Skipped(bad.count, tuple(map(str, bad.shown[:_MAX_SHOWN])))
 
 
 def _texts(job: _Job, bad: BadRecords, report: Callable[[int], None]) -> Iterator[str]:
     for file in job.files:
-        with ExitStack() as kept:
-            local = kept.enter_context(fetched(file, job.copies))[0] if file.is_remote else file
-            for documents, used in read_documents(local, job.text.read, bad, WHOLE):
+        with ExitStack() as copies:
+            local = copies.enter_context(fetched(file, job.copies))[0] if file.is_remote else file
+            for documents, stored_bytes in read_documents(local, job.text.read, bad):
                 yield from documents
-                report(used)
+                report(stored_bytes)
     job.all_read.touch()
 
 
 def _publish(model: Path, out: Path, overwrite: bool) -> None:
-    """Put the model in its place; a file that has come there meanwhile is replaced only where that is wanted."""
+    """Move the model to `out`. A file that another process created there is replaced only with `overwrite`."""
     model.chmod(0o644)
     if overwrite:
         model.replace(out)
@@ -177,7 +189,8 @@ def _publish(model: Path, out: Path, overwrite: bool) -> None:
             os.link(model, out)
         except FileExistsError:
             raise UsageError(
-                f"{out} has been made meanwhile", "give another --out, or --overwrite to replace it"
+                f"another process created {out} during the training",
+                "choose another --out, or replace the file with --overwrite",
             ) from None
         except OSError:  # a file system without hard links
             _check_out(out, overwrite)

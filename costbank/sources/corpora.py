@@ -114,7 +114,7 @@ def plan_corpus(config: Config) -> CorpusPlan[Config]:
 def _found(
     named: Sequence[str], config: CorpusBuild, note: Callable[[str], None], spool: Path | None = None
 ) -> tuple[CorpusFile, ...]:
-    return find_files(named, wanted=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
+    return find_files(named, format_name=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
 
 
 def _standard_input(config: CorpusBuild, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:

@@ -67,7 +67,7 @@ CASES = {
     "a URL of no kind": ([*BUILD, "--corpus", "gopher://x/y"], 2, "gopher"),
     "a folder without a corpus": ([*BUILD, "--corpus", "{directory}"], 3, "no file matches"),
     "an empty corpus": ([*BUILD, "--corpus", "{empty}"], 5, "is empty"),
-    "a corpus of blank lines": ([*BUILD[:5], "--corpus", "{blank}", *BUILD[7:]], 5, "holds no text"),
+    "a corpus of blank lines": ([*BUILD[:5], "--corpus", "{blank}", *BUILD[7:]], 5, "has no text"),
     "a binary corpus": ([*BUILD, "--corpus", "{model}"], 5, "is not"),
     "a corpus of one token": ([*BUILD[:5], "--corpus", "{one}", *BUILD[7:]], 5, "two ids"),
     "no such tokenizer": ([*BUILD[:7], "--tokenizer", "missing.model"], 3, "missing.model"),

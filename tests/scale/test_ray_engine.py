@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from costbank.corpus import EncodedCorpus, EncodingOptions, encode_corpus
-from costbank.corpus.readers import ReadOptions, documents, find_files
+from costbank.corpus.readers import PartSizes, ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
@@ -27,9 +27,11 @@ QUIET = QuietProgress()
 WEIGHTS = pair_weights(5)
 
 
+PARTS = PartSizes(min_bytes=20_000)
+
+
 @pytest.fixture(autouse=True)
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
     monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 5_000)
     monkeypatch.setattr(pair_counts, "_SHARDS", 40)
 
@@ -40,9 +42,10 @@ def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
 
     def count(kind: str, processes: int | None, address: str | None = None) -> tuple[EncodedCorpus, Any, Path]:
         cache = tmp_path / f"{kind}{processes}"
-        asked = EncodingOptions(news_model, "auto", ReadOptions())
+        encoding = EncodingOptions(news_model, "auto", ReadOptions())
+        files, tokenizer = find_files([str(news)]), load_tokenizer(news_model)
         with open_engine(kind, processes, 1 << 30, address, cache) as engine:
-            corpus = encode_corpus(find_files([str(news)]), asked, load_tokenizer(news_model), engine, cache, QUIET)
+            corpus = encode_corpus(files, encoding, tokenizer, engine, cache, QUIET, PARTS)
             return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET), cache
 
     return count

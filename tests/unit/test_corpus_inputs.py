@@ -31,12 +31,12 @@ def _write(*names: str, content: bytes = b"text\n") -> None:
         path.write_bytes(content)
 
 
-def _found(*given: str, wanted: FormatName = "auto") -> list[str]:
-    return [file.location for file in find_files(given, wanted=wanted)]
+def _found(*given: str, format_name: FormatName = "auto") -> list[str]:
+    return [file.location for file in find_files(given, format_name=format_name)]
 
 
-def _one(name: str, wanted: FormatName = "auto") -> tuple[str, str]:
-    (file,) = find_files([name], wanted=wanted)
+def _one(name: str, format_name: FormatName = "auto") -> tuple[str, str]:
+    (file,) = find_files([name], format_name=format_name)
     return file.format, file.compression
 
 
@@ -67,7 +67,7 @@ def test_a_folder_is_searched_to_its_depths_in_the_order_of_names(here: Path):
     notes: list[str] = []
     found = [file.location for file in find_files(["c"], note=notes.append)]
     assert found == ["c/a/10.TXT", "c/a/2.md", "c/b/x.txt", "c/b.txt"]
-    assert notes == ["left out files of other kinds: 2 .png, 1 without a suffix; those named by themselves are read"]
+    assert notes == ["skipped files of other kinds: 2 .png, 1 without a suffix; to read such a file, name it"]
 
 
 def test_a_pattern_is_expanded(here: Path):
@@ -95,7 +95,7 @@ def test_a_file_that_is_reached_twice_is_taken_once_at_its_first_place(here: Pat
     notes: list[str] = []
     found = find_files(["c/b.txt", "c", "./c/*.txt", "link.txt", str(here / "c/a.txt")], note=notes.append)
     assert [file.location for file in found] == ["c/b.txt", "c/a.txt"]
-    assert notes == ["named more than once and read once: 5 files"]
+    assert notes == ["named several times, but read once: 5 files"]
 
 
 def test_links_to_folders_are_followed_but_not_round_in_circles(here: Path):
@@ -110,8 +110,8 @@ def test_links_to_folders_are_followed_but_not_round_in_circles(here: Path):
     [
         ("gone.txt", "gone.txt does not exist"),
         ("*.gone", r"no file matches \*.gone"),
-        ("folder", "no file matches folder; there are files of other kinds: 1 .png"),
-        ("blank", "no file matches blank; there are empty files: 1"),
+        ("folder", "no file matches folder; files of other kinds: 1 .png"),
+        ("blank", "no file matches blank; empty files: 1"),
         ("link", "link does not exist"),
     ],
 )
@@ -130,7 +130,7 @@ def test_an_empty_file_is_an_error_by_itself_and_left_out_elsewhere(here: Path):
     _write("c/b.txt", "c/e.json", content=b"")
     notes: list[str] = []
     assert [file.name for file in find_files(["c"], note=notes.append)] == ["a.txt"]
-    assert notes == ["left out empty files: c/b.txt, c/e.json"]
+    assert notes == ["skipped empty files: c/b.txt, c/e.json"]
     with pytest.raises(InputError, match=r"b\.txt is empty"):
         find_files(["c/b.txt"])
 
@@ -144,7 +144,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(here: Path):
 
 
 def test_an_empty_name_is_an_error():
-    with pytest.raises(UsageError, match="empty name"):
+    with pytest.raises(UsageError, match="name of a corpus file is empty"):
         find_files([""])
 
 
@@ -187,8 +187,8 @@ def test_a_format_that_is_given_is_the_format(here: Path):
     assert _one("a.txt", "jsonl") == ("jsonl", "none")
     assert _one("b.dat", "nanogpt") == ("nanogpt", "none")
     assert _one("c.jsonl", "text") == ("text", "none")
-    assert _found(".", wanted="jsonl") == ["./c.jsonl"]
-    assert _found("*.dat", wanted="jsonl") == ["b.dat"]
+    assert _found(".", format_name="jsonl") == ["./c.jsonl"]
+    assert _found("*.dat", format_name="jsonl") == ["b.dat"]
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_ids_are_never_taken_for_an_archive(here: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "missing"),
+    ("name", "format_name", "missing"),
     [("x.ds", "auto", "x.ds.index"), ("x.bin", "megatron", "x.idx"), ("y.idx", "auto", "y.bin")],
 )
-def test_what_lies_beside_token_ids_must_be_there(here: Path, name: str, wanted: FormatName, missing: str):
+def test_what_lies_beside_token_ids_must_be_there(here: Path, name: str, format_name: FormatName, missing: str):
     _write(name)
     with pytest.raises(InputNotFoundError, match=rf"{missing} does not exist"):
-        find_files([name], wanted=wanted)
+        find_files([name], format_name=format_name)
 
 
 def test_json_is_read_when_it_is_one_object_a_line(here: Path):
@@ -244,11 +244,11 @@ def test_json_is_read_when_it_is_one_object_a_line(here: Path):
     assert _found("c") == ["c/a.json", "c/b.json.gz", "c/long.json"]
     assert _one("c/b.json.gz") == ("jsonl", "gz")
     assert _one("c/config.json") == ("jsonl", "none")
-    with pytest.raises(InputError, match="holds a JSON array, and not one object a line") as caught:
+    with pytest.raises(InputError, match="holds a JSON array; a corpus needs one object per line") as caught:
         find_files(["c/pretty.json"])
     assert caught.value.hint == "convert it: jq -c '.[]' c/pretty.json > c/pretty.jsonl"
     _write("c/pretty.json", content=json.dumps({"text": "a"}, indent=2).encode())
-    with pytest.raises(InputError, match="JSON over several lines"):
+    with pytest.raises(InputError, match="does not hold JSON lines; a corpus needs one object per line"):
         find_files(["c/*.json"])
 
 
@@ -291,14 +291,14 @@ def test_standard_input_is_kept_while_it_is_needed(
 
 def test_standard_input_takes_the_format_that_is_given(here: Path, monkeypatch: pytest.MonkeyPatch):
     _pipe(monkeypatch, b'{"text": "a"}\n')
-    assert find_files(["-"], wanted="text", spool=here)[0].format == "text"
+    assert find_files(["-"], format_name="text", spool=here)[0].format == "text"
 
 
 def test_standard_input_must_hold_something_and_have_a_place(here: Path, monkeypatch: pytest.MonkeyPatch):
     _pipe(monkeypatch, b"")
     with pytest.raises(InputError, match="standard input is empty"):
         find_files(["-"], spool=here)
-    with pytest.raises(UsageError, match="standard input is not read here"):
+    with pytest.raises(UsageError, match="standard input cannot be read here"):
         find_files(["-"])
 
 
@@ -327,8 +327,8 @@ def test_urls_of_files_folders_and_patterns_are_found(memory: fsspec.AbstractFil
     )
     assert found[0].is_remote
     assert notes[1:] == [
-        "left out empty files: memory:///c/empty.txt",
-        "named more than once and read once: 1 file",
+        "skipped empty files: memory:///c/empty.txt",
+        "named several times, but read once: 1 file",
     ]
     assert _found("memory://c/**/*.txt") == ["memory:///c/b.txt"]
 
@@ -339,8 +339,8 @@ def test_urls_of_files_folders_and_patterns_are_found(memory: fsspec.AbstractFil
         ("memory://c/gone.txt", InputNotFoundError, "memory://c/gone.txt does not exist"),
         ("memory://c/*.gone", InputNotFoundError, "no file matches memory://c/"),
         ("memory://c/empty.txt", InputError, "empty.txt is empty"),
-        ("nothing://c", UsageError, "no such kind of URL as nothing://"),
-        ("s3://bucket/a.txt", MissingExtraError, "s3:// needs .* s3fs"),
+        ("nothing://c", UsageError, "unknown URL scheme nothing://"),
+        ("s3://bucket/a.txt", MissingExtraError, "s3:// URLs need .* s3fs"),
     ],
 )
 def test_urls_that_lead_nowhere_are_errors(
@@ -353,7 +353,7 @@ def test_urls_that_lead_nowhere_are_errors(
 
 def test_token_ids_on_other_machines_are_not_mapped(memory: fsspec.AbstractFileSystem):
     memory.pipe("/c/x.bin", b"ids.")
-    with pytest.raises(InputError, match="holds token ids, which are mapped from disk") as caught:
+    with pytest.raises(InputError, match="holds token ids, which must be on a local disk") as caught:
         find_files(["memory://c/x.bin"])
     assert "copy" in caught.value.hint
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costbank.corpus.readers import BadRecord, BadRecords, CorpusFile, ReadOptions, documents, lines, parquet, parts_of
+from costbank.corpus.readers import BadRecord, BadRecords, CorpusFile, PartSizes, ReadOptions, parquet, parts_of
 from costbank.corpus.readers import read_documents as read
 from costbank.corpus.readers.formats import WHOLE, FileFormat, Part
 from costbank.errors import CorpusError
@@ -22,8 +22,10 @@ def _file(path: Path, kind: FileFormat) -> CorpusFile:
     return CorpusFile(str(path), kind, "none", path.stat().st_size)
 
 
-def _texts(file: CorpusFile, bad: BadRecords, options: ReadOptions | None = None, part: Part = WHOLE) -> list[str]:
-    return [text for block, _ in read(file, options or ReadOptions(), bad, part) for text in block]
+def _texts(
+    file: CorpusFile, bad: BadRecords, options: ReadOptions | None = None, part: Part = WHOLE, **sizes: int
+) -> list[str]:
+    return [text for block, _ in read(file, options or ReadOptions(), bad, part, **sizes) for text in block]
 
 
 def _jsonl(tmp_path: Path, content: bytes) -> CorpusFile:
@@ -54,12 +56,11 @@ def test_a_bad_line_is_left_out_and_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize("block_bytes", [1, 1 << 22])
-def test_a_bad_line_takes_its_paragraph_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int):
-    monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+def test_a_bad_line_takes_its_paragraph_along(tmp_path: Path, block_bytes: int):
     path = tmp_path / "x.txt"
     path.write_bytes(b"one\n\ntwo\nb\xe4d\nw\xf6rse\nmore\n\n\nthree\n\nn\0l")
     bad = BadRecords("skip")
-    assert _texts(_file(path, "text"), bad, ReadOptions("paragraph")) == ["one", "three"]
+    assert _texts(_file(path, "text"), bad, ReadOptions("paragraph"), block_bytes=block_bytes) == ["one", "three"]
     assert [record.position for record in bad.shown] == ["offset 10 (line 4)", "offset 34 (line 11)"]
     assert bad.count == 2
 
@@ -101,13 +102,13 @@ BAD_LINES = {
     "no JSON": (b'{"text": "a" oops}', 13, "not JSON .Expecting ',' delimiter."),
     "no JSON after letters of many bytes": ('{"text": "日" oops}'.encode(), 15, "not JSON"),
     "cut short": (b'{"text": "a', 9, "not JSON .Unterminated string"),
-    "an array": (b'["a"]', 0, "JSON, but no object"),
-    "a string": (b'"a"', 0, "JSON, but no object"),
+    "an array": (b'["a"]', 0, "JSON but not an object"),
+    "a string": (b'"a"', 0, "JSON but not an object"),
     "another key": (b'{"content": "a", "id": 1}', 0, "without the field 'text' .its keys: content, id."),
-    "null": (b'{"text": null}', 0, "has null in the field 'text'"),
-    "a number": (b'{"text": 1.5}', 0, "has a number in the field"),
-    "a list": (b'{"text": ["a"]}', 0, "has an array in the field"),
-    "half of a pair": (b'{"text": "a\\ud83d"}', 0, "half of a surrogate pair"),
+    "null": (b'{"text": null}', 0, "has null instead of a string in the field 'text'"),
+    "a number": (b'{"text": 1.5}', 0, "has a number instead of a string in the field"),
+    "a list": (b'{"text": ["a"]}', 0, "has an array instead of a string in the field"),
+    "half of a pair": (b'{"text": "a\\ud83d"}', 0, "an unpaired surrogate"),
     "no UTF-8": (b'{"text": "\xe4"}', 10, "not UTF-8: byte 0xe4"),
     "a control character": (b'{"text": "a\x01"}', 11, "not JSON .Invalid control character"),
     "a huge number": (b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", 0, "too large"),
@@ -149,12 +150,10 @@ def test_the_parts_of_json_lines_together_are_the_file(
     content = "\n".join(json.dumps(record, ensure_ascii=ensure_ascii) for record in records)
     file = _jsonl(tmp_path_factory.mktemp("jsonl"), content.encode("utf-8", "surrogatepass") or b"\n")
     good = [record["text"] for record in records if isinstance(record, dict) and isinstance(record.get("text"), str)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_LEAST_PART_BYTES", part_bytes)
-        bad, found = BadRecords("skip"), []
-        for part in parts_of(file, "line"):
-            found += _texts(file, bad, None, part)
-    assert found == [text for text in good if text.strip()]
+    bad, texts = BadRecords("skip"), []
+    for part in parts_of(file, "line", PartSizes(min_bytes=part_bytes)):
+        texts += _texts(file, bad, None, part)
+    assert texts == [text for text in good if text.strip()]
     assert bad.count == len(records) - len(good)
 
 
@@ -184,7 +183,7 @@ def test_a_column_may_lie_within_another_and_its_whole_name_wins(tmp_path: Path)
         ("words", "no column 'words'; its columns are id .int64., text .string., raw .binary."),
         ("a.b", "no column 'a.b'"),
         ("text.x", "no column 'text.x'"),
-        ("id", "column 'id' of .* holds int64, and no text; its columns are id"),
+        ("id", "column 'id' of .* holds int64 instead of text; its columns are id"),
         ("raw", "column 'raw' of .* holds binary"),
     ],
 )
@@ -195,19 +194,18 @@ def test_a_column_that_is_missing_or_no_text_is_an_error_with_those_there_are(tm
     assert "corpus.text_field" in caught.value.hint
 
 
-def test_parts_are_row_groups_and_together_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parts_are_row_groups_and_together_are_the_file(tmp_path: Path):
     random = np.random.default_rng(5)
     texts = [f"{i} " + "x" * int(random.integers(200)) for i in range(1_000)]
     file = _table(tmp_path, {"n": random.random(1_000), "text": texts}, row_group_size=70, compression="none")
-    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
-    monkeypatch.setattr(parquet, "_BATCH_BYTES", 1_000)
-    cut = parts_of(file, "line")
+    cut = parts_of(file, "line", PartSizes(min_bytes=20_000))
     assert 3 < len(cut) < 15
     assert (cut[0].start, cut[-1].stop) == (0, 15)
     assert [text for part in cut for text in _texts(file, BadRecords(), None, part)] == texts
     assert _texts(file, BadRecords()) == texts
-    blocks = [block for part in cut for block in read(file, ReadOptions(), BadRecords(), part)]
-    assert max(len(found) for found, _ in blocks) < 70
+    blocks = [block for part in cut for block in read(file, ReadOptions(), BadRecords(), part, block_bytes=1_000)]
+    assert [text for block, _ in blocks for text in block] == texts
+    assert max(len(block) for block, _ in blocks) < 70
     assert sum(used for _, used in blocks) == file.size
     assert sum(used for _, used in read(file, ReadOptions(), BadRecords())) == file.size
 
@@ -253,5 +251,5 @@ def test_a_damaged_table_is_an_error(tmp_path: Path, damage: str):
         content[100:200] = bytes(100)
     changed = {"cut short": content[:-20], "no Parquet": b"just text\n", "data": content}[damage]
     Path(file.location).write_bytes(changed)
-    with pytest.raises(CorpusError, match=r"x.parquet is (not a whole Parquet file|damaged)"):
+    with pytest.raises(CorpusError, match=r"x.parquet is (not a complete Parquet file|damaged)"):
         _texts(file, BadRecords("skip"))

@@ -9,9 +9,8 @@ from costbank.corpus.readers import (
     BadRecords,
     CorpusFile,
     DocumentRule,
+    PartSizes,
     ReadOptions,
-    documents,
-    lines,
     parts_of,
     read_documents,
 )
@@ -25,8 +24,8 @@ def _text_file(path: Path) -> CorpusFile:
     return CorpusFile(str(path), "text", "none", path.stat().st_size)
 
 
-def _documents(path: Path, rule: DocumentRule, part: Part = WHOLE) -> list[str]:
-    blocks = read_documents(_text_file(path), ReadOptions(rule), BadRecords(), part)
+def _documents(path: Path, rule: DocumentRule, part: Part = WHOLE, **sizes: int) -> list[str]:
+    blocks = read_documents(_text_file(path), ReadOptions(rule), BadRecords(), part, **sizes)
     return [document for block, _ in blocks for document in block]
 
 
@@ -50,17 +49,14 @@ def test_documents_are_lines_or_paragraphs(tmp_path: Path, content: bytes, lines
 
 @pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-def test_documents_do_not_depend_on_the_blocks_that_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, line_end: str
-):
+def test_documents_do_not_depend_on_the_blocks_that_are_read(tmp_path: Path, block_bytes: int, line_end: str):
     path = tmp_path / "text"
     content = "höher\n\nzwei\ndrei 日本\n\n\n\nvier".replace("\n", line_end).encode()
     path.write_bytes(content)
-    monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
-    assert _documents(path, "line") == ["höher", "zwei", "drei 日本", "vier"]
-    assert "\n".join(_documents(path, "paragraph")) == "höher\nzwei\ndrei 日本\nvier"
+    assert _documents(path, "line", block_bytes=block_bytes) == ["höher", "zwei", "drei 日本", "vier"]
+    assert "\n".join(_documents(path, "paragraph", block_bytes=block_bytes)) == "höher\nzwei\ndrei 日本\nvier"
     for rule in RULES:
-        blocks = read_documents(_text_file(path), ReadOptions(rule), BadRecords())
+        blocks = read_documents(_text_file(path), ReadOptions(rule), BadRecords(), block_bytes=block_bytes)
         assert sum(used for _, used in blocks) == len(content)
 
 
@@ -77,14 +73,13 @@ def test_a_paragraph_is_whole_when_blank_lines_are_found(tmp_path: Path):
 )
 @pytest.mark.parametrize("block_bytes", [1, 1 << 22])
 def test_what_is_not_text_is_refused_with_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, content: bytes, offset: int, line: int
+    tmp_path: Path, block_bytes: int, content: bytes, offset: int, line: int
 ):
     path = tmp_path / "text"
     path.write_bytes(content)
-    monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
     for rule in RULES:
         with pytest.raises(CorpusError, match=rf"{path} is not .* at offset {offset} \(line {line}\)") as caught:
-            _documents(path, rule)
+            _documents(path, rule, block_bytes=block_bytes)
         assert "--on-error skip" in caught.value.hint
 
 
@@ -123,20 +118,17 @@ def test_the_parts_of_a_text_together_are_the_text(
     content = (b"\xef\xbb\xbf" if mark else b"") + "".join(pieces).encode()
     path.write_bytes(content or b"x")
     whole = _documents(path, rule)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_LEAST_PART_BYTES", part_bytes)
-        patch.setattr(documents, "_MOST_PART_BYTES", part_bytes)
-        patch.setattr(lines, "_BLOCK_BYTES", block_bytes)
-        cut = parts_of(_text_file(path), rule)
-        assert [text for part in cut for text in _documents(path, rule, part)] == whole
-        blocks = [read_documents(_text_file(path), ReadOptions(rule), BadRecords(), part) for part in cut]
-        assert sum(used for block in blocks for _, used in block) == path.stat().st_size
+    file = _text_file(path)
+    cut = parts_of(file, rule, PartSizes(min_bytes=part_bytes, max_bytes=part_bytes))
+    assert [text for part in cut for text in _documents(path, rule, part, block_bytes=block_bytes)] == whole
+    blocks = [read_documents(file, ReadOptions(rule), BadRecords(), part, block_bytes) for part in cut]
+    assert sum(used for block in blocks for _, used in block) == path.stat().st_size
     assert [part.start for part in cut[1:]] == [part.stop for part in cut[:-1]]
     assert whole == _plainly(content, rule) or not content
 
 
 def _plainly(content: bytes, rule: DocumentRule) -> list[str]:
-    """The documents of a text, found by splitting all of it at once."""
+    """The documents of a text, by splitting all of it at once."""
     documents: list[list[str]] = [[]]
     for line in content.decode("utf-8-sig").replace("\r\n", "\n").split("\n"):
         if not line.strip():
@@ -160,11 +152,8 @@ def test_parts_depend_on_the_size_and_are_neither_small_nor_many(tmp_path: Path)
     assert parts_of(_text_file(small), "line") == (Part(0, 9),)
 
 
-def test_a_document_longer_than_several_parts_is_in_the_one_where_it_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_document_longer_than_several_parts_is_in_the_one_where_it_begins(tmp_path: Path):
     path = tmp_path / "text"
     path.write_text("a\n" + "b" * 100 + "\nc\n")
-    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 10)
-    cut = parts_of(_text_file(path), "line")
+    cut = parts_of(_text_file(path), "line", PartSizes(min_bytes=10))
     assert [_documents(path, "line", part) for part in cut] == [["a", "b" * 100], ["c"]]

@@ -17,7 +17,7 @@ from costbank.corpus import (
     refuse_sampling,
     token_counts,
 )
-from costbank.corpus.readers import ReadOptions, find_files
+from costbank.corpus.readers import DEFAULT_PART_SIZES, PartSizes, ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
@@ -25,28 +25,28 @@ from costbank.sources.cooccurrence.counting import pair_weights
 from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
+from tests.unit.recorded_progress import RecordedProgress
 
 IDS = np.arange(2_000)
 
 
+SMALL_PARTS = PartSizes(min_bytes=20_000)
+
+
 def _encode(
-    files: list[Path], model: Path, cache: Path, rule: str = "line", processes: int = 1, progress=None, **given
-) -> EncodedCorpus:
-    asked = EncodingOptions(model, "auto", ReadOptions(rule), **given)
-    found = find_files([str(file) for file in files])
+    files: list[Path], model: Path, cache: Path, rule: str = "line", processes: int = 1, progress=None,
+    part_sizes: PartSizes = DEFAULT_PART_SIZES, **options
+) -> EncodedCorpus:  # fmt: skip
+    encoding = EncodingOptions(model, "auto", ReadOptions(rule), **options)
+    corpus_files = find_files([str(file) for file in files])
     with open_engine("local", processes, None, None, cache) as engine:
-        return encode_corpus(found, asked, load_tokenizer(model), engine, cache, progress or QuietProgress())
+        return encode_corpus(
+            corpus_files, encoding, load_tokenizer(model), engine, cache, progress or QuietProgress(), part_sizes
+        )
 
 
 def _entries(cache: Path) -> list[Path]:
     return [path for path in (cache / "text").rglob("*") if path.is_file()]
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from costbank.corpus.readers import documents
-
-    monkeypatch.setattr(documents, "_LEAST_PART_BYTES", 20_000)
 
 
 def test_ids_and_ends_are_the_tokenizers_own(news: Path, news_model: Path, tmp_path: Path):
@@ -64,13 +64,9 @@ def test_ids_and_ends_are_the_tokenizers_own(news: Path, news_model: Path, tmp_p
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_parts_are_encoded_side_by_side_and_come_in_the_order_of_the_text(
-    news: Path, news_model: Path, tmp_path: Path, small_parts: None, processes: int
+    news: Path, news_model: Path, tmp_path: Path, processes: int
 ):
-    whole = (
-        _encode([news, news_model.parent / "again.txt"], news_model, tmp_path, processes=processes) if False else None
-    )
-    assert whole is None
-    corpus = _encode([news], news_model, tmp_path, processes=processes)
+    corpus = _encode([news], news_model, tmp_path, processes=processes, part_sizes=SMALL_PARTS)
     assert len(corpus.parts) > 10
     lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
     expected = sentencepiece.SentencePieceProcessor(model_file=str(news_model)).encode(lines)
@@ -86,10 +82,15 @@ def test_long_documents_are_cut_and_nothing_is_lost(news: Path, news_model: Path
     assert list(chain(*cut)) == list(chain(*corpus.sentences(10_000, IDS)))
 
 
-def test_a_file_is_encoded_once(news: Path, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    first = _encode([news], news_model, tmp_path)
-    monkeypatch.setattr(encoding, "_encode", None)
-    assert np.array_equal(first.parts[0].ids, _encode([news], news_model, tmp_path).parts[0].ids)
+def test_a_file_is_encoded_once(news: Path, news_model: Path, tmp_path: Path):
+    steps: list[list[str]] = []
+    corpora: list[EncodedCorpus] = []
+    for _ in range(2):
+        progress = RecordedProgress()
+        corpora.append(_encode([news], news_model, tmp_path, progress=progress))
+        steps.append(progress.steps)
+    assert ["encode text" in run for run in steps] == [True, False]
+    assert np.array_equal(corpora[0].parts[0].ids, corpora[1].parts[0].ids)
 
 
 def test_a_file_that_nothing_touched_is_not_even_read(
@@ -100,18 +101,20 @@ def test_a_file_that_nothing_touched_is_not_even_read(
     an_hour_ago = time.time() - 3600
     os.utime(text, (an_hour_ago, an_hour_ago))
     monkeypatch.setattr(digests.time, "time_ns", lambda: 1 << 62)
-    first = _encode([text], news_model, tmp_path / "cache")
-    monkeypatch.setattr(digests, "_digest_file", None)
-    assert _encode([text], news_model, tmp_path / "cache").inputs == first.inputs
-    text.write_bytes(news.read_bytes()[:-100])
-    with pytest.raises(TypeError):
-        _encode([text], news_model, tmp_path / "cache")
+    steps: list[list[str]] = []
+    inputs = []
+    for content in (news.read_bytes(), None, news.read_bytes()[:-100]):
+        if content and steps:
+            text.write_bytes(content)
+        progress = RecordedProgress()
+        inputs.append(_encode([text], news_model, tmp_path / "cache", progress=progress).inputs)
+        steps.append(progress.steps)
+    assert ["digest files" in run for run in steps] == [True, False, True]
+    assert inputs[0] == inputs[1] != inputs[2]
 
 
-def test_a_file_that_was_only_just_written_is_read_again(
-    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Its times might not tell a change in the same moment."""
+def test_a_file_that_was_only_just_written_is_read_again(news_model: Path, tmp_path: Path):
+    """Its times might not show a change in the same moment."""
     text = tmp_path / "text.txt"
     text.write_text("one two three\n")
     _encode([text], news_model, tmp_path / "cache")
@@ -152,7 +155,7 @@ def test_what_a_killed_process_left_is_removed(news: Path, news_model: Path, tmp
 def test_a_corpus_without_words_is_refused(news_model: Path, tmp_path: Path):
     path = tmp_path / "blank"
     path.write_text("\n \n\n")
-    with pytest.raises(CorpusError, match="holds no text"):
+    with pytest.raises(CorpusError, match="has no text"):
         _encode([path], news_model, tmp_path / "cache")
 
 
@@ -173,20 +176,17 @@ def test_another_version_of_the_tokenizers_library_encodes_anew(
     assert len(_entries(tmp_path)) == 2
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(
-    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path, read = tmp_path / "text", encoding.read_documents
+def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(news_model: Path, tmp_path: Path):
+    path = tmp_path / "text"
     path.write_text("one two\n")
 
-    def read_and_append(*arguments):
-        yield from read(*arguments)
-        with path.open("a") as file:
-            file.write("three\n")
+    def append(title: str) -> None:
+        if title == "encode text":
+            with path.open("a") as file:
+                file.write("three\n")
 
-    monkeypatch.setattr(encoding, "read_documents", read_and_append)
-    with pytest.raises(CorpusError, match="was changed while it was read"):
-        _encode([path], news_model, tmp_path / "cache")
+    with pytest.raises(CorpusError, match="text was changed while it was read"):
+        _encode([path], news_model, tmp_path / "cache", progress=RecordedProgress(append))
     assert _entries(tmp_path / "cache") == []
 
 
@@ -203,7 +203,7 @@ def test_ids_of_the_same_content_elsewhere_are_mapped_where_they_lie_there(
         assert corpus.parts[0].ids_path == tmp_path / folder / "ids.npy"
 
 
-def test_ids_that_change_after_they_were_looked_at_are_told(news_model: Path, tmp_path: Path):
+def test_ids_that_change_after_they_were_checked_are_refused(news_model: Path, tmp_path: Path):
     path = tmp_path / "ids.npy"
     np.save(path, np.arange(5, 25, dtype=np.uint16))
     corpus = _encode([path], news_model, tmp_path / "cache")
@@ -216,32 +216,21 @@ def test_ids_that_change_after_they_were_looked_at_are_told(news_model: Path, tm
     assert not [path for path in (tmp_path / "cache" / "pairs").iterdir() if not path.name.endswith(".work")]
 
 
-def test_an_index_that_changes_while_ids_are_mapped_is_told(
-    news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path, index, opened = tmp_path / "ids.ds", tmp_path / "ids.ds.index", encoding.open_token_bin
+def test_an_index_that_changes_while_ids_are_mapped_is_refused(news_model: Path, tmp_path: Path):
+    path, index = tmp_path / "ids.ds", tmp_path / "ids.ds.index"
     path.write_bytes(np.arange(5, 25, dtype=np.uint16).tobytes())
     index.write_bytes(np.array([10, 20], np.uint64).tobytes())
 
-    def change_and_open(*arguments):
-        index.write_bytes(np.array([5, 20], np.uint64).tobytes())
-        return opened(*arguments)
+    def change(title: str) -> None:
+        if title == "encode text":
+            index.write_bytes(np.array([5, 20], np.uint64).tobytes())
 
-    monkeypatch.setattr(encoding, "open_token_bin", change_and_open)
     with pytest.raises(CorpusError, match="index was changed"):
-        _encode([path], news_model, tmp_path / "cache")
+        _encode([path], news_model, tmp_path / "cache", progress=RecordedProgress(change))
     assert _entries(tmp_path / "cache") == []
 
 
-class _Notes(QuietProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def test_bad_records_are_left_out_and_told_each_time_and_do_not_pass_where_they_are_refused(
+def test_bad_records_are_skipped_and_noted_each_time_and_do_not_pass_where_they_are_refused(
     news_model: Path, tmp_path: Path
 ):
     path, cache = tmp_path / "text.jsonl", tmp_path / "cache"
@@ -249,12 +238,12 @@ def test_bad_records_are_left_out_and_told_each_time_and_do_not_pass_where_they_
     with pytest.raises(CorpusError, match="offset 20"):
         _encode([path], news_model, cache)
     for _ in range(2):
-        notes = _Notes()
-        corpus = _encode([path], news_model, cache, progress=notes, on_error="skip")
+        progress = RecordedProgress()
+        corpus = _encode([path], news_model, cache, progress=progress, on_error="skip")
         assert (corpus.documents, corpus.skipped) == (2, 2)
-        assert len(notes.notes) == 1
-        assert "left out 2 bad records" in notes.notes[0]
-        assert "offset 32" in notes.notes[0]
+        assert len(progress.notes) == 1
+        assert "skipped 2 bad records" in progress.notes[0]
+        assert "offset 32" in progress.notes[0]
     with pytest.raises(CorpusError, match="offset 20"):
         _encode([path], news_model, cache)
 
@@ -272,19 +261,17 @@ def test_token_ids_are_mapped_where_they_lie(news_model: Path, tmp_path: Path):
         _encode([path], news_model, tmp_path / "cache", separator=3)
 
 
-def test_drawn_segmentations_are_the_same_on_any_number_of_processes(
-    news: Path, news_model: Path, tmp_path: Path, small_parts: None
-):
-    drawn = [
-        list(
-            _encode([news], news_model, tmp_path / str(n), processes=n, sampling=Sampling(0.1, 4)).sentences(9_999, IDS)
+def test_drawn_segmentations_are_the_same_on_any_number_of_processes(news: Path, news_model: Path, tmp_path: Path):
+    def sentences(cache: str, processes: int, sampling: Sampling | None) -> list[list[int]]:
+        corpus = _encode(
+            [news], news_model, tmp_path / cache, processes=processes, sampling=sampling, part_sizes=SMALL_PARTS
         )
-        for n in (1, 2, 3)
-    ]
+        return list(corpus.sentences(9_999, IDS))
+
+    drawn = [sentences(str(number), number, Sampling(0.1, 4)) for number in (1, 2, 3)]
     assert drawn[0] == drawn[1] == drawn[2]
-    other = _encode([news], news_model, tmp_path / "1", sampling=Sampling(0.1, 5))
-    assert list(other.sentences(9_999, IDS)) != drawn[0]
-    best = list(_encode([news], news_model, tmp_path / "1").sentences(9_999, IDS))
+    assert sentences("1", 1, Sampling(0.1, 5)) != drawn[0]
+    best = sentences("1", 1, None)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(news_model))
     assert [processor.decode(ids) for ids in drawn[0]] == [processor.decode(ids) for ids in best]
     assert sum(map(len, drawn[0])) > 1.2 * sum(map(len, best))
@@ -297,13 +284,11 @@ def test_documents_of_the_same_text_are_drawn_apart(news_model: Path, tmp_path: 
     assert len(set(map(tuple, drawn))) > 25
 
 
-def test_documents_of_the_same_text_are_drawn_apart_in_other_parts_too(
-    news_model: Path, tmp_path: Path, small_parts: None
-):
+def test_documents_of_the_same_text_are_drawn_apart_in_other_parts_too(news_model: Path, tmp_path: Path):
     path = tmp_path / "text"
     path.write_text(" ".join(["internationalization of governments"] * 40) + "\n")
     path.write_text(path.read_text() * 60)
-    parts = _encode([path], news_model, tmp_path / "c", sampling=Sampling(0.1, 4)).parts
+    parts = _encode([path], news_model, tmp_path / "c", sampling=Sampling(0.1, 4), part_sizes=SMALL_PARTS).parts
     firsts = [tuple(part.ids[: part.ends[0]].tolist()) for part in parts]
     assert len(firsts) > 3
     assert len(set(firsts)) == len(firsts)
@@ -321,7 +306,7 @@ def test_sampling_trains_pieces_that_the_best_segmentation_never_uses(news: Path
     assert ((best == 0) & (drawn > 0)).sum() > 5
 
 
-def test_a_tokenizer_without_sampling_is_told_so(tmp_path: Path):
+def test_a_tokenizer_without_sampling_is_refused(tmp_path: Path):
     (tmp_path / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(UsageError, match="kind list has no sampling"):
+    with pytest.raises(UsageError, match="kind list does not support sampling"):
         refuse_sampling(load_tokenizer(tmp_path / "vocab.txt"), Sampling(0.1, 1))

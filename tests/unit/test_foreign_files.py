@@ -30,9 +30,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _documents(*names: str, on_error: str = "refuse", wanted: str = "auto") -> list[str]:
+def _documents(*names: str, on_error: str = "refuse", format_name: str = "auto") -> list[str]:
     bad = BadRecords(on_error)
-    files = find_files(names, wanted=wanted, on_error=on_error)
+    files = find_files(names, format_name=format_name, on_error=on_error)
     return [text for file in files for texts, _ in read_documents(file, ReadOptions(), bad, WHOLE) for text in texts]
 
 
@@ -97,7 +97,7 @@ FOREIGN = {
     "sqlite": (b"SQLite format 3\0", "is an SQLite database", "text"),
     "png": (b"\x89PNG\r\n\x1a\n", "is a PNG image", "text"),
     "gz in gz": (gzip.compress(b"x"), "is a gzip archive", "compressed twice"),
-    "utf-16": (TEXT.encode("utf-16"), "is UTF-16 text, and only UTF-8 is read", "iconv -f UTF-16 -t UTF-8"),
+    "utf-16": (TEXT.encode("utf-16"), "is UTF-16 text, but a corpus must be UTF-8", "iconv -f UTF-16 -t UTF-8"),
     "utf-16-be": (TEXT.encode("utf-16-be"), "is UTF-16 .without a byte-order mark. text", "iconv -f UTF-16BE"),
     "utf-32": (TEXT.encode("utf-32"), "is UTF-32 text", "iconv -f UTF-32"),
     "utf-32-le": (TEXT.encode("utf-32-le"), "is UTF-32 .without a byte-order mark. text", "iconv -f UTF-32LE"),
@@ -122,7 +122,7 @@ def test_a_file_that_is_something_else_is_named(here: Path, name: str, content: 
         find_files([name])
     assert hint in caught.value.hint
     # No way to insist leads to text where the encoding is another.
-    assert ("all the same" in caught.value.hint) is not (" text" in message)
+    assert ("to read it anyway" in caught.value.hint) is not (" text" in message)
     Path("folder").mkdir()
     Path(name).rename(f"folder/{name}")
     with pytest.raises(CorpusError, match=f"folder/{name} .*{message}"):
@@ -140,12 +140,12 @@ def test_an_archive_of_several_files_is_named_by_what_it_is(here: Path, content:
 
 def test_a_format_that_is_given_is_believed(here: Path):
     Path("a.txt").write_bytes(HTML)
-    assert _documents("a.txt", wanted="text") == ["<!DOCTYPE html>", "<html><body>404</body></html>"]
+    assert _documents("a.txt", format_name="text") == ["<!DOCTYPE html>", "<html><body>404</body></html>"]
     Path("page.html").write_bytes(HTML)
     assert _documents("page.html") == ["<!DOCTYPE html>", "<html><body>404</body></html>"]
     Path("b.txt").write_bytes(TEXT.encode("utf-16"))
     with pytest.raises(CorpusError, match=r"b\.txt is UTF-16 text, not UTF-8, at offset 3 \(line 1\)") as caught:
-        _documents("b.txt", wanted="text")
+        _documents("b.txt", format_name="text")
     assert caught.value.hint.startswith("convert it: iconv -f UTF-16 -t UTF-8")
 
 
@@ -155,7 +155,7 @@ def test_skipping_leaves_a_foreign_file_out_and_says_so(here: Path):
     Path("c/b.txt").write_text(TEXT)
     notes: list[str] = []
     assert [file.name for file in find_files(["c"], on_error="skip", note=notes.append)] == ["b.txt"]
-    assert notes == ["left out files that cannot be read:\n  c/a.txt is UTF-16 text, and only UTF-8 is read"]
+    assert notes == ["skipped files that cannot be read:\n  c/a.txt is UTF-16 text, but a corpus must be UTF-8"]
     with pytest.raises(CorpusError, match="UTF-16"):
         find_files(["c/a.txt"], on_error="skip")
 
@@ -180,7 +180,7 @@ def test_another_encoding_is_guessed_with_the_place_of_its_first_byte(here: Path
     ) as caught:
         _documents("a.txt")
     assert re.match(r"convert it: iconv -f \S+ -t UTF-8 a\.txt > a\.utf8\.txt", caught.value.hint)
-    assert caught.value.hint.endswith("--on-error skip leaves such records out")
+    assert caught.value.hint.endswith("use --on-error skip to skip such records")
 
 
 # Byte-order marks

@@ -9,12 +9,13 @@ import fsspec
 import numpy as np
 import pytest
 
-from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus, encoding
+from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_corpus
 from costbank.corpus.readers import ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import InputError, InputNotFoundError
-from costbank.progress import QuietProgress
+from costbank.progress import Progress, QuietProgress
 from costbank.tokenizers import load_tokenizer
+from tests.unit.recorded_progress import RecordedProgress
 
 TEXTS = ["one two three", "the prime minister said", "hundreds of people"]
 URL = "memory://bucket/part-0.jsonl.gz"
@@ -28,10 +29,14 @@ def content() -> bytes:
     return written
 
 
-def _encode(given: str, model: Path, cache: Path, sampling: Sampling | None = None) -> EncodedCorpus:
+def _encode(
+    url: str, model: Path, cache: Path, sampling: Sampling | None = None, progress: Progress | None = None
+) -> EncodedCorpus:
+    encoding = EncodingOptions(model, "auto", ReadOptions(), sampling=sampling)
     with open_engine("local", 1, None, None, cache) as engine:
-        asked = EncodingOptions(model, "auto", ReadOptions(), sampling=sampling)
-        return encode_corpus(find_files([given]), asked, load_tokenizer(model), engine, cache, QuietProgress())
+        return encode_corpus(
+            find_files([url]), encoding, load_tokenizer(model), engine, cache, progress or QuietProgress()
+        )
 
 
 @pytest.mark.parametrize("given", [URL, "memory://bucket", "memory://bucket/*.jsonl.gz"])
@@ -45,16 +50,16 @@ def test_a_url_is_read_as_the_file_would_be(given: str, content: bytes, news_mod
     assert not (tmp_path / "remote" / "staging").exists()
 
 
-def test_it_is_fetched_once_and_again_when_it_was_written_anew(
-    content: bytes, news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    first, encode = _encode(URL, news_model, tmp_path), encoding._encode
-    monkeypatch.setattr(encoding, "_encode", None)
-    assert _encode(URL, news_model, tmp_path).inputs == first.inputs
-    monkeypatch.setattr(encoding, "_encode", encode)
+def test_it_is_fetched_once_and_again_when_it_was_written_anew(content: bytes, news_model: Path, tmp_path: Path):
+    first = _encode(URL, news_model, tmp_path)
+    progress = RecordedProgress()
+    assert _encode(URL, news_model, tmp_path, progress=progress).inputs == first.inputs
+    assert "encode text" not in progress.steps
     with fsspec.open(URL, "wb") as file:
         file.write(gzip.compress(b'{"text": "something else"}\n'))
-    assert _encode(URL, news_model, tmp_path).documents == 1
+    progress = RecordedProgress()
+    assert _encode(URL, news_model, tmp_path, progress=progress).documents == 1
+    assert "encode text" in progress.steps
 
 
 def test_segmentations_are_drawn_by_the_content_whenever_it_was_written(
@@ -75,6 +80,6 @@ def test_what_is_gone_or_cut_short_is_told(content: bytes, news_model: Path, tmp
         _encode("memory://bucket/none.txt", news_model, tmp_path)
     with fsspec.open(URL, "wb") as file:
         file.write(content[:-5])
-    with pytest.raises(InputError, match=r"memory://bucket/part-0\.jsonl\.gz is cut short"):
+    with pytest.raises(InputError, match=r"memory://bucket/part-0\.jsonl\.gz is truncated"):
         _encode(URL, news_model, tmp_path)
     assert not (tmp_path / "staging").exists()

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costbank.corpus.readers import CorpusFile, TokenBin, check_token_bin, open_token_bin, token_bins
+from costbank.corpus.readers import CorpusFile, TokenBin, check_token_bin, open_token_bin
 from costbank.corpus.readers.formats import FileFormat
 from costbank.errors import CorpusError, InputError, UsageError
 
 IDS = [5, 9, 0, 7, 7, 0, 3]
 
 
-def _open(path: Path, kind: FileFormat, separator: int | None = None, vocab_size: int = 100) -> TokenBin:
-    return open_token_bin(CorpusFile(str(path), kind, "none", path.stat().st_size), vocab_size, separator)
+def _open(path: Path, kind: FileFormat, separator: int | None = None, vocab_size: int = 100, **sizes: int) -> TokenBin:
+    return open_token_bin(CorpusFile(str(path), kind, "none", path.stat().st_size), vocab_size, separator, **sizes)
 
 
 def _megatron(
@@ -99,15 +99,18 @@ def test_a_separator_changes_nothing_where_an_index_says_where_documents_end(tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pointers": [0, 4, 6, 10, 14]}, r"x.idx .* sequence 3 begins at offset 10 of the ids, and not at 8"),
+        (
+            {"pointers": [0, 4, 6, 10, 14]},
+            r"x.idx .* sequence 3 starts at offset 10 of the ids, but the previous one ends at 8",
+        ),
         ({"document_index": [0, 2, 3, 3]}, "documents do not cover its 5 sequences"),
         ({"document_index": [0]}, "documents do not cover its 5 sequences"),
         ({"document_index": []}, "documents do not cover its 5 sequences"),
         ({"document_index": [1, 5]}, "documents do not cover its 5 sequences"),
         ({"document_index": [0, 4, 2, 5]}, "documents do not cover its 5 sequences"),
-        ({"code": 7}, "code 7, which is not a type of integers"),
-        ({"code": 99}, "code 99"),
-        ({"code": 4}, r"sequence 1 begins at offset 4 of the ids, and not at 8"),
+        ({"code": 7}, "type code of its ids is 7, which is not an integer type"),
+        ({"code": 99}, "type code of its ids is 99"),
+        ({"code": 4}, r"sequence 1 starts at offset 4 of the ids, but the previous one ends at 8"),
         ({"version": 2}, "version 2"),
     ],
 )
@@ -118,12 +121,12 @@ def test_a_megatron_index_that_makes_no_sense_is_refused(tmp_path: Path, options
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [(-1, "cut short: it ends at offset 13"), (1, "bytes follow at offset 14")]
+    ("change", "message"), [(-1, "truncated: it ends at offset 13"), (1, "extra bytes at offset 14")]
 )
 def test_a_megatron_index_of_other_data_is_refused(tmp_path: Path, change: int, message: str):
     path = _megatron(tmp_path, DOCUMENTS)
     path.write_bytes((path.read_bytes() + b"\0")[: 14 + change])
-    with pytest.raises(CorpusError, match=rf"x\.bin .*{message}.* should have 14 bytes as its index x\.idx says"):
+    with pytest.raises(CorpusError, match=rf"x\.bin .*{message}.* should have 14 bytes by its index x\.idx"):
         _open(path, "megatron")
 
 
@@ -133,7 +136,7 @@ def test_a_megatron_index_cut_short_anywhere_is_refused(tmp_path: Path):
     whole = index.read_bytes()
     for length in range(len(whole)):
         index.write_bytes(whole[:length])
-        with pytest.raises(CorpusError, match=r"x\.idx holds no token ids"):
+        with pytest.raises(CorpusError, match=r"x\.idx cannot be read as token ids"):
             _open(path, "megatron")
 
 
@@ -150,7 +153,7 @@ def test_counts_that_no_file_can_have_are_refused(tmp_path: Path, counts: tuple[
     path = _megatron(tmp_path, DOCUMENTS)
     index = path.with_suffix(".idx")
     index.write_bytes(index.read_bytes()[:18] + struct.pack("<QQ", *counts) + index.read_bytes()[34:])
-    with pytest.raises(CorpusError, match="cut short"):
+    with pytest.raises(CorpusError, match="truncated: it ends"):
         _open(path, "megatron")
 
 
@@ -177,11 +180,11 @@ def test_llmc_ids_follow_a_header(tmp_path: Path, magic: int, version: int, dtyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 8}, "cut short: it ends at offset 1038, and should have 1040 bytes"),
-        ({"count": 6}, "bytes follow at offset 1036"),
-        ({"count": -1}, "bytes follow at offset 1022"),
-        ({"version": 2}, "version 2, and 1 is known"),
-        ({"magic": 20240522}, "begins with 20240522"),
+        ({"count": 8}, "truncated: it ends at offset 1038, but should have 1040 bytes"),
+        ({"count": 6}, "extra bytes at offset 1036"),
+        ({"count": -1}, "extra bytes at offset 1022"),
+        ({"version": 2}, "version 2, but only version 1 is supported"),
+        ({"magic": 20240522}, "starts with 20240522"),
     ],
 )
 def test_an_llmc_header_that_does_not_fit_is_refused(tmp_path: Path, options: dict, message: str):
@@ -192,7 +195,7 @@ def test_an_llmc_header_that_does_not_fit_is_refused(tmp_path: Path, options: di
 def test_an_llmc_file_without_a_whole_header_is_refused(tmp_path: Path):
     path = _llmc(tmp_path / "x.bin", IDS)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CorpusError, match="cut short at offset 1000, in its header"):
+    with pytest.raises(CorpusError, match="truncated at offset 1000, within its header"):
         _open(path, "llmc")
 
 
@@ -200,11 +203,11 @@ def test_nanogpt_ids_are_the_file(tmp_path: Path):
     path = _raw(tmp_path / "x.bin", IDS)
     _assert_holds(_open(path, "nanogpt"), IDS, [7], "u2")
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CorpusError, match="15 bytes, which 16-bit ids cannot fill"):
+    with pytest.raises(CorpusError, match="15 bytes are not a whole number of 16-bit ids"):
         _open(path, "nanogpt")
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+@pytest.mark.parametrize("block_ids", [1, 2, 3, 100])
 @pytest.mark.parametrize(
     ("ids", "ends"),
     [
@@ -216,11 +219,9 @@ def test_nanogpt_ids_are_the_file(tmp_path: Path):
         ([], []),
     ],
 )
-def test_a_separator_ends_a_document_and_belongs_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list[int], ends: list[int], chunk: int
-):
-    monkeypatch.setattr(token_bins, "_CHUNK_IDS", chunk)
-    assert _open(_raw(tmp_path / "x.bin", ids), "nanogpt", separator=0).ends.tolist() == ends
+def test_a_separator_ends_a_document_and_belongs_to_it(tmp_path: Path, ids: list[int], ends: list[int], block_ids: int):
+    path = _raw(tmp_path / "x.bin", ids)
+    assert _open(path, "nanogpt", separator=0, block_ids=block_ids).ends.tolist() == ends
 
 
 def test_a_separator_outside_the_vocabulary_is_refused(tmp_path: Path):
@@ -243,11 +244,11 @@ def test_datatrove_documents_end_where_the_index_says(tmp_path: Path, letter: st
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        ([3, 6], r"x\.ds holds no .* 14 bytes, and its index x\.ds\.index counts 6 ids"),
-        ([], "counts 0 ids"),
-        ([4, 3, 7], "end at offset 8 is before"),
+        ([3, 6], r"x\.ds cannot .* 14 bytes, but its index x\.ds\.index has 6 ids"),
+        ([], "has 0 ids"),
+        ([4, 3, 7], "end at offset 8 is smaller"),
         ([(1 << 64) - 1], "14 bytes"),
-        ([1 << 63, 7], "end at offset 8 is before"),
+        ([1 << 63, 7], "end at offset 8 is smaller"),
     ],
 )
 def test_a_datatrove_index_of_other_data_is_refused(tmp_path: Path, ends: list[int], message: str):
@@ -278,9 +279,9 @@ def test_an_array_is_one_document_or_one_for_each_row(tmp_path: Path, dtype: str
 def test_an_array_of_nothing_has_no_ids(tmp_path: Path):
     for shape, ends in [((0,), []), ((0, 3), []), ((2, 0), [0, 0])]:
         np.save(tmp_path / "x.npy", np.zeros(shape, np.int32))
-        found = _open(tmp_path / "x.npy", "npy")
-        assert (found.ids.tolist(), found.ends.tolist()) == ([], ends)
-        found.check_ids()
+        token_bin = _open(tmp_path / "x.npy", "npy")
+        assert (token_bin.ids.tolist(), token_bin.ends.tolist()) == ([], ends)
+        token_bin.check_ids()
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ def test_an_array_cut_short_or_too_long_is_refused(tmp_path: Path):
     whole = path.read_bytes()
     for content in (whole[:-1], whole[:50], whole[:7], b"", b"text\n", whole + b"\0\0"):
         path.write_bytes(content)
-        with pytest.raises(CorpusError, match=r"x\.npy holds no token ids"):
+        with pytest.raises(CorpusError, match=r"x\.npy cannot be read as token ids"):
             _open(path, "npy")
 
 
@@ -343,7 +344,7 @@ def test_raw_ids_are_the_file_in_the_width_that_is_named(
     found.check_ids()
     path = tmp_path / "x.bin"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CorpusError, match=f"which {dtype[2]}*[0-9]*-bit ids cannot fill"):
+    with pytest.raises(CorpusError, match=f"not a whole number of {8 * int(dtype[2])}-bit ids"):
         _open(path, kind)
 
 
@@ -379,10 +380,10 @@ def test_a_vocabulary_that_16_bits_cannot_hold_needs_a_width(tmp_path: Path, ran
     assert _open(path, "raw-u32", vocab_size=128_256).ids.tolist() == ids.tolist()
     narrow = random.integers(0, 65_536, 1_000)
     path = _dump(tmp_path / "x.bin", narrow, "<u2")
-    message = "read as 16-bit ids, which end at 65,535, and the vocabulary has 128,256 tokens"
+    message = "read as 16-bit ids, which end at 65,535, but the vocabulary has 128,256 tokens"
     with pytest.raises(CorpusError, match=message) as caught:
         _open(path, "nanogpt", vocab_size=128_256)
-    assert "raw-u16 reads 16-bit ids all the same" in caught.value.hint
+    assert "to force 16-bit ids, use raw-u16" in caught.value.hint
     assert _open(path, "raw-u16", vocab_size=128_256).ids.tolist() == narrow.tolist()
     assert _open(path, "nanogpt", vocab_size=65_536).ids.tolist() == narrow.tolist()
 
@@ -404,19 +405,19 @@ def test_real_16_bit_ids_padded_with_zeros_are_not_suspected(tmp_path: Path, man
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "advice"),
-    [("raw-u32", "<u2", "corpus.format=raw-u16 reads 16-bit ids"),
-     ("raw-u64", "<u2", "corpus.format=raw-u16 reads 16-bit ids"),
-     ("raw-u64", "<u4", "corpus.format=raw-u32 reads 32-bit ids"),
-     ("nanogpt", ">u2", "they look big-endian; numpy.save('ids.npy', numpy.fromfile(…, '>u2'))"),
+    [("raw-u32", "<u2", "to read 16-bit ids, use --set corpus.format=raw-u16"),
+     ("raw-u64", "<u2", "to read 16-bit ids, use --set corpus.format=raw-u16"),
+     ("raw-u64", "<u4", "to read 32-bit ids, use --set corpus.format=raw-u32"),
+     ("nanogpt", ">u2", "the ids look big-endian; convert them: numpy.save('ids.npy', numpy.fromfile(…, '>u2'))"),
      ("raw-u32", ">i4", "numpy.fromfile(…, '>u4')")],
 )  # fmt: skip
 def test_ids_out_of_range_are_read_in_every_other_way(
     tmp_path: Path, random: np.random.Generator, kind: FileFormat, dtype: str, advice: str
 ):
     path = _dump(tmp_path / "x.bin", random.integers(1, 200, 1_000), dtype)
-    found = _open(path, kind, vocab_size=200)
+    token_bin = _open(path, kind, vocab_size=200)
     with pytest.raises(CorpusError, match="has the id") as caught:
-        found.check_ids()
+        token_bin.check_ids()
     assert advice in caught.value.hint
 
 
@@ -441,31 +442,27 @@ def test_a_stated_type_too_narrow_for_the_vocabulary_is_noted(tmp_path: Path, dt
     file = CorpusFile(str(tmp_path / "x.npy"), "npy", "none", 100)
     note = check_token_bin(file, 128_256)
     assert (note is not None) == noted
-    assert not noted or f"{np.iinfo(dtype).max:,}, and the vocabulary has 128,256 tokens" in (note or "")
+    assert not noted or f"{np.iinfo(dtype).max:,}, but the vocabulary has 128,256 tokens" in (note or "")
     assert check_token_bin(file, 30_000) is None
 
 
 # Whose ids they are
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("block_ids", [1, 3, 100])
 @pytest.mark.parametrize(("ids", "at"), [([5, 9, 10, 11], 2), ([-1, 5], 0), ([1, 2, 3, 4, 5, -7], 5)])
-def test_an_id_of_another_vocabulary_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list[int], at: int, chunk: int
-):
-    monkeypatch.setattr(token_bins, "_CHUNK_IDS", chunk)
+def test_an_id_of_another_vocabulary_is_named(tmp_path: Path, ids: list[int], at: int, block_ids: int):
     np.save(tmp_path / "x.npy", np.array(ids, np.int32))
-    found = _open(tmp_path / "x.npy", "npy", vocab_size=10)
+    token_bin = _open(tmp_path / "x.npy", "npy", vocab_size=10)
     with pytest.raises(CorpusError, match=rf"x.npy has the id {ids[at]} at position {at}, .* 10 tokens") as caught:
-        found.check_ids()
+        token_bin.check_ids(block_ids=block_ids)
     assert "another tokenizer" in caught.value.hint
 
 
-def test_ids_of_the_vocabulary_are_all_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(token_bins, "_CHUNK_IDS", 3)
-    looked_at: list[int] = []
-    _open(_raw(tmp_path / "x.bin", IDS), "nanogpt", vocab_size=10).check_ids(looked_at.append)
-    assert looked_at == [3, 3, 1]
+def test_ids_of_the_vocabulary_are_all_checked(tmp_path: Path):
+    checked: list[int] = []
+    _open(_raw(tmp_path / "x.bin", IDS), "nanogpt", vocab_size=10).check_ids(checked.append, block_ids=3)
+    assert checked == [3, 3, 1]
 
 
 def test_text_is_no_token_ids(tmp_path: Path):

@@ -17,16 +17,9 @@ from costbank.errors import CorpusError, CostbankError, EngineError, InputNotFou
 from costbank.progress import LogProgress, QuietProgress
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import TrainingOptions, train_on_texts, train_sentencepiece
+from tests.unit.recorded_progress import RecordedProgress
 
 SMALL = TrainingOptions(900, "bpe")
-
-
-class _Notes(QuietProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def _fingerprint(model: Path) -> str:
@@ -66,7 +59,7 @@ def test_a_file_that_is_there_is_replaced_only_where_that_is_wanted(news: Path, 
     out = tmp_path / "a.model"
     out.write_bytes(b"precious")
     text = TrainingText((str(news),))
-    with pytest.raises(UsageError, match="exists already") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         train_tokenizer(text, out, SMALL, QuietProgress())
     assert "--overwrite" in caught.value.hint
     assert out.read_bytes() == b"precious"
@@ -77,7 +70,7 @@ def test_a_file_that_is_there_is_replaced_only_where_that_is_wanted(news: Path, 
 def test_a_link_that_leads_nowhere_is_a_file_that_is_there(news: Path, tmp_path: Path):
     out = tmp_path / "a.model"
     out.symlink_to(tmp_path / "gone")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         train_tokenizer(TrainingText((str(news),)), out, SMALL, QuietProgress())
 
 
@@ -92,7 +85,7 @@ def test_a_file_that_appears_during_the_training_is_kept(news: Path, tmp_path: P
             with super().step(title, total, unit) as step:
                 yield step
 
-    with pytest.raises(UsageError, match="has been made meanwhile"):
+    with pytest.raises(UsageError, match="another process created"):
         train_tokenizer(TrainingText((str(news),)), out, SMALL, Rival())
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.model", b"precious")]
 
@@ -159,16 +152,16 @@ def test_what_cannot_be_trained_on_is_refused_and_leaves_nothing(
 
 
 def test_bad_records_are_left_out_and_named_where_that_is_wanted(inputs: Path, tmp_path: Path, expected: str):
-    progress = _Notes()
+    progress = RecordedProgress()
     text = TrainingText((str(inputs / "bad.jsonl"),), read=ReadOptions(text_field="body"), on_error="skip")
     assert _fingerprint(train_tokenizer(text, tmp_path / "a.model", SMALL, progress)) == expected
-    assert progress.notes[0].startswith("left out 2 bad records:\n")
+    assert progress.notes[0].startswith("skipped 2 bad records:\n")
     assert progress.notes[0].count("bad.jsonl") == 2
 
 
 def test_where_all_was_skipped_the_error_says_how_much(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes("é\n".encode("latin-1") * 7)
-    with pytest.raises(CorpusError, match=r"no text to train on; unreadable and skipped: 7 records, such as .*a\.txt"):
+    with pytest.raises(CorpusError, match=r"no text to train on; skipped: 7 unreadable records, such as .*a\.txt"):
         train_tokenizer(
             TrainingText((str(tmp_path / "a.txt"),), on_error="skip"), tmp_path / "a.model", SMALL, QuietProgress()
         )

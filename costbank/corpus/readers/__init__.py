@@ -1,6 +1,6 @@
-"""From what a person names (files, folders, patterns, URLs, standard input) to documents, or to token ids."""
+"""Find corpus files (from names, folders, patterns, URLs or standard input), and read documents or token ids."""
 
-from costbank.corpus.readers.documents import parts_of, read_documents
+from costbank.corpus.readers.documents import DEFAULT_PART_SIZES, PartSizes, parts_of, read_documents
 from costbank.corpus.readers.formats import WHOLE, CorpusFile, FormatName, Part, index_of
 from costbank.corpus.readers.inputs import STANDARD_INPUT, find_files, stdin_spool
 from costbank.corpus.readers.reading import BadRecord, BadRecords, DocumentRule, OnError, ReadOptions
@@ -8,6 +8,7 @@ from costbank.corpus.readers.streams import fetched, remote_version
 from costbank.corpus.readers.token_bins import TokenBin, check_token_bin, open_token_bin
 
 __all__ = [
+    "DEFAULT_PART_SIZES",
     "STANDARD_INPUT",
     "WHOLE",
     "BadRecord",
@@ -17,6 +18,7 @@ __all__ = [
     "FormatName",
     "OnError",
     "Part",
+    "PartSizes",
     "ReadOptions",
     "TokenBin",
     "check_token_bin",

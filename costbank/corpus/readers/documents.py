@@ -1,6 +1,7 @@
-"""The documents of a corpus file of any text format, and the parts of a file that can be read in parallel."""
+"""Read the documents of a corpus file of any text format, and cut files into parts that are read in parallel."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO
 
@@ -10,38 +11,66 @@ from costbank.corpus.readers.parquet import read_parquet, row_group_bytes
 from costbank.corpus.readers.reading import BadRecords, DocumentRule, ReadOptions
 from costbank.errors import UsageError
 
-__all__ = ["parts_of", "read_documents"]
+__all__ = ["DEFAULT_PART_SIZES", "PartSizes", "parts_of", "read_documents"]
 
 _READERS = {"text": read_text, "jsonl": read_jsonl, "parquet": read_parquet}
-_LEAST_PART_BYTES = 4 << 20
-_MOST_PART_BYTES = 256 << 20
-_PARTS = 16
+_BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class PartSizes:
+    """How a file is cut into parts: about `parts` of equal size, unless these would be too small or too large.
+
+    Attributes:
+        parts: the number of parts.
+        min_bytes: the minimum size of a part, in stored bytes.
+        max_bytes: the maximum size of a part, in stored bytes; a part ends after this, at the end of a document.
+    """
+
+    parts: int = 16
+    min_bytes: int = 4 << 20
+    max_bytes: int = 256 << 20
+
+    def part_bytes(self, file_bytes: int) -> int:
+        """The size of a part of a file of `file_bytes` bytes."""
+        return min(max(file_bytes // self.parts, self.min_bytes), self.max_bytes)
+
+
+DEFAULT_PART_SIZES = PartSizes()
 
 
 def read_documents(
-    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part = WHOLE
+    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part = WHOLE, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[tuple[list[str], int]]:
-    """The documents of a file, or of a part of it, in blocks of a few megabytes.
+    """Read the documents of a file, or of a part of it, in blocks. Blank documents are skipped.
 
-    Each block comes with the number of stored bytes it took; over all parts these add up to the file's size.
-    Blank documents are skipped. Unreadable records go to `bad`.
+    Args:
+        file: a file of text, JSON lines or Parquet.
+        options: what counts as a document.
+        bad: collects unreadable records.
+        part: the part to read.
+        block_bytes: the approximate size of a block of text. A block has whole documents.
+
+    Yields:
+        The documents of a block, and the number of stored bytes that were read for it. Over all parts, these numbers
+        add up to the size of the file.
 
     Raises:
-        CorpusError: a bad record, where these are refused; a damaged file; a missing column.
+        CorpusError: a record is bad, and `bad` refuses bad records; the file is damaged; a column is missing.
         InputError: the file cannot be opened or read.
         MissingExtraError: a library that the format needs is not installed.
         UsageError: the file holds token ids.
     """
     if file.is_tokens:
-        raise UsageError(f"{file.shown} holds token ids, not text", "it needs no encoding")
-    return _READERS[file.format](file, options, bad, part)
+        raise UsageError(f"{file.shown} holds token ids, not text", "name a text file")
+    return _READERS[file.format](file, options, bad, part, block_bytes)
 
 
-def parts_of(file: CorpusFile, rule: DocumentRule) -> tuple[Part, ...]:
-    """The parts of a file, in order; together their documents are those of the whole file.
+def parts_of(file: CorpusFile, rule: DocumentRule, sizes: PartSizes = DEFAULT_PART_SIZES) -> tuple[Part, ...]:
+    """Cut a file into parts, in order; together the parts have the same documents as the file.
 
-    The parts depend on the file alone. Plain text and JSON lines are cut where a line, or a paragraph,
-    begins, and Parquet between row groups. An archive, and a file that is not on this machine, is one part.
+    The parts depend only on the file and the arguments, not on the machine. Text and JSON lines are cut at the start of
+    a line or paragraph, and Parquet between row groups. A compressed or remote file is a single part.
 
     Raises:
         CorpusError: a Parquet file is damaged.
@@ -49,18 +78,18 @@ def parts_of(file: CorpusFile, rule: DocumentRule) -> tuple[Part, ...]:
     """
     if file.is_remote or file.is_tokens or file.compression != "none":
         return (WHOLE,)
-    size = min(max(file.size // _PARTS, _LEAST_PART_BYTES), _MOST_PART_BYTES)
+    part_bytes = sizes.part_bytes(file.size)
     if file.format == "parquet":
-        cuts = list(_group_cuts(row_group_bytes(file), size))
+        cuts = list(_group_cuts(row_group_bytes(file), part_bytes))
     else:
         with file.path.open("rb") as handle:
             whole_paragraphs = file.format == "text" and rule == "paragraph"
-            cuts = list(_byte_cuts(handle, file.size, size, whole_paragraphs))
+            cuts = list(_byte_cuts(handle, file.size, part_bytes, whole_paragraphs))
     return tuple(Part(start, stop) for start, stop in pairwise(cuts)) or (WHOLE,)
 
 
 def _byte_cuts(handle: BinaryIO, size: int, part_bytes: int, whole_paragraphs: bool) -> Iterator[int]:
-    """Where parts begin, and the end of the file. Nothing is read twice, however long a document is."""
+    """The start of each part, and the end of the file. No byte is read twice, even in a document of many parts."""
     reached = 0
     yield 0
     for position in range(part_bytes, size, part_bytes):
@@ -77,12 +106,13 @@ def _byte_cuts(handle: BinaryIO, size: int, part_bytes: int, whole_paragraphs: b
 
 
 def _group_cuts(group_bytes: list[int], part_bytes: int) -> Iterator[int]:
-    gathered = 0
+    """The first row group of each part, and the number of row groups."""
+    total = 0
     yield 0
     for group, count in enumerate(group_bytes[:-1], 1):
-        gathered += count
-        if gathered >= part_bytes:
+        total += count
+        if total >= part_bytes:
             yield group
-            gathered = 0
+            total = 0
     if group_bytes:
         yield len(group_bytes)

@@ -1,4 +1,4 @@
-"""Files on this machine and behind URLs: listed, measured and checked through one interface."""
+"""One interface to local and remote files: list them, and check their existence, size and identity."""
 
 import glob
 import os
@@ -26,30 +26,30 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 
 class FileSystem(Protocol):
-    """Locations are paths or URLs. Lists of them are sorted by their parts, so a corpus has one order everywhere."""
+    """Files by location, a path or a URL. Lists are sorted by path component, so the order is the same everywhere."""
 
     def exists(self, location: str) -> bool: ...
 
     def is_folder(self, location: str) -> bool: ...
 
     def check(self, location: str) -> None:
-        """Raise an `InputNotFoundError` or an `InputError` unless it is a readable file that is not empty."""
+        """Raise an `InputNotFoundError` or an `InputError` unless the location is a readable file that is not empty."""
         ...
 
     def files_within(self, folder: str) -> list[str]:
-        """All files in a folder and its subfolders, except hidden ones."""
+        """All files in a folder and its subfolders, except hidden files."""
         ...
 
     def matches(self, pattern: str) -> list[str]:
-        """The files and folders that a pattern of `*`, `?`, `[…]` and `**` matches."""
+        """The files and folders that match a pattern of `*`, `?`, `[…]` and `**`."""
         ...
 
     def size(self, location: str) -> int | None:
-        """Bytes; None where a server does not say."""
+        """The size in bytes; None if the server does not report it."""
         ...
 
     def identity(self, location: str) -> str:
-        """The same for all names of one file."""
+        """A string that is the same for all paths to one file."""
         ...
 
 
@@ -57,8 +57,8 @@ def filesystem_of(location: str) -> FileSystem:
     """The file system of a path or a URL.
 
     Raises:
-        MissingExtraError: a library for this kind of URL is not installed.
-        UsageError: this kind of URL is unknown.
+        MissingExtraError: the library for this URL scheme is not installed.
+        UsageError: the URL scheme is unknown.
     """
     return _RemoteFiles(location) if is_url(location) else _LocalFiles()
 
@@ -78,11 +78,11 @@ def file_name(location: str) -> str:
 
 
 def remote_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path of the URL in it.
+    """The fsspec filesystem of a URL, and the path within it.
 
     Raises:
-        MissingExtraError: fsspec, or the library that it needs for this kind of URL, is not installed.
-        UsageError: fsspec does not know this kind of URL.
+        MissingExtraError: fsspec or its library for this URL scheme is not installed.
+        UsageError: the URL scheme is unknown to fsspec.
     """
     fsspec = require("fsspec", "corpus")
     scheme = url.split("://")[0]
@@ -92,23 +92,24 @@ def remote_filesystem(url: str) -> tuple[Any, str]:
     except InputError as error:
         if isinstance(error.__cause__, ImportError):
             raise MissingExtraError(
-                f"{scheme}:// needs a Python library that is not installed: {error.__cause__}",
-                "pip install that library, or copy the files to this machine",
+                f"{scheme}:// URLs need a Python library that is not installed: {error.__cause__}",
+                "install the library with pip, or copy the files to this machine",
             ) from error
         if isinstance(error.__cause__, ValueError) and "not known" in str(error.__cause__):
             raise UsageError(
-                f"{url}: no such kind of URL as {scheme}://", "s3, gs, hf, http and others that fsspec knows are read"
+                f"{url} has the unknown URL scheme {scheme}://",
+                "use a scheme that fsspec supports, such as s3, gs, hf or https",
             ) from error
         raise
 
 
 @contextmanager
 def remote_errors(url: str) -> Iterator[None]:
-    """Turn whatever a remote library raises into our errors.
+    """Convert exceptions of remote libraries to errors of costbank.
 
     Raises:
-        InputNotFoundError: there is no such file.
-        InputError: anything else; each of the libraries has errors of its own.
+        InputNotFoundError: the file does not exist.
+        InputError: any other failure; each library has its own exceptions.
     """
     try:
         yield
@@ -136,7 +137,7 @@ class _LocalFiles:
         return sorted(self._walk(folder, frozenset()), key=_by_parts)
 
     def _walk(self, folder: str, above: frozenset[str]) -> Iterator[str]:
-        # Links to folders are followed, but not into a folder that the walk is already in.
+        # Follow links to folders, except to a folder that contains the current one.
         real = os.path.realpath(folder)
         if real in above:
             return
@@ -151,7 +152,7 @@ class _LocalFiles:
                 yield entry.path
 
     def matches(self, pattern: str) -> list[str]:
-        return sorted(glob.glob(pattern, recursive=True), key=_by_parts)  # noqa: PTH207 - keeps paths as they are typed
+        return sorted(glob.glob(pattern, recursive=True), key=_by_parts)  # noqa: PTH207 - keeps paths as the user wrote them
 
     def size(self, location: str) -> int | None:
         return Path(location).stat().st_size
@@ -163,7 +164,7 @@ class _LocalFiles:
 class _RemoteFiles:
     def __init__(self, url: str) -> None:
         self._filesystem, _ = remote_filesystem(url)
-        # A web page is a file, although links in it make fsspec take it for a folder.
+        # fsspec treats a web page with links as a folder; here it is a file.
         self._is_web = url.startswith(("http://", "https://"))
 
     def exists(self, location: str) -> bool:
@@ -180,7 +181,7 @@ class _RemoteFiles:
         if not self.exists(location):
             raise InputNotFoundError(f"the corpus file {location} does not exist", "check the URL")
         if self.size(location) == 0:
-            raise InputError(f"the corpus file {location} is empty", "give a file with content")
+            raise InputError(f"the corpus file {location} is empty", "name a file with content")
 
     def files_within(self, folder: str) -> list[str]:
         with remote_errors(folder):
@@ -190,7 +191,7 @@ class _RemoteFiles:
 
     def matches(self, pattern: str) -> list[str]:
         with remote_errors(pattern):
-            # Hidden files are matched by a pattern that names them, as on this machine.
+            # As on a local disk, only a pattern with a dot at the start of a name matches hidden files.
             paths = [path for path in self._filesystem.glob(self._path(pattern)) if "/." not in path or "/." in pattern]
             return sorted(map(self._url, paths), key=_by_parts)
 

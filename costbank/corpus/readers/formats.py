@@ -1,7 +1,7 @@
-"""What a corpus file is: its format, its compression, and a part of it.
+"""The description of a corpus file: its format and compression, and parts of it.
 
-The suffix gives the format and the first bytes give the compression, so a compressed file is read whatever its suffix.
-Token ids are the exception: they may begin with any bytes, and are mapped as they are stored.
+The suffix determines the format and the first bytes the compression, so a compressed file needs no suffix such as
+`.gz`. Files of token ids are an exception: ids can start with any bytes, and the files are mapped as they are stored.
 """
 
 from dataclasses import dataclass
@@ -56,10 +56,11 @@ class CorpusFile:
     """One file of a corpus.
 
     Attributes:
-        location: a path, or a URL for a file on another machine.
-        format, compression: of its content.
-        size: bytes as stored; 0 where a server does not say.
-        title: what messages call a file that has no name of its own, such as standard input.
+        location: a path, or the URL of a remote file.
+        format: the format of its content, after decompression.
+        compression: the compression of the stored bytes.
+        size: stored bytes; 0 if the server does not report the size.
+        title: the name in messages for a file without a name of its own, such as standard input.
     """
 
     location: str
@@ -70,12 +71,12 @@ class CorpusFile:
 
     @property
     def name(self) -> str:
-        """The title where there is one, else the last part of the location."""
+        """The title if there is one, else the last component of the location."""
         return self.title or PurePosixPath(self.location).name
 
     @property
     def shown(self) -> str:
-        """What messages call it."""
+        """The name of the file in messages."""
         return self.title or self.location
 
     @property
@@ -84,27 +85,26 @@ class CorpusFile:
 
     @property
     def is_tokens(self) -> bool:
-        """Whether it holds token ids rather than text."""
+        """Whether the file holds token ids instead of text."""
         return self.format in TOKEN_FORMATS
 
     @property
     def path(self) -> Path:
-        """The location of a file on this machine."""
+        """The path of a local file."""
         return Path(self.location)
 
     def conversion(self, encoding: Encoding) -> str:
-        """The command that writes the file's text in UTF-8; it names the file only if it is on this machine."""
-        is_here = not self.title and not self.is_remote
-        if not is_here:
+        """A shell command that converts the text to UTF-8; it includes the path only of a local file."""
+        if self.title or self.is_remote:
             return f"iconv -f {encoding.iconv} -t UTF-8"
         return encoding.conversion(self.location, _UNPACKERS[self.compression])
 
 
 @dataclass(frozen=True)
 class Part:
-    """A range of a file: bytes of text and JSON lines, row groups of Parquet. `stop` is None for the end.
+    """A range of a file, in bytes for text and JSON lines, in row groups for Parquet. `stop` is None for the end.
 
-    A part of text begins where a document may begin, so it holds whole documents.
+    A part has only complete documents.
     """
 
     start: int
@@ -115,19 +115,19 @@ WHOLE = Part(0, None)
 
 
 def suffix_of(name: str) -> str:
-    """The suffix that gives the format, in lower case; `.gz` and `.zst` are skipped."""
+    """The suffix that determines the format, in lower case and without `.gz` or `.zst`."""
     path = PurePosixPath(name.lower())
     return PurePosixPath(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
 
 
-def known_suffixes(wanted: FormatName) -> dict[str, FileFormat]:
-    """The suffixes that files of a format may have, each with the format that it means by itself."""
-    formats = tuple(_SUFFIXES) if wanted == "auto" else (wanted,)
-    return {suffix: known for known in formats for suffix in _SUFFIXES[known]}
+def known_suffixes(format_name: FormatName) -> dict[str, FileFormat]:
+    """The suffixes of a format, or of all formats for `auto`, each with its format."""
+    formats = tuple(_SUFFIXES) if format_name == "auto" else (format_name,)
+    return {suffix: file_format for file_format in formats for suffix in _SUFFIXES[file_format]}
 
 
 def compression_of(head: bytes) -> Compression:
-    """How a file that begins with `head` is compressed: by the marks of gzip, Zstandard and its skippable frames."""
+    """The compression of a file with the first bytes `head`: the magic number of gzip, or of a frame of Zstandard."""
     if head.startswith(b"\x1f\x8b"):
         return "gz"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
@@ -135,12 +135,12 @@ def compression_of(head: bytes) -> Compression:
 
 
 def index_of(file: CorpusFile) -> Path | None:
-    """The index that says where the documents of a file of token ids end; None for formats without one."""
+    """The index file with the document ends of a file of token ids; None for formats without an index."""
     return {"megatron": file.path.with_suffix(".idx"), "datatrove": Path(f"{file.location}.index")}.get(file.format)
 
 
 def partner_of(name: str) -> str | None:
-    """The file of token ids that an index, or another file of its writer, belongs to; None for all other files."""
+    """The file of token ids that an index or another companion file belongs to; None for all other files."""
     if name.endswith(".idx"):
         return name.removesuffix(".idx") + ".bin"
     return next(

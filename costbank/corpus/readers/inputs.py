@@ -1,6 +1,7 @@
-"""From what a person names (files, folders, patterns, URLs, standard input) to the files of a corpus.
+"""Find the files of a corpus from files, folders, patterns, URLs and standard input.
 
-The name of a file gives its format, and its first bytes its compression. Content decides where a name says nothing.
+The name of a file determines its format, and its first bytes its compression. Standard input has no name, so its
+content determines the format.
 """
 
 import json
@@ -29,7 +30,7 @@ from costbank.corpus.readers.formats import (
     suffix_of,
 )
 from costbank.corpus.readers.reading import OnError
-from costbank.corpus.readers.streams import MOST_WINDOW_BYTES, open_stored, open_stream
+from costbank.corpus.readers.streams import MAX_WINDOW_BYTES, open_stored, open_stream
 from costbank.corpus.readers.token_bins import LLMC_VERSIONS
 from costbank.errors import CorpusError, InputError, InputNotFoundError, UsageError, require
 from costbank.files import check_readable, staging_directory, storage_errors
@@ -40,11 +41,11 @@ __all__ = ["STANDARD_INPUT", "find_files", "stdin_spool"]
 
 STANDARD_INPUT = "-"
 
-_SPOOLED_NAME = "standard input"
-_COPIED_BYTES = 1 << 20
+_STDIN_TITLE = "standard input"
+_COPY_BYTES = 1 << 20
 _HEAD_BYTES = 16
-_SNIFFED_BYTES = 1 << 20
-_MOST_NAMES_SHOWN = 3
+_SNIFF_BYTES = 1 << 20
+_MAX_NAMES_SHOWN = 3
 
 
 def _ignore(note: str) -> None:
@@ -53,40 +54,45 @@ def _ignore(note: str) -> None:
 
 @contextmanager
 def stdin_spool(parent: Path) -> Iterator[Path]:
-    """A directory in `parent` that standard input is written to; it is removed on exit.
+    """Make a directory in `parent` for a copy of standard input; it is deleted on exit.
 
     Raises:
-        StorageError: `parent` cannot be written.
+        StorageError: `parent` is not writable.
     """
     with storage_errors(parent), staging_directory(parent) as directory:
         yield directory
 
 
 def find_files(
-    given: Sequence[str],
+    names: Sequence[str],
     *,
-    wanted: FormatName = "auto",
+    format_name: FormatName = "auto",
     spool: Path | None = None,
     note: Callable[[str], None] = _ignore,
     on_error: OnError = "refuse",
 ) -> tuple[CorpusFile, ...]:
-    """The files that people name by files and folders, patterns, URLs, and `-` for standard input.
+    """Find the files of a corpus and detect their formats.
 
-    Folders are searched recursively for files of known suffixes, and patterns are expanded, both in the order of names;
-    a file that has `*` in its name is not a pattern. A file that is reached twice counts once, where it comes first.
-    Standard input is written to a file in `spool`. `note` gets a line about files that are left out. A file that is not
-    a corpus, or text that is not UTF-8, is an error, or is left out where `on_error` is `skip`.
+    Args:
+        names: files, folders, patterns, URLs, and `-` for standard input. Folders are searched recursively for files
+            with known suffixes. The files of a folder or a pattern are sorted by name. The name of an existing file is
+            not a pattern, even if it contains `*`. A file that is named twice is read once, at its first position.
+        format_name: the format of all files; `auto` detects the format of each file.
+        spool: a directory for a copy of standard input.
+        note: called with a line of text about files that are skipped.
+        on_error: what to do with a file that is not a corpus file or is text in an encoding other than UTF-8.
 
     Raises:
-        InputNotFoundError: a name, a folder or a pattern matches no file.
-        CorpusError: a file is not a corpus, or is text in another encoding, and these are refused.
-        InputError: a file is empty, cannot be read, is an archive that is not known, or is not of the format `wanted`.
+        InputNotFoundError: a file does not exist, or a folder or pattern matches no file.
+        CorpusError: a file is not a corpus file or is text in an encoding other than UTF-8, and `on_error` is `refuse`,
+            or no other file is left.
+        InputError: a file is empty, cannot be read, is an unsupported archive, or does not have the format.
         MissingExtraError: a URL needs a library that is not installed.
-        UsageError: `-` is given without a `spool`, or a URL is of an unknown kind.
+        UsageError: a name is empty, `names` has `-` but `spool` is None, or the scheme of a URL is unknown.
     """
-    search = _Search(wanted, spool, on_error)
-    for entry in given:
-        search.add(entry)
+    search = _Search(format_name, spool, on_error)
+    for name in names:
+        search.add(name)
     for line in search.notes():
         note(line)
     if search.foreign and not search.files:
@@ -95,12 +101,19 @@ def find_files(
 
 
 class _Search:
-    def __init__(self, wanted: FormatName, spool: Path | None, on_error: OnError) -> None:
-        self._format: FormatName = wanted
+    """The files found so far, and the ones that were skipped.
+
+    Attributes:
+        files: by a name that is the same for all paths to one file.
+        foreign: errors about skipped files.
+    """
+
+    def __init__(self, format_name: FormatName, spool: Path | None, on_error: OnError) -> None:
+        self._format: FormatName = format_name
         self._spool = spool
         self._on_error: OnError = on_error
         self.foreign: list[CorpusError] = []
-        self._known = known_suffixes(wanted)
+        self._known = known_suffixes(format_name)
         self.files: dict[str, CorpusFile] = {}
         self._unknown: Counter[str] = Counter()
         self._empty: list[str] = []
@@ -112,7 +125,7 @@ class _Search:
             return
         entry = entry.removeprefix("file://")
         if not entry:
-            raise UsageError("a corpus file has an empty name", "give the names of files, or . for this folder")
+            raise UsageError("the name of a corpus file is empty", "name a file, or . for the current folder")
         filesystem = filesystem_of(entry)
         if filesystem.is_folder(entry):
             self._add_some(filesystem, entry, filesystem.files_within(entry))
@@ -133,28 +146,28 @@ class _Search:
 
     def notes(self) -> Iterator[str]:
         if self._unknown:
-            yield f"left out files of other kinds: {_counted(self._unknown)}; those named by themselves are read"
+            yield f"skipped files of other kinds: {_counted(self._unknown)}; to read such a file, name it"
         if self._empty:
-            names = ", ".join(self._empty[:_MOST_NAMES_SHOWN])
-            more = len(self._empty) - _MOST_NAMES_SHOWN
-            yield f"left out empty files: {names}" + (f" and {more} more" if more > 0 else "")
+            names = ", ".join(self._empty[:_MAX_NAMES_SHOWN])
+            more = len(self._empty) - _MAX_NAMES_SHOWN
+            yield f"skipped empty files: {names}" + (f" and {more} more" if more > 0 else "")
         if self.foreign:
-            yield "left out files that cannot be read:\n  " + "\n  ".join(error.message for error in self.foreign)
+            yield "skipped files that cannot be read:\n  " + "\n  ".join(error.message for error in self.foreign)
         if self._repeated:
-            yield f"named more than once and read once: {counted(self._repeated, 'file')}"
+            yield f"named several times, but read once: {counted(self._repeated, 'file')}"
 
     def _add_named(self, filesystem: FileSystem, entry: str) -> None:
         location = entry
         if not filesystem.exists(entry) and not is_url(entry) and Path(f"{entry}.idx").exists():
-            location = f"{entry}.bin"  # Megatron's tools name the two files by what they share
+            location = f"{entry}.bin"  # Megatron's tools take the common prefix of the two files
         elif (partner := partner_of(entry)) is not None and self._format in ("auto", *TOKEN_FORMATS):
             location = partner
         filesystem.check(location)
         self._keep(filesystem, location)
 
     def _add_some(self, filesystem: FileSystem, entry: str, locations: list[str], pattern: str = "") -> None:
-        """Take the files of a folder or a pattern that have a known suffix, or the suffix that the pattern names."""
-        taken, unknown, empty = 0, Counter(), []
+        """Add the files of a folder or a pattern that have a known suffix, or the suffix that the pattern names."""
+        added, unknown, empty = 0, Counter(), []
         for location in locations:
             suffix, is_named = suffix_of(file_name(location)), _named_by(pattern, location)
             if not is_named and partner_of(location) is not None:
@@ -167,35 +180,35 @@ class _Search:
                 unknown[suffix] += 1
             else:
                 self._add_named(filesystem, location)
-                taken += 1
-        if not taken:
-            others = f"; there are empty files: {len(empty)}" if empty else ""
-            others += f"; there are files of other kinds: {_counted(unknown)}" if unknown else ""
+                added += 1
+        if not added:
+            others = f"; empty files: {len(empty)}" if empty else ""
+            others += f"; files of other kinds: {_counted(unknown)}" if unknown else ""
             raise InputNotFoundError(
                 f"no file matches {entry}{others}",
-                f"looked for {', '.join(sorted(self._known))}, also with .gz or .zst; other files are named by "
-                "themselves, or by a pattern with their suffix",
+                f"the suffixes {', '.join(sorted(self._known))} are read, also with .gz or .zst; to read another file, "
+                "name it, or use a pattern with its suffix",
             )
         self._unknown += unknown
         self._empty += empty
 
     def _is_json_lines(self, filesystem: FileSystem, location: str) -> bool:
-        """Whether a `.json` in a folder is a corpus: at least two lines, and an object in each."""
+        """Whether a `.json` file of a folder is a corpus: its first two lines each hold an object."""
         file = self._identified(filesystem, location)
         return file is not None and _json_objects(file) >= 2
 
     def _add_stdin(self) -> None:
         if self._spool is None:
-            raise UsageError("standard input is not read here", "write it to a file and name that")
+            raise UsageError("standard input cannot be read here", "write the text to a file and name the file")
         location = str(self._spool / "stdin")
         if location in self.files:
             self._repeated += 1
             return
         with storage_errors(self._spool), Path(location).open("wb") as spooled:
-            shutil.copyfileobj(sys.stdin.buffer, spooled, _COPIED_BYTES)
+            shutil.copyfileobj(sys.stdin.buffer, spooled, _COPY_BYTES)
         if Path(location).stat().st_size == 0:
-            raise InputError("standard input is empty", "pipe text into it")
-        if (file := self._identified(filesystem_of(location), location, _SPOOLED_NAME)) is not None:
+            raise InputError("standard input is empty", "pipe text into the command")
+        if (file := self._identified(filesystem_of(location), location, _STDIN_TITLE)) is not None:
             self.files[location] = file
 
     def _keep(self, filesystem: FileSystem, location: str) -> None:
@@ -220,7 +233,7 @@ class _Search:
 
 
 def _named_by(pattern: str, location: str) -> bool:
-    """Whether a pattern names the suffix of a file that it matches, as `*.log` does and `*` does not."""
+    """Whether a pattern contains the suffix of a file that it matches: `*.log` does, and `*` does not."""
     last = file_name(pattern)
     suffix = PurePosixPath(location).suffix
     return has_wildcards(last) and (last.endswith(suffix) if suffix else re.fullmatch(r"\*+", last) is None)
@@ -230,49 +243,49 @@ def _counted(suffixes: Counter[str]) -> str:
     return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common())
 
 
-def _identify(filesystem: FileSystem, location: str, wanted: FormatName, title: str = "") -> CorpusFile:
-    """A file with its format: the given one, or, with `auto`, the one that its name says.
+def _identify(filesystem: FileSystem, location: str, format_name: FormatName, title: str = "") -> CorpusFile:
+    """Determine the format and compression of a file.
 
-    With `auto`, the beginning of the file is checked against that. A file with a title has no name, so its beginning
-    decides between text, JSON lines and Parquet.
+    With `auto`, the name determines the format, and the first bytes are checked against it. A file with a title has no
+    name, so its first bytes determine whether it is text, JSON lines or Parquet.
 
     Raises:
-        CorpusError: it begins as another kind of file does, or as text in another encoding.
-        InputError: it is an unsupported archive, token ids that cannot be mapped, or it cannot be opened.
-        InputNotFoundError: the index that token ids need is not next to them.
+        CorpusError: the first bytes are those of another kind of file or of text in another encoding.
+        InputError: it is an unsupported archive or holds token ids that cannot be mapped, or it cannot be opened.
+        InputNotFoundError: it holds token ids, and its index does not exist.
     """
     size = filesystem.size(location) or 0
     with open_stored(CorpusFile(location, "text", "none", size)) as handle:
         head = handle.read(SIGNATURE_BYTES)
     refuse_foreign_archive(title or location, head)
-    kind = _kind_by_name(location, head) if wanted == "auto" else wanted
+    kind = _kind_by_name(location, head) if format_name == "auto" else format_name
     if kind in TOKEN_FORMATS:
-        if wanted == "auto" and kind == "nanogpt":
+        if format_name == "auto" and kind == "nanogpt":
             refuse_foreign_ids(location, head)
         _check_token_file(location, kind, head)
         return CorpusFile(location, kind, "none", size)
     compression = compression_of(head)
-    if title and wanted == "auto":
+    if title and format_name == "auto":
         kind = _format_of_content(CorpusFile(location, kind, compression, size, title))
     if kind == "parquet" and compression != "none":
         raise InputError(
-            f"{location} is a compressed Parquet file", "decompress it first; Parquet is compact by itself"
+            f"{location} is a compressed Parquet file", "decompress it; Parquet files are compressed internally"
         )
     file = CorpusFile(location, kind, compression, size, title)
-    if wanted == "auto":
+    if format_name == "auto":
         refuse_foreign(file, _decompressed(head, compression))
     return file
 
 
 def _decompressed(head: bytes, compression: Compression) -> bytes:
-    """The content that the beginning of a file holds; empty for a damaged file, which is reported when it is read."""
+    """The decompressed first bytes of a file; empty if they are damaged, which is reported when the file is read."""
     if compression == "none":
         return head
     with suppress(zlib.error):
         if compression == "gz":
             return zlib.decompressobj(wbits=31).decompress(head, SIGNATURE_BYTES)
         zstandard = require("zstandard", "corpus")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
         with suppress(zstandard.ZstdError), decompressor.stream_reader(head) as stream:
             return stream.read(SIGNATURE_BYTES)
     return b""
@@ -289,16 +302,16 @@ def _kind_by_name(location: str, head: bytes) -> FileFormat:
 
 def _check_token_file(location: str, kind: FileFormat, head: bytes) -> None:
     if is_url(location):
-        raise InputError(f"{location} holds token ids, which are mapped from disk", "copy it to this machine first")
+        raise InputError(f"{location} holds token ids, which must be on a local disk", "copy it to this machine")
     name = file_name(location).lower()
     if suffix_of(name) != PurePosixPath(name).suffix and compression_of(head) != "none":
-        raise InputError(f"{location} holds compressed token ids, which cannot be mapped", "decompress it first")
+        raise InputError(f"{location} holds compressed token ids, which cannot be memory-mapped", "decompress it")
     if index := index_of(CorpusFile(location, kind, "none", 0)):
         check_readable(index, f"index of {location},")
 
 
 def _format_of_content(file: CorpusFile) -> FileFormat:
-    """The format of a file without a name, by its beginning."""
+    """The format of a file without a name, by its first bytes."""
     if file.compression == "none":
         with file.path.open("rb") as handle:
             if handle.read(4) == b"PAR1":
@@ -307,34 +320,34 @@ def _format_of_content(file: CorpusFile) -> FileFormat:
 
 
 def _check_json_lines(file: CorpusFile) -> None:
-    """Make sure that a `.json` holds an object in each line.
+    """Check that a `.json` file has one object per line.
 
     Raises:
-        InputError: it does not, as most `.json` files.
+        InputError: it does not.
     """
     if _json_objects(file):
         return
     with open_stream(file) as stream:
         is_array = stream.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     source = file.name if file.is_remote else file.location
-    kind = "a JSON array" if is_array else "JSON over several lines, or none"
+    content = "holds a JSON array" if is_array else "does not hold JSON lines"
     raise InputError(
-        f"{file.location} holds {kind}, and not one object a line",
+        f"{file.location} {content}; a corpus needs one object per line",
         f"convert it: jq -c '{'.[]' if is_array else '.'}' {shlex.quote(source)} > "
         f"{shlex.quote(source.removesuffix('.json') + '.jsonl')}",
     )
 
 
 def _json_objects(file: CorpusFile) -> int:
-    """How many of the first two non-blank lines hold a JSON object; a line too long to be read here counts."""
+    """How many of the first two lines that are not blank hold a JSON object; a very long line is not parsed."""
     with open_stream(file) as stream:
-        head = stream.read(_SNIFFED_BYTES)
+        head = stream.read(_SNIFF_BYTES)
     lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True) if not line.isspace()]
     return sum(_is_object(line, len(head)) for line in lines[:2])
 
 
 def _is_object(line: bytes, sniffed: int) -> bool:
-    if sniffed == _SNIFFED_BYTES and not line.endswith(b"\n"):
+    if sniffed == _SNIFF_BYTES and not line.endswith(b"\n"):
         return line.lstrip().startswith(b'{"')
     try:
         return isinstance(json.loads(line), dict)

@@ -1,6 +1,6 @@
-"""Files of lines: plain text with a document in each line or paragraph, and JSON lines with one in a field of each.
+"""Read plain text, with one document per line or paragraph, and JSON lines, with one document in a field of each line.
 
-Files are read in blocks of a few megabytes. Unreadable lines are reported with their exact offsets.
+Files are read in blocks. Unreadable lines are reported with their exact offsets.
 """
 
 import json
@@ -18,16 +18,15 @@ from costbank.encodings import TextFault, decoded_text, encoding_fault
 
 __all__ = ["is_blank", "read_jsonl", "read_text"]
 
-_BLOCK_BYTES = 4 << 20
-_MOST_KEYS_SHOWN = 8
+_MAX_KEYS_SHOWN = 8
 _MISSING = object()
-_FIELD_HINT = "--set corpus.text_field=… names the field"
+_FIELD_HINT = "name the field of the text with --set corpus.text_field=…"
 _parse = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with a line or the record in it; `byte` is its position in the line."""
+    """A problem with a line or the record in it; `byte` is its byte offset in the line."""
 
     reason: str
     byte: int = 0
@@ -36,7 +35,7 @@ class _Fault:
 
 @dataclass(frozen=True)
 class _LineBlock:
-    """Whole lines of a file, from `offset` of its text on; `first_line` is None where lines are not counted."""
+    """Complete lines of a file, starting at `offset` in its text; `first_line` is None if lines are not counted."""
 
     file: CorpusFile
     data: bytes
@@ -44,9 +43,9 @@ class _LineBlock:
     first_line: int | None
 
     def lines(self) -> list[str] | Iterator[str | _Fault]:
-        """The lines without their ends: a list where all are text, otherwise one by one, with their faults.
+        """The lines without their line ends: a list if all are valid text, else an iterator that includes faults.
 
-        Files that were joined have byte-order marks in the middle; one at the start of a line is skipped.
+        Concatenated files have byte-order marks in the middle; a mark at the start of a line is skipped.
         """
         if b"\0" not in self.data:
             try:
@@ -58,10 +57,10 @@ class _LineBlock:
         return map(self._text_or_fault, self._byte_lines)
 
     def bad_record(self, line: int, fault: _Fault) -> BadRecord:
-        """The fault in a line of this block, counted from 0, with its position in the file."""
+        """A record of the fault with its position in the file; `line` is counted from 0 in this block."""
         position = f"offset {self.offset + self._starts[line] + fault.byte}"
         if self.file.compression != "none":
-            position += " of its text"
+            position += " of its decompressed text"
         if self.first_line is not None:
             position += f" (line {self.first_line + line})"
         return BadRecord(self.file.shown, fault.reason, position, fault.hint)
@@ -75,7 +74,7 @@ class _LineBlock:
 
     @cached_property
     def _encoding(self) -> tuple[str, str]:
-        """A template for messages about faults, `{}`, in a block that is not UTF-8, and a hint."""
+        """For a block that is not UTF-8: a template for messages, where `{}` stands for the fault, and a hint."""
         return encoding_fault(self.data, "{}", self.file.conversion)
 
     @cached_property
@@ -87,19 +86,21 @@ class _LineBlock:
         return [0, *accumulate(len(line) + 1 for line in self.data.split(b"\n"))]
 
 
-def read_text(file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part) -> Iterator[tuple[list[str], int]]:
-    """The documents of a UTF-8 text file in blocks of a few megabytes, each with the number of stored bytes it took.
+def read_text(
+    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part, block_bytes: int
+) -> Iterator[tuple[list[str], int]]:
+    """Read the documents of a UTF-8 text file; see `costbank.corpus.readers.documents.read_documents`.
 
-    Lines end in LF or CRLF. A document is a line that is not blank, or, by the rule `paragraph`, what stands
-    between blank lines, its line ends kept. A byte order mark at the start is skipped. A line that is not text is a
-    bad record, and so is the whole paragraph that it is in.
+    Lines end in LF or CRLF. A document is a line that is not blank; by the rule `paragraph`, it is the text between
+    blank lines, with its line ends. A byte order mark at the start is skipped. A line that is not text is a bad record,
+    and by the rule `paragraph` its whole paragraph is one.
 
     Raises:
-        CorpusError: a line is not text, and bad records are refused; an archive is cut short or damaged.
+        CorpusError: a line is not text, and `bad` refuses bad records; compressed data ends too early or is damaged.
     """
     documents = _paragraphs if options.rule == "paragraph" else _lines
-    for block, used in _line_blocks(file, part, whole_paragraphs=options.rule == "paragraph"):
-        yield documents(block, bad), used
+    for block, stored_bytes in _line_blocks(file, part, block_bytes, whole_paragraphs=options.rule == "paragraph"):
+        yield documents(block, bad), stored_bytes
 
 
 def _lines(block: _LineBlock, bad: BadRecords) -> list[str]:
@@ -133,17 +134,19 @@ def _paragraphs(block: _LineBlock, bad: BadRecords) -> list[str]:
     return documents
 
 
-def read_jsonl(file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part) -> Iterator[tuple[list[str], int]]:
-    """The documents of a file of JSON lines in blocks of a few megabytes, each with the number of stored bytes it took.
+def read_jsonl(
+    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part, block_bytes: int
+) -> Iterator[tuple[list[str], int]]:
+    """Read the documents of a file of JSON lines; see `costbank.corpus.readers.documents.read_documents`.
 
-    Blank lines, and objects whose text is blank, are left out. A line is a bad record when it is not a JSON object, or
-    has no string in the field, or one that is not Unicode text.
+    Blank lines and blank texts are skipped. A line is a bad record if it is not a JSON object, or if its field of text
+    is missing, is not a string or is not valid Unicode.
 
     Raises:
-        CorpusError: there is a bad record, and these are refused; an archive is cut short or damaged.
+        CorpusError: a record is bad, and `bad` refuses bad records; compressed data ends too early or is damaged.
     """
-    for block, used in _line_blocks(file, part):
-        yield _texts(block, options.text_field, bad), used
+    for block, stored_bytes in _line_blocks(file, part, block_bytes):
+        yield _texts(block, options.text_field, bad), stored_bytes
 
 
 def _texts(block: _LineBlock, field: str, bad: BadRecords) -> list[str]:
@@ -151,7 +154,7 @@ def _texts(block: _LineBlock, field: str, bad: BadRecords) -> list[str]:
     for number, line in enumerate(block.lines()):
         if isinstance(line, _Fault):
             text = line
-        elif (text := _quickly(line, field)) is None:
+        elif (text := _fast_text(line, field)) is None:
             if not line or line.isspace():
                 continue
             text = _text_or_fault(line, field)
@@ -162,15 +165,15 @@ def _texts(block: _LineBlock, field: str, bad: BadRecords) -> list[str]:
     return texts
 
 
-def _quickly(line: str, field: str) -> str | None:
-    """The text of an ordinary line; None for lines that `_text_or_fault` must examine."""
+def _fast_text(line: str, field: str) -> str | None:
+    """The text of a simple line; None if `_text_or_fault` must check the line."""
     try:
         record, end = _parse(line)
         text = record[field] if field in record else _field(record, field)
     except (TypeError, ValueError, RecursionError):
         return None
-    common = end == len(line) and isinstance(text, str) and (text.isascii() or "\\u" not in line)
-    return text if common else None
+    is_simple = end == len(line) and isinstance(text, str) and (text.isascii() or "\\u" not in line)
+    return text if is_simple else None
 
 
 def _text_or_fault(line: str, field: str) -> str | _Fault:
@@ -179,33 +182,25 @@ def _text_or_fault(line: str, field: str) -> str | _Fault:
     except json.JSONDecodeError as error:
         return _Fault(f"has a line that is not JSON ({error.msg})", len(line[: error.pos].encode()))
     except (ValueError, RecursionError):
-        return _Fault("has a line of JSON with a number or a nesting that is too large")
+        return _Fault("has a line of JSON with a number that is too large or too deep a nesting")
     if not isinstance(record, dict):
-        return _Fault("has a line that is JSON, but no object")
+        return _Fault("has a line that is JSON but not an object")
     text = _field(record, field)
     if text is _MISSING:
-        keys = ", ".join(list(record)[:_MOST_KEYS_SHOWN]) or "none"
-        return _Fault(
-            f"has an object without the field {field!r} (its keys: {keys})",
-            0,
-            _FIELD_HINT,
-        )
+        keys = ", ".join(list(record)[:_MAX_KEYS_SHOWN]) or "none"
+        return _Fault(f"has an object without the field {field!r} (its keys: {keys})", hint=_FIELD_HINT)
     if not isinstance(text, str):
-        return _Fault(
-            f"has {_json_kind(text)} in the field {field!r}, and no string,",
-            0,
-            _FIELD_HINT,
-        )
+        return _Fault(f"has {_json_kind(text)} instead of a string in the field {field!r}", hint=_FIELD_HINT)
     if not text.isascii() and "\\u" in line:
         try:
             text.encode()
         except UnicodeEncodeError:
-            return _Fault(f"has half of a surrogate pair in the field {field!r}")
+            return _Fault(f"has an unpaired surrogate in the field {field!r}")
     return text
 
 
 def _field(value: Any, name: str) -> Any:
-    """The value of a name in an object: of a key with this name, or else of a path with dots."""
+    """The value of the key `name`, or else of the path with dots; `_MISSING` if there is neither."""
     if not isinstance(value, dict):
         return _MISSING
     if name in value:
@@ -219,17 +214,19 @@ def _json_kind(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) -> Iterator[tuple[_LineBlock, int]]:
-    """A part of a file in blocks of whole lines, or of whole paragraphs, each with the number of stored bytes it took.
+def _line_blocks(
+    file: CorpusFile, part: Part, block_bytes: int, whole_paragraphs: bool = False
+) -> Iterator[tuple[_LineBlock, int]]:
+    """Blocks of complete lines or paragraphs of a part, each with the number of stored bytes that were read for it.
 
     A byte order mark at the start of the file is skipped.
 
     Raises:
-        CorpusError: an archive is cut short or damaged.
+        CorpusError: compressed data ends too early or is damaged.
     """
     offset, first_line, consumed = part.start, None if part.start else 1, 0
     with open_stream(file, part) as stream:
-        while data := stream.read(_BLOCK_BYTES):
+        while data := stream.read(block_bytes):
             pieces = [data]
             if not data.endswith(b"\n"):
                 pieces.append(stream.readline())
@@ -239,8 +236,8 @@ def _line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) -
                     break
             data = b"".join(pieces)
             mark = len(BOM_UTF8) if offset == 0 and data.startswith(BOM_UTF8) else 0
-            used, consumed = stream.consumed - consumed, stream.consumed
-            yield _LineBlock(file, data[mark:] if mark else data, offset + mark, first_line), used
+            stored_bytes, consumed = stream.consumed - consumed, stream.consumed
+            yield _LineBlock(file, data[mark:] if mark else data, offset + mark, first_line), stored_bytes
             offset += len(data)
             if first_line is not None:
                 first_line += data.count(b"\n")
@@ -249,5 +246,5 @@ def _line_blocks(file: CorpusFile, part: Part, whole_paragraphs: bool = False) -
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether a line is white space alone, by Unicode's definition."""
+    """Whether a line has only white space, as Unicode defines it."""
     return line.isspace() or line.decode("utf-8", "replace").isspace()

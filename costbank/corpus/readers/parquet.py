@@ -1,4 +1,4 @@
-"""Parquet files with a document in a column of each row, read a few thousand rows at a time."""
+"""Read Parquet files, with one document per row in a column of strings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,21 @@ from costbank.errors import CorpusError, require
 
 __all__ = ["read_parquet", "row_group_bytes"]
 
-_BATCH_BYTES = 4 << 20
-_MOST_BATCH_ROWS = 1 << 16
+_MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
 
 def read_parquet(
-    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part
+    file: CorpusFile, options: ReadOptions, bad: BadRecords, part: Part, block_bytes: int
 ) -> Iterator[tuple[list[str], int]]:
-    """The documents of a Parquet file in blocks of a few megabytes, each with the number of stored bytes it took.
+    """Read the documents of a Parquet file; see `costbank.corpus.readers.documents.read_documents`.
 
-    A document is a value of the column that is neither null nor blank. One that is not UTF-8 is a bad record. Memory is
-    bounded by a batch and a page of that column; other columns are not read.
+    A document is a value of the column that is neither null nor blank. A value that is not UTF-8 is a bad record. The
+    memory is limited to a batch and a page of that column; other columns are not read.
 
     Raises:
-        CorpusError: the file is damaged or no Parquet, the column is missing or holds no strings, or there is a bad
-            record, and these are refused.
+        CorpusError: the file is damaged or not Parquet, the column is missing or does not hold strings, or a record is
+            bad, and `bad` refuses bad records.
         MissingExtraError: pyarrow is not installed.
     """
     with _opened(file) as parquet:
@@ -35,11 +34,11 @@ def read_parquet(
         ends = _share_ends(file.size, _group_bytes(parquet.metadata))
         stop = len(ends) - 1 if part.stop is None else part.stop
         row = sum(parquet.metadata.row_group(group).num_rows for group in range(part.start))
-        used = ends[part.start]
+        consumed = ends[part.start]
         for group in range(part.start, stop):
             rows, done = parquet.metadata.row_group(group).num_rows, 0
             batches = parquet.iter_batches(
-                batch_size=_batch_rows(parquet.metadata.row_group(group), leaves),
+                batch_size=_batch_rows(parquet.metadata.row_group(group), leaves, block_bytes),
                 row_groups=[group],
                 columns=[column],
                 use_threads=False,
@@ -47,18 +46,18 @@ def read_parquet(
             while (batch := _next_batch(file, batches, group)) is not None:
                 done += batch.num_rows
                 reached = ends[group] + (ends[group + 1] - ends[group]) * done // rows
-                yield _documents(file, _values(batch, column), row, bad), reached - used
-                row, used = row + batch.num_rows, reached
-            if ends[group + 1] > used:
-                yield [], ends[group + 1] - used
-                used = ends[group + 1]
+                yield _documents(file, _values(batch, column), row, bad), reached - consumed
+                row, consumed = row + batch.num_rows, reached
+            if ends[group + 1] > consumed:
+                yield [], ends[group + 1] - consumed
+                consumed = ends[group + 1]
 
 
 def row_group_bytes(file: CorpusFile) -> list[int]:
-    """How many stored bytes each row group of a Parquet file has.
+    """The number of stored bytes of each row group of a Parquet file.
 
     Raises:
-        CorpusError: the file is damaged or no Parquet.
+        CorpusError: the file is damaged or not Parquet.
         MissingExtraError: pyarrow is not installed.
     """
     with _opened(file) as parquet:
@@ -70,12 +69,13 @@ def _opened(file: CorpusFile) -> Iterator[Any]:
     pyarrow, module = require("pyarrow", "corpus"), require("pyarrow.parquet", "corpus")
     with open_stored(file) as handle:
         try:
-            # Otherwise pyarrow reads whole column chunks at once.
+            # With other arguments, pyarrow reads whole column chunks at once.
             parquet = module.ParquetFile(handle, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-            _ = parquet.schema_arrow.names, _leaves(parquet, "")  # names are decoded only now
+            _ = parquet.schema_arrow.names, _leaves(parquet, "")  # this decodes the names, which may not be UTF-8
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise CorpusError(
-                f"{file.shown} is not a whole Parquet file of {file.size} bytes: {error}", "copy or download it again"
+                f"{file.shown} is not a complete Parquet file of {file.size} bytes: {error}",
+                "copy or download it again",
             ) from error
         with parquet:
             yield parquet
@@ -89,27 +89,27 @@ def _group_bytes(metadata: Any) -> list[int]:
 
 
 def _share_ends(size: int, group_bytes: list[int]) -> list[int]:
-    """Where each row group begins, and the last ends, when all bytes of the file are shared among them."""
-    total, before, ends = max(1, sum(group_bytes)), 0, [0]
+    """The start of each row group and the end of the last, with all bytes of the file divided among the row groups."""
+    total, end, ends = max(1, sum(group_bytes)), 0, [0]
     for count in group_bytes:
-        before += count
-        ends.append(size * before // total)
+        end += count
+        ends.append(size * end // total)
     return ends
 
 
 def _text_column(file: CorpusFile, schema: Any, name: str) -> str:
-    """The name of the column of text, a path with dots where it is within others."""
+    """Check that the column of text exists and holds strings; return its name, a path with dots if it is nested."""
     field = schema.field(name) if schema.names.count(name) == 1 else _field_within(schema, name)
     if field is None:
         raise CorpusError(
             f"{file.shown} has no column {name!r}; its columns are {_shown_columns(schema)}",
-            "--set corpus.text_field=… names the column that holds the text",
+            "name the column of the text with --set corpus.text_field=…",
         )
     if not _holds_strings(field.type):
         raise CorpusError(
-            f"the column {name!r} of {file.shown} holds {field.type}, and no text; its columns are "
+            f"the column {name!r} of {file.shown} holds {field.type} instead of text; its columns are "
             f"{_shown_columns(schema)}",
-            "--set corpus.text_field=… names the column that holds the text",
+            "name the column of the text with --set corpus.text_field=…",
         )
     return name
 
@@ -136,14 +136,14 @@ def _shown_columns(schema: Any) -> str:
 
 
 def _leaves(parquet: Any, path: str) -> list[int]:
-    """The numbers of the stored columns that go by a path; two where a name with dots is a path as well."""
+    """The numbers of the stored columns with a path; two if a column's name with dots is also the path of another."""
     return [number for number in range(parquet.metadata.num_columns) if parquet.schema.column(number).path == path]
 
 
-def _batch_rows(group: Any, leaves: list[int]) -> int:
-    """Rows that come to about `_BATCH_BYTES` of text."""
+def _batch_rows(group: Any, leaves: list[int], block_bytes: int) -> int:
+    """The number of rows with about `block_bytes` bytes of text."""
     stored = sum(group.column(number).total_uncompressed_size for number in leaves)
-    return max(1, min(_MOST_BATCH_ROWS, _BATCH_BYTES * group.num_rows // max(1, stored)))
+    return max(1, min(_MAX_BATCH_ROWS, block_bytes * group.num_rows // max(1, stored)))
 
 
 def _next_batch(file: CorpusFile, batches: Iterator[Any], group: int) -> Any:

@@ -1,4 +1,4 @@
-"""How documents are read: what counts as one, and what to do with unreadable records."""
+"""Options for reading documents, and the list of unreadable records."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,15 +10,17 @@ __all__ = ["BadRecord", "BadRecords", "DocumentRule", "OnError", "ReadOptions"]
 DocumentRule = Literal["line", "paragraph"]
 OnError = Literal["refuse", "skip"]
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ReadOptions:
     """What counts as a document.
 
-    `rule` is for text files. `text_field` names the key of a JSON object, or the column of a Parquet file, that holds
-    the text; `a.b` is `b` within `a`, unless a key or column has this whole name.
+    Attributes:
+        rule: for text files: a document is a line or a paragraph.
+        text_field: the key of a JSON object, or the column of a Parquet file, that holds the text. `a.b` is `b` within
+            `a`, unless a key or column is named `a.b`.
     """
 
     rule: DocumentRule = "line"
@@ -27,7 +29,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """One record that cannot be read: its file, what is wrong with it, and its exact position."""
+    """An unreadable record: its file, the problem, and its exact position."""
 
     location: str
     reason: str
@@ -40,21 +42,21 @@ class BadRecord:
 
 @dataclass
 class BadRecords:
-    """The unreadable records met so far; each part of a file has a list of its own."""
+    """The unreadable records of one part of a file: their number, and the first few."""
 
     on_error: OnError = "refuse"
     count: int = 0
     shown: list[BadRecord] = field(default_factory=list)
 
     def add(self, record: BadRecord) -> None:
-        """Count a record that is skipped, and keep the first few to show them.
+        """Add a record.
 
         Raises:
-            CorpusError: bad records are refused.
+            CorpusError: `on_error` is `refuse`.
         """
         if self.on_error == "refuse":
-            advice = "--on-error skip leaves such records out"
+            advice = "use --on-error skip to skip such records"
             raise CorpusError(str(record), f"{record.hint}; {advice}" if record.hint else advice)
         self.count += 1
-        if len(self.shown) < _MOST_SHOWN:
+        if len(self.shown) < _MAX_SHOWN:
             self.shown.append(record)

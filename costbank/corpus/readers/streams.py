@@ -1,6 +1,6 @@
-"""The bytes of a corpus file, local or remote: as a stream that is decompressed on the way, or as a local copy.
+"""The bytes of a corpus file, local or remote: as a decompressed stream, or as a local copy.
 
-An archive that is damaged or ends too early is always an error; no data is dropped silently.
+Compressed data that is damaged or ends too early is always an error; no data is dropped silently.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from costbank.corpus.readers.formats import WHOLE, CorpusFile, Part
 from costbank.errors import CorpusError, InputError, require
 from costbank.files import FileDigest, staging_directory
 
-__all__ = ["MOST_WINDOW_BYTES", "ByteStream", "fetched", "open_stored", "open_stream", "remote_version"]
+__all__ = ["MAX_WINDOW_BYTES", "ByteStream", "fetched", "open_stored", "open_stream", "remote_version"]
 
-_PLAIN_BYTES = 1 << 20
-_ARCHIVE_BYTES = 1 << 15
-_MOST_OUTPUT_BYTES = 1 << 20
-_COPIED_BYTES = 4 << 20
-# Frames of `zstd --long=31` are common among published corpora; the library refuses them by default.
-MOST_WINDOW_BYTES = 1 << 31
+_PLAIN_CHUNK_BYTES = 1 << 20
+_COMPRESSED_CHUNK_BYTES = 1 << 15
+_MAX_OUTPUT_BYTES = 1 << 20
+_COPY_BYTES = 4 << 20
+# Many published corpora are compressed with `zstd --long=31`, which the library refuses by default.
+MAX_WINDOW_BYTES = 1 << 31
 _VERSION_KEYS = frozenset(
     [
         "etag",
@@ -49,18 +49,18 @@ _VERSION_KEYS = frozenset(
 
 
 class ByteStream:
-    """The decompressed bytes of a file, and the number of stored bytes that they come from."""
+    """The decompressed bytes of a file, and the number of stored bytes that were read for them."""
 
     def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
         self._stored = _Stored(file, handle, part)
         self._compressed = file.compression != "none"
         chunks = _DECOMPRESSED[file.compression](self._stored)
-        self._reader = io.BufferedReader(_ChunkReader(chunks), _PLAIN_BYTES)
+        self._reader = io.BufferedReader(_ChunkReader(chunks), _PLAIN_CHUNK_BYTES)
         self._read_bytes = 0
 
     @property
     def consumed(self) -> int:
-        """Stored bytes so far: those read, or, of an archive, those that were decompressed."""
+        """The number of stored bytes that were read, or of a compressed file, decompressed, so far."""
         return self._stored.used if self._compressed else self._read_bytes
 
     def read(self, size: int) -> bytes:
@@ -76,10 +76,10 @@ class ByteStream:
 
 @contextmanager
 def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
-    """Open a text file or a range of its bytes; an archive is always read as a whole.
+    """Open the text of a file, or of a range of its bytes; a compressed file is always read completely.
 
     Raises:
-        CorpusError: while it is read: an archive is cut short or damaged, or other bytes follow it.
+        CorpusError: while reading: compressed data ends too early, is damaged, or is followed by other bytes.
         InputError: it cannot be opened or read.
         InputNotFoundError: it no longer exists.
         MissingExtraError: a library that it needs is not installed.
@@ -90,7 +90,7 @@ def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
 
 @contextmanager
 def open_stored(file: CorpusFile) -> Iterator[Any]:
-    """Open a file as stored, on this machine or another.
+    """Open the stored bytes of a local or remote file.
 
     Raises:
         InputError: it cannot be opened.
@@ -108,7 +108,7 @@ def open_stored(file: CorpusFile) -> Iterator[Any]:
 
 
 def remote_version(file: CorpusFile) -> str:
-    """What identifies the content of a URL: what its server says of the version, or else the present time."""
+    """The identity of the content of a URL: the version that its server reports, or else the current time."""
     filesystem, path = remote_filesystem(file.location)
     with remote_errors(file.location):
         info = filesystem.info(path)
@@ -118,10 +118,10 @@ def remote_version(file: CorpusFile) -> str:
 
 @contextmanager
 def fetched(file: CorpusFile, staging: Path) -> Iterator[tuple[CorpusFile, FileDigest]]:
-    """A copy of a remote file on this machine, and the digest of its content; the copy is removed on exit.
+    """Download a remote file; yield the local copy and its digest. The copy is deleted on exit.
 
     Raises:
-        InputError, InputNotFoundError: it cannot be read.
+        InputError, InputNotFoundError: the remote file cannot be read.
         OSError: the copy cannot be written.
     """
     with staging_directory(staging) as directory:
@@ -129,7 +129,7 @@ def fetched(file: CorpusFile, staging: Path) -> Iterator[tuple[CorpusFile, FileD
         with open_stored(file) as source, copy.open("wb") as target:
             while True:
                 with remote_errors(file.location):
-                    data = source.read(_COPIED_BYTES)
+                    data = source.read(_COPY_BYTES)
                 if not data:
                     break
                 target.write(data)
@@ -151,7 +151,7 @@ def _read_errors(file: CorpusFile) -> Iterator[None]:
 
 
 class _Stored:
-    """The stored bytes of a part of a file in chunks, and how many of them were used."""
+    """The stored bytes of a part of a file in chunks, and how many of them were decompressed."""
 
     def __init__(self, file: CorpusFile, handle: Any, part: Part) -> None:
         self.file = file
@@ -176,100 +176,100 @@ class _Stored:
 
 
 class _ChunkReader(io.RawIOBase):
-    """Chunks of bytes as a file."""
+    """A file object that reads from an iterator of chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._rest = chunks, memoryview(b"")
+        self._chunks, self._chunk = chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
+        while not self._chunk:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self._rest = memoryview(chunk)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
+            self._chunk = memoryview(chunk)
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
         return size
 
 
 def _plain(stored: _Stored) -> Iterator[bytes]:
-    return stored.chunks(_PLAIN_BYTES)
+    return stored.chunks(_PLAIN_CHUNK_BYTES)
 
 
 def _gunzipped(stored: _Stored) -> Iterator[bytes]:
-    member, members, text = None, 0, 0
-    for data in stored.chunks(_ARCHIVE_BYTES):
+    member, members, text_bytes = None, 0, 0
+    for data in stored.chunks(_COMPRESSED_CHUNK_BYTES):
         while True:
             if member is None:
-                data = data.lstrip(b"\0") if members else data  # tapes and some object stores pad with zeros
+                data = data.lstrip(b"\0") if members else data  # tapes and some object stores add zeros
                 if not data:
                     break
                 member, members = zlib.decompressobj(wbits=31), members + 1
             stored.unused = len(data)
             try:
-                output = member.decompress(data, _MOST_OUTPUT_BYTES)
+                output = member.decompress(data, _MAX_OUTPUT_BYTES)
             except zlib.error as error:
-                raise _damaged(stored, text, str(error).rpartition(": ")[2]) from None
+                raise _damaged(stored, text_bytes, str(error).rpartition(": ")[2]) from None
             data = member.unused_data if member.eof else member.unconsumed_tail
             stored.unused = len(data)
-            text += len(output)
+            text_bytes += len(output)
             if output:
                 yield output
             if member.eof:
                 member = None
-            elif not data and len(output) < _MOST_OUTPUT_BYTES:
+            elif not data and len(output) < _MAX_OUTPUT_BYTES:
                 break
         stored.unused = 0
     if member is not None:
-        raise _cut_short(stored, text, "member")
+        raise _cut_short(stored, text_bytes, "member")
 
 
 def _unzstd(stored: _Stored) -> Iterator[bytes]:
     zstandard = require("zstandard", "corpus")
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
-    frame, text = None, 0
-    for data in stored.chunks(_ARCHIVE_BYTES):
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    frame, text_bytes = None, 0
+    for data in stored.chunks(_COMPRESSED_CHUNK_BYTES):
         while data:
             frame = frame or decompressor.decompressobj()
             stored.unused = len(data)
             try:
                 output = frame.decompress(data)
             except zstandard.ZstdError as error:
-                raise _damaged(stored, text, str(error).rpartition(": ")[2]) from None
+                raise _damaged(stored, text_bytes, str(error).rpartition(": ")[2]) from None
             except MemoryError:
-                raise _damaged(stored, text, "a frame needs more memory than there is") from None
+                raise _damaged(stored, text_bytes, "not enough memory for a frame") from None
             data = frame.unused_data if frame.eof else b""
             stored.unused = len(data)
-            text += len(output)
+            text_bytes += len(output)
             if frame.eof:
                 frame = None
             if output:
                 yield output
     if frame is not None:
-        raise _cut_short(stored, text, "frame")
+        raise _cut_short(stored, text_bytes, "frame")
 
 
 _DECOMPRESSED = {"none": _plain, "gz": _gunzipped, "zst": _unzstd}
 _TESTERS = {"gz": "gzip -t", "zst": "zstd -t"}
 
 
-def _cut_short(stored: _Stored, text: int, unit: str) -> CorpusError:
+def _cut_short(stored: _Stored, text_bytes: int, unit: str) -> CorpusError:
     file = stored.file
     return CorpusError(
-        f"{file.shown} is cut short: it ends at offset {stored.position} inside a {unit} of its "
-        f"{file.compression} data, after {text} bytes of text",
-        f"copy or download it again; `{_TESTERS[file.compression]}` tests such files",
+        f"{file.shown} is truncated: it ends at offset {stored.position} within a {unit} of its "
+        f"{file.compression} data, after {text_bytes} bytes of text",
+        f"copy or download it again; `{_TESTERS[file.compression]}` tests such a file",
     )
 
 
-def _damaged(stored: _Stored, text: int, reason: str) -> CorpusError:
+def _damaged(stored: _Stored, text_bytes: int, reason: str) -> CorpusError:
     file = stored.file
     return CorpusError(
-        f"{file.shown} is damaged: its {file.compression} data cannot be read from offset {stored.used} on ({reason}), "
-        f"after {text} bytes of text",
-        f"copy or download it again; `{_TESTERS[file.compression]}` tests such files",
+        f"{file.shown} is damaged: its {file.compression} data cannot be read from offset {stored.used} ({reason}), "
+        f"after {text_bytes} bytes of text",
+        f"copy or download it again; `{_TESTERS[file.compression]}` tests such a file",
     )
