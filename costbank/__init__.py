@@ -1,6 +1,6 @@
-"""Frozen token cost embeddings: build them, keep them as banks, look at them, train with them.
+"""Frozen token cost embeddings: build them, store them as banks, inspect them, train with them.
 
-Importing this package loads none of the heavy libraries; each name below is imported when it is first used.
+Importing this package loads no heavy library; each name below is imported when it is first used.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""The one definition of cost: c(i, t) = 1 − ⟨e_i, e_t⟩ for i ≠ t, and exactly 0 for i = t.
+"""The definition of cost: c(i, t) = 1 − ⟨e_i, e_t⟩ for i ≠ t, and exactly 0 for i = t.
 
-Rows e are unit length, or all zero where a token has no vector, which makes its cost 1 to every other token.
-Costs are computed in float64 from the stored rows and rounded once to float32; rounding of the unit rows could
-leave −1e-7 for two equal ones, so a cost is never below 0.
+A row e has length 1, or is all zero for a token without a vector, whose cost to every other token is therefore 1. Costs
+are computed in float64 from the stored rows and rounded once to float32. Negative results are raised to 0: unit rows
+are rounded, so the cost of two equal rows could be −1e-7.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ __all__ = ["pairwise_costs", "row_costs"]
 def row_costs(
     target: Float32[np.ndarray, "targets dim"], others: Float32[np.ndarray, "targets others dim"]
 ) -> Float32[np.ndarray, "targets others"]:
-    """Costs of `others[n, j]` to `target[n]`, for different tokens (the caller knows which are the same)."""
+    """Costs of `others[n, j]` to `target[n]`, for different tokens; the caller must set the cost of equal tokens."""
     dots = np.matmul(others.astype(np.float64), target.astype(np.float64)[:, :, None])[..., 0]
     return _from_dots(dots)
 
@@ -25,7 +25,7 @@ def pairwise_costs(
     rows: Float32[np.ndarray, "rows dim"],
     columns: Float32[np.ndarray, "columns dim"],
 ) -> Float32[np.ndarray, "rows columns"]:
-    """Costs of every row token to every column token; exactly 0 where the two ids are equal."""
+    """Costs of every row token to every column token; exactly 0 for equal ids."""
     costs = _from_dots(rows.astype(np.float64) @ columns.astype(np.float64).T)
     costs[row_ids[:, None] == column_ids[None, :]] = 0.0
     return costs

@@ -1,6 +1,6 @@
-"""The element types of tensors by safetensors' names: their sizes, and conversion to and from float32.
+"""The element types of tensors by their safetensors names: their sizes, and conversion to and from float32.
 
-NumPy has neither BF16 nor F8. Arrays hold their raw bits, and ml_dtypes converts these. F8 is looked up in a table of
+NumPy has neither BF16 nor F8. Arrays hold their raw bits, and ml_dtypes converts them. F8 is looked up in a table of
 its 256 values, which takes a quarter of the time.
 """
 
@@ -15,13 +15,13 @@ __all__ = ["ELEMENT_TYPES", "FLOAT_TYPES", "ElementType", "float_type_of", "from
 
 @dataclass(frozen=True)
 class ElementType:
-    """One element type.
+    """An element type.
 
     Attributes:
         bits: the size of an element.
-        storage: the NumPy type that arrays of stored elements have; raw bits for BF16 and F8, empty for types that are
-            never read.
-        float_name: what torch and ml_dtypes call a type of floating-point numbers; empty for other types.
+        storage: the NumPy type of arrays of stored elements; raw bits for BF16 and F8, empty for types that are never
+            read.
+        float_name: the name of a floating-point type in torch and ml_dtypes; empty for other types.
     """
 
     bits: int
@@ -60,38 +60,38 @@ ELEMENT_TYPES = {
 }
 """Every type that a safetensors header may name."""
 
-FLOAT_TYPES = frozenset(name for name, known in ELEMENT_TYPES.items() if known.float_name)
+FLOAT_TYPES = frozenset(name for name, element_type in ELEMENT_TYPES.items() if element_type.float_name)
 """The types that `to_float32` and `from_float32` convert."""
 
 
 def float_type_of(float_name: str) -> str | None:
-    """The type that torch calls by this name, such as `bfloat16`; None for types that cannot be converted."""
+    """The type with this name in torch, such as `bfloat16`; None for types that cannot be converted."""
     return next((name for name in FLOAT_TYPES if ELEMENT_TYPES[name].float_name == float_name), None)
 
 
 def to_float32(stored: Shaped[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "*shape"]:
-    """Stored elements of a floating-point type as float32: exact, but for F64, which is rounded."""
+    """Stored elements of a floating-point type as float32: exact, except for F64, which is rounded."""
     if ELEMENT_TYPES[name].bits == 8:
         return _f8_values(name)[stored]
-    with np.errstate(over="ignore"):  # F64 beyond float32 becomes infinity, which is refused where rows are measured
+    with np.errstate(over="ignore"):  # large F64 values become infinity, which the check of the rows refuses
         return stored.view(_number_type(name)).astype(np.float32, copy=False)
 
 
 def from_float32(values: Float32[np.ndarray, "*shape"], name: str) -> Shaped[np.ndarray, "*shape"]:
-    """Float32 rounded to a floating-point type, to nearest, ties to even, as elements to be stored; NaN stays NaN."""
-    with np.errstate(invalid="ignore"):  # ml_dtypes lets NumPy warn of NaN
+    """Float32 as stored elements of a floating-point type, rounded to nearest, ties to even; NaN stays NaN."""
+    with np.errstate(invalid="ignore"):  # NumPy would warn of NaN in a conversion by ml_dtypes
         return values.astype(_number_type(name), copy=False).view(ELEMENT_TYPES[name].dtype)
 
 
 @cache
 def _number_type(name: str) -> np.dtype:
-    """The NumPy dtype that computes with a type's numbers. ml_dtypes is imported only for types that NumPy lacks."""
-    known = ELEMENT_TYPES[name]
-    if known.dtype.kind == "f":
-        return known.dtype
+    """The NumPy dtype of a type's numbers. ml_dtypes is imported only for types that NumPy does not have."""
+    element_type = ELEMENT_TYPES[name]
+    if element_type.dtype.kind == "f":
+        return element_type.dtype
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, known.float_name))
+    return np.dtype(getattr(ml_dtypes, element_type.float_name))
 
 
 @cache

@@ -1,8 +1,8 @@
-"""UTF-8 text decoded, and the encoding of text that is not UTF-8: certain by its marks, or guessed by its characters.
+"""Decode UTF-8 text, and identify the encoding of other text: certain from its marks, or guessed from its characters.
 
 Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are certain. Others are guessed: a sample is decoded in each, and the
-best is the one whose decoded text has its language's frequent characters most often. If none stands out, none is
-guessed.
+guess is the one whose text has the largest share of its language's frequent characters. Without clear evidence, there
+is no guess.
 """
 
 import shlex
@@ -37,13 +37,13 @@ _WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøùúûüýÿ
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoding by the name that people know, and by iconv's."""
+    """An encoding: its name for people, and its name in iconv."""
 
     name: str
     iconv: str
 
     def conversion(self, path: str, unpack: str = "") -> str:
-        """A command that writes the file as UTF-8; `unpack` prints a compressed file's content, such as `gzip -dc`."""
+        """A shell command that writes the file as UTF-8; `unpack` decompresses the file first, such as `gzip -dc`."""
         plain = PurePath(path.removesuffix(".gz").removesuffix(".zst"))
         source, target = shlex.quote(path), shlex.quote(str(plain.with_suffix(f".utf8{plain.suffix}")))
         begin = f"{unpack} {source} | iconv" if unpack else "iconv"
@@ -52,7 +52,7 @@ class Encoding:
 
 
 _MARKS = (
-    (BOM_UTF32_LE, Encoding("UTF-32", "UTF-32")),  # before UTF-16, whose mark it begins with
+    (BOM_UTF32_LE, Encoding("UTF-32", "UTF-32")),  # before UTF-16, because it begins with that mark
     (BOM_UTF32_BE, Encoding("UTF-32", "UTF-32")),
     (BOM_UTF16_LE, Encoding("UTF-16", "UTF-16")),
     (BOM_UTF16_BE, Encoding("UTF-16", "UTF-16")),
@@ -69,7 +69,7 @@ _SHIFT_TO_KANJI = (b"\x1b$B", b"\x1b$@")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An encoding, the frequent characters of its language, and the least share of them that counts as evidence."""
+    """An encoding, the frequent characters of its language, and the least share of these that counts as evidence."""
 
     codec: str
     encoding: Encoding
@@ -104,7 +104,10 @@ class TextFault:
 
 
 def decoded_text(data: bytes, skip_mark: bool = True) -> str | TextFault:
-    """UTF-8 text as a string; a byte-order mark at its start is skipped. Text has no NUL bytes."""
+    """UTF-8 text as a string, or why it is not text; `skip_mark` drops a byte-order mark at its start.
+
+    Data with a NUL byte is not text.
+    """
     if (nul := data.find(b"\0")) >= 0:
         return TextFault("is not text: a NUL byte", nul)
     text = without_mark(data) if skip_mark else data
@@ -116,7 +119,7 @@ def decoded_text(data: bytes, skip_mark: bool = True) -> str | TextFault:
 
 
 def certain_encoding(head: bytes) -> Encoding | None:
-    """The encoding of text that begins with `head`, if its bytes leave no doubt that it is not UTF-8.
+    """The encoding of text that begins with `head`, if it is certain that it is not UTF-8; otherwise None.
 
     UTF-16 and UTF-32 have a byte-order mark, or have NUL bytes and decode to characters and white space alone.
     """
@@ -133,10 +136,7 @@ def certain_encoding(head: bytes) -> Encoding | None:
 
 
 def guessed_encoding(sample: bytes) -> Encoding | None:
-    """The likely encoding of text that is not UTF-8; None without evidence for one.
-
-    Text that is mostly UTF-8, with damaged bytes here and there, has no other encoding.
-    """
+    """The likely encoding of text that is not UTF-8; None without evidence, or for UTF-8 with some bad bytes."""
     sample = sample[:_SAMPLE_BYTES]
     if b"\0" in sample:
         return None
@@ -153,9 +153,9 @@ def encoding_fault(sample: bytes, fault: str, conversion: Callable[[Encoding], s
     """A message and a hint for text that is not UTF-8.
 
     Args:
-        sample: of the text; its encoding is named where the sample shows it.
-        fault: what is wrong with the text, as a `TextFault` says it.
-        conversion: the command that converts the text from an encoding to UTF-8.
+        sample: the start of the text, or a part of it; the message names its encoding if that can be identified.
+        fault: the `TextFault.reason`.
+        conversion: returns the command that converts the text from an encoding to UTF-8.
     """
     if encoding := certain_encoding(sample):
         message = f"is {encoding.name} text, not UTF-8,"
@@ -167,7 +167,7 @@ def encoding_fault(sample: bytes, fault: str, conversion: Callable[[Encoding], s
 
 
 def _blanks_in(head: bytes, codec: str) -> int:
-    """How much white space a sample has in an encoding; 0 if it holds anything that is not text."""
+    """The number of white-space characters of a sample in an encoding; 0 if it is not text in that encoding."""
     text = _decoded(head, codec)
     if not text or any(not (character.isprintable() or character in "\t\n\r\f\ufeff") for character in text):
         return 0
@@ -175,7 +175,7 @@ def _blanks_in(head: bytes, codec: str) -> int:
 
 
 def _score(sample: bytes, candidate: _Candidate) -> float:
-    """The share of frequent characters over the least that counts as evidence; 0 below that."""
+    """The share of frequent characters, divided by the least share that counts as evidence; 0 below that."""
     text = _decoded(sample, candidate.codec)
     high = [character for character in text or "" if character > "\x7f"]
     if not high or any(character in "\ufffd\x80\x81" for character in high):
@@ -192,7 +192,7 @@ def _score(sample: bytes, candidate: _Candidate) -> float:
 
 
 def _decoded(sample: bytes, codec: str) -> str | None:
-    """A sample as text, without a last character that is cut; None if it is not in this encoding."""
+    """A sample as text, without an incomplete last character; None if it is not in this encoding."""
     decode: Callable[[bytes], str] = getincrementaldecoder(codec)().decode
     try:
         return decode(sample)

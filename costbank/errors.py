@@ -1,23 +1,23 @@
-"""Every error that a person can cause, as one tree.
+"""Every error that a user can cause, as one tree.
 
     CostbankError
     ├── UsageError              exit 2   an option, a setting or a reference is malformed
     │   └── MissingExtraError            a library of an optional extra is not installed
     ├── NotFoundError           exit 3
-    │   ├── BankNotFoundError            no bank goes by this reference
-    │   ├── TokenNotFoundError           no token of this vocabulary is spelled so
-    │   └── InputNotFoundError           a file that was named does not exist
-    ├── CorruptBankError        exit 4   a file of a bank is not what its manifest says
-    └── InputError              exit 5   what was given cannot be used
-        ├── CorpusError                  text or token ids that cannot be read or trained on
-        ├── TokenizerError               a file that is not a tokenizer, or one of another vocabulary
-        ├── CheckpointError              a model whose weights cannot be read, or hold no row for each token
-        ├── ShapeError                   arrays whose shapes do not fit each other
-        ├── EngineError                  workers that died again and again
-        └── StorageError                 a directory that cannot be written, a disk that is full
+    │   ├── BankNotFoundError            no bank matches the reference
+    │   ├── TokenNotFoundError           no token of the vocabulary matches the text or id
+    │   └── InputNotFoundError           an input file does not exist
+    ├── CorruptBankError        exit 4   a file of a bank differs from the bank's manifest
+    └── InputError              exit 5   an input cannot be used
+        ├── CorpusError                  text or token ids cannot be read, or cannot be trained on
+        ├── TokenizerError               a file is not a tokenizer, or has another vocabulary
+        ├── CheckpointError              a model's weights cannot be read, or have no row for some tokens
+        ├── ShapeError                   the shapes of arrays do not match
+        ├── EngineError                  workers died repeatedly
+        └── StorageError                 a directory is not writable, or the disk is full
 
 Each class has a stable `code` (used in HTTP problems), a `title`, and the exit status of the command line. Each
-instance has a message that names what is wrong and a hint that says what to do. Anything else that is raised is a bug.
+instance has a message that says what is wrong and a hint that says what to do. Any other exception is a bug.
 """
 
 from importlib import import_module
@@ -44,14 +44,13 @@ __all__ = [
 
 
 class CostbankError(Exception):
-    """Base of all errors that a person can cause.
+    """Base of all errors that a user can cause.
 
     Attributes:
         message: what is wrong.
         hint: what to do about it; may be empty.
 
-    `str()` has both, the hint on a line of its own, so that a traceback shows it too. Print `message` where the hint
-    has a place of its own.
+    `str()` returns both, the hint on a line of its own, so that a traceback shows it too.
     """
 
     code = "error"
@@ -150,10 +149,10 @@ class StorageError(InputError):
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra brings it.
+    """Import `module`, which an extra installs.
 
     Raises:
-        MissingExtraError: the module, or something that it needs, is not installed.
+        MissingExtraError: the module, or one that it imports, is not installed; the hint names the extra.
     """
     try:
         return import_module(module)

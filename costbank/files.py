@@ -1,4 +1,4 @@
-"""Files and directories: checked before long work, and written so that readers never see a part of one."""
+"""Files and directories: checked before long work, and written so that readers never see an incomplete one."""
 
 import errno
 import fcntl
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 4 << 20
 _HASH_CHUNK_BYTES = 8 << 20
 _MOST_ATTEMPTS = 1_000
 _half_made: dict[Path, tuple[Path, ...]] = {}
-"""What this process has staged, with the directories that it had to make for that."""
+"""Staged files and directories of this process, each with the parent directories that were created for it."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -63,7 +63,7 @@ class InputFile:
 
 
 def sha256_file(path: Path) -> FileDigest:
-    """Size and sha256 of a whole file, read in chunks."""
+    """Size and sha256 of a file, which is read in chunks."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
@@ -72,29 +72,29 @@ def sha256_file(path: Path) -> FileDigest:
     return FileDigest(size, digest.hexdigest())
 
 
-def check_readable(path: Path, what: str) -> None:
-    """Make sure that `path` is a file that can be read and holds something.
+def check_readable(path: Path, kind: str) -> None:
+    """Check that `path` is a readable file with content; `kind` describes it in messages.
 
     Raises:
         InputNotFoundError: it does not exist.
-        InputError: it is a directory, something else that is not a file, empty, or not readable.
+        InputError: it is a directory, another kind of file, unreadable or empty.
     """
     if not path.exists():
-        raise InputNotFoundError(f"the {what} {path} does not exist", "check the path")
+        raise InputNotFoundError(f"the {kind} {path} does not exist", "check the path")
     if path.is_dir():
-        raise InputError(f"the {what} {path} is a directory", "name the file itself")
+        raise InputError(f"the {kind} {path} is a directory", "give a file")
     if not path.is_file():
-        raise InputError(f"the {what} {path} is not a regular file", "write it to a file first")
+        raise InputError(f"the {kind} {path} is not a regular file", "copy its content to a file first")
     if not os.access(path, os.R_OK):
-        raise InputError(f"the {what} {path} may not be read by you", f"chmod +r {path}")
+        raise InputError(f"you do not have permission to read the {kind} {path}", f"chmod +r {path}")
     if path.stat().st_size == 0:
-        raise InputError(f"the {what} {path} is empty", "give a file with content")
+        raise InputError(f"the {kind} {path} is empty", "give a file with content")
 
 
 def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
     """A UTF-8 text file in blocks of whole lines, each with its size in bytes.
 
-    CRLF becomes LF, and a byte order mark at the start is skipped.
+    CRLF becomes LF, and a byte-order mark at the start is skipped.
 
     Raises:
         CorpusError: the file is not UTF-8 text; the message names the offset of the first bad byte.
@@ -105,8 +105,8 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
             data = block if b"\0" in block else block + file.readline()  # binary data may have no line ends
             text = decoded_text(data, skip_mark=offset == 0)
             if isinstance(text, TextFault):
-                said, hint = encoding_fault(data, text.reason, lambda encoding: encoding.conversion(str(path)))
-                raise CorpusError(f"{path} {said} at offset {offset + text.byte}", hint)
+                fault, hint = encoding_fault(data, text.reason, lambda encoding: encoding.conversion(str(path)))
+                raise CorpusError(f"{path} {fault} at offset {offset + text.byte}", hint)
             yield text.replace("\r\n", "\n"), len(data)
             offset += len(data)
 
@@ -122,14 +122,14 @@ def text_lines(path: Path) -> list[str]:
 
 @contextmanager
 def storage_errors(directory: Path) -> Iterator[None]:
-    """Turn a full disk or a refused write into a `StorageError` that names the directory."""
+    """Raise a full disk or a refused write as a `StorageError` that names the directory."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise StorageError(
-                f"no space left to write in {directory}; nothing half-made was kept",
-                "free some space, or choose another place with --store, --cache or --out",
+                f"no space left in {directory}; incomplete files were removed",
+                "free some space, or give another directory with --store, --cache or --out",
             ) from error
         if error.errno in (
             errno.EACCES,
@@ -142,7 +142,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
         ):
             raise StorageError(
                 f"cannot write in {directory}: {error.strerror}",
-                "choose a directory that you may write in with --store, --cache or --out",
+                "give a writable directory with --store, --cache or --out",
             ) from error
         raise
 
@@ -183,15 +183,16 @@ def fsync_directory(path: Path) -> None:
 
 @contextmanager
 def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[Path]:
-    """A directory in `parent` to be filled and renamed; what is not renamed is removed on exit.
+    """A new directory in `parent` to write into and rename; if it was not renamed, it is removed on exit.
 
-    It is locked while it is in use, and a lock ends with its process. So the next process to stage here recognizes the
-    directories of killed ones and removes them: every name in `parent` that begins with `prefix` must be of this kind.
+    It is locked while it is in use. A lock ends with its process, so the next process that stages in `parent` detects
+    and removes directories of dead processes. Therefore every name in `parent` that begins with `prefix` must be a
+    staging directory.
     """
     with ExitStack() as locks:
         missing = [ancestor for ancestor in (parent, *parent.parents) if not ancestor.exists()]
-        for made in reversed(missing):
-            locks.callback(remove_if_empty, made)
+        for ancestor in reversed(missing):
+            locks.callback(remove_if_empty, ancestor)
         directory = _staged_in(parent, prefix, locks)
         _half_made[directory] = tuple(missing)
         directory.chmod(0o755)
@@ -203,7 +204,7 @@ def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[P
 
 
 def remove_half_made() -> None:
-    """Remove what this process has staged and not finished; from any thread, just before `os._exit`."""
+    """Remove all incomplete files and directories of this process. Any thread may call it just before `os._exit`."""
     for staged, parents in list(_half_made.items()):
         if staged.is_dir():
             shutil.rmtree(staged, ignore_errors=True)
@@ -215,12 +216,11 @@ def remove_half_made() -> None:
 
 @contextmanager
 def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
-    """On exit, delete staging directories of dead processes in `parent`, and `parent` itself where it is empty."""
+    """On exit, delete staging directories of dead processes in `parent`, and `parent` itself if it is empty."""
     try:
         yield
     finally:
-        # Another process may remove it at any moment, or have done so.
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another process may remove `parent` at any time
             _remove_abandoned(parent, prefix)
         remove_if_empty(parent)
 
@@ -235,14 +235,14 @@ def _staged_in(parent: Path, prefix: str, locks: ExitStack) -> Path:
                 locks.enter_context(locked(directory))
             return directory
         except (FileNotFoundError, FileExistsError):
-            # Another process that failed in this moment has just removed the directory that it had made.
-            if attempt == _MOST_ATTEMPTS - 1 or _is_no_directory(parent):
+            # Another process created `parent`, failed, and has just removed it.
+            if attempt == _MOST_ATTEMPTS - 1 or _is_other_file(parent):
                 raise
     raise AssertionError
 
 
-def _is_no_directory(path: Path) -> bool:
-    """Whether the path exists and is not a directory; one call, since it may come or go between two."""
+def _is_other_file(path: Path) -> bool:
+    """Whether the path exists and is not a directory, in one call: it may appear or disappear between two."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
@@ -263,17 +263,17 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
 
 @contextmanager
 def locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Lock a directory until the end of the block, or of this process.
+    """Lock a directory until the end of the block or of this process.
 
     Raises:
         BlockingIOError: another process has the lock, and `wait` is false.
-        FileNotFoundError: it does not exist, or whoever had the lock removed or replaced it.
+        FileNotFoundError: it does not exist, or the last process with the lock removed or replaced it.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         if not os.path.samestat(os.fstat(descriptor), directory.stat()):
-            raise FileNotFoundError(errno.ENOENT, "another directory has taken its place", str(directory))
+            raise FileNotFoundError(errno.ENOENT, "replaced by another directory", str(directory))
         yield
     finally:
         os.close(descriptor)

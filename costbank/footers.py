@@ -1,8 +1,8 @@
-"""Files that describe their content at their end, so that they can be written in one pass.
+"""Files with a description of their content at the end, so that they can be written in one pass.
 
     footer     JSON
     length     U64, little-endian: bytes of the footer
-    magic      8 bytes, which name the kind of file and its version
+    magic      8 bytes, which identify the kind of file and its version
 
 A file whose writer was interrupted has no footer, and is not read.
 """
@@ -19,14 +19,14 @@ _MAGIC_BYTES = 8
 
 
 class Footer(NamedTuple):
-    """The JSON of a footer, and the offset in bytes at which it begins: the size of all before it."""
+    """The JSON of a footer, and the offset of the footer in bytes, which is the size of the content before it."""
 
     content: Any
     offset: int
 
 
 def write_footer(file: BinaryIO, content: Any, magic: bytes) -> None:
-    """Finish a file: append the footer and flush it to the disk."""
+    """Finish a file: append the footer and fsync."""
     footer = json.dumps(content).encode()
     file.write(footer + len(footer).to_bytes(_LENGTH_BYTES, "little") + magic)
     file.flush()
@@ -34,12 +34,8 @@ def write_footer(file: BinaryIO, content: Any, magic: bytes) -> None:
 
 
 def read_footer(path: Path, magic: bytes, most_bytes: int | None = None) -> Footer | None:
-    """The footer of a file; None where the file does not end in one of this kind.
+    """The footer of a file; None if the file does not end with the magic, or the footer is longer than `most_bytes`.
 
-    Args:
-        path: the file.
-        magic: of this kind of file.
-        most_bytes: a longer footer is not read.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""One config in, one bank out: source → transforms → unit rows → neighbors and index → bank."""
+"""Build a bank from a config: source → transforms → unit rows → neighbors and index → bank."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ _LEAST_VECTORS = 2
 
 @dataclass
 class _Clock:
-    """Seconds that each step took."""
+    """Measures the duration of each step, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -51,13 +51,14 @@ class _Clock:
 
 
 def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
-    """Build the bank that `config` asks for and open it.
+    """Build the bank that `config` describes, and open it.
 
-    The same inputs and config give a bank of the same id; an existing bank of that id is not rewritten. Nothing is left
-    behind when the build fails or is interrupted.
+    The same inputs and config give the same id; an existing bank with that id is not rewritten. If the build fails or
+    is interrupted, its incomplete files are removed.
 
     Raises:
-        CostbankError: an input, a setting or the store does not allow it; as far as can be known, before any work.
+        CostbankError: an input, a setting or the store is unusable. All that can be checked beforehand is checked
+            before any work.
     """
     progress = progress or QuietProgress()
     plan = _plan(config, progress)
@@ -75,13 +76,13 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A build whose inputs and settings are checked.
+    """A build with checked inputs and settings.
 
     Attributes:
-        config: with the number of neighbors and the method that the vocabulary allows.
-        source: what makes the vectors.
-        dim: of the rows after transforms.
-        neighbors: how the table will be made.
+        config: with the number of neighbors and the method resolved.
+        source: makes the vectors.
+        dim: the number of elements of a row after transforms.
+        neighbors: the method for the neighbor table.
     """
 
     config: BuildConfig
@@ -98,20 +99,27 @@ def _plan(config: BuildConfig, progress: Progress) -> _Plan:
     k = _neighbors_per_token(config, source)
     if k:
         require("faiss", "build")
-    with _same_on_any_number_of_cores(config):
-        pass  # its library is installed
+    with _reproducible_sums(config):
+        pass  # raises if the library for it is not installed
     neighbors = plan_neighbors(vocab_size, dim, k, config.neighbors.method)
     resolved = config.neighbors.model_copy(update={"k": k, "method": neighbors.method})
     config = config.model_copy(update={"neighbors": resolved})
     _check_space(config, vocab_size, dim)
     if k and neighbors.seconds > _ESTIMATE_SHOWN_SECONDS:
-        progress.note(f"{neighbors}; training with dense costs needs no table: --set neighbors.k=0 leaves it out")
+        progress.note(f"{neighbors}; training with dense costs needs no table: --set neighbors.k=0 omits it")
     return _Plan(config, source, dim, neighbors)
 
 
 @dataclass(frozen=True)
 class _WrittenRows:
-    """The rows as they are stored, which of them are not zero, the vocabulary with that, and the transforms' facts."""
+    """The result of `_write_rows`.
+
+    Attributes:
+        stored: the rows in the file, mapped.
+        usable: which rows are not zero.
+        vocab: the vocabulary, in which tokens without a row are marked as unseen.
+        transforms: a record of each transform.
+    """
 
     stored: MappedTensor
     usable: np.ndarray
@@ -122,10 +130,10 @@ class _WrittenRows:
 def _write_rows(
     plan: _Plan, vectors: SourceVectors, writer: BankWriter, clock: _Clock, progress: Progress
 ) -> _WrittenRows:
-    """Transform, normalize and write the vectors, and the vocabulary with what they say of it."""
+    """Transform, normalize and write the vectors, and write the vocabulary with the status that follows from them."""
     config, vocab_size = plan.config, plan.source.shape[0]
     transform, applied = Affine(), []
-    with _same_on_any_number_of_cores(config):
+    with _reproducible_sums(config):
         if config.transforms:
             with clock.time("transforms"), progress.step("fit transforms", vocab_size, "rows") as step:
                 transform, applied = fit_transforms(config.transforms, vectors.blocks, step.advance)
@@ -136,7 +144,7 @@ def _write_rows(
     if rows.usable.sum() < _LEAST_VECTORS:
         raise InputError(
             f"{int(rows.usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs {_LEAST_VECTORS}",
-            "see that the source has rows for this tokenizer's tokens, and that transforms leave something of them",
+            "check that the source has rows for this tokenizer's tokens, and that the transforms do not make them zero",
         )
     vocab = vectors.vocab.with_evidence(rows.usable)
     writer.write_tokens(vocab)
@@ -146,7 +154,7 @@ def _write_rows(
 
 @dataclass(frozen=True)
 class _WrittenNeighbors:
-    """The neighbor table and how it was made, and the kind of the index."""
+    """The neighbor table with its recall, and the kind of the index."""
 
     neighbors: NeighborResult
     index_kind: str
@@ -173,7 +181,7 @@ def _write_neighbors(
 def _facts(
     plan: _Plan, vectors: SourceVectors, rows: _WrittenRows, table: _WrittenNeighbors, clock: _Clock
 ) -> BankFacts:
-    """What the manifest records of a build."""
+    """The content of the manifest, except for the format, the id and the files."""
     config, source = plan.config, plan.source
     return BankFacts(
         costbank=costbank.__version__,
@@ -194,24 +202,24 @@ def _facts(
     )
 
 
-def _same_on_any_number_of_cores(config: BuildConfig) -> AbstractContextManager[object]:
-    """Sums over rows come out differently by how many threads a BLAS divides them among."""
+def _reproducible_sums(config: BuildConfig) -> AbstractContextManager[object]:
+    """Limit BLAS to one thread while transforms are fitted: rounding depends on how threads divide a sum."""
     if all(transform == "center" for transform in config.transforms):
         return nullcontext()
     return require("threadpoolctl", "build").threadpool_limits(1)
 
 
 class _UnitRows:
-    """Raw rows on their way to unit rows, and what is measured of each in passing.
+    """Makes unit rows from raw rows, and measures each raw row.
 
     Attributes:
-        norms: Euclidean length of the raw row.
-        to_unused: cosine of the raw row to the mean of rows that no text uses; NaN where there are none.
-        usable: whether the row has a direction.
+        norms: Euclidean lengths of the raw rows.
+        to_unused: cosines of the raw rows to the mean of the rows of ids that no text uses; NaN without such rows.
+        usable: whether a row has a direction.
     """
 
-    def __init__(self, made: SourceVectors, source: SourcePlan, transform: Affine) -> None:
-        self._made, self._source, self._transform = made, source, transform
+    def __init__(self, vectors: SourceVectors, source: SourcePlan, transform: Affine) -> None:
+        self._vectors, self._transform = vectors, transform
         vocab_size = source.shape[0]
         self.norms = np.zeros(vocab_size, np.float32)
         self.to_unused = np.full(vocab_size, np.nan, np.float32)
@@ -219,7 +227,7 @@ class _UnitRows:
 
     def unit_blocks(self, advance: Any) -> Iterator[Float32[np.ndarray, "rows dim"]]:
         start = 0
-        for block in self._made.blocks:
+        for block in self._vectors.blocks:
             part = slice(start, start + len(block))
             unit, norms = normalize(block)
             self._check(norms, start)
@@ -235,42 +243,44 @@ class _UnitRows:
     def _check(self, norms: np.ndarray, start: int) -> None:
         if not np.isfinite(norms).all():
             row = start + int(np.flatnonzero(~np.isfinite(norms))[0])
-            token = self._made.vocab.display(row)
+            token = self._vectors.vocab.display(row)
             raise InputError(
-                f"the vector of token {row:,} {token!r}, from {self._made.origin}, holds NaN, infinity or numbers too "
-                "large for float32",
-                "the file is broken: take another, or repair that vector",
+                f"the vector of token {row:,} {token!r}, from {self._vectors.origin}, has NaN, infinity or a number "
+                "too large for float32",
+                "use another file, or repair this vector",
             )
 
     def _compare(self, unit: np.ndarray, part: slice) -> None:
-        mean = self._made.unused_mean
+        mean = self._vectors.unused_mean
         if mean is not None:
-            # Not by a BLAS, whose threads would wait for the next block by spinning, and take the cores from the rest.
+            # einsum does not use BLAS, whose threads would spin between blocks and keep cores from other work.
             self.to_unused[part] = np.einsum("rd,d->r", unit, mean / np.linalg.norm(mean))
 
 
 def _neighbors_per_token(config: BuildConfig, source: SourcePlan) -> int:
-    """The number of neighbors asked for, or as many as are usual and the vocabulary has."""
+    """The setting `neighbors.k`, by default 64 or, in a smaller vocabulary, all other tokens."""
     most = min(source.tokenizer.vocab.size, source.shape[0]) - 1
     k = config.neighbors.k
     if k is not None and k > most:
         raise UsageError(
-            f"neighbors.k is {k:,}, and a token of this vocabulary has {most:,} others", f"give at most {most:,}"
+            f"neighbors.k is {k:,}, but a token of this vocabulary has only {most:,} other tokens",
+            f"give at most {most:,}",
         )
     return max(1, min(_DEFAULT_K, most)) if k is None else k
 
 
 def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
+    """Check that the disk has space for the vectors, the index, the neighbor table and the tokens."""
     row_bytes = dim * (ELEMENT_TYPES[config.storage.dtype].dtype.itemsize + (4 if config.neighbors.k else 0))
-    needed = vocab_size * (row_bytes + 8 * (config.neighbors.k or 0) + 64)
-    place = config.store.absolute()
-    while not place.exists():
-        place = place.parent
-    free = disk_usage(place).free
-    if needed > free:
+    bank_bytes = vocab_size * (row_bytes + 8 * (config.neighbors.k or 0) + 64)
+    directory = config.store.absolute()
+    while not directory.exists():
+        directory = directory.parent
+    free_bytes = disk_usage(directory).free
+    if bank_bytes > free_bytes:
         raise StorageError(
-            f"the bank takes about {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB free",
-            "free some space, choose another --store, or --set storage.dtype=F16",
+            f"the bank needs about {bank_bytes / 1e9:.1f} GB, and {directory} has {free_bytes / 1e9:.1f} GB free",
+            "free some space, give another --store, or --set storage.dtype=F16",
         )
 
 
@@ -295,7 +305,7 @@ def _tokenizer_facts(tokenizer: Tokenizer) -> TokenizerFacts:
 
 
 def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
-    """Whole words of some length that have neighbors: the most frequent, or where counts are unknown, the first."""
+    """Words of five letters or more, with neighbors: the most frequent, or the first if counts are unknown."""
     if not table.k:
         return []
     frequent = np.argsort(-vocab.counts, kind="stable")
@@ -312,10 +322,10 @@ def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in dict.fromkeys(distributions):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions

@@ -1,6 +1,6 @@
-"""Progress of long work: a bar on a terminal, a line now and then elsewhere, nothing where nobody asked.
+"""Progress of long work: bars on a terminal, lines in a log, or no reports at all.
 
-Library code receives a `Progress` and reports through it; what that looks like is the caller's choice.
+Library code reports to a `Progress` that its caller passes in.
 """
 
 import logging
@@ -15,22 +15,22 @@ logger = logging.getLogger("costbank")
 
 
 class Step(Protocol):
-    """One piece of work under way."""
+    """One step of long work, while it runs."""
 
     def advance(self, amount: int) -> None:
-        """So much more is done; 0 says that the work goes on."""
+        """Report that `amount` more is done; 0 reports that the step is still running."""
         ...
 
 
 class Progress(Protocol):
-    """Where long work tells how far it is."""
+    """Receives the progress of long work."""
 
     def step(self, title: str, total: int | None = None, unit: str = "") -> Any:
-        """A context manager that yields a `Step`; `total` is in `unit`s, None where it is not known."""
+        """A context manager that yields a `Step`; `total` is a number of `unit`s, None if it is unknown."""
         ...
 
     def note(self, text: str) -> None:
-        """A fact worth a line."""
+        """Report a message of one line."""
         ...
 
 
@@ -53,26 +53,26 @@ class QuietProgress:
 class _LoggedStep:
     def __init__(self, title: str, total: int | None, unit: str, seconds_between_lines: float) -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._pause = seconds_between_lines
+        self._seconds_between_lines = seconds_between_lines
         self._began = self._last = time.monotonic()
         self._done = 0
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
-        if now - self._last < self._pause:
+        if now - self._last < self._seconds_between_lines:
             return
         self._last = now
         if not self._done:
             logger.info("%s: %.0f s so far", self._title, now - self._began)
             return
         rate = self._done / (now - self._began)
-        share, left = "", ""
+        share, remaining = "", ""
         if self._total:
             share = f" of {self._total:,} ({self._done / self._total:.0%})"
-            left = f", {max(self._total - self._done, 0) / rate:,.0f} s left" if rate else ""
+            remaining = f", {max(self._total - self._done, 0) / rate:,.0f} s left" if rate else ""
         logger.info("%s: %s%s %s, %s %s/s%s", self._title, f"{self._done:,}", share, self._unit, f"{rate:,.0f}",
-                    self._unit, left)  # fmt: skip
+                    self._unit, remaining)  # fmt: skip
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._began
@@ -82,14 +82,14 @@ class _LoggedStep:
 
 
 class LogProgress:
-    """Writes lines to the logger `costbank`: one every ten seconds, or as given, and one as each step ends."""
+    """Writes to the logger `costbank`: a line every `seconds_between_lines`, and a line at the end of each step."""
 
     def __init__(self, seconds_between_lines: float = 10.0) -> None:
-        self._pause = seconds_between_lines
+        self._seconds_between_lines = seconds_between_lines
 
     @contextmanager
     def step(self, title: str, total: int | None = None, unit: str = "") -> Iterator[Step]:
-        step = _LoggedStep(title, total, unit, self._pause)
+        step = _LoggedStep(title, total, unit, self._seconds_between_lines)
         yield step
         step.finish()
 
@@ -106,7 +106,7 @@ class _BarStep:
 
 
 class TerminalProgress:
-    """Draws bars with rate and time left on a rich console."""
+    """Draws bars with the rate and the remaining time on a rich console."""
 
     def __init__(self, console: Any) -> None:
         self._console = console

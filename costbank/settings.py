@@ -1,8 +1,8 @@
-"""What settings are made of, and those that every source has.
+"""The base classes of settings, and the settings that every source has.
 
-Settings marked as `Execution` change where or how fast the work is done, not what is built; they are not part of a
-bank's id. A setting is named by its path, such as `word2vec.epochs`, in a TOML file as on the command line. Each source
-has its own settings in its folder, and `costbank.sources.registry` joins them.
+A setting marked as `Execution` changes where or how fast a bank is built, not its content; it is not part of the id.
+The path of a setting, such as `word2vec.epochs`, is the same in a TOML file and on the command line. Each source has
+its own settings in its folder, and `costbank.sources.registry` joins them.
 """
 
 import os
@@ -33,26 +33,26 @@ __all__ = [
 
 
 class Execution:
-    """Marks a setting that says where or how fast, not what."""
+    """Marks a setting that does not change the content of a bank."""
 
 
 class Location:
-    """Marks a setting that names files, by paths or otherwise."""
+    """Marks a setting whose value is the location of files: paths, patterns or URLs."""
 
 
 class Reference:
-    """Marks a setting that names a bank: by a name, or by a path, which then has a slash in it."""
+    """Marks a setting whose value refers to a bank: a name, or a path, which has a slash in it."""
 
 
 @dataclass(frozen=True)
 class SpokenDefault:
-    """What the default of a setting is, in words, where it depends on the machine or on other settings."""
+    """The default of a setting in words, if it depends on the machine or on other settings."""
 
     words: str
 
 
 def default_cache() -> Path:
-    """`$COSTBANK_CACHE`, else the platform's cache directory. Everything in it can be made again."""
+    """`$COSTBANK_CACHE`, else the platform's cache directory. All of its content can be computed again."""
     return Path(os.environ.get("COSTBANK_CACHE") or user_cache_path("costbank") / "encoded")
 
 
@@ -61,8 +61,8 @@ class SettingsModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _true_is_not_one(cls, values: Any) -> Any:
-        """Refuse true where a setting takes a number: pydantic would take it for 1."""
+    def _refuse_true_for_numbers(cls, values: Any) -> Any:
+        """Turn true and false into text, which a setting of numbers refuses: pydantic would accept true as 1."""
         if not isinstance(values, dict):
             return values
         numbers = {
@@ -87,35 +87,32 @@ class NeighborsConfig(SettingsModel):
 
     k: int | None = Field(
         default=None, ge=0, le=4_096,
-        description="neighbors stored for each token; not given: 64, or all there are; 0: neither table nor index",
+        description="neighbors stored for each token; by default 64, or all other tokens; 0: no table and no index",
     )  # fmt: skip
     method: Literal["auto", "exact", "int8", "reduced"] = Field(
         default="auto",
-        description="who proposes candidates: all rows (`exact`), 8 bits an element (`int8`, by torch), "
+        description="what proposes candidates: all rows (`exact`), 8 bits per element (`int8`, by torch), "
         "fewer dimensions (`reduced`); `auto` is exact up to 3e13 products",
     )
     min_recall: float = Field(
         default=0.99, ge=0, le=1,
-        description="recall@10, costs within 1e-4 counted as found, that a method other than `exact` must reach on "
-        "a sample",
+        description="recall@10 that a method other than `exact` must reach on a sample, with a tolerance of 1e-4 for "
+        "costs",
     )  # fmt: skip
 
 
 class BuildConfig(SettingsModel):
-    """What to build: the tokenizer, and how the bank keeps the result. Each source adds its own settings.
-
-    `costbank.build_config` makes one.
-    """
+    """Settings of a build that every source has. Each source adds its own; `costbank.build_config` makes a config."""
 
     source: str = Field(description="where vectors come from")
     tokenizer: Annotated[Path | None, Execution] = Field(
-        default=None, description="tokenizer file or folder; not given: the model's"
+        default=None, description="tokenizer file or folder; by default the model's"
     )
     tokenizer_kind: Annotated[TokenizerKind, Execution] = Field(
-        default="auto", description="the tokenizer file's format, where its content does not tell"
+        default="auto", description="the tokenizer file's format, if its content does not show it"
     )
     name: Annotated[str | None, Execution] = Field(
-        default=None, description="the bank's name; not given: the tokenizer's or the model's name, and the source"
+        default=None, description="the bank's name; by default the tokenizer's or the model's name, and the source"
     )
     store: Annotated[Path, Execution, SpokenDefault("`$COSTBANK_STORE`, else the data directory")] = Field(
         default_factory=default_store, description="directory of banks"
@@ -124,7 +121,7 @@ class BuildConfig(SettingsModel):
         default_factory=default_cache, description="directory of encoded text"
     )
     transforms: tuple[str, ...] = Field(
-        default=(), description="transforms of the raw rows, in this order: `center`, `abtt:2`, `pca:128`, `whiten`"
+        default=(), description="transforms of the raw rows, in order: `center`, `abtt:2`, `pca:128`, `whiten`"
     )
     storage: StorageConfig = Field(default_factory=StorageConfig)
     neighbors: NeighborsConfig = Field(default_factory=NeighborsConfig)
@@ -133,7 +130,9 @@ class BuildConfig(SettingsModel):
     @classmethod
     def _valid_name(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(NAME_PATTERN, name):
-            raise ValueError("use lower-case letters, digits, '.', '_' and '-', at most 64, first a letter or digit")
+            raise ValueError(
+                "use at most 64 lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            )
         return name
 
     @field_validator("transforms")
@@ -146,20 +145,17 @@ class BuildConfig(SettingsModel):
 
     @property
     def bank_name(self) -> str:
-        """The name given, else one made of the tokenizer's or the model's name and the source."""
-        named = (self.tokenizer or self.named_after or Path("bank")).resolve()
-        stem = named.name if named.is_dir() else named.stem
+        """The setting `name`, by default made of the tokenizer's or the model's name and the source."""
+        path = (self.tokenizer or self.named_after or Path("bank")).resolve()
+        stem = path.name if path.is_dir() else path.stem
         stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "bank"
         return self.name or f"{stem[:40]}-{self.source}"
 
     @property
     def named_after(self) -> Path | None:
-        """A file or folder of the source that a bank may be named after, where no tokenizer is given."""
+        """The file or folder of the source that the bank is named after if no tokenizer is given."""
         return None
 
     def without_effect(self) -> set[str]:
-        """Paths of settings that change nothing, whatever their value, since others are as they are.
-
-        Such settings are not part of a bank's id.
-        """
+        """Paths of settings without an effect because of other settings; they are not part of a bank's id."""
         return {"neighbors.min_recall"} if self.neighbors.method == "exact" else set()

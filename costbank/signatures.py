@@ -1,6 +1,6 @@
-"""What a file is by its first bytes, whatever its name says: for messages about files that are not what was expected.
+"""The kind of a file by its first bytes, independent of its name, for messages about files of an unexpected kind.
 
-The marks are those of the formats themselves; see each format's own specification.
+The marks are from the formats' specifications.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 __all__ = ["SIGNATURE_BYTES", "Signature", "signature_of"]
 
 SIGNATURE_BYTES = 4096
-"""So much of a file's beginning is looked at."""
+"""The number of bytes at the start of a file that `signature_of` needs."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A kind of file: a short key, and what messages call it."""
+    """A kind of file: a short key, and its description in messages."""
 
     kind: str
     name: str
@@ -70,10 +70,10 @@ _ZIPS = (
 
 
 def signature_of(head: bytes) -> Signature | None:
-    """What a file is that begins with `head`, of `SIGNATURE_BYTES`; None where it may be text or plain binary data."""
-    known = next((signature for mark, signature in _STARTS if head.startswith(mark)), None)
-    if known:
-        return known
+    """The kind of a file that begins with `head`, of `SIGNATURE_BYTES`; None if it may be text or plain binary data."""
+    by_start = next((signature for mark, signature in _STARTS if head.startswith(mark)), None)
+    if by_start:
+        return by_start
     if head.startswith(b"PK\x03\x04"):
         return next(signature for mark, signature in _ZIPS if mark in head)
     if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":

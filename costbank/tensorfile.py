@@ -1,8 +1,7 @@
 """Safetensors files, written as a stream and read through a memory map.
 
-The safetensors library writes only whole tensors and knows no BF16 in NumPy. Heads of gigabytes need neither
-limit, so this module writes rows as they come, hashes them on the way, and maps any row range without a copy.
-What the tensors mean is not known here.
+The safetensors library writes only complete tensors and does not support BF16 in NumPy. For heads of gigabytes, this
+module writes rows block by block, hashes them at the same time, and maps any range of rows without a copy.
 """
 
 import hashlib
@@ -45,18 +44,19 @@ _MOST_SIZE = (1 << 64) - 1
 _MOST_DEPTH = 100
 _FIELDS = ("dtype", "shape", "data_offsets")
 _HASHED_LATER = 2
-_ANEW = "the file is damaged; make it anew"
+_REPAIR = "the file is damaged; build or copy it again"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor before its data: its safetensors dtype name, its shape, and its size in bytes."""
+    """The type of a tensor: the safetensors name of its dtype, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
+        """The size of the tensor in bytes."""
         return prod(self.shape) * ELEMENT_TYPES[self.dtype].dtype.itemsize
 
 
@@ -72,7 +72,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """A file's header: where its data starts, in bytes, and its tensors by name."""
+    """A file's header: the offset of the data in bytes, and the tensors by name."""
 
     start: int
     entries: dict[str, TensorEntry]
@@ -80,7 +80,7 @@ class TensorHeader:
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """A tensor inside a mapped file, from byte `begin` on. `data` is read-only; BF16 shows as the raw 16 bits."""
+    """A tensor in a mapped file, at byte `begin`. `data` is read-only; elements of BF16 are raw bits."""
 
     spec: TensorSpec
     data: np.ndarray
@@ -89,15 +89,15 @@ class MappedTensor:
     begin: int
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
-        """The chosen rows of a floating-point tensor as float32; the values are the stored ones, exactly."""
+        """These rows of a floating-point tensor as float32, with exactly the stored values."""
         return to_float32(self.data[rows], self.spec.dtype)
 
     @contextmanager
     def streamed(self, most_bytes: int = 256 << 20) -> Iterator[Callable[[np.ndarray | slice], np.ndarray]]:
         """`float32` for passes over gigabytes, in bounded memory.
 
-        A slice is mapped; after `most_bytes`, the pages that were read are released, and views of them stay valid.
-        Rows by number are read instead, since Linux maps up to two megabytes around each row. A tensor of at most
+        A slice is mapped; after every `most_bytes`, the pages that were read are released, and views of them stay
+        valid. Rows by id are read instead, because Linux maps up to two megabytes around each row. A tensor of at most
         `most_bytes` is only mapped.
         """
         if self.data.nbytes <= most_bytes:
@@ -106,42 +106,44 @@ class MappedTensor:
         mapped_bytes = 0
         with self.path.open("rb", buffering=0) as file:
 
-            def rows(chosen: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
+            def read_rows(rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
                 nonlocal mapped_bytes
-                if not isinstance(chosen, slice):
-                    return to_float32(self._read(file.fileno(), chosen), self.spec.dtype)
+                if not isinstance(rows, slice):
+                    return to_float32(self._read(file.fileno(), rows), self.spec.dtype)
                 if mapped_bytes > most_bytes:
                     self.release()
                     mapped_bytes = 0
-                block = self.float32(chosen)
+                block = self.float32(rows)
                 mapped_bytes += block.nbytes
                 return block
 
-            yield rows
+            yield read_rows
 
     def _read(self, descriptor: int, ids: Integer[np.ndarray, "rows"]) -> np.ndarray:
         rows = np.empty((len(ids), *self.data.shape[1:]), self.data.dtype)
         if not rows.size:
             return rows
-        buffer, row_bytes, at = rows.data.cast("B"), rows[0].nbytes, 0
+        buffer, row_bytes, position = rows.data.cast("B"), rows[0].nbytes, 0
         for row in ids.tolist():
-            if os.preadv(descriptor, [buffer[at : at + row_bytes]], self.begin + row * row_bytes) != row_bytes:
-                raise CorruptBankError(f"{self.path} ends within row {row:,}", "the file is damaged; make it anew")
-            at += row_bytes
+            target = buffer[position : position + row_bytes]
+            if os.preadv(descriptor, [target], self.begin + row * row_bytes) != row_bytes:
+                raise CorruptBankError(f"{self.path} ends within row {row:,}", _REPAIR)
+            position += row_bytes
         return rows
 
     def release(self) -> None:
-        """Release the pages that were read, so that a pass over gigabytes does not count as memory in use."""
+        """Release the pages that were read, so that they do not count as memory in use."""
         self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[np.ndarray]]]) -> FileDigest:
-    """Write and fsync a safetensors file from blocks of raw data, holding one block at a time.
+    """Write and fsync a safetensors file from blocks of stored elements, with one block in memory at a time.
 
-    The tensors are laid out in the order given; give those with the widest elements first, so that all are aligned.
+    The tensors are written in the order of the mapping; those with the largest elements must come first, so that all
+    are aligned.
 
     Raises:
-        ShapeError: a tensor's blocks hold more or fewer bytes than its spec.
+        ShapeError: a tensor's blocks have more or fewer bytes than its spec.
     """
     header, begin = {}, 0
     for name, (spec, _) in tensors.items():
@@ -172,120 +174,124 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
                 written += data.nbytes
             if written != spec.nbytes:
                 raise ShapeError(
-                    f"tensor {name!r} of shape {list(spec.shape)} takes {spec.nbytes} bytes, but {written} came",
+                    f"tensor {name!r} of shape {list(spec.shape)} has {spec.nbytes} bytes, but {written} were given",
                     "give every row once",
                 )
         os.fsync(file.fileno())
     return FileDigest(position, digest.hexdigest())
 
 
-def read_header(path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _ANEW) -> TensorHeader:
+def read_header(path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _REPAIR) -> TensorHeader:
     """Read a safetensors header and check it against the file's size, as strictly as the safetensors library does.
 
-    Tensors must cover the data without holes or overlaps, to the file's last byte. Two tensors of one name are
-    refused, where the library takes the last; an unknown dtype is accepted, where the library refuses the file: its
-    tensor cannot be read, but the others can.
+    Tensors must cover the data without holes or overlaps, up to the file's last byte. There are two differences: this
+    function refuses two tensors with the same name, of which the library takes the last; and it accepts an unknown
+    dtype, for which the library refuses the file, so that the other tensors can be read.
+
+    Args:
+        path: the file.
+        error: the class of the error to raise.
+        hint: the hint of that error.
 
     Raises:
-        error: the header is broken, or does not describe the file exactly.
+        error: the header is not valid, or does not describe the file exactly.
     """
-
     with path.open("rb") as file:
         return parse_header(file, os.fstat(file.fileno()).st_size, path, error, hint)
 
 
 def parse_header(
-    file: BinaryIO, size: int, path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _ANEW
+    file: BinaryIO, size: int, path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _REPAIR
 ) -> TensorHeader:
-    """`read_header` for a file that is open at its start, or bytes in memory; `path` is for messages alone."""
+    """`read_header` for a file that is open at its start, or for bytes in memory; `path` is used only in messages."""
 
-    def broken(why: str, what_to_do: str = "") -> CostbankError:
-        return error(f"{path}: {why}", what_to_do or hint)
+    def invalid(problem: str, other_hint: str = "") -> CostbankError:
+        return error(f"{path}: {problem}", other_hint or hint)
 
     if size < 8:
-        raise broken("shorter than a safetensors header")
+        raise invalid("it is shorter than a safetensors header")
     header_size = int.from_bytes(file.read(8), "little")
     if header_size > min(size - 8, _MOST_HEADER_BYTES):
-        raise broken(f"its header claims {header_size} bytes, and the file has {size}")
+        raise invalid(f"its header should have {header_size} bytes, but the file has {size}")
     encoded = file.read(header_size)
     try:
-        entries = _entries(encoded)
+        entries = _parse_entries(encoded)
     except (ValueError, RecursionError) as problem:
-        why = f": {problem}" if isinstance(problem, _HeaderError) else ""
-        raise broken(f"its header is not a safetensors header{why}") from None
-    start, taken = 8 + header_size, 0
+        detail = f": {problem}" if isinstance(problem, _HeaderError) else ""
+        raise invalid(f"its header is not a safetensors header{detail}") from None
+    start, covered = 8 + header_size, 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if not _fits(entry) or start + entry.end > size:
-            raise broken(
-                f"tensor {name!r} claims bytes {entry.begin} to {entry.end}, which do not fit its shape or the file"
+        if not _has_size_of_shape(entry) or start + entry.end > size:
+            raise invalid(
+                f"tensor {name!r} has bytes {entry.begin} to {entry.end}, which do not match its shape or the file"
             )
-        if entry.begin < taken:
-            raise broken(f"tensor {name!r} shares bytes with another")
-        if entry.begin > taken:
-            raise broken(
-                f"bytes {taken} to {entry.begin} of its data, before tensor {name!r}, belong to no tensor",
-                f"{hint}; if it was written so, save it again with safetensors.save_file: no reader accepts such holes",
+        if entry.begin < covered:
+            raise invalid(f"tensor {name!r} overlaps another tensor")
+        if entry.begin > covered:
+            raise invalid(
+                f"bytes {covered} to {entry.begin} of its data, before tensor {name!r}, belong to no tensor",
+                f"{hint}; if a program wrote it like this, save it again with safetensors.save_file: no reader accepts "
+                "such holes",
             )
-        taken = entry.end
-    if start + taken < size:
-        raise broken(
-            f"{size - start - taken:,} bytes follow its last tensor, so it was changed after it was written",
-            f"{hint}; if you are sure that only its end is wrong, cut it off: "
-            f"truncate -s {start + taken} {shlex.quote(str(path))}",
+        covered = entry.end
+    if start + covered < size:
+        raise invalid(
+            f"{size - start - covered:,} bytes follow its last tensor, so it was changed after it was written",
+            f"{hint}; if you are sure that only the end is wrong, cut it off: "
+            f"truncate -s {start + covered} {shlex.quote(str(path))}",
         )
     return TensorHeader(start, entries)
 
 
 class _HeaderError(ValueError):
-    """What is wrong in a header's JSON."""
+    """A header's JSON is not valid."""
 
 
-def _entries(encoded: bytes) -> dict[str, TensorEntry]:
-    """The tensors in a header's JSON, which is read as strictly as serde reads it into the library's types.
+def _parse_entries(encoded: bytes) -> dict[str, TensorEntry]:
+    """The tensors in a header's JSON, which is parsed as strictly as serde parses it into the library's types.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, or does not have this form.
+        ValueError: it is not JSON in UTF-8, or not an object of tensors.
     """
     pairs = json.loads(
-        encoded.decode(), object_pairs_hook=_Pairs, parse_int=_whole_number, parse_constant=_not_a_number
+        encoded.decode(), object_pairs_hook=_Pairs, parse_int=_parse_int, parse_constant=_refuse_constant
     )
-    if not isinstance(pairs, _Pairs) or not _writable(pairs, encoded):
+    if not isinstance(pairs, _Pairs) or not _is_accepted_by_serde(pairs, encoded):
         raise _HeaderError("not an object of tensors")
     entries: dict[str, TensorEntry] = {}
-    metadata = 0
+    has_metadata = False
     for name, value in pairs:
         if name == "__metadata__":
-            metadata += 1
-            texts = isinstance(value, _Pairs) and all(isinstance(text, str) for _, text in value)
-            if metadata > 1 or not (value is None or texts):
+            is_strings = isinstance(value, _Pairs) and all(isinstance(text, str) for _, text in value)
+            if has_metadata or not (value is None or is_strings):
                 raise _HeaderError("__metadata__ is not an object of strings")
+            has_metadata = True
             continue
         if name in entries:
-            raise _HeaderError(f"it holds tensor {name!r} twice")
-        entries[name] = _entry(name, value)
+            raise _HeaderError(f"it has tensor {name!r} twice")
+        entries[name] = _parse_entry(name, value)
     return entries
 
 
-def _entry(name: str, value: object) -> TensorEntry:
+def _parse_entry(name: str, value: object) -> TensorEntry:
     fields = [(key, part) for key, part in value if key in _FIELDS] if isinstance(value, _Pairs) else []
     if sorted(key for key, _ in fields) != sorted(_FIELDS):
         raise _HeaderError(f"tensor {name!r} does not have one dtype, shape and data_offsets")
     dtype, shape, offsets = (dict(fields)[key] for key in _FIELDS)
-    sizes_only = all(_is_list_of_sizes(part) for part in (shape, offsets))
-    if not isinstance(dtype, str) or not sizes_only or len(offsets) != 2:
+    if not isinstance(dtype, str) or not all(map(_is_list_of_sizes, (shape, offsets))) or len(offsets) != 2:
         raise _HeaderError(f"tensor {name!r} has a dtype, shape or data_offsets of the wrong type")
     return TensorEntry(dtype, tuple(shape), *offsets)
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object that keeps repeated keys."""
+    """A JSON object, with repeated keys."""
 
 
-def _whole_number(text: str) -> int | float:
+def _parse_int(text: str) -> int | float:
     return -0.0 if text == "-0" else int(text)
 
 
-def _not_a_number(text: str) -> float:
+def _refuse_constant(text: str) -> float:
     raise _HeaderError(f"{text} is not JSON")
 
 
@@ -293,35 +299,40 @@ def _is_list_of_sizes(value: object) -> bool:
     return type(value) is list and all(type(size) is int and 0 <= size <= _MOST_SIZE for size in value)
 
 
-def _writable(value: object, encoded: bytes) -> bool:
-    """Whether nothing is nested too deep, and no string holds half of a surrogate pair."""
+def _is_accepted_by_serde(value: object, encoded: bytes) -> bool:
+    """Whether a value is nested at most 100 deep.
+
+    Raises:
+        UnicodeEncodeError: a string has a lone surrogate.
+    """
     if b"\\u" in encoded:
         json.dumps(value, ensure_ascii=False).encode()
     layer = [value]
     for _ in range(_MOST_DEPTH):
-        layer = [part for whole in layer if isinstance(whole, list | tuple) for part in whole]
+        layer = [item for container in layer if isinstance(container, list | tuple) for item in container]
         if not layer:
             return True
     return False
 
 
-def _fits(entry: TensorEntry) -> bool:
-    """Whether a tensor's bytes are as many as its dtype and shape need."""
-    elements, known = 1, ELEMENT_TYPES.get(entry.dtype)
+def _has_size_of_shape(entry: TensorEntry) -> bool:
+    """Whether a tensor has as many bytes as its dtype and shape require."""
+    elements, element_type = 1, ELEMENT_TYPES.get(entry.dtype)
     for size in entry.shape:
         elements *= size
         if elements > _MOST_SIZE:
             return False
-    if known is None:
+    if element_type is None:
         return entry.begin <= entry.end
-    return elements * known.bits <= _MOST_SIZE and (entry.end - entry.begin) * 8 == elements * known.bits
+    bits = elements * element_type.bits
+    return bits <= _MOST_SIZE and (entry.end - entry.begin) * 8 == bits
 
 
 def map_tensors(path: Path) -> dict[str, MappedTensor]:
-    """Map a safetensors file of a bank; no tensor byte is read before it is used.
+    """Map a safetensors file of a bank; bytes of tensors are read only when they are used.
 
     Raises:
-        CorruptBankError: the header is broken, or claims bytes that the file does not have.
+        CorruptBankError: the header is not valid, or does not describe the file exactly.
     """
     header = read_header(path)
     with path.open("rb") as file:
@@ -335,7 +346,7 @@ def map_tensors(path: Path) -> dict[str, MappedTensor]:
 def tensor_views(
     header: TensorHeader, data: mmap.mmap | bytes, path: Path
 ) -> dict[str, tuple[TensorEntry, np.ndarray]]:
-    """The tensors of a file that is mapped or in memory, as read-only arrays without a copy.
+    """The tensors of a mapped file, or of one in memory, as read-only arrays without a copy.
 
     Raises:
         CorruptBankError: a tensor has a dtype that no bank uses.
@@ -352,7 +363,11 @@ def tensor_views(
 
 
 def bank_dtype(entry: TensorEntry, name: str, path: Path) -> np.dtype:
-    """The NumPy dtype of a tensor of a bank; BF16 as its raw 16 bits."""
+    """The NumPy dtype of a tensor in a bank's file; raw bits for BF16.
+
+    Raises:
+        CorruptBankError: no bank has tensors of this dtype.
+    """
     if entry.dtype not in _BANK_TYPES:
-        raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", "make it anew")
+        raise CorruptBankError(f"{path}: tensor {name!r} has the unknown dtype {entry.dtype!r}", _REPAIR)
     return ELEMENT_TYPES[entry.dtype].dtype

@@ -1,8 +1,8 @@
-"""Safetensors files read without a map, for processes that must survive changes of the files.
+"""Safetensors files read without a memory map, for processes that must survive changes to the files.
 
-Reading a mapped page that was truncated away ends the process (SIGBUS), and no check of the length beforehand prevents
-that. Here small tensors are copies in memory, and rows are read from a file that is opened once: a short read, or a
-file that was written to since it was opened, is an error.
+A process that reads a mapped page of a truncated file is killed (SIGBUS), and checking the size beforehand does not
+prevent that. Here small tensors are copied into memory, and rows are read from a file that stays open: a short read, or
+a write to the file since it was opened, is an error.
 """
 
 import os
@@ -36,21 +36,21 @@ class ChangedFileError(CorruptBankError):
 
 @dataclass(frozen=True)
 class LoadedTensor:
-    """A tensor in memory. `data` is read-only; BF16 shows as the raw 16 bits."""
+    """A tensor in memory. `data` is read-only; elements of BF16 are raw bits."""
 
     spec: TensorSpec
     data: np.ndarray
 
     def float32(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "..."]:
-        """The chosen rows of a floating-point tensor as float32."""
+        """These rows of a floating-point tensor as float32."""
         return to_float32(self.data[rows], self.spec.dtype)
 
     def release(self) -> None:
-        """Do nothing: the tensor stays in memory while it is referred to."""
+        """Do nothing: the tensor stays in memory while it is referenced."""
 
 
 class FileTensor:
-    """The rows of a tensor in an open file, from byte `begin` on; every read is checked."""
+    """A tensor in an open file, at byte `begin`; every read is checked."""
 
     def __init__(self, spec: TensorSpec, dtype: np.dtype, file: "_OpenFile", begin: int) -> None:
         self.spec = spec
@@ -58,7 +58,7 @@ class FileTensor:
         self._row_bytes = prod(spec.shape[1:]) * dtype.itemsize
 
     def float32(self, rows: Integer[np.ndarray, "rows"] | slice) -> Float32[np.ndarray, "..."]:
-        """The chosen rows as float32.
+        """These rows as float32.
 
         Raises:
             ChangedFileError: the file was written to since it was opened.
@@ -72,23 +72,23 @@ class FileTensor:
             count, ranges = len(rows), [(row, 1) for row in rows.tolist()]
         stored = np.empty((count, *self.spec.shape[1:]), self._dtype)
         if stored.size:
-            buffer, at = stored.data.cast("B"), 0
-            for first, many in ranges:
-                size = many * self._row_bytes
-                self._file.read_into(buffer[at : at + size], self._begin + first * self._row_bytes)
-                at += size
+            buffer, position = stored.data.cast("B"), 0
+            for first, length in ranges:
+                size = length * self._row_bytes
+                self._file.read_into(buffer[position : position + size], self._begin + first * self._row_bytes)
+                position += size
             self._file.check_unchanged()
         return to_float32(stored, self.spec.dtype)
 
     def release(self) -> None:
-        """Do nothing: rows are not kept in memory."""
+        """Do nothing: no rows are in memory."""
 
 
 def load_tensors(data: bytes, path: Path) -> dict[str, LoadedTensor]:
-    """The tensors of a safetensors file whose bytes are in memory; `path` is for messages alone.
+    """The tensors of a safetensors file in memory; `path` is used only in messages.
 
     Raises:
-        CorruptBankError: the header is broken, or claims bytes that are not there.
+        CorruptBankError: the header is not valid, or does not describe the file exactly.
     """
     header = parse_header(BytesIO(data), len(data), path)
     return {
@@ -98,10 +98,10 @@ def load_tensors(data: bytes, path: Path) -> dict[str, LoadedTensor]:
 
 
 def open_tensors(path: Path) -> dict[str, FileTensor]:
-    """The tensors of a safetensors file that stays open for as long as one of them is referred to.
+    """The tensors of a safetensors file, which stays open as long as one of them is referenced.
 
     Raises:
-        CorruptBankError: the header is broken, or claims bytes that the file does not have.
+        CorruptBankError: the header is not valid, or does not describe the file exactly.
         ChangedFileError: the file is being written.
     """
     file = _OpenFile(path)
@@ -117,22 +117,22 @@ def open_tensors(path: Path) -> dict[str, FileTensor]:
 
 
 class _OpenFile:
-    """A descriptor, and the state of the file when it was opened.
+    """A file descriptor, and the state of the file when it was opened.
 
-    The time of a file's last change (ctime, which no program can set) is counted in ticks of some milliseconds. A file
-    that was changed within the last tick could change again unseen, so opening waits until its last change is older.
+    The time of a file's last change (ctime, which programs cannot set) has a resolution of some milliseconds. A second
+    change within that time would be undetected, so opening waits until the last change is older.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
-        self._state = self._now()
+        self._state = self._current_state()
         for _ in range(_MOST_TICKS):
             if abs(time.time() - self._state[-1] / 1e9) > _TICK_SECONDS:
                 break
             time.sleep(_TICK_SECONDS)
-            self._state = self._now()
+            self._state = self._current_state()
         else:
             raise ChangedFileError(f"{path} is being written", _HINT)
         self.size = self._state[2]
@@ -145,9 +145,9 @@ class _OpenFile:
             buffer, offset = buffer[count:], offset + count
 
     def check_unchanged(self) -> None:
-        if self._now() != self._state:
+        if self._current_state() != self._state:
             raise ChangedFileError(f"{self._path} was written to while it was open", _HINT)
 
-    def _now(self) -> tuple[int, int, int, int, int]:
-        facts = os.fstat(self._descriptor)
-        return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    def _current_state(self) -> tuple[int, int, int, int, int]:
+        stat = os.fstat(self._descriptor)
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

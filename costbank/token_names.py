@@ -1,7 +1,4 @@
-"""How a person names a token: the bytes that a text may stand for, in the order in which they are tried.
-
-What this module does not do is look anything up; that is `costbank.vocab.Vocab.match`.
-"""
+"""The tokens that a typed text may mean, as bytes, the likeliest first. `costbank.vocab.Vocab.match` looks them up."""
 
 import re
 import unicodedata
@@ -20,10 +17,10 @@ __all__ = [
 ]
 
 WORD_START_MARKS = ("▁", "Ġ")
-"""How tokenizers spell a leading space: SentencePiece writes U+2581, byte-level BPE U+0120."""
+"""How tokenizers write a leading space: SentencePiece as U+2581, byte-level BPE as U+0120."""
 
 FORMS = "name a token by its text, as piece:ing (within a word), id:123 or hex:e4bda0"
-"""What a person can write, for hints."""
+"""The ways to name a token, for hints."""
 
 _SPACES = str.maketrans(dict.fromkeys(WORD_START_MARKS, " "))
 _MARKS = str.maketrans({**dict.fromkeys(WORD_START_MARKS, " "), "Ċ": "\n"})
@@ -37,7 +34,7 @@ _WITHIN_WORD = "##"
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """How byte-level BPE (Radford et al. 2019) writes a byte: printable Latin-1 as itself, others from U+0100 on."""
+    """The byte of each character of byte-level BPE (Radford et al. 2019): U+0100 and above are unprintable bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
@@ -49,12 +46,12 @@ BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 @dataclass(frozen=True)
 class Reading:
-    """One thing that a text may mean.
+    """A token that a text may mean.
 
     Attributes:
         token: the bytes of the token.
-        literal: the text says these bytes as they are, with nothing added or replaced.
-        byte_piece: the token for a single byte is meant rather than a character of the same byte (`<0x41>`).
+        literal: whether these are the bytes of the text itself, with nothing added or replaced.
+        byte_piece: whether the text means a token of status byte (`<0x41>`), not the character with the same byte.
     """
 
     token: bytes
@@ -63,7 +60,7 @@ class Reading:
 
 
 def text_bytes(text: str) -> bytes:
-    """UTF-8; bytes that were no UTF-8 where the text came from (surrogates of a command line) are themselves again."""
+    """The text in UTF-8. Surrogates, which stand for bytes of a command line that are not UTF-8, become these bytes."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -71,22 +68,22 @@ def text_bytes(text: str) -> bytes:
 
 
 def printable(data: bytes) -> str:
-    """Bytes as one printable line: text as it is; control characters and bytes that are not UTF-8 as `\\n`, `\\xe4`."""
+    """Bytes as one printable line of text; control characters and bytes that are not UTF-8 as `\\n`, `\\xe4`."""
     text = data.decode("utf-8", "backslashreplace")
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def readings(text: str, *, word_ends_in_space: bool = False, piece: bool = False) -> Iterator[Reading]:
-    """What a text may mean, the likeliest first.
+    """The tokens that a text may mean, the likeliest first.
 
-    The token that starts a word with the text; the exact text; then other spellings of it: `##ing` of WordPiece,
+    These are: the token that starts a word with the text; the exact text; then other spellings: `##ing` of WordPiece,
     `king</w>` of CLIP's BPE, `<0x0A>`, escapes such as `\\n` and `\\xe4` as costbank prints them, ▁ within a token,
-    byte-level BPE's letters, and the text in Unicode's composed and decomposed forms.
+    characters of byte-level BPE; and all of these for the text in Unicode's composed and decomposed forms.
 
     Args:
         text: as typed, without a prefix such as `piece:`.
-        word_ends_in_space: the vocabulary marks the end of a word instead of its start.
-        piece: the text is not a start of a word.
+        word_ends_in_space: whether the vocabulary marks the end of a word instead of its start.
+        piece: whether the text is a token within a word, not one that starts a word.
     """
     forms = dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))])
     for form in forms if text else ():
@@ -94,7 +91,7 @@ def readings(text: str, *, word_ends_in_space: bool = False, piece: bool = False
 
 
 def case_variants(text: str) -> list[str]:
-    """The text in other cases: `king`, `King`, `KING` of any of them."""
+    """The text in other letter cases: `king`, `King`, `KING`, without the text itself."""
     variants = (text.lower(), text.capitalize(), text.title(), text.upper(), text.casefold())
     return [variant for variant in dict.fromkeys(variants) if variant != text]
 
@@ -124,10 +121,10 @@ def _other_spellings(text: str) -> Iterator[Reading]:
     if any(mark in text for mark in WORD_START_MARKS):
         yield Reading(text_bytes(text.translate(_SPACES)))
     if _ESCAPE.search(text):
-        # \xa0 is printed for the byte, and for the character where that shows nothing.
+        # `printable` writes \xa0 both for the byte and for the character U+00A0.
         yield Reading(_unescaped(text, as_bytes=True))
         yield Reading(_unescaped(text, as_bytes=False))
-    if any(ord(letter) > 0xFF for letter in text) and (token := _byte_level(text)) is not None:
+    if any(ord(char) > 0xFF for char in text) and (token := _from_byte_level(text)) is not None:
         yield Reading(token)
 
 
@@ -147,16 +144,16 @@ def _unescaped(text: str, *, as_bytes: bool) -> bytes:
     return b"".join([*parts, text_bytes(text[end:].translate(_SPACES))])
 
 
-def _byte_level(text: str) -> bytes | None:
-    """What byte-level BPE's letters stand for, where that is text of characters beyond ASCII or of line breaks.
+def _from_byte_level(text: str) -> bytes | None:
+    """The bytes of a text in byte-level BPE's characters; None unless they have a line break or non-ASCII characters.
 
-    Other texts in these letters are words of a language: č alone would be a carriage return.
+    Without this condition, words of some languages would be read as control characters, such as č as a carriage return.
     """
-    if not all(letter in BYTE_LEVEL_ALPHABET for letter in text):
+    if not all(char in BYTE_LEVEL_ALPHABET for char in text):
         return None
-    token = bytes(BYTE_LEVEL_ALPHABET[letter] for letter in text)
+    token = bytes(BYTE_LEVEL_ALPHABET[char] for char in text)
     try:
-        characters = token.decode("utf-8")
+        decoded = token.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return token if "Ċ" in text or any(character > "\x7f" for character in characters) else None
+    return token if "Ċ" in text or not decoded.isascii() else None

@@ -1,13 +1,13 @@
-"""What happens to raw vectors before they become a bank's unit rows.
+"""Transforms of raw rows, and the normalization that makes a bank's unit rows of them.
 
     center      subtract the mean row
     abtt:n      all but the top: center, then remove the n leading principal directions (Mu & Viswanath 2018)
     pca:n       center, then keep the n leading principal directions
-    whiten      center, then turn and scale so that the covariance is the identity
+    whiten      center, then rotate and scale so that the covariance is the identity
 
-Each is an affine map that the mean and the covariance of the rows determine. The covariance of mapped rows follows from
-that of the rows, so any sequence of them is fitted in one pass over the rows, and applied as one map in the next.
-Rows without length stay zero, and take no part in the mean.
+Each transform is an affine map that follows from the mean and the covariance of the rows. The covariance of mapped rows
+follows from that of the rows, so a sequence of transforms is fitted in one pass over the rows, and applied as one map
+in the next. Zero rows stay zero and do not count for the mean.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ _CACHED_ELEMENTS = 1 << 16
 def normalize(
     rows: Float[np.ndarray, "rows dim"],
 ) -> tuple[Float32[np.ndarray, "rows dim"], Float32[np.ndarray, "rows"]]:
-    """Rows divided by their Euclidean norm, which is taken in float64, and the norms; zero rows stay zero."""
+    """Rows divided by their Euclidean norms, and the norms, computed in float64; zero rows stay zero."""
     unit = np.empty(rows.shape, np.float32)
     norms = np.empty(len(rows), np.float32)
     step = max(1, _CACHED_ELEMENTS // rows.shape[1])
@@ -55,9 +55,10 @@ def normalize(
 
 @dataclass(frozen=True)
 class Affine:
-    """x ↦ (x − `offset`) @ `matrix`; a matrix of None is the identity.
+    """x ↦ (x − `offset`) @ `matrix`; a matrix of None is the identity, and without an offset rows do not change.
 
-    `gain` is how many times longer the matrix can make a vector, which tells a short result from a rounded zero.
+    `gain` is the largest factor by which the matrix lengthens a vector: with it, a short result is distinguished from a
+    zero with rounding errors.
     """
 
     offset: Float64[np.ndarray, "dim"] | None = None
@@ -71,21 +72,21 @@ class Affine:
     def __call__(
         self, rows: Float32[np.ndarray, "rows dim"], usable: Bool[np.ndarray, "rows"]
     ) -> Float32[np.ndarray, "rows out"]:
-        """The mapped rows; those that are not usable, or that only rounding keeps from zero, become zero."""
+        """The mapped rows. Rows that are not usable, and results that are zero except for rounding errors, are zero."""
         if self.offset is None:
             return np.where(usable[:, None], rows, np.float32(0))
-        moved = rows - self.offset
-        mapped = moved @ self.matrix if self.matrix is not None else moved
-        lengths = _lengths(moved)
-        kept = (lengths > _ROUNDING * _lengths(rows)) & (_lengths(mapped) > _ROUNDING * self.gain * lengths)
-        return np.where((usable & kept)[:, None], mapped, 0).astype(np.float32)
+        centered = rows - self.offset
+        mapped = centered @ self.matrix if self.matrix is not None else centered
+        lengths = _lengths(centered)
+        is_nonzero = (lengths > _ROUNDING * _lengths(rows)) & (_lengths(mapped) > _ROUNDING * self.gain * lengths)
+        return np.where((usable & is_nonzero)[:, None], mapped, 0).astype(np.float32)
 
 
 def parse_transform(text: str) -> tuple[str, int | None]:
     """`center`, `abtt:3` or `pca:128` as a name and a number of directions.
 
     Raises:
-        UsageError: it is none of the transforms, or its number is missing or no number.
+        UsageError: there is no such transform, or its number is missing or invalid.
     """
     name, _, number = text.partition(":")
     if name in _WITHOUT and not number:
@@ -99,25 +100,25 @@ def parse_transform(text: str) -> tuple[str, int | None]:
 
 
 def canonical_transform(text: str) -> str:
-    """The one way to write a transform: `abtt` as `abtt:2`, `pca:064` as `pca:64`.
+    """The canonical text of a transform: `abtt:2` for `abtt`, `pca:64` for `pca:064`.
 
     Raises:
-        UsageError: as in `parse_transform`.
+        UsageError: as `parse_transform`.
     """
     name, count = parse_transform(text)
     return name if count is None else f"{name}:{count}"
 
 
 def output_dim(transforms: Sequence[str], dim: int) -> int:
-    """The size of rows after these transforms.
+    """The number of elements of a row after these transforms.
 
     Raises:
-        UsageError: a transform asks for more directions than there are.
+        UsageError: a transform needs more directions than the rows have.
     """
     for text in transforms:
         name, count = parse_transform(text)
         if count is not None and count >= dim + (name == "pca"):
-            raise UsageError(f"{text} asks for more directions than the {dim:,} there are", "give a smaller number")
+            raise UsageError(f"{text} needs more directions than the {dim:,} of the rows", "give a smaller number")
         dim = count if name == "pca" and count else dim
     return dim
 
@@ -127,13 +128,18 @@ def fit_transforms(
     blocks: Iterable[Float32[np.ndarray, "rows dim"]],
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Affine, list[dict[str, object]]]:
-    """One map for all transforms in their order, and for each what is worth recording of it.
+    """One map for all transforms in their order, and a record of each for the manifest.
+
+    Args:
+        transforms: such as `center` or `pca:128`; at least one.
+        blocks: all raw rows.
+        advance: called after each block with its number of rows.
 
     Raises:
-        InputError: there are not two rows with a direction.
+        InputError: fewer than two rows are not zero.
     """
     mean, covariance = _moments(blocks, any(text != "center" for text in transforms), advance)
-    offset, matrix, gain, applied = mean, None, 1.0, []
+    offset, matrix, gain, records = mean, None, 1.0, []
     for text in transforms:
         name, count = parse_transform(text)
         record: dict[str, object] = {"name": text, "mean_norm": float(np.linalg.norm(mean))}
@@ -141,24 +147,25 @@ def fit_transforms(
             values, directions = np.linalg.eigh(covariance)
             values, directions = np.maximum(values[::-1], 0), signed(directions[:, ::-1])
             share = values / max(values.sum(), np.finfo(np.float64).tiny)
-            step, kept = _step(name, count, values, directions)
+            factor, kept = _matrix_of(name, count, values, directions)
             record["variance_share"] = float(share[: count or len(share)].sum())
             record["kept"] = kept
-            matrix = step if matrix is None else matrix @ step
-            covariance = step.T @ covariance @ step
-            gain *= float(np.linalg.norm(step, axis=0).max()) if name == "whiten" else 1.0
+            matrix = factor if matrix is None else matrix @ factor
+            covariance = factor.T @ covariance @ factor
+            gain *= float(np.linalg.norm(factor, axis=0).max()) if name == "whiten" else 1.0
         mean = np.zeros(covariance.shape[0])
-        applied.append(record)
-    return Affine(offset, matrix, gain), applied
+        records.append(record)
+    return Affine(offset, matrix, gain), records
 
 
-def _step(name: str, count: int | None, values: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, int]:
+def _matrix_of(name: str, count: int | None, values: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, int]:
+    """The matrix of one transform of centered rows, and the number of directions that it keeps."""
     if name == "abtt":
         removed = directions[:, :count]
         return np.eye(len(values)) - removed @ removed.T, len(values) - (count or 0)
     if name == "pca":
         return directions[:, :count], count or 0
-    # Directions with next to no variance hold rounding, which scaling up would make as loud as the rest.
+    # Directions with almost no variance are rounding errors, which must not be scaled up to the variance of the others.
     strong = values > _LEAST_VARIANCE * values[0]
     scales = np.where(strong, 1 / np.sqrt(np.where(strong, values, 1)), 0)
     return directions * scales, int(strong.sum())
@@ -169,9 +176,10 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
 
 
 def column_signs(directions: Float[np.ndarray, "dim directions"]) -> Float[np.ndarray, "directions"]:
-    """1 or −1 for each column: what makes its largest element positive.
+    """1 or −1 for each column, so that the product with it has a positive largest element.
 
-    Eigenvectors and singular vectors are unique up to their sign; times these, they do not depend on the solver.
+    Eigenvectors and singular vectors are unique only up to their sign; multiplied by these signs, they do not depend on
+    the solver.
     """
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
     return np.where(largest < 0, -1, 1).astype(directions.dtype)
@@ -185,22 +193,22 @@ def signed(directions: Float64[np.ndarray, "dim directions"]) -> Float64[np.ndar
 def _moments(
     blocks: Iterable[np.ndarray], second: bool, advance: Callable[[int], None] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the rows that have a direction; the covariance is a 1 × 1 stand-in unless asked for."""
+    """Mean and covariance of the rows that are not zero; without `second`, the covariance is all zero."""
     total, products, count, shift = None, None, 0, None
     for block in blocks:
         rows = block[block.any(axis=1)]
         if shift is None and len(rows):
-            shift = rows.astype(np.float64).mean(axis=0)  # near the mean, against cancellation
+            shift = rows.astype(np.float64).mean(axis=0)  # near the mean, to avoid cancellation
         if shift is not None and len(rows):
-            moved = (rows - shift).astype(np.float32)
-            total = moved.sum(axis=0, dtype=np.float64) + (0 if total is None else total)
+            shifted = (rows - shift).astype(np.float32)
+            total = shifted.sum(axis=0, dtype=np.float64) + (0 if total is None else total)
             if second:
-                products = (moved.T @ moved).astype(np.float64) + (0 if products is None else products)
+                products = (shifted.T @ shifted).astype(np.float64) + (0 if products is None else products)
             count += len(rows)
         if advance:
             advance(len(block))
     if count < 2 or total is None or shift is None:
-        raise InputError("fewer than two rows have a direction", "transforms need vectors to be fitted to")
+        raise InputError("fewer than two rows are not zero", "transforms are fitted to at least two nonzero rows")
     mean = total / count
     covariance = np.zeros((len(mean), len(mean))) if products is None else products / count - np.outer(mean, mean)
     return shift + mean, covariance

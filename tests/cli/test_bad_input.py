@@ -13,7 +13,7 @@ CASES = {
     "no such option": (["list", "--frob"], 2, "--frob"),
     "no bank": (["nearest", "missing", "the"], 3, "there is no bank missing"),
     "a malformed reference": (["show", "No Bank"], 2, "is not a bank name"),
-    "an unknown token": (["nearest", "news", "zzyzzx"], 3, "no token is spelled"),
+    "an unknown token": (["nearest", "news", "zzyzzx"], 3, "no token matches"),
     "an id outside the vocabulary": (["nearest", "news", "id:2000"], 3, "outside the vocabulary"),
     "k larger than the vocabulary": (["nearest", "news", "▁the", "-k", "2000"], 2, "1,999 other tokens"),
     "k of zero": (["nearest", "news", "▁the", "-k", "0"], 2, "k is 0"),
@@ -36,7 +36,7 @@ CASES = {
     "an unknown transform": ([*BUILD, "--set", 'transforms=["twist"]'], 2, "twist"),
     "no such config": ([*BUILD, "--config", "missing.toml"], 3, "missing.toml"),
     "no such setting": ([*BUILD, "--set", "word2vec.epoch=3"], 2, "no setting word2vec.epoch"),
-    "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 others"),
+    "neighbors.k too large": ([*BUILD, "--set", "neighbors.k=2000"], 2, "1,999 other tokens"),
     "an option of another source": (
         ["build", "--source", "spelling", "--tokenizer", "{model}", "--donor", "news"],
         2,

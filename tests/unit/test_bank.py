@@ -195,9 +195,9 @@ def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
     for name in ("the", "▁the", f"id:{the}", "hex:20746865", np.int64(the)):
         assert news_bank.nearest(name, 3) == news_bank.nearest(the, 3)
         assert news_bank.cost(name, "of") == news_bank.cost(the, of)
-    with pytest.raises(TokenNotFoundError, match="no token is spelled 'zzyzzx'"):
+    with pytest.raises(TokenNotFoundError, match="no token matches 'zzyzzx'"):
         news_bank.nearest("zzyzzx")
-    with pytest.raises(TokenNotFoundError, match=r"no token is spelled '\\xe4\\xbd'\n"):
+    with pytest.raises(TokenNotFoundError, match=r"no token matches '\\xe4\\xbd'\n"):
         news_bank.nearest(b"\xe4\xbd".decode("utf-8", "surrogateescape"))
     with pytest.raises(TokenNotFoundError, match="'id:99999999999999999999' is outside the vocabulary"):
         news_bank.nearest("id:99999999999999999999")
@@ -206,4 +206,4 @@ def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
 def test_what_names_no_token_is_refused_in_words(news_bank: Bank):
     code = f"import costbank; costbank.open_bank({str(news_bank.path)!r}).nearest([3])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert "UsageError: a token is named by a text or an id, not by list" in result.stderr
+    assert "UsageError: a token is named by a text or an id, not by a list" in result.stderr

@@ -10,8 +10,7 @@ from costbank import machine
 
 @pytest.fixture
 def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of the kernel's control groups; 8 cores may be used."""
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    """A folder for the kernel's control groups; the CPU set has 8 cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     return tmp_path
 
@@ -29,7 +28,7 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_quota_of_cpu_time_limits_the_cores(limits: Path, limit: str, cores: int):
     (limits / "cpu.max").write_text(limit)
-    assert machine.usable_cores() == cores
+    assert machine.usable_cores(limits) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1", 8), ("300000", 3)])
@@ -37,18 +36,18 @@ def test_a_quota_of_older_kernels_limits_the_cores(limits: Path, quota: str, cor
     (limits / "cpu").mkdir()
     (limits / "cpu/cpu.cfs_quota_us").write_text(quota)
     (limits / "cpu/cpu.cfs_period_us").write_text("100000")
-    assert machine.usable_cores() == cores
+    assert machine.usable_cores(limits) == cores
 
 
 def test_without_limits_all_that_the_cpu_set_allows(limits: Path):
-    assert machine.usable_cores() == 8
+    assert machine.usable_cores(limits) == 8
 
 
 @pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
 def test_memory_is_that_of_the_container(limits: Path, file: str):
-    whole = machine.usable_memory()
+    whole = machine.usable_memory(limits)
     (limits / file).parent.mkdir(exist_ok=True)
     (limits / file).write_text("max\n" if file == "memory.max" else str(1 << 62))
-    assert machine.usable_memory() == whole
+    assert machine.usable_memory(limits) == whole
     (limits / file).write_text("1048576\n")
-    assert machine.usable_memory() == 1 << 20
+    assert machine.usable_memory(limits) == 1 << 20

@@ -48,7 +48,7 @@ def test_what_the_safetensors_library_writes_is_mapped(tmp_path: Path, dtype: to
 
 
 def test_missing_rows_are_refused(tmp_path: Path):
-    with pytest.raises(ShapeError, match="takes 24 bytes, but 12 came"):
+    with pytest.raises(ShapeError, match="has 24 bytes, but 12 were given"):
         write_tensors(tmp_path / "x", {"rows": (TensorSpec("F32", (2, 3)), [np.zeros((1, 3), np.float32)])})
 
 

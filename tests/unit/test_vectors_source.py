@@ -215,7 +215,7 @@ BROKEN = {
     "no vectors": (b"It was the best of times.\nIt was the worst.\n", "neither word2vec's"),
     "nothing": (b"", "is empty"),
     "no word in common": (b"uno 1 2 3\ndos 1 2 3\n", "0 of the tokenizer's 11 tokens"),
-    "an infinite vector": (b"the 1 2 3\nof 1 inf 3\n", "token 8 '▁of', from v, holds NaN"),
+    "an infinite vector": (b"the 1 2 3\nof 1 inf 3\n", "token 8 '▁of', from v, has NaN"),
 }
 
 

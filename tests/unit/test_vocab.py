@@ -82,7 +82,7 @@ def test_the_hint_names_tokens_that_begin_alike(vocab: Vocab):
 def test_the_message_shows_what_was_typed_on_one_printable_line(vocab: Vocab, text: str, shown: str):
     with pytest.raises(TokenNotFoundError) as caught:
         vocab.find(text)
-    assert caught.value.message == f"no token is spelled {shown}"
+    assert caught.value.message == f"no token matches {shown}"
 
 
 @pytest.mark.parametrize(
@@ -228,5 +228,5 @@ def test_the_fingerprint_survives_a_copy_and_changes_with_any_id(vocab: Vocab):
 
 
 def test_arrays_that_do_not_fit_are_refused(vocab: Vocab):
-    with pytest.raises(ShapeError, match="10 tokens with 9 statuses"):
+    with pytest.raises(ShapeError, match="10 tokens, 9 statuses"):
         Vocab(vocab.data, vocab.offsets, vocab.status[:-1], vocab.counts)
