@@ -3,8 +3,9 @@
 Importing this package loads no heavy library; each name below is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from costbank.lazy import lazy_names
 
 if TYPE_CHECKING:
     from costbank.bank import Bank, open_bank
@@ -15,21 +16,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "open_bank"]
 
-_HOMES = {
-    "Bank": "costbank.bank",
-    "BuildConfig": "costbank.config",
-    "CostbankError": "costbank.errors",
-    "build": "costbank.pipeline",
-    "build_config": "costbank.config",
-    "open_bank": "costbank.bank",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'costbank' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Bank": "bank",
+        "BuildConfig": "config",
+        "CostbankError": "errors",
+        "build": "pipeline",
+        "build_config": "config",
+        "open_bank": "bank",
+    },
+)

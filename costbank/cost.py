@@ -8,7 +8,7 @@ are rounded, so the cost of two equal rows could be −1e-7.
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-__all__ = ["pairwise_costs", "row_costs"]
+__all__ = ["pairwise_costs", "row_costs", "shortest_float"]
 
 
 def row_costs(
@@ -29,6 +29,11 @@ def pairwise_costs(
     costs = _from_dots(rows.astype(np.float64) @ columns.astype(np.float64).T)
     costs[row_ids[:, None] == column_ids[None, :]] = 0.0
     return costs
+
+
+def shortest_float(cost: np.float32) -> float:
+    """The float with the fewest digits that rounds to this float32: 0.1 rather than 0.10000000149011612."""
+    return float(str(np.float32(cost)))
 
 
 def _from_dots(dots: Float64[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

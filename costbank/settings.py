@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import UsageError
-from costbank.tokenizers.base import TokenizerKind
-from costbank.transforms import canonical_transform
+from costbank.tokenizers.kinds import TokenizerKind
 
 __all__ = [
     "BuildConfig",
@@ -138,6 +137,8 @@ class BuildConfig(SettingsModel):
     @field_validator("transforms")
     @classmethod
     def _valid_transforms(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
+        from costbank.transforms import canonical_transform  # which needs NumPy
+
         try:
             return tuple(map(canonical_transform, transforms))
         except UsageError as error:

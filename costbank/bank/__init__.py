@@ -1,14 +1,18 @@
 """Banks: written once, verified, and read by memory map. README.md next to this file describes the format."""
 
-from costbank.bank.loaded import LoadedBank, NearestTokens
-from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank, shortest
-from costbank.bank.store import NAME_PATTERN, Store, StoredBank, default_store
-from costbank.bank.verify import FileCheck, check_digests, verify_bank
-from costbank.bank.writer import STEPS, BankWriter
+from typing import TYPE_CHECKING
+
+from costbank.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from costbank.bank.loaded import LoadedBank, NearestTokens
+    from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank
+    from costbank.bank.store import NAME_PATTERN, Store, StoredBank, default_store
+    from costbank.bank.verify import FileCheck, check_digests, verify_bank
+    from costbank.bank.writer import BankWriter
 
 __all__ = [
     "NAME_PATTERN",
-    "STEPS",
     "Bank",
     "BankWriter",
     "FileCheck",
@@ -21,6 +25,25 @@ __all__ = [
     "check_digests",
     "default_store",
     "open_bank",
-    "shortest",
     "verify_bank",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "NAME_PATTERN": "store",
+        "Bank": "reader",
+        "BankWriter": "writer",
+        "FileCheck": "verify",
+        "LoadedBank": "loaded",
+        "NearestTokens": "loaded",
+        "Neighbor": "reader",
+        "RawRows": "reader",
+        "Store": "store",
+        "StoredBank": "store",
+        "check_digests": "verify",
+        "default_store": "store",
+        "open_bank": "reader",
+        "verify_bank": "verify",
+    },
+)

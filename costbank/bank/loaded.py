@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, TOKENS, VECTORS
+from costbank.bank.layout import INDEX, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.manifest import REPAIR
 from costbank.bank.reader import Bank, Neighbor
 from costbank.errors import CorruptBankError
 from costbank.neighbors import load_index, nearest_in_index, nearest_rows

@@ -8,22 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from costbank.bank.layout import CARD, ID_DIGITS, ID_PATTERN, INDEX, MANIFEST, ROWS, TENSOR_FILES
 from costbank.errors import BankNotFoundError, CorruptBankError
 from costbank.files import FileDigest
 
 __all__ = [
-    "CARD",
     "FORMAT",
-    "ID_DIGITS",
-    "ID_PATTERN",
-    "INDEX",
-    "MANIFEST",
-    "NEIGHBORS",
     "REPAIR",
-    "ROWS",
-    "TENSOR_FILES",
-    "TOKENS",
-    "VECTORS",
     "BankFacts",
     "IndexFacts",
     "Manifest",
@@ -39,16 +30,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-ID_DIGITS = 16
-ID_PATTERN = rf"[0-9a-f]{{{ID_DIGITS}}}"
-MANIFEST = "manifest.json"
-VECTORS = "vectors.safetensors"
-TOKENS = "tokens.safetensors"
-NEIGHBORS = "neighbors.safetensors"
-INDEX = "index.faiss"
-ROWS = "rows.safetensors"
-CARD = "README.md"
-TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
 _LONE_SURROGATES = "backslashreplace"
 """Bytes of a path that are not UTF-8 are lone surrogates in Python, which are written as JSON escapes them."""
 REPAIR = "remove this bank's directory and build or copy it again"

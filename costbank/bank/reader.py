@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from costbank.bank.manifest import INDEX, NEIGHBORS, REPAIR, ROWS, TOKENS, VECTORS, Manifest, check_sizes, load_manifest
+from costbank.bank.layout import INDEX, NEIGHBORS, ROWS, TOKENS, VECTORS
+from costbank.bank.manifest import REPAIR, Manifest, check_sizes, load_manifest
 from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
-from costbank.cost import pairwise_costs
+from costbank.cost import pairwise_costs, shortest_float
 from costbank.errors import CorruptBankError, ShapeError, UsageError
 from costbank.neighbors import NeighborTable, load_index, nearest_rows, nearest_to, search_index
 from costbank.tensorfile import TensorSpec, map_tensors
@@ -162,7 +163,7 @@ class Bank:
             TokenNotFoundError: no token matches the text, or the id is outside the vocabulary.
         """
         ids = np.array([self.vocab.find(token), self.vocab.find(target)])
-        return shortest(self.cost_matrix(ids[:1], ids[1:])[0, 0])
+        return shortest_float(self.cost_matrix(ids[:1], ids[1:])[0, 0])
 
     def cost_matrix(
         self, rows: Integer[np.ndarray, "rows"], columns: Integer[np.ndarray, "columns"]
@@ -210,7 +211,7 @@ class Bank:
     ) -> list[Neighbor]:
         """A row of a table as a list, without its padding."""
         return [
-            Neighbor(int(i), self.vocab.display(int(i)), shortest(cost))
+            Neighbor(int(i), self.vocab.display(int(i)), shortest_float(cost))
             for i, cost in zip(ids, costs, strict=True)
             if i >= 0
         ]
@@ -297,11 +298,6 @@ def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
     if isinstance(reference, Path):
         reference = f"{reference}/"
     return Bank(Store(Path(store) if store else None).resolve(reference))
-
-
-def shortest(cost: np.float32) -> float:
-    """The float with the fewest digits that rounds to this float32: 0.1 instead of 0.10000000149011612."""
-    return float(str(np.float32(cost)))
 
 
 def _has_shape(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:

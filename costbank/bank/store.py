@@ -8,7 +8,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-from costbank.bank.manifest import ID_DIGITS, ID_PATTERN, MANIFEST
+from costbank.bank.layout import ID_DIGITS, ID_PATTERN, MANIFEST
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
 from costbank.suggestions import closest
 

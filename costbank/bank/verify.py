@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from costbank.bank.manifest import INDEX, MANIFEST, NEIGHBORS, REPAIR, TOKENS, VECTORS, load_manifest
+from costbank.bank.layout import INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.manifest import REPAIR, load_manifest
 from costbank.bank.reader import Bank
 from costbank.cost import row_costs
 from costbank.errors import CorruptBankError

@@ -15,20 +15,8 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float32
 
-from costbank.bank.manifest import (
-    CARD,
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    NEIGHBORS,
-    ROWS,
-    TOKENS,
-    VECTORS,
-    BankFacts,
-    Manifest,
-    bank_id,
-    write_manifest,
-)
+from costbank.bank.layout import CARD, INDEX, MANIFEST, NEIGHBORS, ROWS, TOKENS, VECTORS
+from costbank.bank.manifest import FORMAT, BankFacts, Manifest, bank_id, write_manifest
 from costbank.bank.verify import verify_bank
 from costbank.element_types import from_float32
 from costbank.errors import CorruptBankError, require

@@ -1,10 +1,8 @@
 """What to build: settings from files, command lines and Python, what they mean, and what of them names a bank."""
 
-from costbank.config.building import build_config
-from costbank.config.identity import semantic_config, settings
-from costbank.config.listing import Setting, list_settings, settings_table
-from costbank.config.loading import load_config
-from costbank.config.problems import like_settings, settings_called
+from typing import TYPE_CHECKING
+
+from costbank.lazy import lazy_names
 from costbank.settings import BuildConfig, Execution, NeighborsConfig, StorageConfig, default_cache
 from costbank.sources.cooccurrence.settings import CooccurrenceBuild, CooccurrenceConfig
 from costbank.sources.corpus_settings import CorpusBuild, CorpusConfig, EngineConfig
@@ -14,6 +12,13 @@ from costbank.sources.spelling.settings import SpellingBuild, SpellingConfig
 from costbank.sources.transfer.settings import TransferBuild, TransferConfig
 from costbank.sources.vectors.settings import VectorsBuild, VectorsConfig
 from costbank.sources.word2vec.settings import Word2VecBuild, Word2VecConfig
+
+if TYPE_CHECKING:
+    from costbank.config.building import build_config
+    from costbank.config.identity import semantic_config, settings
+    from costbank.config.listing import Setting, list_settings, settings_table
+    from costbank.config.loading import load_config
+    from costbank.config.problems import like_settings, settings_called
 
 __all__ = [
     "SOURCE_SECTIONS",
@@ -47,3 +52,18 @@ __all__ = [
     "settings_called",
     "settings_table",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Setting": "listing",
+        "build_config": "building",
+        "like_settings": "problems",
+        "list_settings": "listing",
+        "load_config": "loading",
+        "semantic_config": "identity",
+        "settings": "identity",
+        "settings_called": "problems",
+        "settings_table": "listing",
+    },
+)

@@ -1,6 +1,23 @@
 """Encode text files as token ids, once, and cache the result."""
 
-from costbank.corpus.encoded import EncodedCorpus, token_counts
-from costbank.corpus.encoding import EncodingOptions, Sampling, encode_corpus, refuse_sampling
+from typing import TYPE_CHECKING
+
+from costbank.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from costbank.corpus.encoded import EncodedCorpus, token_counts
+    from costbank.corpus.encoding import EncodingOptions, Sampling, encode_corpus, refuse_sampling
 
 __all__ = ["EncodedCorpus", "EncodingOptions", "Sampling", "encode_corpus", "refuse_sampling", "token_counts"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "EncodedCorpus": "encoded",
+        "EncodingOptions": "encoding",
+        "Sampling": "encoding",
+        "encode_corpus": "encoding",
+        "refuse_sampling": "encoding",
+        "token_counts": "encoded",
+    },
+)

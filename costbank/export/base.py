@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from costbank.bank import Bank
-from costbank.bank.manifest import TOKENS, VECTORS
+from costbank.bank.layout import TOKENS, VECTORS
 from costbank.export.tokenizer_json import TokenizerJson
 from costbank.progress import Progress
 

@@ -1,6 +1,6 @@
 """All export formats."""
 
-from costbank.bank.manifest import NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.layout import NEIGHBORS, TOKENS, VECTORS
 from costbank.export.arrays import estimate_cost_bytes, estimate_row_bytes, write_costs, write_rows
 from costbank.export.base import ExportFormat
 from costbank.export.parquet import estimate_parquet_bytes, write_parquet

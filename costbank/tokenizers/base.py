@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, Int64, Integer
@@ -14,25 +14,11 @@ from costbank.vocab import TokenStatus, Vocab
 __all__ = [
     "SamplingTokenizer",
     "Tokenizer",
-    "TokenizerKind",
     "byte_level_status",
     "encode_threads",
     "flatten",
     "flatten_parts",
     "merge_repeated_unknown",
-]
-
-TokenizerKind = Literal[
-    "auto",
-    "sentencepiece",
-    "huggingface",
-    "bytepiece",
-    "tiktoken",
-    "tekken",
-    "vocab-merges",
-    "wordpiece",
-    "gguf",
-    "list",
 ]
 
 

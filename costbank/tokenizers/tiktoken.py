@@ -15,7 +15,7 @@ from costbank.files import sha256_file
 from costbank.tokenizers.added_tokens import UNUSED_ENTRY, VocabEntry, add_tokens, read_settings, vocab_of_entries
 from costbank.tokenizers.base import byte_level_status, encode_threads, flatten
 
-__all__ = ["TiktokenTokenizer", "is_tiktoken", "tiktoken_encoding"]
+__all__ = ["PATTERNS", "TiktokenTokenizer", "is_tiktoken", "tiktoken_encoding"]
 
 _GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 _CL100K = (
@@ -27,8 +27,8 @@ _LLAMA3 = (
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
 _MAX_RANKS_PER_LINE = 16
-_PATTERNS = {50_256: _GPT2, 100_256: _CL100K, 128_000: _LLAMA3}
-"""The expression that splits text before merging, by the number of ranks. The file itself does not contain it."""
+PATTERNS = {50_256: _GPT2, 100_256: _CL100K, 128_000: _LLAMA3}
+"""The expression that splits text before merging, by the number of ranks. A tiktoken file does not contain it."""
 
 
 def is_tiktoken(head: bytes) -> bool:
@@ -95,7 +95,7 @@ class TiktokenTokenizer:
         Raises:
             TokenizerError: no known encoding has this number of ranks.
         """
-        pattern = _PATTERNS.get(len(self.ranks))
+        pattern = PATTERNS.get(len(self.ranks))
         if pattern is None:
             raise TokenizerError(
                 f"{self._path} has {len(self.ranks):,} ranks, and no known encoding has this number",

@@ -3,10 +3,10 @@
 Importing this package does not import FastAPI; each name below is imported when it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from costbank.errors import require
+from costbank.lazy import lazy_names
 
 if TYPE_CHECKING:
     from costbank_service.app import create_app
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "load_settings", "run", "serving"]
 
-_HOMES = {
-    "Settings": "settings",
-    "create_app": "app",
-    "load_settings": "settings",
-    "run": "server",
-    "serving": "server",
-}
+_import_name, __dir__ = lazy_names(
+    __name__,
+    {
+        "Settings": "settings",
+        "create_app": "app",
+        "load_settings": "settings",
+        "run": "server",
+        "serving": "server",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'costbank_service' has no attribute {name!r}")
-    for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson"):
-        require(library, "serve")
-    return getattr(import_module(f"costbank_service.{_HOMES[name]}"), name)
+    if name in __all__:
+        for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson"):
+            require(library, "serve")
+    return _import_name(name)

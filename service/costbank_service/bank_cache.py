@@ -14,7 +14,8 @@ from pathlib import Path
 from threading import Lock
 
 from costbank.bank import NAME_PATTERN, LoadedBank, NearestTokens, Store
-from costbank.bank.manifest import NEIGHBORS, TOKENS, Manifest, check_sizes, load_manifest
+from costbank.bank.layout import NEIGHBORS, TOKENS
+from costbank.bank.manifest import Manifest, check_sizes, load_manifest
 from costbank.errors import BankNotFoundError, CostbankError
 from costbank_service.problems import ServiceError
 

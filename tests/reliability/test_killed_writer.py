@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from costbank.bank import STEPS, Bank, Store, verify_bank
+from costbank.bank import Bank, Store, verify_bank
+from costbank.bank.writer import STEPS
 
 WRITE = """
 import json, os, signal, sys

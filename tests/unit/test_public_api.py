@@ -27,7 +27,22 @@ def test_importing_loads_nothing_heavy(statement: str):
     assert set(loaded) <= ({"rich"} if "cli" in statement else set())
 
 
-@pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi", "ml_dtypes"])
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import costbank.bank.store, costbank.tokenizers.kinds", set()),
+        (
+            "import costbank.bank, costbank.tokenizers, costbank.corpus, costbank.corpus.readers, costbank.sources",
+            set(),
+        ),
+        ("from costbank.config import list_settings; list_settings()", {"pydantic"}),
+    ],
+)
+def test_stores_and_settings_are_listed_without_numpy(statement: str, allowed: set[str]):
+    assert set(_loaded_after(statement)) <= allowed
+
+
+@pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi", "ml_dtypes", "numpy", "pydantic"])
 def test_the_test_above_would_see_a_heavy_library(heavy: str):
     assert heavy in _loaded_after(f"import costbank, {heavy}")
 
@@ -47,12 +62,26 @@ def test_the_public_names_are_these():
 
 
 @pytest.mark.parametrize(
+    "package",
+    ["costbank", "costbank.bank", "costbank.config", "costbank.corpus", "costbank.corpus.readers", "costbank.sources",
+     "costbank.tokenizers", "costbank_service"],
+)  # fmt: skip
+def test_every_name_of_a_lazy_package_is_imported_when_used(package: str):
+    module = import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+@pytest.mark.parametrize(
     ("module", "names"),
     [
         (
             "costbank.bank",
-            ["NAME_PATTERN", "STEPS", "Bank", "BankWriter", "FileCheck", "LoadedBank", "NearestTokens",
-             "Neighbor", "RawRows", "Store", "StoredBank", "check_digests", "default_store", "open_bank", "shortest",
+            ["NAME_PATTERN", "Bank", "BankWriter", "FileCheck", "LoadedBank", "NearestTokens",
+             "Neighbor", "RawRows", "Store", "StoredBank", "check_digests", "default_store", "open_bank",
              "verify_bank"],
         ),
         (

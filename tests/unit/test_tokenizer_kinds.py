@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from costbank.errors import CorpusError, InputError, InputNotFoundError, TokenizerError
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.huggingface import byte_level_bytes
-from costbank.tokenizers.tiktoken import _CL100K, _GPT2
+from costbank.tokenizers.tiktoken import PATTERNS
 from costbank.vocab import TokenStatus
 
 CODE = "def f(x):\r\n\treturn {'a': x}  # naïve\n\n\n    print(\"🙂👩‍👩‍👧\")\n"
@@ -49,6 +49,14 @@ def byte_level(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("hf") / "tokenizer.json"
     tokenizer.save(str(path))
     return path
+
+
+def test_a_path_may_be_a_string(byte_level: Path):
+    fingerprint = load_tokenizer(byte_level).vocab.fingerprint
+    assert load_tokenizer(str(byte_level)).vocab.fingerprint == fingerprint
+    assert load_tokenizer(str(byte_level.parent)).vocab.fingerprint == fingerprint
+    with pytest.raises(InputNotFoundError, match="missing"):
+        load_tokenizer("missing.model")
 
 
 @pytest.fixture(scope="session")
@@ -192,9 +200,9 @@ def test_tiktoken_files_of_unknown_size_have_a_vocabulary_but_no_splitting_rule(
 
 
 def test_the_splitting_rules_are_those_of_tiktoken():
-    assert tiktoken_ext.openai_public.r50k_pat_str == _GPT2
+    assert tiktoken_ext.openai_public.r50k_pat_str == PATTERNS[50_256]
     source = Path(tiktoken_ext.openai_public.__file__).read_text()
-    assert _CL100K in source
+    assert PATTERNS[100_256] in source
 
 
 def test_a_plain_list_has_a_token_a_line(tmp_path: Path):

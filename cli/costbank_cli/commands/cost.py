@@ -26,7 +26,8 @@ def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: boo
     """
     import numpy as np
 
-    from costbank.bank import open_bank, shortest
+    from costbank.bank import open_bank
+    from costbank.cost import shortest_float
 
     if len(tokens) < 2:
         raise click.UsageError("at least two tokens are needed")
@@ -35,7 +36,7 @@ def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: boo
     matches = [vocab.match(token) for token in tokens]
     ids = np.array([match.id for match in matches])
     names = [vocab.display(match.id) for match in matches]
-    costs = [[shortest(cost) for cost in row] for row in opened.cost_matrix(ids, ids)]
+    costs = [[shortest_float(cost) for cost in row] for row in opened.cost_matrix(ids, ids)]
     if as_json:
         listed = [asdict(vocab.describe(match)) for match in matches]
         print_json({"bank": opened.name, "id": opened.id, "tokens": listed, "costs": costs})

@@ -14,7 +14,8 @@ from costbank.analysis.health.result import HealthReport, Saturation, UnderTrain
 from costbank.analysis.health.rows import LEAST_DIM, RowMeasures, measure_rows, saturated_rows
 from costbank.analysis.health.wordforms import BUILT_IN_SOURCES, word_forms
 from costbank.bank import Bank
-from costbank.bank.manifest import NEIGHBORS, REPAIR, ROWS
+from costbank.bank.layout import NEIGHBORS, ROWS
+from costbank.bank.manifest import REPAIR
 from costbank.errors import CorruptBankError
 from costbank.progress import Progress, QuietProgress
 from costbank.vocab import TokenStatus

@@ -1,11 +1,16 @@
 """Find corpus files (from names, folders, patterns, URLs or standard input), and read documents or token ids."""
 
-from costbank.corpus.readers.documents import DEFAULT_PART_SIZES, PartSizes, parts_of, read_documents
-from costbank.corpus.readers.formats import WHOLE, CorpusFile, FormatName, Part, index_of
-from costbank.corpus.readers.inputs import STANDARD_INPUT, find_files, stdin_spool
-from costbank.corpus.readers.reading import BadRecord, BadRecords, DocumentRule, OnError, ReadOptions
-from costbank.corpus.readers.streams import fetched, remote_version
-from costbank.corpus.readers.token_bins import TokenBin, check_token_bin, open_token_bin
+from typing import TYPE_CHECKING
+
+from costbank.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from costbank.corpus.readers.documents import DEFAULT_PART_SIZES, PartSizes, parts_of, read_documents
+    from costbank.corpus.readers.formats import WHOLE, CorpusFile, FormatName, Part, index_of
+    from costbank.corpus.readers.inputs import STANDARD_INPUT, find_files, stdin_spool
+    from costbank.corpus.readers.reading import BadRecord, BadRecords, DocumentRule, OnError, ReadOptions
+    from costbank.corpus.readers.streams import fetched, remote_version
+    from costbank.corpus.readers.token_bins import TokenBin, check_token_bin, open_token_bin
 
 __all__ = [
     "DEFAULT_PART_SIZES",
@@ -31,3 +36,31 @@ __all__ = [
     "remote_version",
     "stdin_spool",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DEFAULT_PART_SIZES": "documents",
+        "STANDARD_INPUT": "inputs",
+        "WHOLE": "formats",
+        "BadRecord": "reading",
+        "BadRecords": "reading",
+        "CorpusFile": "formats",
+        "DocumentRule": "reading",
+        "FormatName": "formats",
+        "OnError": "reading",
+        "Part": "formats",
+        "PartSizes": "documents",
+        "ReadOptions": "reading",
+        "TokenBin": "token_bins",
+        "check_token_bin": "token_bins",
+        "fetched": "streams",
+        "find_files": "inputs",
+        "index_of": "formats",
+        "open_token_bin": "token_bins",
+        "parts_of": "documents",
+        "read_documents": "documents",
+        "remote_version": "streams",
+        "stdin_spool": "inputs",
+    },
+)

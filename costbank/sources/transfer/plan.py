@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from costbank.bank import Bank, check_digests, open_bank
-from costbank.bank.manifest import TOKENS, VECTORS
+from costbank.bank.layout import TOKENS, VECTORS
 from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
 from costbank.progress import Progress
