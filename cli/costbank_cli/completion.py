@@ -63,15 +63,15 @@ def complete_setting(among: Sequence[str] | None = None) -> Completer:
 
 def _values(ctx: click.Context, path: str, field: "FieldInfo", value: str) -> Iterator[CompletionItem]:
     """The values of a setting, each with the setting in front: the shell completes the whole word."""
-    from costbank.config.words import choices, takes
+    from costbank.config.descriptions import accepted_values, choices
     from costbank.settings import Location, Reference
 
     if Reference in field.metadata:
         items = _banks(ctx, value)
-    elif Location in field.metadata or takes(field) == "a path":
+    elif Location in field.metadata or accepted_values(field) == "a path":
         items = [CompletionItem(value, type="file")]
     else:
-        items = _items(("true", "false") if takes(field) == "true or false" else choices(field), value)
+        items = _items(("true", "false") if accepted_values(field) == "true or false" else choices(field), value)
     for item in items:
         yield CompletionItem(f"{path}={item.value}", type=item.type)
 

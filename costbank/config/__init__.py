@@ -1,4 +1,4 @@
-"""What to build: settings from files, command lines and Python, what they mean, and what of them names a bank."""
+"""Build configs from files, command lines and Python, with errors that name each setting; and lists of settings."""
 
 from typing import TYPE_CHECKING
 

@@ -1,10 +1,10 @@
-"""A config from values, checked against the settings of its source."""
+"""Make a config from values, checked against the settings of its source."""
 
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from costbank.config.problems import foreign_setting, unusable_config
+from costbank.config.problems import foreign_setting, invalid_config
 from costbank.settings import BuildConfig
 from costbank.sources.registry import SOURCE_SECTIONS, AllSettings, AnyBuild, foreign_sections, source_called
 
@@ -14,7 +14,7 @@ _ADAPTER: TypeAdapter[BuildConfig] = TypeAdapter(AnyBuild)
 
 
 def build_config(**values: Any) -> BuildConfig:
-    """What to build, by top-level settings and sections: `build_config(source="lm-head", lm_head={"model": path})`.
+    """A config from top-level settings and sections: `build_config(source="lm-head", lm_head={"model": path})`.
 
     Args:
         **values: settings; a section is a mapping of its settings, or an object of its class such as `LMHeadConfig`.
@@ -23,25 +23,25 @@ def build_config(**values: Any) -> BuildConfig:
         The config of the source: a `LMHeadBuild`, `Word2VecBuild`, …
 
     Raises:
-        UsageError: a setting does not exist, belongs to another source, or has a value that it cannot have; the
-            message names each.
+        UsageError: a setting does not exist, belongs to another source, or has an invalid value; the message names
+            each such setting.
     """
     if "source" in values:
         values["source"] = source_called(values["source"])
     try:
-        every = AllSettings.model_validate(values)
+        config = AllSettings.model_validate(values)
     except ValidationError as error:
-        raise unusable_config(error, values) from None
-    own = {name: value for name, value in values.items() if name not in foreign_sections(every.source)}
-    for section in sorted(set(values) - set(own)):
-        _refuse_changes(every, section)
-    return _ADAPTER.validate_python(own)
+        raise invalid_config(error, values) from None
+    own_values = {name: value for name, value in values.items() if name not in foreign_sections(config.source)}
+    for section in sorted(set(values) - set(own_values)):
+        _check_defaults(config, section)
+    return _ADAPTER.validate_python(own_values)
 
 
-def _refuse_changes(every: BuildConfig, section: str) -> None:
-    """Refuse settings of another source that are not at their defaults: they would have no effect."""
-    values = getattr(every, section)
+def _check_defaults(config: BuildConfig, section: str) -> None:
+    """Check that a section of another source has its defaults: other values would have no effect."""
+    values = getattr(config, section)
     for name, field in type(values).model_fields.items():
         if getattr(values, name) != field.get_default(call_default_factory=True):
-            sources = [source for source, own in SOURCE_SECTIONS.items() if section in own]
-            raise foreign_setting(f"{section}.{name}", sources, every.source)
+            sources = [source for source, sections in SOURCE_SECTIONS.items() if section in sections]
+            raise foreign_setting(f"{section}.{name}", sources, config.source)

@@ -11,14 +11,14 @@ from costbank.sources.registry import AllSettings
 __all__ = ["semantic_config", "settings"]
 
 _NAMES_IN_IDS = {"spelling": "vocabulary", "vectors": "vector_file", "storage": "vectors"}
-"""Sections whose names have changed since ids were first made: ids keep the first ones."""
+"""The first names of sections that were renamed; ids are computed with the first names."""
 _SOURCES_IN_IDS = {"spelling": "vocabulary"}
 
 
 def semantic_config(config: BuildConfig) -> dict[str, Any]:
-    """What is to be built, without paths and settings of the machine, and without settings that have no effect.
+    """The settings that define the content of a bank: without paths, settings of the machine, and those without effect.
 
-    A source's config has no settings of other sources, so a source that is added later changes no id.
+    A source's config has no settings of other sources, so a new source does not change ids.
     """
     content = _semantic(config, config.without_effect())
     content = {_NAMES_IN_IDS.get(name, name): value for name, value in content.items()}
@@ -36,11 +36,11 @@ def _semantic(model: BaseModel, without_effect: set[str], prefix: str = "") -> d
 
 
 def settings(model: type[BaseModel] = AllSettings, prefix: str = "") -> dict[str, FieldInfo]:
-    """Every setting by its path, in the order of the config."""
-    by_path = {}
+    """All settings of a config by their paths, in the order of the config."""
+    fields = {}
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            by_path |= settings(field.annotation, f"{prefix}{name}.")
+            fields |= settings(field.annotation, f"{prefix}{name}.")
         else:
-            by_path[prefix + name] = field
-    return by_path
+            fields[prefix + name] = field
+    return fields

@@ -1,12 +1,12 @@
-"""The settings as a person looks them up, with defaults, values and meanings."""
+"""Lists of settings with their defaults, values and meanings."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from costbank.config.descriptions import accepted_values, value_text
 from costbank.config.identity import settings
-from costbank.config.words import shown, takes
 from costbank.errors import UsageError
 from costbank.settings import Execution, SpokenDefault
 from costbank.sources.registry import SOURCE_SECTIONS, source_called
@@ -17,14 +17,14 @@ __all__ = ["Setting", "list_settings", "settings_table"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting.
+    """The description of a setting.
 
     Attributes:
-        path: its name, such as `word2vec.epochs`.
-        default: in words; "needed" where there is none, "–" where it is left unset.
-        takes: the values that it may have, in words.
-        meaning: what it does.
-        sources: those that it is for.
+        path: such as `word2vec.epochs`.
+        default: in words; "needed" without a default, "–" if the setting is unset by default.
+        takes: the accepted values, in words.
+        meaning: what the setting does.
+        sources: the sources that have it.
         in_id: whether a bank's id depends on it.
     """
 
@@ -37,24 +37,24 @@ class Setting:
 
 
 def list_settings(source: str | None = None) -> list[Setting]:
-    """All settings in the order of the config, or those that matter to one source.
+    """All settings in the order of the config, or those of one source.
 
     Raises:
         UsageError: there is no such source.
     """
     source = source_called(source)
     if source is not None and source not in SOURCE_SECTIONS:
-        near = closest(source, SOURCE_SECTIONS)
+        suggestion = closest(source, SOURCE_SECTIONS)
         raise UsageError(
             f"there is no source {source!r}",
-            f"did you mean {near}?" if near else f"the sources are {', '.join(SOURCE_SECTIONS)}",
+            f"did you mean {suggestion}?" if suggestion else f"the sources are {', '.join(SOURCE_SECTIONS)}",
         )
-    listed = [_setting(path, field) for path, field in settings().items()]
-    return [setting for setting in listed if source is None or source in setting.sources]
+    described = [_setting(path, field) for path, field in settings().items()]
+    return [setting for setting in described if source is None or source in setting.sources]
 
 
 def settings_table() -> str:
-    """All settings as a table in Markdown."""
+    """All settings as a table in Markdown; an asterisk marks those that are not part of a bank's id."""
     rows = ["| setting | default | values | meaning |", "|---|---|---|---|"]
     for setting in list_settings():
         mark = "" if setting.in_id else " *"
@@ -70,7 +70,7 @@ def _setting(path: str, field: FieldInfo) -> Setting:
     return Setting(
         path=path,
         default=default or _default(field),
-        takes=takes(field),
+        takes=accepted_values(field),
         meaning=field.description or "",
         sources=owners or tuple(SOURCE_SECTIONS),
         in_id=Execution not in field.metadata,
@@ -83,4 +83,4 @@ def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)  # pyright: ignore[reportCallIssue] -- no validated data is needed
     if value is None or value == "":
         return "–"
-    return str(list(value)) if isinstance(value, tuple) else value if isinstance(value, str) else shown(value)
+    return str(list(value)) if isinstance(value, tuple) else value if isinstance(value, str) else value_text(value)

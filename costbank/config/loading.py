@@ -1,4 +1,4 @@
-"""A config from a TOML file, settings by path and assignments, with errors that name each setting."""
+"""Make a config from a TOML file, settings by path and assignments, with errors that name each setting."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 from costbank.config.building import build_config
 from costbank.config.identity import settings
-from costbank.config.problems import misplaced
+from costbank.config.problems import not_a_section
 from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
@@ -18,82 +18,86 @@ __all__ = ["load_config"]
 
 
 def load_config(
-    given: Mapping[str, Any] | Mapping[tuple[str, ...], Any], assignments: Sequence[str] = (), file: Path | None = None
+    options: Mapping[str, Any] | Mapping[tuple[str, ...], Any],
+    assignments: Sequence[str] = (),
+    file: Path | None = None,
 ) -> BuildConfig:
-    """A config from a TOML file, then settings by path, then `path=value` assignments; the later win.
+    """A config from a TOML file, then settings by path, then `path=value` assignments; later values replace earlier.
 
-    A setting is given by its path, or by several where the source decides which of them is meant.
-
-    Relative paths in the file are relative to the file. The value of an assignment is read as TOML where it is
-    TOML (`3`, `false`, `["a", "b"]`), else as text.
+    Args:
+        options: values by the path of their setting, or by several paths, of which the source's own is set.
+        assignments: such as `word2vec.epochs=10`. A value is read as TOML if possible (`3`, `false`, `["a", "b"]`),
+            otherwise as text.
+        file: relative paths in it are relative to its directory.
 
     Raises:
-        UsageError: a setting does not exist or its value does not fit; the message names each.
+        UsageError: a setting does not exist or its value is invalid; the message names each such setting.
         InputNotFoundError: the file does not exist.
     """
     values = _read_toml(file) if file else {}
-    later = [_assignment(text) for text in assignments]
-    by_paths = {(path,) if isinstance(path, str) else path: value for path, value in given.items()}
-    source = dict(later).get("source") or by_paths.get(("source",)) or values.get("source")
-    own = SOURCE_SECTIONS.get(str(source_called(source)), ())
+    assigned = [_parse_assignment(text) for text in assignments]
+    by_paths = {(path,) if isinstance(path, str) else path: value for path, value in options.items()}
+    source = dict(assigned).get("source") or by_paths.get(("source",)) or values.get("source")
+    own_sections = SOURCE_SECTIONS.get(str(source_called(source)), ())
     for paths, value in by_paths.items():
-        _assign(values, next((path for path in paths if path.partition(".")[0] in own), paths[0]), value)
-    for path, value in later:
+        _assign(values, next((path for path in paths if path.partition(".")[0] in own_sections), paths[0]), value)
+    for path, value in assigned:
         _assign(values, path, value)
     return build_config(**values)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def _parse_assignment(text: str) -> tuple[str, Any]:
     path, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not path:
         raise UsageError(f"--set {text!r} sets nothing", "write it as --set word2vec.epochs=10")
-    return path, _value(path, value)
+    return path, _parse_value(path, value)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         content = without_mark(file.read_bytes())
         if encoding := certain_encoding(content):
-            raise UsageError(f"{file} is {encoding.name} text, and TOML is UTF-8", encoding.conversion(str(file)))
+            raise UsageError(
+                f"{file} is {encoding.name} text, and TOML must be UTF-8",
+                f"convert it: {encoding.conversion(str(file))}",
+            )
         values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
     except IsADirectoryError:
-        raise UsageError(f"{file} is a folder, not a TOML file", "name the file in it") from None
+        raise UsageError(f"{file} is a folder, not a TOML file", "give a file in it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{file} is not a TOML file: {error}", "`costbank settings` lists what may stand in it"
-        ) from None
+        raise UsageError(f"{file} is not a TOML file: {error}", "`costbank settings` lists the settings") from None
     for path, field in settings().items():
         *sections, name = path.split(".")
-        place: Any = values
+        table: Any = values
         for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or name not in place:
+            table = table.get(section) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or name not in table:
             continue
-        is_reference = Reference in field.metadata and "/" in str(place[name])
-        if "Path" in str(field.annotation) or Location in field.metadata or is_reference:
-            place[name] = _relative_to(file, place[name])
+        is_bank_path = Reference in field.metadata and "/" in str(table[name])
+        if "Path" in str(field.annotation) or Location in field.metadata or is_bank_path:
+            table[name] = _resolve(file, table[name])
     return values
 
 
-def _relative_to(file: Path, given: Any) -> Any:
-    """Paths in a config file are relative to it."""
-    if isinstance(given, list):
-        return [_relative_to(file, path) for path in given]
-    is_path = isinstance(given, str) and given != STANDARD_INPUT and "://" not in given
-    return str(file.parent / given) if is_path else given
+def _resolve(file: Path, value: Any) -> Any:
+    """A value of a config file in which relative paths are resolved against the file's directory."""
+    if isinstance(value, list):
+        return [_resolve(file, path) for path in value]
+    is_path = isinstance(value, str) and value != STANDARD_INPUT and "://" not in value
+    return str(file.parent / value) if is_path else value
 
 
-def _value(path: str, text: str) -> Any:
-    """The value of an assignment: TOML, but names and paths are taken as they stand, whatever they look like."""
+def _parse_value(path: str, text: str) -> Any:
+    """The value of an assignment, parsed as TOML; a setting of text or a path gets the text, even if it is a number."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
     field = settings().get(path)
-    kinds = (get_args(field.annotation) or (field.annotation,)) if field else ()
-    takes_text = (str in kinds or Path in kinds) and field is not None and get_origin(field.annotation) is not tuple
+    types = (get_args(field.annotation) or (field.annotation,)) if field else ()
+    takes_text = (str in types or Path in types) and field is not None and get_origin(field.annotation) is not tuple
     return text if takes_text and not isinstance(value, str) else value
 
 
@@ -102,5 +106,5 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise misplaced(path, section)
+            raise not_a_section(path, section)
     values[name] = value

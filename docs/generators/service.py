@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from costbank.bank import default_store
-from costbank.config.words import shown, takes
+from costbank.config.descriptions import accepted_values, value_text
 from costbank.machine import usable_cores
 from docs.generators.tables import table
 
@@ -100,7 +100,7 @@ def _types(schema: _Schema) -> Iterator[str]:
         name = schema["$ref"].rpartition("/")[2]
         yield f"[{name}](#{name.lower()})"
     elif "enum" in schema:
-        yield from map(shown, schema["enum"])
+        yield from map(value_text, schema["enum"])
     elif schema.get("type") == "array":
         yield f"list of {_type(schema['items'])}"
     elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
@@ -112,7 +112,7 @@ def _types(schema: _Schema) -> Iterator[str]:
 def _settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
-        rows.append((f"`COSTBANK_{name.upper()}`", _default_of(field), takes(field), field.description or ""))
+        rows.append((f"`COSTBANK_{name.upper()}`", _default_of(field), accepted_values(field), field.description or ""))
     return table(("variable", "default", "values", "meaning"), rows)
 
 
@@ -122,4 +122,4 @@ def _default_of(field: FieldInfo) -> str:
 
 
 def _spoken(value: Any) -> str:
-    return "–" if value is None else f"`{value}`" if isinstance(value, str) else shown(value)
+    return "–" if value is None else f"`{value}`" if isinstance(value, str) else value_text(value)

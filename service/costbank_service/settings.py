@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from costbank.bank import default_store
-from costbank.config.words import shown, takes
+from costbank.config.descriptions import accepted_values, value_text
 from costbank.errors import UsageError
 from costbank.machine import usable_cores
 
@@ -77,8 +77,8 @@ def _explained(problem: Any) -> str:
     variable, field = f"$COSTBANK_{name.upper()}", Settings.model_fields[name]
     if problem["type"] == "value_error":  # raised by ourselves
         return f"{variable}: {problem['ctx']['error']}"
-    value = "" if name == "api_key" else f" is {shown(problem['input'])}, and it"
-    return f"{variable}{value} takes {takes(field)}"
+    value = "" if name == "api_key" else f" is {value_text(problem['input'])}, and it"
+    return f"{variable}{value} takes {accepted_values(field)}"
 
 
 def _is_loopback(host: str) -> bool:

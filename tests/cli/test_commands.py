@@ -181,7 +181,7 @@ def test_tokenizer_train_makes_a_tokenizer(run, news: Path, tmp_path: Path):
 
 def test_the_sources_and_choices_of_the_help_are_those_of_the_library():
     from costbank.config import SOURCE_SECTIONS, settings
-    from costbank.config.words import choices
+    from costbank.config.descriptions import choices
 
     assert SOURCE_SECTIONS == SOURCES
     assert (choices(settings()["engine.kind"]), choices(settings()["corpus.on_error"])) == (ENGINES, ON_ERROR)

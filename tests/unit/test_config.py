@@ -38,10 +38,10 @@ def test_what_comes_later_wins(tmp_path: Path):
     ("assignment", "message", "hint"),
     [
         ("word2vec.epoch=3", "no setting word2vec.epoch", "did you mean word2vec.epochs: passes"),
-        ("word2vec.epochs=0", "word2vec.epochs is 0, and it takes a whole number from 1 to 10,000", "passes"),
-        ("word2vec.epochs=many", "is 'many', and it takes a whole number", "word2vec.epochs"),
+        ("word2vec.epochs=0", "word2vec.epochs is 0, but must be a whole number from 1 to 10,000", "passes"),
+        ("word2vec.epochs=many", "is 'many', but must be a whole number", "word2vec.epochs"),
         ("word2vec.epochs", "sets nothing", "--set word2vec.epochs=10"),
-        ("storage.dtype=I64", "it takes F32, F16 or BF16", "element type"),
+        ("storage.dtype=I64", "must be F32, F16 or BF16", "element type"),
         ("source=magic", "source", "where vectors come from"),
         ("source.x=1", "source is a setting, not a section", "source"),
         ("neighbors.k=-1", "neighbors.k", "neighbors stored for each token"),
@@ -83,7 +83,7 @@ def test_a_setting_of_another_source_is_refused_by_name(source: str, given: dict
 
 
 def test_a_config_in_python_has_errors_of_ours():
-    with pytest.raises(UsageError, match=r"word2vec\.epochs is 0, and it takes a whole number from 1 to 10,000"):
+    with pytest.raises(UsageError, match=r"word2vec\.epochs is 0, but must be a whole number from 1 to 10,000"):
         build_config(source="word2vec", word2vec={"epochs": 0})
     with pytest.raises(UsageError, match="the setting source is needed"):
         build_config(tokenizer="a.model")
@@ -122,7 +122,7 @@ def test_one_option_may_stand_for_a_setting_of_each_source(tmp_path: Path):
 
 @pytest.mark.parametrize("path", ["word2vec.epochs", "word2vec.sample", "corpus.separator", "neighbors.k"])
 def test_true_is_no_number(path: str):
-    with pytest.raises(UsageError, match=rf"{path} is 'true', and it takes a"):
+    with pytest.raises(UsageError, match=rf"{path} is 'true', but must be a"):
         load_config(GIVEN, [f"{path}=true"])
 
 
@@ -234,6 +234,6 @@ def test_a_byte_order_mark_before_a_config_is_skipped_and_utf16_is_named(tmp_pat
     assert load_config({}, (), file).tokenizer == tmp_path / "a.model"
     for codec in ("utf-16", "utf-16-le"):
         file.write_bytes(content.encode(codec))
-        with pytest.raises(UsageError, match=r"c\.toml is UTF-16.* text, and TOML is UTF-8") as caught:
+        with pytest.raises(UsageError, match=r"c\.toml is UTF-16.* text, and TOML must be UTF-8") as caught:
             load_config({}, (), file)
-        assert caught.value.hint.startswith("iconv -f UTF-16")
+        assert caught.value.hint.startswith("convert it: iconv -f UTF-16")
