@@ -1,7 +1,7 @@
-"""What TAB offers for the arguments of the commands: banks, sources, settings and their values, files.
+"""Completion of arguments: banks, sources, settings and their values, files.
 
-A completer takes what click's `shell_complete` takes. It imports no torch, FAISS or FastAPI, and never raises for a
-store that is missing or damaged.
+A completer has the signature of click's `shell_complete`. It imports no heavy library, and a missing or damaged store
+has no completions. The `prefix` of an item for files or directories is the part of the word before the path.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +73,7 @@ def _values(ctx: click.Context, path: str, field: "FieldInfo", value: str) -> It
     else:
         items = _items(("true", "false") if accepted_values(field) == "true or false" else choices(field), value)
     for item in items:
-        yield CompletionItem(f"{path}={item.value}", type=item.type)
+        yield CompletionItem(f"{path}={item.value}", type=item.type, prefix=f"{path}=")
 
 
 def _banks(ctx: click.Context, incomplete: str) -> list[CompletionItem]:

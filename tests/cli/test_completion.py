@@ -1,12 +1,9 @@
-"""Shell completion: what is offered, at what cost, and what bash makes of it."""
+"""Shell completion: the completions of a line, and the libraries that they import. `test_shells.py` has real shells."""
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,67 +132,3 @@ def test_completion_imports_no_heavy_library(store: Path):
     ):
         done = _complete(store, *words, command=[sys.executable, "-c", run])
         assert done.stdout.splitlines()[-1].rstrip() == loaded, words
-
-
-def _bash_has_completion() -> bool:
-    if not (bash := shutil.which("bash")):
-        return False
-    version = subprocess.run(
-        [bash, "-c", "echo ${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]}"], capture_output=True, text=True
-    )
-    return tuple(map(int, version.stdout.split())) >= (4, 4)
-
-
-@pytest.mark.skipif(not _bash_has_completion(), reason="completion needs bash 4.4")
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        ("costbank show new", "costbank show news "),
-        ("costbank build --source=wo", "costbank build --source=word2vec "),
-        (
-            "costbank build --source word2vec --set word2vec.ep",
-            "costbank build --source word2vec --set word2vec.epochs=",
-        ),
-        ("costbank build --set corpus.on_error=re", "costbank build --set corpus.on_error=refuse "),
-        ("costbank show news@", "costbank show news@{id} "),
-        ("costbank build --corpus one.txt tw", "costbank build --corpus one.txt two.txt "),
-    ],
-)
-def test_tab_in_a_real_bash(store: Path, news_bank: Bank, tmp_path: Path, typed: str, completed: str):
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "costbank"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m costbank_cli "$@"\n')
-    command.chmod(0o755)
-    (tmp_path / "two.txt").touch()
-    rc = tmp_path / "rc"
-    rc.write_text('PS1="ready> "; bind "set enable-bracketed-paste off"\n'
-                  'eval "$(_COSTBANK_COMPLETE=bash_source costbank)"\n')  # fmt: skip
-    environment = os.environ | {"COSTBANK_STORE": str(store), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-                                "TERM": "dumb", "COLUMNS": "500"}  # fmt: skip
-    assert _typed_in_bash(rc, environment, tmp_path, typed) == completed.format(id=news_bank.id)
-
-
-def _typed_in_bash(rc: Path, environment: dict[str, str], folder: Path, typed: str) -> str:
-    """The line after TAB: it is made the argument of `printf`, which prints it between brackets."""
-    ours, terminal = pty.openpty()
-    with subprocess.Popen(
-        ["bash", "--noprofile", "--rcfile", str(rc), "-i"], stdin=terminal, stdout=terminal, stderr=terminal,
-        env=environment, cwd=folder, start_new_session=True,
-    ) as process:  # fmt: skip
-        os.close(terminal)
-        try:
-            _read_until(ours, "ready> ")
-            # Readline takes the keys in order, so what follows TAB waits until the completion is there.
-            os.write(ours, f"{typed}\t'\x01printf '[%s]\\n' '\r".encode())
-            return _read_until(ours, "]\r\n").rpartition("\n[")[2].partition("]\r\n")[0]
-        finally:
-            process.kill()
-            os.close(ours)
-
-
-def _read_until(descriptor: int, mark: str, seconds: float = 60) -> str:
-    output, deadline = "", time.monotonic() + seconds
-    with suppress(OSError):
-        while mark not in output and time.monotonic() < deadline:
-            output += os.read(descriptor, 4096).decode("utf-8", "replace")
-    return output
