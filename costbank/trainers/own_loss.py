@@ -15,6 +15,7 @@ from costbank.trainers.heads import ModelHead, output_module, replaced_input
 from costbank.trainers.labeled_batch import LabeledBatch
 from costbank.trainers.logit_transform import LogitTransform
 from costbank.trainers.own_loss_call import (
+    MAX_LOGITS,
     MODEL_ERRORS,
     OwnLossCall,
     call_with_labels,
@@ -52,6 +53,7 @@ def compare_own_loss(
     linear: tuple[ModelHead, LogitTransform] | None,
     *,
     ignore_index: int,
+    max_logits: int = MAX_LOGITS,
 ) -> OwnLossFacts:
     """Compare a model's own loss of a batch with the cross-entropy of its logits, and with that of the linear form.
 
@@ -63,12 +65,13 @@ def compare_own_loss(
         batch: the batch.
         linear: the head and the transform of its output, if the linear form is used.
         ignore_index: the label that is ignored.
+        max_logits: of a batch with more logits, a part of a row is compared.
 
     Raises:
         UsageError: the losses differ, with shifted labels and without; the message has the numbers.
     """
     base, virtual = unwrap_peft(unwrapped), virtual_token_count(unwrapped)
-    call = call_with_labels(model, base, batch, virtual, ignore_index)
+    call = call_with_labels(model, base, batch, virtual, ignore_index, max_logits=max_logits)
     if call is None:
         return OwnLossFacts()
     losses = compare_losses(base, call, ignore_index)
@@ -78,7 +81,9 @@ def compare_own_loss(
         return OwnLossFacts()
     if losses.is_ambiguous():
         # A model at its beginning has logits that are nearly equal. Random logits show the shift.
-        random_call = call_with_labels(model, base, batch, virtual, ignore_index, random_logits=True)
+        random_call = call_with_labels(
+            model, base, batch, virtual, ignore_index, random_logits=True, max_logits=max_logits
+        )
         losses = (None if random_call is None else compare_losses(base, random_call, ignore_index)) or losses
     if losses.is_ambiguous():
         return OwnLossFacts()

@@ -19,6 +19,7 @@ from costbank.trainers.labeled_batch import LabeledBatch
 from costbank.trainers.logit_transform import logits_of
 
 __all__ = [
+    "MAX_LOGITS",
     "MODEL_ERRORS",
     "LossComparison",
     "OwnLossCall",
@@ -34,8 +35,8 @@ MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, Attri
 """What models raise when they cannot compute their loss for a part of a row, or do not take labels."""
 
 _LOG = logging.getLogger(__name__)
-# The most logits in one call: 64 MB of float32.
-_MAX_LOGITS = 1 << 24
+MAX_LOGITS = 1 << 24
+"""The most logits that a call of the head computes: 64 MB of float32."""
 _UNKNOWN_WIDTH = 1 << 17
 _FLOAT32_TOLERANCE, _HALF_TOLERANCE = 1e-3, 1e-2
 
@@ -143,6 +144,7 @@ def call_with_labels(
     *,
     random_logits: bool = False,
     quiet: bool = False,
+    max_logits: int = MAX_LOGITS,
 ) -> OwnLossCall | None:
     """Call a model with labels, without gradient. For a large batch, its head sees a part of one row.
 
@@ -153,6 +155,7 @@ def call_with_labels(
         ignore_index: the label that is ignored.
         random_logits: replace the head's output with random numbers.
         quiet: log errors of the model at debug level.
+        max_logits: the number of logits from which a batch is large.
 
     Returns:
         None if the model raises an error, does not return a dict, or the batch is too large.
@@ -161,11 +164,11 @@ def call_with_labels(
     labels, shift_labels, head = batch.labels, batch.shift_labels, output_module(base)
     width = getattr(getattr(head, "weight", None), "shape", [_UNKNOWN_WIDTH])[0]
     rows = positions = slice(None)
-    if labels.numel() * width > _MAX_LOGITS:
+    if labels.numel() * width > max_logits:
         if head is None or virtual_tokens:
             _LOG.warning("the batch is too large to compare this loss with the one of %s", type(base).__name__)
             return None
-        rows, positions = densest_window(labels, max(2, _MAX_LOGITS // width), ignore_index)
+        rows, positions = densest_window(labels, max(2, max_logits // width), ignore_index)
         labels = labels[rows, positions]
         shift_labels = None if shift_labels is None else shift_labels[rows, positions]
 

@@ -1,9 +1,9 @@
 import shutil
 from pathlib import Path
 
-import costbank_service.routes.banks as bank_routes
 import pytest
 from costbank_service import Settings, create_app
+from costbank_service.dependencies import banks_of
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
@@ -155,8 +155,8 @@ def test_a_bank_that_is_built_meanwhile_is_found(client: TestClient, store: Path
     assert [bank["latest"] for bank in client.get("/v1/banks").json()].count(True) == 1
 
 
-def test_a_bug_is_a_problem_without_its_details(client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog):
-    monkeypatch.setattr(bank_routes, "_json", lambda _: 1 / 0)
+def test_a_bug_is_a_problem_without_its_details(client: TestClient, caplog):
+    client.app.dependency_overrides[banks_of] = lambda: 1 / 0
     body = _problem(client.get("/v1/banks"), 500, "internal")
     assert "ZeroDivision" not in str(body)
     assert "ZeroDivisionError" in caplog.text

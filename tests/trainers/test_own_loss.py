@@ -16,8 +16,10 @@ from costbank.trainers.decoder_inputs import with_decoder_inputs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.label_shift import measure_shift
+from costbank.trainers.labeled_batch import LabeledBatch
 from costbank.trainers.logit_check import LogitCheck
 from costbank.trainers.logit_transform import measure_transform
+from costbank.trainers.own_loss import compare_own_loss
 from tests.trainers.conftest import SMALL, VOCAB, llama
 
 pytestmark = [
@@ -451,17 +453,17 @@ def test_the_check_changes_nothing(bank: Bank, arguments: Any, texts: Any):
         torch.testing.assert_close(value, other[name], rtol=0, atol=0)
 
 
-def test_large_batches_are_compared_by_a_part_of_a_row(
-    bank: Bank, arguments: Any, texts: Any, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("costbank.trainers.own_loss_call._MAX_LOGITS", 6 * VOCAB)
-    trainer = EMOTrainer(llama(), arguments(), train_dataset=texts, emo=bank)
+def test_large_batches_are_compared_by_a_part_of_a_row():
+    batch, limits = LabeledBatch({"input_ids": IDS}, IDS), {"ignore_index": -100, "max_logits": 6 * VOCAB}
+    model = llama()
     widths: list[Any] = []
-    trainer.model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[:2]))
-    trainer.train()
-    assert widths[1] == (1, 6)
+    model.lm_head.register_forward_hook(lambda _m, _i, output: widths.append(output.shape[:2]))
+    linear = (find_head(model), form_of(model))
+    assert compare_own_loss(model, model, batch, linear, **limits).shift is True
+    assert widths[-1] == (1, 6)
+    model = bamba()
     with pytest.raises(UsageError, match="own loss of the first batch"):
-        EMOTrainer(bamba(), arguments(), train_dataset=texts, emo=bank).train()
+        compare_own_loss(model, model, batch, None, **limits)
 
 
 def bert2bert() -> Any:
