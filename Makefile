@@ -8,14 +8,15 @@ READY := $(VENV)/.ready
 # Material prints an announcement at every build unless this is set.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test test-fast check docs bench clean
 
 help:
-	@echo "make demo   the whole journey on real text, in about three minutes"
-	@echo "make test   all tests"
-	@echo "make check  ruff, pyright, import-linter, spelling, generated pages, the documentation site"
-	@echo "make docs   the generated pages and the documentation site, in site/"
-	@echo "make bench  every benchmark; appends to data/bench/results.csv"
+	@echo "make demo       the whole journey on real text, in about three minutes"
+	@echo "make test       all tests"
+	@echo "make test-fast  the quick tests of the library, the losses and the service"
+	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
+	@echo "make docs       the generated pages and the documentation site, in site/"
+	@echo "make bench      every benchmark; appends to data/bench/results.csv"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'
@@ -28,7 +29,10 @@ demo: $(READY)
 	$(BIN)/costbank demo --store .demo/banks --work .demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/unit tests/loss tests/golden tests/service
 
 check: $(READY)
 	$(BIN)/ruff check .

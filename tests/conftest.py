@@ -1,11 +1,17 @@
 """Every test runs with the shapes and types of the signatures checked as the functions are called."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: BLAS and torch read this when they load, and threads that outnumber cores spin.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from jaxtyping import install_import_hook
 
 with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
     import costbank
 
-import os
+import gc
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +32,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes that are not text name no test: an archive's hold the time, and every worker must find the same tests."""
     return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
+def pytest_collection_finish() -> None:
+    """The Trainer collects garbage at each start and end, and would look each time at all that has been imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str,
         By name of the check the tracebacks of its processes, or that it was not run.
     """
     (folder / "told").mkdir()
-    spawn(_process, (processes, tuple(checks), folder), processes)
+    run_processes(_process, (processes, tuple(checks), folder), processes)
     told: dict[str, str] = {}
     for path in sorted((folder / "told").iterdir()):
         name, rank = path.name.rsplit("-", 1)
@@ -29,9 +29,16 @@ def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str,
     return told
 
 
-def spawn(function: Callable[..., None], arguments: tuple, processes: int, timeout_s: float = 240.0) -> None:
-    """`torch.multiprocessing.spawn`, which ends processes that do not end by themselves."""
-    running: Any = multiprocessing.spawn(function, arguments, nprocs=processes, join=False)
+def run_processes(function: Callable[..., None], arguments: tuple, processes: int, timeout_s: float = 240.0) -> None:
+    """Run `function(rank, *arguments)` in fresh processes, and end those that do not end by themselves.
+
+    They are forked from a server that has imported torch and the function's module and has done nothing with them, so
+    that these imports, which take longer than most of what is run here, happen once for all processes of all tests.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch.distributed", function.__module__])
+    running: Any = multiprocessing.start_processes(
+        function, arguments, nprocs=processes, join=False, start_method="forkserver"
+    )
     until = time.monotonic() + timeout_s
     while not running.join(timeout=2):
         if time.monotonic() > until:

@@ -82,6 +82,7 @@ def test_a_ratio_is_of_times_of_the_same_round():
     assert times.ratios("slow", "fast") == [2.0, 3.0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
 def test_a_tiny_run_prints_every_variant_and_records_nothing(capsys):
     before = RESULTS.read_bytes() if RESULTS.exists() else None
@@ -99,6 +100,7 @@ def test_unknown_names_are_refused_with_those_that_there_are(given):
         benchmark.main([*given, "--no-record"])
 
 
+@pytest.mark.slow
 def test_memory_of_full_logits_is_at_least_theirs():
     """A check of the measuring itself: logits, their softmax and its gradient are each of a known size."""
     small = SHAPES["small"]

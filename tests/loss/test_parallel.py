@@ -41,11 +41,13 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return failures(CHECKS, request.param, tmp_path_factory.mktemp("told"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_processes_agree_with_one(told: dict[str, str], check):
     assert check.__name__ not in told, told[check.__name__]
 
 
+@pytest.mark.slow
 def test_what_fails_is_told(tmp_path):
     """Each check runs in processes of its own: one that fails there, even in one of them, must not pass here."""
     told = failures([checks.nan_is_refused_by_all, checks.one_process_fails, checks.masked_slices], 2, tmp_path)
@@ -65,6 +67,7 @@ def test_without_processes_there_is_nothing_to_share(costs):
         assert "init_process_group" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_importing_the_losses_does_not_load_dtensors():
     code = "import sys, costbank.loss; print('torch.distributed.tensor' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -44,6 +44,7 @@ def naive(logits: Tensor, labels: Tensor, vectors: Tensor, mixing: str) -> Tenso
     return (0.5 * (ce + (ce / (k + 1e-10)).detach().clamp_max(3) * k)).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["emo1_clamped", "emo2"])
 def test_two_hundred_steps_follow_the_formula(news_bank: Bank, mixing: str):
     generator = torch.Generator().manual_seed(0)
@@ -105,6 +106,7 @@ def _peak_mb(*given: str) -> float:
     return float(answer.stdout)
 
 
+@pytest.mark.slow
 def test_the_linear_form_never_holds_all_logits():
     """All logits are 134 MB; a block of 64 rows and its costs are 8."""
     for reduction in ("mean", "none"):

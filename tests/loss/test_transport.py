@@ -207,6 +207,7 @@ def test_what_cannot_be_is_said(logits, soft, costs: DenseCosts, change, error: 
     assert raised.value.hint
 
 
+@pytest.mark.slow
 def test_the_loss_does_not_load_pot_before_it_solves():
     code = "import sys, costbank.loss, costbank.loss.transport; print('ot' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

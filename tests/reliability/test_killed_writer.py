@@ -1,57 +1,69 @@
 """A writer killed with SIGKILL after any of its steps leaves nothing listed, or banks that verify."""
 
+import json
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from costbank.bank import Bank, Store, verify_bank
-from costbank.bank.writer import STEPS
-
-WRITE = """
-import json, os, signal, sys
-from pathlib import Path
-import numpy as np
-from costbank.bank import Bank, BankWriter
+from costbank.bank import Bank, BankWriter, Store, verify_bank
 from costbank.bank.manifest import BankFacts
+from costbank.bank.writer import STEPS
 from costbank.neighbors import load_index
 
-source, directory, last_step, writer = Bank(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
-def on_step(step):
-    if step == last_step:
-        os.kill(os.getpid(), signal.SIGKILL)
+class InPlaceWriter(BankWriter):
+    """Not atomic: fills the final directory under the final name, the manifest first."""
 
-class InPlace(BankWriter):
-    "Not atomic: fills the final directory under the final name, the manifest first."
+    source: Bank
 
-    def __enter__(self):
-        self._staged = self._directory / source.id
+    def __enter__(self) -> "InPlaceWriter":
+        self._staged = self._directory / self.source.id
         self._staged.mkdir(parents=True)
-        (self._staged / "manifest.json").write_bytes((source.path / "manifest.json").read_bytes())
+        (self._staged / "manifest.json").write_bytes((self.source.path / "manifest.json").read_bytes())
         self._on_step("staged")
         return self
 
-facts = json.loads((source.path / "manifest.json").read_text())
-for derived in ("digest", "format", "id", "files"):
-    facts.pop(derived)
-with {"BankWriter": BankWriter, "InPlace": InPlace}[writer](directory, on_step) as open_writer:
-    open_writer.write_vectors((source.size, source.dim), "F32", [source.vectors()])
-    open_writer.write_tokens(source.vocab)
-    open_writer.write_rows(source.raw.norms, source.raw.to_unused)
-    open_writer.write_neighbors(source.neighbors)
-    open_writer.write_index(load_index(np.fromfile(source.path / "index.faiss", np.uint8)))
-    card = (source.path / "README.md").read_text("utf-8")
-    open_writer.publish(BankFacts.model_validate(facts), lambda manifest: card)
-"""
+
+def _copy(source_path: str, directory: str, last_step: str, writer: type[BankWriter]) -> None:
+    """Write the bank once more, and be killed after a step."""
+
+    def on_step(step: str) -> None:
+        if step == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    source = InPlaceWriter.source = Bank(Path(source_path))
+    facts = json.loads((source.path / "manifest.json").read_text())
+    for derived in ("digest", "format", "id", "files"):
+        facts.pop(derived)
+    with writer(Path(directory), on_step) as open_writer:
+        open_writer.write_vectors((source.size, source.dim), "F32", [source.vectors()])
+        open_writer.write_tokens(source.vocab)
+        open_writer.write_rows(source.raw.norms, source.raw.to_unused)
+        assert source.neighbors is not None
+        open_writer.write_neighbors(source.neighbors)
+        open_writer.write_index(load_index(np.fromfile(source.path / "index.faiss", np.uint8)))
+        card = (source.path / "README.md").read_text("utf-8")
+        open_writer.publish(BankFacts.model_validate(facts), lambda _: card)
 
 
-def _write(bank: Bank, directory: Path, last_step: str, writer: str = "BankWriter") -> int:
-    command = [sys.executable, "-c", WRITE, str(bank.path), str(directory), last_step, writer]
-    return subprocess.run(command, timeout=60, check=False).returncode
+def _start(bank: Bank, directory: Path, last_step: str = "", writer: type[BankWriter] = BankWriter):
+    """A process of its own, forked from a server that has the imports done: they take longer than the writing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_copy, args=(str(bank.path), str(directory), last_step, writer))
+    process.start()
+    return process
+
+
+def _write(bank: Bank, directory: Path, last_step: str, writer: type[BankWriter] = BankWriter) -> int | None:
+    process = _start(bank, directory, last_step, writer)
+    process.join(60)
+    return process.exitcode
 
 
 def _problems(store: Path) -> list[str]:
@@ -87,14 +99,15 @@ def test_a_kill_leaves_an_older_bank_as_it_was(news_bank: Bank, tmp_path: Path, 
 def test_a_writer_that_is_not_atomic_would_be_found_out(news_bank: Bank, tmp_path: Path):
     found = []
     for number, step in enumerate(STEPS[:6]):
-        assert _write(news_bank, tmp_path / f"store{number}" / "news", step, "InPlace") == -signal.SIGKILL
+        assert _write(news_bank, tmp_path / f"store{number}" / "news", step, InPlaceWriter) == -signal.SIGKILL
         found.append(bool(_problems(tmp_path / f"store{number}")))
     assert any(found)
 
 
 def test_two_writers_of_one_bank_both_succeed(news_bank: Bank, tmp_path: Path):
-    command = [sys.executable, "-c", WRITE, str(news_bank.path), str(tmp_path / "news"), "", "BankWriter"]
-    writers = [subprocess.Popen(command) for _ in range(3)]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    writers = [_start(news_bank, tmp_path / "news") for _ in range(3)]
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert sorted(path.name for path in (tmp_path / "news").iterdir()) == sorted([news_bank.id, "latest"])
     assert _problems(tmp_path) == []

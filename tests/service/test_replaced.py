@@ -43,6 +43,7 @@ def _get(url: str) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [True, False])
 def test_a_bank_that_is_overwritten_under_load_stays_right_and_the_server_up(tmp_path: Path, index: bool):
     bank = write_bank(tmp_path / "source" / "big", TOKENS, dim=64, k=16, index=index)

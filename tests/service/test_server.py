@@ -34,6 +34,7 @@ def test_serving_can_end_at_once(store: Path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("with_signal", "as_json"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
 def test_the_command_serves_until_it_is_told_to_stop(store: Path, with_signal: signal.Signals, as_json: bool):
     command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]

@@ -39,7 +39,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin
 class EMOTrainer(EMOTrainerMixin, Trainer):
     pass
 
-VOCAB, LENGTH, BATCH = 16384, 128, 96
+VOCAB, LENGTH, BATCH = 16384, 128, 48
 model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
     num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=LENGTH))
 costs = DenseCosts(torch.nn.functional.normalize(torch.randn(VOCAB, 8), dim=1))

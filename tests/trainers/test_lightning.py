@@ -14,7 +14,7 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss, Schedule, open_costs
 from costbank.trainers.lightning import EMOLightningMixin
-from tests.loss.processes import spawn
+from tests.loss.processes import run_processes
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, make_tokenizer
 
 pytestmark = [
@@ -198,7 +198,7 @@ def test_processes_log_the_means_over_all_their_tokens(bank: Bank, tokenizer: An
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    spawn(_validate, (2, port, f"{bank.path}/", str(tmp_path)), 2)
+    run_processes(_validate, (2, port, f"{bank.path}/", str(tmp_path)), 2)
     expected = by_hand(Validated(EMOLoss(bank)), Weighted(tokenizer), bank)
     for rank in range(2):
         assert torch.load(tmp_path / f"told-{rank}.pt") == pytest.approx(expected, abs=1e-5)

@@ -17,7 +17,7 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from tests.loss.processes import spawn
+from tests.loss.processes import run_processes
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
 
 PARTS = ("emo_loss", "ce", "emd", "mean_token_accuracy")
@@ -57,7 +57,7 @@ def run(function: Callable[..., None], bank: Bank, out: Path, counts: tuple[int,
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for processes in counts:
-        spawn(function, (processes, port, f"{bank.path}/", str(out)), processes)
+        run_processes(function, (processes, port, f"{bank.path}/", str(out)), processes)
 
 
 def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:

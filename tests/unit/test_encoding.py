@@ -62,6 +62,7 @@ def test_ids_and_ends_are_the_tokenizers_own(news: Path, news_model: Path, tmp_p
     assert corpus.parts[0].ids.dtype == np.uint16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_parts_are_encoded_side_by_side_and_come_in_the_order_of_the_text(
     news: Path, news_model: Path, tmp_path: Path, processes: int
@@ -130,6 +131,7 @@ def test_another_rule_or_content_is_encoded_anew(news_model: Path, tmp_path: Pat
     assert _encode([path], news_model, tmp_path / "cache").documents == 1
 
 
+@pytest.mark.slow
 def test_a_bad_file_leaves_only_what_is_whole_in_the_cache(news: Path, news_model: Path, tmp_path: Path):
     path = tmp_path / "text"
     path.write_bytes(b"fine\n" * 2_000_000 + b"\xff\n")
@@ -261,6 +263,7 @@ def test_token_ids_are_mapped_where_they_lie(news_model: Path, tmp_path: Path):
         _encode([path], news_model, tmp_path / "cache", separator=3)
 
 
+@pytest.mark.slow
 def test_drawn_segmentations_are_the_same_on_any_number_of_processes(news: Path, news_model: Path, tmp_path: Path):
     def sentences(cache: str, processes: int, sampling: Sampling | None) -> list[list[int]]:
         corpus = _encode(

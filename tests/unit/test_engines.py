@@ -57,6 +57,7 @@ def test_one_shard_needs_no_other_process(tmp_path: Path):
         assert dict(engine.run(_square, [3], lambda _: None)) == {0: (9, os.getpid())}
 
 
+@pytest.mark.slow
 def test_shards_whose_worker_was_killed_are_worked_on_again(tmp_path: Path):
     marks = [str(tmp_path / str(number)) for number in range(50)]
     for number in set(range(50)) - {0, 7, 20, 21, 49}:
@@ -65,6 +66,7 @@ def test_shards_whose_worker_was_killed_are_worked_on_again(tmp_path: Path):
         assert dict(engine.run(_die_once, marks, lambda _: None)) == dict(enumerate(marks))
 
 
+@pytest.mark.slow
 def test_workers_that_always_die_end_it_with_an_error(tmp_path: Path):
     with _local(2, tmp_path) as engine, pytest.raises(EngineError, match="killed 4 times in a row") as caught:
         list(engine.run(_die, [1, 2, 3], lambda _: None))

@@ -119,6 +119,7 @@ def zipf(random: np.random.Generator) -> list[list[int]]:
     return np.minimum(random.zipf(1.3, (60, 500)) - 1, 299).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [64 << 20, 1 << 30])
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_the_digest_depends_on_the_corpus_alone(
@@ -158,6 +159,7 @@ def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(
     assert _as_counter(PairCounts(merged, packing, "", 0)) == _one_by_one(zipf, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 4])
 def test_memory_too_small_to_merge_in_is_told_with_what_would_do(
     zipf: list[list[int]], tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch

@@ -42,6 +42,7 @@ def test_stores_and_settings_are_listed_without_numpy(statement: str, allowed: s
     assert set(_loaded_after(statement)) <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heavy", ["torch", "faiss", "gensim", "fastapi", "ml_dtypes", "numpy", "pydantic"])
 def test_the_test_above_would_see_a_heavy_library(heavy: str):
     assert heavy in _loaded_after(f"import costbank, {heavy}")

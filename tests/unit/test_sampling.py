@@ -168,6 +168,7 @@ def _pieces_of(path: Path, text: str) -> dict[bytes, tuple[Ids, float]]:
     return unknown | known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize(
     ("name", "text"),
@@ -233,6 +234,7 @@ def _lines(text: str) -> list[bytes]:
     return [text[low:high].encode() for low, high in pairwise(cuts)]
 
 
+@pytest.mark.slow
 def test_bytepiece_draws_are_distributed_as_those_of_the_reference(shared_data: Path):
     path = shared_data / "bytepiece.plus.40k.model"
     reference = rs_bytepiece.Tokenizer(str(path))
@@ -369,6 +371,7 @@ def _dropout(symbols: list[str], scores: dict[str, float], alpha: float, skipped
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "alpha"),
     [*product(["the", "minister", "in an inn"], [0.1, 0.5, 0.9]), ("x" * 3 + "in" * 17, 0.9)],
@@ -443,6 +446,7 @@ def test_long_segments_have_the_probabilities_of_short_ones():
         assert short.prob[arcs[0]] == pytest.approx(long.prob[arcs[1]], rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unigram with bytes", "unigram across words", "BPE", "BytePiece"])
 def test_a_line_of_two_megabytes_is_drawn(any_model, news: Path, name: str):
     line = (" ".join(news.read_text().split()) + " 日本 ") * 7

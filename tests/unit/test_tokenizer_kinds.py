@@ -131,6 +131,7 @@ def test_the_fingerprint_survives_a_save_and_changes_with_an_id(byte_level: Path
     assert load_tokenizer(tmp_path / "swapped.json").vocab.fingerprint != first.vocab.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bytepiece_80k.model", "bytepiece.plus.40k.model"])
 def test_bytepiece_ids_are_those_of_an_independent_implementation(shared_data: Path, model: str):
     ours, theirs = load_tokenizer(shared_data / model), rs_bytepiece.Tokenizer(str(shared_data / model))
@@ -150,6 +151,7 @@ def test_bytepiece_ids_are_those_of_an_independent_implementation(shared_data: P
     ]
 
 
+@pytest.mark.slow
 def test_a_line_of_four_megabytes_is_encoded_whole(shared_data: Path):
     ours = load_tokenizer(shared_data / "bytepiece_80k.model")
     text = (shared_data / "english.txt").read_text("utf-8")[:4_000_000].replace("\n", " ")

@@ -48,6 +48,7 @@ def _check(matrix: sparse.csr_matrix, dim: int, found: TruncatedSvd) -> None:
     assert not found.right[:, found.values == 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(700, 500), (500, 700), (600, 600)])
 @pytest.mark.parametrize("dim", [1, 12, 40])
 def test_the_leading_triplets_are_those_of_the_dense_matrix(shape: tuple[int, int], dim: int):
@@ -68,6 +69,7 @@ SPECTRA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("dim", [20, 60])
 def test_close_and_repeated_values_are_all_found(name: str, dim: int):
@@ -76,6 +78,7 @@ def test_close_and_repeated_values_are_all_found(name: str, dim: int):
     _check(matrix, dim, truncated_svd(matrix, dim, tolerance=TOLERANCE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("copies", "distinct", "dim"), [(100, 30, 128), (30, 100, 60), (60, 40, 100)])
 def test_of_a_value_with_more_copies_than_a_block_is_wide_none_is_missed(copies: int, distinct: int, dim: int):
     exact = np.repeat(np.linspace(2, 1, distinct), copies)
@@ -84,6 +87,7 @@ def test_of_a_value_with_more_copies_than_a_block_is_wide_none_is_missed(copies:
     assert found.residual <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 7, 30])
 @pytest.mark.parametrize("shape", [(500, 400), (400, 500), (40, 300)])
 def test_what_a_matrix_of_lower_rank_does_not_have_is_zero(rank: int, shape: tuple[int, int]):
@@ -130,6 +134,7 @@ def test_the_largest_element_of_each_left_vector_is_positive():
         assert (left[np.abs(left).argmax(axis=0), np.arange(16)] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3000, 2500), (2500, 3000), (5000, 60)])
 def test_the_same_bytes_come_again_on_any_number_of_threads(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     matrix = _sparse(*shape)

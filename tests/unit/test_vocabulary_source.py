@@ -94,6 +94,7 @@ def test_more_dimensions_keep_more_spelling(news_model: Path, tmp_path: Path):
     assert all(fewer < more for fewer, more in pairwise(kept))
 
 
+@pytest.mark.slow
 def test_counts_of_bytepiece_are_kept(shared_data: Path, tmp_path: Path):
     path = shared_data / "bytepiece.plus.40k.model"
     bank = _build(path, tmp_path / "store", dim=16)
