@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,22 +123,19 @@ def test_isotropy_is_the_papers(dim: int, seed: int, skew: float, offset: float)
     assert iso_score(effective, dim) == pytest.approx(_iso_score_step_by_step(rows.astype(np.float64)), abs=1e-9)
 
 
-def test_isotropy_over_blocks_and_from_a_sample_agree_with_it(
-    tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("costbank.analysis.health.rows._BLOCK_BYTES", 4 * 48 * 100)
+def test_isotropy_over_blocks_and_from_a_sample_agree_with_it(tmp_path: Path, random: np.random.Generator):
     bank = _bank(tmp_path, random.normal(size=(2_000, 48)) * np.linspace(0.2, 2, 48) + 0.3, k=0)
     expected = _iso_score_step_by_step(bank.vectors().astype(np.float64))
-    whole = measure_rows(bank, QuietProgress()).isotropy
-    assert whole is not None
-    assert whole.score == pytest.approx(expected, abs=1e-5)
-    assert whole.sampled == 0
-    same = measure_rows(bank, QuietProgress(), most_products=0).isotropy
+    measure = partial(measure_rows, bank, QuietProgress(), block_bytes=4 * 48 * 100)
+    of_all = measure().isotropy
+    assert of_all is not None
+    assert of_all.score == pytest.approx(expected, abs=1e-5)
+    assert of_all.sampled == 0
+    same = measure(most_products=0).isotropy
     assert same is not None
     assert same.score == pytest.approx(expected, abs=1e-5)  # a sample of all rows is all rows
     assert same.sampled == 2_000
-    monkeypatch.setattr("costbank.analysis.health.rows._SAMPLED_ROWS", 700)
-    estimate = measure_rows(bank, QuietProgress(), most_products=0).isotropy
+    estimate = measure(most_products=0, sampled_rows=700).isotropy
     assert estimate is not None
     assert estimate.sampled == 700
     assert estimate.score == pytest.approx(expected, rel=0.05)
@@ -517,9 +515,9 @@ def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
 @pytest.mark.parametrize(
     ("file", "tensor", "value", "message"),
     [
-        ("vectors.safetensors", "vectors", np.float32("nan"), "row 2 holds NaN"),
-        ("vectors.safetensors", "vectors", np.float32("inf"), "row 2 holds NaN or infinity"),
-        ("vectors.safetensors", "vectors", np.float32("3e38"), "row 2 holds"),
+        ("vectors.safetensors", "vectors", np.float32("nan"), "row 2 has NaN"),
+        ("vectors.safetensors", "vectors", np.float32("inf"), "row 2 has NaN or infinity"),
+        ("vectors.safetensors", "vectors", np.float32("3e38"), "row 2 has"),
         ("rows.safetensors", "norms", np.float32("nan"), "lengths or cosines"),
         ("rows.safetensors", "norms", np.float32(-1), "lengths or cosines"),
         ("rows.safetensors", "to_unused", np.float32("inf"), "lengths or cosines"),

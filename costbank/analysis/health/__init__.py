@@ -5,10 +5,10 @@
               duplicates   tokens with equal rows, or nearly equal ones
               hubness      tokens that are near too many others
               wordforms    whether forms of a word lie near each other: the only test of more than geometry
-              findings     conclusions from these measures, with the tokens they are about
+              findings     conclusions from these measures, with the tokens that they are about
               advice       what to do about a finding, by the bank's source
 
-It reads only the bank. Whether near tokens have similar meanings is tested by `costbank.analysis.evaluation`.
+The report needs only the bank. `costbank.analysis.evaluation` tests whether near tokens have similar meanings.
 """
 
 from costbank.analysis.health.report import health

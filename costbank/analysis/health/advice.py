@@ -1,6 +1,6 @@
 """What to do about a finding. It depends on the source that the bank was built from.
 
-If the effect of an advice on training has not been measured, the advice says so.
+If the effect on training has not been measured, the advice says so.
 """
 
 __all__ = ["NOTHING_TO_DO", "evidence_advice", "misplaced_advice", "shared_direction_advice", "unseen_advice"]
@@ -12,11 +12,11 @@ _EVIDENCE = {
     "cooccurrence": "Use more text, or raise --set cooccurrence.min_count=N, so that rare tokens become unseen.",
     "lm-head": "These rows do little harm if the tokens are rare in your text. If they are frequent, use another "
     "checkpoint, or build with --source cooccurrence from your text.",
-    "spelling": "Tokens of equal letters are equal by spelling. More of it is told apart with more "
-    "--set spelling.dim=N.",
+    "spelling": "Tokens with the same letters have the same row. A larger --set spelling.dim=N distinguishes more "
+    "spellings.",
     "vectors": "If tokens should not share a word's vector, build with --set vectors.match=exact or word-start.",
     "transfer": "Sums of the donor's rows are shorter than its rows, and tokens with the same pieces have the same "
-    "sum. `costbank show` says how near sums come to true rows. A donor or a method that shares more tokens may help.",
+    "sum. `costbank show` says how close sums are to true rows. A donor or a method that shares more tokens may help.",
 }
 _OTHER_EVIDENCE = "Use another source. If these tokens are rare in your text, they do little harm."
 
@@ -43,7 +43,7 @@ _OTHER_MISPLACED = "Check that rows and tokens are in the same order."
 
 
 def evidence_advice(source: str) -> str:
-    """About rows that hardly depend on their tokens, or are like others."""
+    """About rows that have little information about their tokens, or are equal to others."""
     return _EVIDENCE.get(source, _OTHER_EVIDENCE)
 
 

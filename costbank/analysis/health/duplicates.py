@@ -1,4 +1,4 @@
-"""Tokens that no cost can tell apart: those that share a row, and those with rows that are equal up to rounding."""
+"""Tokens that costs cannot distinguish: those with equal rows, and those with rows that are equal up to rounding."""
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -66,7 +66,7 @@ def _near_pairs(table: NeighborTable, usable: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _components(size: int, sources: np.ndarray, targets: np.ndarray) -> Int64[np.ndarray, "vocab"]:
-    """The connected component of each id, as its smallest id. Roots are joined, so a chain takes few rounds."""
+    """The connected component of each id, as its smallest id. Roots are joined, so a long chain takes few rounds."""
     labels = np.arange(size)
     while (labels[sources] != labels[targets]).any():
         low = np.minimum(labels[sources], labels[targets])

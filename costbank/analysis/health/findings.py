@@ -41,11 +41,11 @@ _UNTRAINED_SOURCES = ("spelling", "transfer")
 """Sources in which row length reflects how much is known about a token, not how much it was trained."""
 
 
-def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
-    """All findings, the most severe first. Each names at most `named` tokens or groups."""
-    collector = _FindingCollector(bank, measures, named)
+def findings(bank: Bank, measures: Measures, most_named: int) -> tuple[Finding, ...]:
+    """All findings, the most severe first. Each names at most `most_named` tokens or groups."""
+    collector = _FindingCollector(bank, measures, most_named)
     if not measures.rows.usable.any():
-        return tuple(collector.emptiness())
+        return (collector.no_vectors(),)
     topics = (collector.word_forms, collector.missing_vectors, collector.lengths, collector.directions, collector.hubs,
               collector.duplicates, collector.saturation, collector.training)  # fmt: skip
     collected = [finding for topic in topics for finding in topic()]
@@ -55,17 +55,16 @@ def findings(bank: Bank, measures: Measures, named: int) -> tuple[Finding, ...]:
 class _FindingCollector:
     """The findings of one bank, with a method for each topic."""
 
-    def __init__(self, bank: Bank, measures: Measures, named: int) -> None:
-        self._bank, self._measures, self._named = bank, measures, named
-        self._usable = int(measures.rows.usable.sum())
+    def __init__(self, bank: Bank, measures: Measures, most_named: int) -> None:
+        self._bank, self._measures, self._most_named = bank, measures, most_named
+        self._usable_count = int(measures.rows.usable.sum())
         self._transformed = bool(bank.manifest.config.get("transforms"))
         self._source = bank.manifest.source
-        self._word2vec = self._source == "word2vec"
 
-    def emptiness(self) -> Iterator[Finding]:
-        meaning = "No token has a vector: all mistakes cost 1, and EMO cannot tell them apart."
+    def no_vectors(self) -> Finding:
+        meaning = "No token has a vector: all mistakes cost 1, and EMO cannot distinguish them."
         advice = "Check the source of the bank, and build it again."
-        yield Finding("no-vectors", Severity.SERIOUS, self._bank.size, 1.0, (), (), meaning, advice)
+        return Finding("no-vectors", Severity.SERIOUS, self._bank.size, 1.0, (), (), meaning, advice)
 
     def word_forms(self) -> Iterator[Finding]:
         """Whether rows belong to their tokens and are more than noise."""
@@ -83,7 +82,7 @@ class _FindingCollector:
             case Evidence.UNDECIDED:
                 yield self._without_tokens(
                     "word-forms-unknown",
-                    f"It is unknown whether near tokens are alike. The vocabulary has {forms.pairs:,} pairs of word "
+                    f"It is unknown whether near tokens are similar. The vocabulary has {forms.pairs:,} pairs of word "
                     "forms with different rows (with and without a space, letter case, endings), which is too few. The "
                     "other tests are about geometry, which random vectors pass too.",
                     "Look at neighbors with `costbank nearest`, or compare the costs with your own judgements, with "
@@ -103,7 +102,7 @@ class _FindingCollector:
                 "pieces. Whether near tokens have similar meanings is not tested.",
                 "Its costs are about spelling, not meaning. For meaning, build with --source cooccurrence from text."
                 if self._source == "spelling"
-                else "See how near sums come to true rows in `costbank show`.",
+                else "`costbank show` says how close sums are to true rows.",
             )
         by_chance = [r for r in forms.ranges if r.evidence is Evidence.CHANCE]
         if by_chance and forms.evidence is not Evidence.CHANCE:
@@ -172,7 +171,7 @@ class _FindingCollector:
                 long[np.argsort(-raw.norms[long], kind="stable")],
                 f"The raw rows are far longer than the median of {norms.median:.3g} (above {norms.large_above:.3g}). "
                 "Costs depend only on directions, so long rows count no more than others. Lengths in parentheses.",
-                f"Look with `costbank nearest` whether their neighbors make sense{also}.",
+                f"Check with `costbank nearest` whether their neighbors make sense{also}.",
                 values=raw.norms,
                 severity=Severity.INFO,
             )
@@ -238,7 +237,7 @@ class _FindingCollector:
                 "near-duplicates",
                 self._measures.near_duplicates,
                 f"The rows of these tokens differ, but a chain of costs below {NEAR_COST:.0e} connects them: no loss "
-                "can tell them apart.",
+                "can distinguish them.",
             )
 
     def saturation(self) -> Iterator[Finding]:
@@ -277,7 +276,7 @@ class _FindingCollector:
     def training(self) -> Iterator[Finding]:
         training, raw = self._measures.under_training, self._bank.raw
         if training is None or raw is None:
-            if self._word2vec:
+            if self._source == "word2vec":
                 instead = "ids below word2vec.min_count are unseen"
             elif raw is not None:
                 instead = "small norms are the only sign"
@@ -317,26 +316,26 @@ class _FindingCollector:
         share: float | None = None,
         severity: Severity | None = None,
     ) -> Finding:
-        share = len(ids) / self._usable if share is None else share
+        share = len(ids) / self._usable_count if share is None else share
         tokens = self._named_tokens(ids, values)
         return Finding(code, severity or _severity(share), len(ids), share, tokens, (), meaning, advice)
 
     def _about_groups(self, code: str, groups: TokenGroups, meaning: str) -> Finding:
         count = sum(map(len, groups))
-        largest = tuple(NamedGroup(len(group), self._named_tokens(group)) for group in groups[: self._named])
-        share = count / self._usable
+        largest = tuple(NamedGroup(len(group), self._named_tokens(group)) for group in groups[: self._most_named])
+        share = count / self._usable_count
         severity = Severity.INFO if self._source in _SHARED_ROW_SOURCES else _severity(share)
         return Finding(code, severity, count, share, (), largest, meaning, self._evidence_advice())
 
     def _about_all_tokens(self, code: str, severity: Severity, meaning: str, advice: str) -> Finding:
-        return Finding(code, severity, self._usable, 1.0, (), (), meaning, advice)
+        return Finding(code, severity, self._usable_count, 1.0, (), (), meaning, advice)
 
     def _without_tokens(self, code: str, meaning: str, advice: str) -> Finding:
         return Finding(code, Severity.INFO, 0, 0.0, (), (), meaning, advice)
 
     def _named_tokens(self, ids: np.ndarray, values: np.ndarray | None = None) -> tuple[NamedToken, ...]:
         display = self._bank.vocab.display
-        chosen = ids[: self._named].tolist()
+        chosen = ids[: self._most_named].tolist()
         return tuple(NamedToken(i, display(i), None if values is None else float(values[i])) for i in chosen)
 
 

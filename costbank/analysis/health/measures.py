@@ -1,4 +1,4 @@
-"""Everything that was measured of a bank, as input for its findings."""
+"""All measures of a bank, as input for its findings."""
 
 from dataclasses import dataclass
 

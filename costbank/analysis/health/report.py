@@ -32,12 +32,12 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
     the raw rows.
 
     Args:
-        bank: a bank of format 1. It may lack a neighbor table and measures of its raw rows.
-        named: the most tokens, or groups of tokens, that a finding names.
-        progress: reports the rows that were read.
+        bank: a bank of format 1, with or without a neighbor table and measures of its raw rows.
+        named: the largest number of tokens, or of groups of tokens, that a finding names.
+        progress: receives the number of rows that were read.
 
     Raises:
-        CorruptBankError: a file has values that no bank has, such as NaN; `costbank verify` names the damaged file.
+        CorruptBankError: a file has impossible values, such as NaN; `costbank verify` names the damaged file.
     """
     measures = _measure(bank, progress or QuietProgress())
     near_duplicates = measures.near_duplicates

@@ -76,7 +76,7 @@ class NamedGroup:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact about a bank that its user should know.
+    """A fact about a bank that its user should know.
 
     Attributes:
         code: the stable name of the finding, in lower case with hyphens.

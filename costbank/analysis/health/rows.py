@@ -1,6 +1,6 @@
-"""One pass over a bank's rows: their mean, their isotropy, and measures of each row.
+"""A pass over a bank's rows: their mean, their isotropy, and measures of each row.
 
-Rows are read in blocks, so that memory is needed only for one block and a dim × dim matrix.
+Rows are read in blocks, so memory is needed only for a block and a dim × dim matrix.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from costbank.progress import Progress
 __all__ = ["LEAST_DIM", "RowMeasures", "iso_score", "measure_rows", "saturated_rows"]
 
 LEAST_DIM = 32
-"""Too many shorter rows would look saturated by chance; see `saturated_rows`."""
+"""Rows with fewer elements are not tested: too many would be saturated by chance; see `saturated_rows`."""
 
 _SATURATED_VARIATION = 0.2
 _AT_TOP = 0.99
@@ -42,12 +42,12 @@ class RowMeasures:
     """The results of the pass.
 
     Attributes:
-        usable: which rows have a direction.
-        mean_cosine: mean of 1 − cost over all pairs of different usable rows; None for fewer than two.
-        isotropy: None for fewer than two rows or dimensions, and where all rows are the same.
+        usable: which rows are not zero.
+        mean_cosine: the mean of 1 − cost over all pairs of different usable rows; None for fewer than two.
+        isotropy: None for fewer than two rows or dimensions, and if all rows are the same.
         variation: std(|x|) / mean(|x|) of each row's elements; infinity for a zero row.
-        at_top: how many elements of each row are within 1 % of its largest magnitude.
-        first_equal: the smallest id whose row is the same bit for bit; the id itself for a zero row.
+        at_top: the number of elements of each row within 1 % of its largest magnitude.
+        first_equal: for each id, the smallest id with the same row bit for bit; the id itself for a zero row.
     """
 
     usable: Bool[np.ndarray, "vocab"]
@@ -58,14 +58,27 @@ class RowMeasures:
     first_equal: Int64[np.ndarray, "vocab"]
 
 
-def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PRODUCTS) -> RowMeasures:
+def measure_rows(
+    bank: Bank,
+    progress: Progress,
+    most_products: float = _MOST_PRODUCTS,
+    sampled_rows: int = _SAMPLED_ROWS,
+    block_bytes: int = _BLOCK_BYTES,
+) -> RowMeasures:
     """Measure all rows of a bank.
 
-    Σ, the covariance, is computed from all rows up to rows · dim² = `most_products` and 4,096 dimensions. For larger
-    banks, ‖Σ‖² is estimated from 8,192 rows, drawn with a fixed seed.
+    The covariance Σ is computed from all rows if rows · dim² is at most `most_products` and dim at most 4,096. For
+    larger banks, ‖Σ‖² is estimated from `sampled_rows` rows, drawn with a fixed seed.
+
+    Args:
+        bank: the bank.
+        progress: receives the number of rows that were read.
+        most_products: the largest number of products for the covariance of all rows.
+        sampled_rows: the size of the sample.
+        block_bytes: memory for a block of rows.
 
     Raises:
-        CorruptBankError: a row holds NaN or infinity.
+        CorruptBankError: a row has NaN or infinity.
     """
     size, dim = bank.size, bank.dim
     squares = np.zeros(size)
@@ -75,9 +88,9 @@ def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PR
     seen: dict[bytes, int] = {}
     moments = _Moments(dim, second=size * dim**2 <= most_products and dim <= _MOST_DIM)
     with progress.step("measure rows", size, "rows") as step:
-        for start, block in _blocks(bank):
+        for start, block in _blocks(bank, block_bytes):
             part = slice(start, start + len(block))
-            with np.errstate(over="ignore", invalid="ignore"):  # damaged rows are named by the check
+            with np.errstate(over="ignore", invalid="ignore"):  # the check below reports damaged rows
                 squares[part], variation[part], at_top[part] = _measure(block)
             _check(bank, squares[part], start)
             usable = squares[part] > 0
@@ -88,9 +101,8 @@ def measure_rows(bank: Bank, progress: Progress, most_products: float = _MOST_PR
             bank.release()
             step.advance(len(block))
     usable = squares > 0
-    return RowMeasures(
-        usable, moments.mean_cosine(squares.sum()), _isotropy(bank, usable, moments), variation, at_top, first_equal
-    )
+    isotropy = _isotropy(bank, usable, moments, sampled_rows)
+    return RowMeasures(usable, moments.mean_cosine(squares.sum()), isotropy, variation, at_top, first_equal)
 
 
 def iso_score(effective_dimension: float, dim: int) -> float:
@@ -103,7 +115,7 @@ def iso_score(effective_dimension: float, dim: int) -> float:
 
     Args:
         effective_dimension: D, from 1 to dim.
-        dim: of the rows; 2 or more.
+        dim: the number of elements of a row; 2 or more.
     """
     return (effective_dimension - 1) / (dim - 1)
 
@@ -170,22 +182,22 @@ class _Moments:
         return float((self.total @ self.total - squares) / (self.count * (self.count - 1)))
 
 
-def _blocks(bank: Bank) -> Iterator[tuple[int, Float32[np.ndarray, "rows dim"]]]:
-    step = max(1, _BLOCK_BYTES // (4 * bank.dim))
+def _blocks(bank: Bank, block_bytes: int) -> Iterator[tuple[int, Float32[np.ndarray, "rows dim"]]]:
+    step = max(1, block_bytes // (4 * bank.dim))
     for start in range(0, bank.size, step):
         yield start, np.ascontiguousarray(bank.vectors(slice(start, start + step)))
 
 
 def _check(bank: Bank, squares: np.ndarray, start: int) -> None:
-    broken = np.flatnonzero(~np.isfinite(squares))
-    if len(broken):
-        raise CorruptBankError(f"{bank.path}: row {start + int(broken[0]):,} holds NaN or infinity", REPAIR)
+    invalid = np.flatnonzero(~np.isfinite(squares))
+    if len(invalid):
+        raise CorruptBankError(f"{bank.path}: row {start + int(invalid[0]):,} has NaN or infinity", REPAIR)
 
 
 def _measure(
     block: Float32[np.ndarray, "rows dim"],
 ) -> tuple[Float64[np.ndarray, "rows"], Float32[np.ndarray, "rows"], Int64[np.ndarray, "rows"]]:
-    """Squared lengths, variation, and elements near the largest magnitude, in steps that fit a core's cache."""
+    """Squared length, variation and number of elements at the top of each row, in steps that fit a core's cache."""
     rows, dim = block.shape
     squares, sums, at_top = np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64)
     step = max(1, _CACHED_ELEMENTS // dim)
@@ -201,7 +213,7 @@ def _measure(
     return squares, np.sqrt(np.maximum(ratio - 1, 0)).astype(np.float32), at_top
 
 
-def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments) -> Isotropy | None:
+def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments, sampled_rows: int) -> Isotropy | None:
     dim = bank.dim
     if moments.count < 2 or dim < 2:
         return None
@@ -209,24 +221,24 @@ def _isotropy(bank: Bank, usable: np.ndarray, moments: _Moments) -> Isotropy | N
     if covariance is not None:
         trace, squared_norm = float(np.trace(covariance)), float(np.einsum("ij,ij->", covariance, covariance))
     else:
-        trace, squared_norm, sampled = _sampled(bank, np.flatnonzero(usable), moments.mean)
+        trace, squared_norm, sampled = _sampled_norms(bank, np.flatnonzero(usable), moments.mean, sampled_rows)
     if trace <= _LEAST_VARIANCE:
         return None
-    # An estimate from a sample may be out of the quantity's range.
+    # An estimate from a sample may be outside the range from 1 to dim.
     effective = min(max(trace**2 / squared_norm, 1.0), float(dim)) if squared_norm > 0 else float(dim)
     return Isotropy(iso_score(effective, dim), effective, sampled)
 
 
-def _sampled(
-    bank: Bank, row_ids: Int64[np.ndarray, "usable"], mean: Float64[np.ndarray, "dim"]
+def _sampled_norms(
+    bank: Bank, row_ids: Int64[np.ndarray, "usable"], mean: Float64[np.ndarray, "dim"], sampled_rows: int
 ) -> tuple[float, float, int]:
-    """tr(Σ) and ‖Σ‖² from a sample of rows, and its size.
+    """Estimates of tr(Σ) and ‖Σ‖² from a sample of rows, and the size of the sample.
 
     For rows x about their mean, ‖Σ‖² is the mean of (x·y)² over all ordered pairs, including each row with itself. The
     two kinds of pairs are averaged separately, because a sample has a larger share of rows with themselves.
     """
     count = len(row_ids)
-    chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(row_ids)[:_SAMPLED_ROWS])
+    chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(row_ids)[:sampled_rows])
     centered = np.empty((len(chosen), bank.dim), np.float32)
     for start in range(0, len(chosen), _GRAM_ROWS):
         part = slice(start, start + _GRAM_ROWS)
