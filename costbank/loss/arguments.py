@@ -1,4 +1,4 @@
-"""Checks of what a loss is called with, and the loss's place in compiled functions."""
+"""Checks of a loss's arguments, and the graph break around a loss in compiled functions."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -29,9 +29,9 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def eager(function: Function) -> Function:
-    """Have torch.compile break its graph around a function.
+    """Make torch.compile break its graph around a function.
 
-    As `torch.compiler.disable`, but that loads the compiler when a module is imported, which takes as long as torch.
+    `torch.compiler.disable` does the same, but imports the compiler at once, which takes as long as importing torch.
     """
 
     @wraps(function)
@@ -47,17 +47,17 @@ def check_labels(labels: Tensor, shape: torch.Size) -> None:
     """Check that labels are integers, one for each row.
 
     Args:
-        labels: as the loss was called with them.
-        shape: of the rows.
+        labels: the labels.
+        shape: the shape of the rows.
 
     Raises:
-        ShapeError: they have another shape.
-        UsageError: they have another type.
+        ShapeError: labels have another shape.
+        UsageError: labels have another type.
     """
     if labels.ndim and labels.shape[:-1] == shape and labels.shape[-1] > 1:
         raise ShapeError(
             f"labels of shape {list(labels.shape)} for {list(shape)} tokens",
-            "give token ids, such as labels.argmax(-1) of one-hot rows; distributions of tokens go into SoftTargets",
+            "give token ids, such as labels.argmax(-1) for one-hot rows; pass distributions as SoftTargets",
         )
     if labels.shape != shape:
         raise ShapeError(
@@ -66,7 +66,7 @@ def check_labels(labels: Tensor, shape: torch.Size) -> None:
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise UsageError(
-            f"labels are {labels.dtype}", "give integer token ids: labels.long() where they are whole numbers"
+            f"labels are {labels.dtype}", "give integer token ids: labels.long() if they are whole numbers"
         )
 
 
@@ -80,37 +80,37 @@ def check_label_range(labels: Tensor, kept: Tensor, width: int, options: EMOOpti
                 "give the ids of this bank's tokenizer, or the ignore_index that your data uses",
             )
     elif labels.device.type != "meta":
-        # The one check that does not wait for the device; PyTorch has no public name for it.
+        # The only check that does not wait for the device; PyTorch has no public name for it.
         torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
             allowed.all(), f"a label is neither below {width} nor {options.ignore_index}"
         )
 
 
 def check_plain(**tensors: Tensor | None) -> None:
-    """Refuse tensors that are shared out over processes: their rows are not all here.
+    """Refuse tensors that are distributed over processes.
 
     Raises:
         UsageError: one of them is a DTensor.
     """
     for name, tensor in tensors.items():
-        # Told by what it has: importing its class would load all of torch.distributed.
+        # Recognized by this attribute: importing the class would import all of torch.distributed.
         placements = getattr(tensor, "placements", None)
         if placements is not None:
             placed = ", ".join(map(str, placements))
             raise UsageError(
                 f"{name} is a DTensor placed {placed}",
-                "where its rows are a slice of the vocabulary (tensor parallelism), call parallel_linear_emo_loss, for "
-                "logits parallel_emo_loss; under FSDP call the loss inside the forward of a wrapped module, where "
-                "weights are whole; else give .full_tensor()",
+                "if it is split by vocabulary (tensor parallelism), call parallel_linear_emo_loss, or "
+                "parallel_emo_loss for logits; under FSDP, call the loss inside the forward of a wrapped module, where "
+                "weights are complete; otherwise give .full_tensor()",
             )
 
 
 def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
-    """Check that costs are there if they are needed, in a form that will do, and for as many tokens as the logits have.
+    """Check that the objective supports these costs, and that there is a cost for each column of the logits.
 
     Raises:
-        UsageError: they are not there, or of another form.
-        ShapeError: they are for another number of tokens.
+        UsageError: costs are missing, or have a form that the objective does not support.
+        ShapeError: the costs are for another number of tokens.
     """
     check_form(costs, options)
     if costs is None or not options.needs_costs:
@@ -118,38 +118,38 @@ def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
     if width != costs.vocab_size:
         raise ShapeError(
             f"the logits are {width:,} wide, and the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
-            f"if the ids agree (added tokens, or a padded head), take {width_hint(costs, width)}; "
-            "else take the bank of this model's tokenizer",
+            f"if the ids agree (added tokens, or a padded head), use {width_hint(costs, width)}; "
+            "otherwise use the bank of this model's tokenizer",
         )
 
 
 def check_devices(costs: Costs | None, options: EMOOptions, **tensors: Tensor | SoftTargets | None) -> None:
-    """Check that everything is on one device.
+    """Check that all tensors are on one device.
 
     Raises:
-        UsageError: it is not; all places are named.
+        UsageError: they are not; the message has the device of each.
     """
-    places = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if costs is not None and options.needs_costs:
-        places["costs"] = costs.device
-    if len(set(places.values())) > 1:
-        told = ", ".join(f"{name} on {place}" for name, place in places.items())
-        raise UsageError(f"{told}: that is more than one device", "move them to one with .to(device)")
+        devices["costs"] = costs.device
+    if len(set(devices.values())) > 1:
+        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise UsageError(f"{listed}: that is more than one device", "move all to one device with .to(device)")
 
 
 def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
-    """Refuse losses that are NaN, and so logits that are NaN or inf.
+    """Refuse NaN losses, which come from logits with NaN or inf.
 
-    On an accelerator nothing waits: the process is ended by the device, with the message, when it gets there.
+    On an accelerator the check is asynchronous: the device aborts the process with the message.
 
     Raises:
-        UsageError: on a CPU.
+        UsageError: a loss on a CPU is NaN.
     """
     if options.nan_logits == "pass":
         return
     advice = (
-        "look for the step before which the model's weights became NaN (a learning rate, float16 without a scaler); "
-        "nan_logits='pass' lets them through as a NaN loss"
+        "find the step at which the model's weights became NaN (a high learning rate, float16 without a scaler); "
+        "with nan_logits='pass' the loss is NaN and training goes on"
     )
     if losses.device.type == "cpu":
         if losses.isnan().any():
@@ -159,7 +159,7 @@ def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
 
 
 def check_logits(logits: Tensor) -> None:
-    """Check that a tensor may be logits.
+    """Check that a tensor can be logits.
 
     Raises:
         ShapeError: it has no dimensions, or no floating-point type.
@@ -172,11 +172,11 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Check the shapes and types of what logits are made of.
+    """Check the shapes and types of hidden states, weight and bias.
 
     Raises:
-        ShapeError: they do not fit each other.
-        UsageError: hidden states and weight are of different types, and no autocast brings them together.
+        ShapeError: the shapes do not match, or a type is not floating point.
+        UsageError: hidden states and weight have different types, and autocast is off.
     """
     if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
         raise ShapeError(
@@ -184,7 +184,7 @@ def check_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             "give hidden states [..., dim] and the weight [vocab, dim] of the head",
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"a bias of shape {list(bias.shape)} for {len(weight):,} rows", "give one of shape [vocab]")
+        raise ShapeError(f"a bias of shape {list(bias.shape)} for {len(weight):,} rows", "give a bias of shape [vocab]")
     if not hidden.is_floating_point() or not weight.is_floating_point():
         raise ShapeError(f"hidden states are {hidden.dtype}, the weight {weight.dtype}", "give floating-point tensors")
     if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):

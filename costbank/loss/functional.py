@@ -26,29 +26,30 @@ def emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
 ) -> Tensor:
-    """The loss that `options` describe, of logits for labels or soft targets.
+    """The loss of logits for labels or soft targets.
 
-    Rows are taken in blocks, and the gradient is computed with the values; besides the logits' own gradient
-    only a block's rows are held. Sums are in float32 whatever the dtype of the logits. −inf logits mask tokens, as in
-    cross-entropy. A batch whose tokens are all ignored has loss 0, and a gradient of zeros.
+    Rows are processed in blocks, and the gradient is computed together with the values. Besides the gradient of the
+    logits, memory is needed for one block only. Sums are in float32 for any type of logits. −inf logits mask tokens, as
+    in cross-entropy. If all tokens of a batch are ignored, the loss is 0 and the gradient zero.
 
     Args:
         logits: [..., vocab], any floating-point dtype.
         labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
-        costs: of as many tokens as the logits have, on their device; None for objectives without costs.
-        options: how the loss is put together.
-        token_weights: [...], factors of the tokens' losses, without gradient; with `shift`, that of the label at the
-            same place. The mean is then over weights, and a token of weight 0 is ignored, whatever its logits hold.
-        step: of training, counted from 0, where `options.weight` follows a schedule.
+        costs: a cost for each column of the logits, on the same device; None for objectives without costs.
+        options: the objective, the mixing, the reduction and others.
+        token_weights: [...], a factor for each token's loss, without gradient; with `shift`, a weight belongs to the
+            label at the same position. The mean is divided by the sum of weights. A token of weight 0 is ignored, even
+            if its logits are NaN.
+        step: the training step, counted from 0, if `options.weight` follows a schedule.
 
     Returns:
-        The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`. With `shift` a
-        position's loss is that of the next label, and the last one's is 0.
+        The loss in float32 (float64 for float64 logits): a scalar, or [...] for `reduction="none"`. With `shift`, the
+        loss of a position is that of the next label, and the last one is 0.
 
     Raises:
-        ShapeError: shapes or widths that do not fit.
-        UsageError: labels that are not integers or out of range, NaN logits (both found asynchronously on an
-            accelerator), tensors on several devices, or options that do not go with the costs.
+        ShapeError: shapes or widths do not match.
+        UsageError: labels are not integers or out of range, logits are NaN (both checked asynchronously on an
+            accelerator), tensors are on several devices, or the objective does not support the costs.
     """
     return _emo_loss(logits, Arguments(labels, costs, options.at(step), token_weights)).loss
 
@@ -64,11 +65,11 @@ def emo_loss_with_parts(
     step: int | None = None,
     entropy: bool = False,
 ) -> EMOResult:
-    """`emo_loss`, and what it is made of for each token: see `EMOParts`.
+    """`emo_loss` with the parts of each token's loss: see `EMOParts`.
 
     Args:
         logits, labels, costs, options, token_weights, step: see `emo_loss`.
-        entropy: among the parts, that of each token's probabilities: one more pass over each block.
+        entropy: whether the parts include the entropy of each token's probabilities, for one more pass over each block.
 
     Raises:
         ShapeError, UsageError: see `emo_loss`.
@@ -86,10 +87,10 @@ def _emo_loss(logits: Tensor, arguments: Arguments) -> EMOResult:
 
 
 def logit_losses(logits: Tensor, arguments: Arguments, shard: VocabShard) -> EMOResult:
-    """The loss of logits over a whole vocabulary, or over the slice of it that `shard` says."""
+    """The loss of logits over the whole vocabulary, or over the slice `shard`."""
     compact = logits.device.type == "cpu"
     call = prepare(arguments, logits.shape[:-1], shard, logits.dtype, compact, logits=logits)
     losses, parts = losses_of_logits(logits.reshape(-1, shard.size), call)
-    what = "logits or token weights hold NaN or inf, or a row of logits nothing finite"
+    what = "logits or token weights contain NaN or inf, or all logits of a row are -inf"
     check_finite(losses, arguments.options, what)
     return call.result(losses, parts)

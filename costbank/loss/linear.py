@@ -1,4 +1,4 @@
-"""The EMO loss of hidden states and a head's weight, which never holds the logits of all tokens."""
+"""The EMO loss of hidden states and a head's weight, without the logits of all tokens in memory."""
 
 from collections.abc import Callable
 
@@ -31,19 +31,19 @@ def linear_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
 ) -> Tensor:
-    """`emo_loss` of the logits hidden · weightᵀ + bias, which are made and used a block of tokens at a time.
+    """`emo_loss` of the logits hidden · weightᵀ + bias, which are computed block by block.
 
-    Gradients are computed with the values, and that of the weight is summed in float32; so besides the gradients
-    themselves only a few blocks of `options.chunk_rows` × vocab are held. Ignored tokens are left out before anything
-    else, for which the host waits once for an accelerator. With `reduction="none"` the backward pass computes the
-    blocks again, since each token's gradient has a factor of its own then; so does a second backward pass.
+    Gradients are computed together with the values, and the gradient of the weight is summed in float32. Besides the
+    gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab. Ignored tokens are left out first,
+    which synchronizes with an accelerator once. With `reduction="none"` the backward pass computes the blocks again,
+    because it brings a factor for each token; so does a second backward pass.
 
     Args:
-        hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast products are in its dtype.
-        weight: [vocab, dim], as `torch.nn.Linear` has it.
+        hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast, products have its dtype.
+        weight: [vocab, dim], as in `torch.nn.Linear`.
         labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
-        costs: of as many tokens as the head has rows, on its device; None for objectives without costs.
-        options: how the loss is put together.
+        costs: a cost for each row of the weight, on the same device; None for objectives without costs.
+        options: the objective, the mixing, the reduction and others.
         bias: [vocab].
         token_weights: see `emo_loss`.
         step: see `emo_loss`.
@@ -52,8 +52,8 @@ def linear_emo_loss(
         The loss, as `emo_loss` returns it.
 
     Raises:
-        ShapeError: shapes or widths that do not fit.
-        UsageError: see `emo_loss`; also a weight whose rows are shared out over processes.
+        ShapeError: shapes or widths do not match.
+        UsageError: see `emo_loss`; also if the weight is a DTensor.
     """
     return _linear_emo_loss(hidden, weight, bias, Arguments(labels, costs, options.at(step), token_weights)).loss
 
@@ -71,7 +71,7 @@ def linear_emo_loss_with_parts(
     step: int | None = None,
     entropy: bool = False,
 ) -> EMOResult:
-    """`linear_emo_loss`, and what it is made of for each token: see `EMOParts`.
+    """`linear_emo_loss` with the parts of each token's loss: see `EMOParts`.
 
     Args:
         hidden, weight, labels, costs, options, bias, token_weights, step: see `linear_emo_loss`.
@@ -100,21 +100,21 @@ def linear_losses(
     shard: VocabShard,
     reduce_hidden: Callable[[Tensor], None] | None = None,
 ) -> EMOResult:
-    """The loss over a whole vocabulary, or over the slice of it that `shard` says.
+    """The loss over the whole vocabulary, or over the slice `shard`.
 
     Args:
-        hidden, weight, bias: shapes and types that `check_linear` has accepted.
-        arguments: as the loss was called with them.
-        shard: the tokens of the weight's rows.
+        hidden, weight, bias: tensors that `check_linear` has accepted.
+        arguments: the other arguments of the loss.
+        shard: the slice of the vocabulary of the weight's rows.
         reduce_hidden: sums the gradient of the hidden states over processes, in place.
     """
     device = hidden.device.type
-    # As torch.nn.Linear would: products in autocast's type, everything else in float32.
+    # As in torch.nn.Linear: products in autocast's type, everything else in float32.
     cast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
     products = torch.get_autocast_dtype(device) if cast else hidden.dtype
     call = prepare(arguments, hidden.shape[:-1], shard, products, compact=True, hidden=hidden, weight=weight, bias=bias)
     head = HeadCall(call, products, reduce_hidden, torch.is_grad_enabled())
     losses, parts = losses_of_hidden(hidden.reshape(-1, hidden.shape[-1]), weight, bias, head)
-    what = "hidden states, the head's weight or token weights hold NaN or inf, or their products do"
+    what = "hidden states, the head's weight, token weights or the logits contain NaN or inf"
     check_finite(losses, arguments.options, what)
     return call.result(losses, parts)

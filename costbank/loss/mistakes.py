@@ -1,4 +1,4 @@
-"""What a loss is often called with by mistake, and what to give instead."""
+"""Frequent mistakes in calls of a loss, and what to give instead."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,64 +16,62 @@ __all__ = ["check_kinds", "like_costs", "refuse_classes_second", "refuse_other_s
 
 _OPTIONAL = ("bias", "token_weights")
 _OUTPUTS = {"logits": ("logits",), "hidden": ("last_hidden_state", "hidden_states")}
-"""What a model's output calls that which an argument takes."""
+"""The names of an argument in the output of a model."""
 
 
 def check_kinds(costs: Any, **arguments: Any) -> None:
-    """Check that costs are costs, and that all else is tensors (labels may be soft targets).
+    """Check that costs are `Costs`, and that all other arguments are tensors (labels can be soft targets).
 
     Raises:
-        UsageError: something is not; the message says what it is, the hint what of it is meant.
+        UsageError: an argument has another type; the hint says what to pass instead.
     """
     for name, value in arguments.items():
         if isinstance(value, Tensor) or (value is None and name in _OPTIONAL):
             continue
         if not (name == "labels" and isinstance(value, SoftTargets)):
-            raise UsageError(*_no_tensor(name, value))
+            raise UsageError(*_not_a_tensor(name, value))
     if costs is not None and not isinstance(costs, Costs):
         raise UsageError(f"costs are of type {type(costs).__name__}", f"give {like_costs(costs, 'open_costs({})')}")
 
 
 def like_costs(given: Any, opened: str) -> str:
-    """How costs are made of what was given in their place.
+    """Code that makes costs from the argument that was given instead of costs.
 
     Args:
-        given: what was given.
-        opened: how a bank becomes what is wanted; `{}` is the bank.
+        given: the argument.
+        opened: code that makes costs from a bank; `{}` is the bank.
     """
     if isinstance(given, str | Path):
         return opened.format(f"open_bank({str(given)!r})")
     if isinstance(given, Bank):
-        return f"{opened.format('bank')}, or take EMOLoss(bank)"
+        return f"{opened.format('bank')}, or use EMOLoss(bank)"
     if isinstance(given, Tensor):
         return "DenseCosts(rows)"
     return f"{opened.format('open_bank(name)')}, open_costs(bank, form) or DenseCosts(rows)"
 
 
 def refuse_classes_second(logits: Tensor, labels: Any) -> None:
-    """Refuse logits whose tokens of the vocabulary stand in the second dimension, as `F.cross_entropy` takes them.
+    """Refuse logits with the vocabulary as the second dimension, as in `F.cross_entropy`.
 
     Raises:
-        ShapeError: they do.
+        ShapeError: the vocabulary is the second dimension.
     """
     if not isinstance(labels, Tensor) or logits.ndim < 3 or labels.shape == logits.shape[:-1]:
         return
     if labels.shape == logits.shape[:1] + logits.shape[2:]:
         raise ShapeError(
-            f"logits of shape {list(logits.shape)} for labels of shape {list(labels.shape)}: the vocabulary is their "
+            f"logits of shape {list(logits.shape)} for labels of shape {list(labels.shape)}: the vocabulary is the "
             "second dimension, as in F.cross_entropy",
             "give logits [..., vocab]: logits.movedim(1, -1)",
         )
 
 
 def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None, labels: Any = None) -> None:
-    """Refuse hidden states and a weight that are likely something else, and say what they are taken for.
+    """Refuse hidden states and a weight that are likely something else.
 
     Args:
-        hidden: as given.
-        weight: as given.
-        costs: of the loss, which may yet have to be fitted to the weight's rows.
-        labels: as given.
+        hidden, weight, labels: the arguments of the loss.
+        costs: the costs of the loss, which may not be fitted to the weight's rows yet.
 
     Raises:
         ShapeError: they are swapped, the weight is transposed, or the hidden states are logits.
@@ -89,7 +87,7 @@ def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None, lab
         raise ShapeError(f"{shapes}: these look swapped", _ORDER)
     if weight.ndim == 2 and hidden.ndim and hidden.shape[-1] != weight.shape[1] and hidden.shape[-1] == len(weight):
         if vocab is not None and abs(weight.shape[1] - vocab) < abs(len(weight) - vocab):
-            raise ShapeError(f"{shapes}: the weight looks transposed", "give it as [vocab, dim], as nn.Linear has it")
+            raise ShapeError(f"{shapes}: the weight looks transposed", "give it as [vocab, dim], as in nn.Linear")
         raise ShapeError(
             f"{shapes}: these look like logits",
             "give logits to EMOLoss or emo_loss; the linear loss takes the head's inputs, [..., dim]",
@@ -99,8 +97,8 @@ def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None, lab
 _ORDER = "give hidden states [..., dim], then the head's weight [vocab, dim], then labels"
 
 
-def _no_tensor(name: str, value: Any) -> tuple[str, str]:
-    """What stands in a tensor's place, and what of it is meant."""
+def _not_a_tensor(name: str, value: Any) -> tuple[str, str]:
+    """The message and the hint for a value that is not a tensor."""
     verb = "are" if name.endswith("s") and name != "bias" else "is"
     message = f"{name} {verb} of type {type(value).__name__}, not a tensor"
     if value is None:
@@ -108,9 +106,9 @@ def _no_tensor(name: str, value: Any) -> tuple[str, str]:
         return f"{name} {verb} missing", f"the arguments of EMOLoss and emo_loss are (logits, labels){missing}"
     if isinstance(value, nn.Module):
         if name in ("weight", "bias"):
-            more = ", and bias=head.bias where it has one" if name == "weight" else ""
+            more = ", and bias=head.bias if it has one" if name == "weight" else ""
             return message, f"pass its tensor: head.{name}{more}"
-        return message, f"pass what the model returns: model(…).{_OUTPUTS.get(name, ('logits',))[0]}"
+        return message, f"pass the output of the model: model(…).{_OUTPUTS.get(name, ('logits',))[0]}"
     for part in _OUTPUTS.get(name, ()):
         inside = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
         if inside is not None:

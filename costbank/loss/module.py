@@ -1,4 +1,4 @@
-"""The losses as modules that hold options and costs, and nothing else."""
+"""The losses as modules with options and costs."""
 
 import logging
 from collections.abc import Callable
@@ -27,11 +27,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Loss(nn.Module):
-    """Costs and options. A checkpoint holds the name and id of the costs' bank, and no costs."""
+    """Costs and options. A checkpoint contains the name and id of the costs' bank, and no costs."""
 
     def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
         super().__init__()
-        # Costs that are given as such have the width that was asked for; those of a bank are fitted to the logits.
+        # Costs keep their width; a bank's costs are fitted to the logits.
         self._bank_size = costs.size if isinstance(costs, Bank) else None
         self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
         self.options = replace(options or EMOOptions(), **changes)
@@ -40,10 +40,10 @@ class _Loss(nn.Module):
         check_form(self.costs, self.options)
 
     def fit(self, width: int) -> None:
-        """Fit the costs of a loss that was given a bank to logits of a width; costs that it was given stay as they are.
+        """Fit the costs to the width of the logits if the loss was made from a bank; otherwise change nothing.
 
-        Ids past the bank's (added tokens, the padding of a head) then cost 1 to every token, which is logged. Every
-        call of the loss does this with its logits.
+        Ids beyond the bank (added tokens, the padding of a head) cost 1 to every token, which is logged. Each call of
+        the loss does this with its logits.
 
         Raises:
             ShapeError: the logits are more than a quarter wider than the bank, or lack tokens that have a vector.
@@ -52,14 +52,14 @@ class _Loss(nn.Module):
             self._refit(width)
 
     def _misfits(self, width: int) -> bool:
-        """Whether the costs are those of a bank, and of another width. Arguments are checked before they are fitted."""
+        """Whether the costs come from a bank and have another width. They are fitted after a check of the arguments."""
         if self._bank_size is None or self.costs is None or not self.options.needs_costs:
             return False
         return self.costs.vocab_size != width
 
     @eager
     def _refit(self, width: int, rows: Tensor | None = None, labels: Any = None) -> None:
-        """Fit the costs to a width; where a call's rows and labels are given, these are compared first."""
+        """Fit the costs to a width, after a comparison of the call's rows and labels if they are given."""
         if rows is not None and isinstance(labels, Tensor):
             check_labels(labels, rows.shape[:-1])
         bank_size = self._bank_size
@@ -75,31 +75,31 @@ class _Loss(nn.Module):
 
     @property
     def pin(self) -> str:
-        """What a checkpoint is pinned to: the bank's name and id, and the form of its costs."""
+        """The identity of the costs, stored in checkpoints: the bank's name and id, and the form of the costs."""
         return self.costs.pin if self.costs is not None else "no costs"
 
     def extra_repr(self) -> str:
         return f"{self.costs!r}, {self.options}"
 
     def get_extra_state(self) -> Tensor:
-        """The pin as bytes: a tensor, so that formats which hold nothing else can save it."""
+        """The pin as bytes in a tensor, for checkpoint formats that only store tensors."""
         return torch.tensor(list(self.pin.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Check that a checkpoint was trained with these costs.
 
         Raises:
-            UsageError: it was not.
+            UsageError: it was trained with others.
         """
         saved = bytes(state.tolist()).decode()
         if not same_pin(saved, self.pin):
             raise UsageError(
                 f"the checkpoint was trained with the costs {saved}, and this loss has {self.pin}",
-                "open the bank that it names; to change costs on purpose, leave the loss out of what is loaded",
+                "open the bank of the checkpoint; to change costs on purpose, do not load the loss's state",
             )
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] -- all are passed on
-        # A checkpoint of a model that was trained without this loss lacks nothing.
+        # A model may have been trained without this loss, so a missing key is no error.
         state_dict = {prefix + "_extra_state": self.get_extra_state(), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -117,14 +117,13 @@ class EMOLoss(_Loss):
     parameters nor buffers: a checkpoint holds the name and id of their bank instead.
 
     Args:
-        costs: a bank, whose dense costs are fitted to wider logits at the first call (see `fit`), or its costs in
-            another form or of a width of your own (`open_costs(bank, …)`); None for objectives that need none.
-        options: how the loss is put together.
+        costs: a bank, for its dense costs, fitted to the logits at each call (see `fit`); or costs of another form or
+            width from `open_costs(bank, …)`; None for objectives without costs.
+        options: the objective, the mixing, the reduction and others.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 
     Raises:
-        UsageError: an option has a value that it cannot have; or, later, a checkpoint is loaded that was trained with
-            other costs.
+        UsageError: an option has an invalid value; or, later, a loaded checkpoint was trained with other costs.
     """
 
     def forward(
@@ -148,7 +147,7 @@ class EMOLoss(_Loss):
         step: int | None = None,
         entropy: bool = False,
     ) -> EMOResult:
-        """The loss, and what it is made of for each token. See `emo_loss_with_parts`."""
+        """The loss and the parts of each token's loss. See `emo_loss_with_parts`."""
         self._fit_to(logits, labels, token_weights)
         return emo_loss_with_parts(
             logits, labels, self.costs, self.options, token_weights=token_weights, step=step, entropy=entropy
@@ -165,7 +164,7 @@ class EMOLoss(_Loss):
 class LinearEMOLoss(_Loss):
     """`linear_emo_loss` with its costs and options: `LinearEMOLoss(bank)(hidden, head.weight, labels)`.
 
-    Made and kept as `EMOLoss` is.
+    The arguments, and the handling of costs, are those of `EMOLoss`.
     """
 
     def forward(
@@ -195,7 +194,7 @@ class LinearEMOLoss(_Loss):
         step: int | None = None,
         entropy: bool = False,
     ) -> EMOResult:
-        """The loss, and what it is made of for each token. See `linear_emo_loss_with_parts`."""
+        """The loss and the parts of each token's loss. See `linear_emo_loss_with_parts`."""
         targets = self._fit_to(hidden, weight, labels, bias, token_weights)
         return linear_emo_loss_with_parts(
             hidden, weight, targets, self.costs, self.options,
@@ -210,10 +209,10 @@ class LinearEMOLoss(_Loss):
         bias: Tensor | None,
         token_weights: Tensor | None,
     ) -> Tensor | SoftTargets:
-        if labels is None:  # as where it is called with logits and labels
+        if labels is None:  # as in a call with logits and labels
             raise UsageError(
                 "labels are missing: the arguments are (hidden, head.weight, labels)",
-                "for logits and labels take EMOLoss; to train on hidden states give the head's weight as well",
+                "for logits and labels, use EMOLoss; for hidden states, give the head's weight as well",
             )
         if isinstance(weight, Tensor) and weight.ndim and self._misfits(len(weight)):
             check_kinds(self.costs, hidden=hidden, weight=weight, labels=labels, bias=bias, token_weights=token_weights)

@@ -1,4 +1,4 @@
-"""How a loss is put together: one frozen object, given once."""
+"""The options of a loss, in one frozen object."""
 
 import math
 import warnings
@@ -19,12 +19,12 @@ _CROSS_ENTROPIES = ("ce", "tailr", "mixce")
 
 @dataclass(frozen=True)
 class Schedule:
-    """A weight that goes from one value to another over training steps.
+    """A weight that changes from one value to another over training steps.
 
     Attributes:
         start: the weight up to step `begin`.
         end: the weight from step `begin + steps` on.
-        steps: how many steps the change takes; 0 is a jump.
+        steps: the number of steps of the change; 0 is a jump.
         begin: the step at which the change begins.
         shape: `linear`, or half a `cosine`.
 
@@ -57,60 +57,60 @@ class Schedule:
 
 @dataclass(frozen=True)
 class EMOOptions:
-    """Options of every loss here.
+    """Options of all losses.
 
     With p the softmax of the logits, t the label and κ_i = c(i, t) its costs, `objective` is the value D of a token:
 
     - `emo`: Σ p_i κ_i, the Earth Mover's Distance to the label (arXiv 2310.04691);
-    - `delta`: 1 − p_t, which is `emo` where every wrong token costs 1;
-    - `log`: −log Σ p_i s_i with s_i = max(0, 1 − κ_i)^`log_power`, whose gradient does not fade on lost tokens;
-    - `gibbs`: −Σ q_i log p_i, q = softmax(−κ / `gibbs_temperature`): label smoothing that knows synonyms;
+    - `delta`: 1 − p_t, which is `emo` if every wrong token costs 1;
+    - `log`: −log Σ p_i s_i with s_i = max(0, 1 − κ_i)^`log_power`, whose gradient does not vanish at improbable labels;
+    - `gibbs`: −Σ q_i log p_i, q = softmax(−κ / `gibbs_temperature`): label smoothing towards similar tokens;
     - `kernel`: ½ ‖Σ p_i e_i − e_t‖², a proper score;
-    - `ce`: nothing but cross-entropy; `tailr`: cross-entropy times sg(p_t / (γ + (1 − γ) p_t)), at least
+    - `ce`: cross-entropy alone; `tailr`: cross-entropy times sg(p_t / (γ + (1 − γ) p_t)), at least
       `tailr_least` (Ji et al. 2023, γ = `tailr_gamma`); `mixce`: cross-entropy times η + (1 − η) sg(p_t) (Zhang et al.
       2023, η = `mixce_ratio`);
     - `d2gpo`: −Σ q_i log p_i, q = softmax(N(r_i; 0, σ) / T) with r_i the rank of i among the label's neighbors, itself
       0, σ = `d2gpo_std` and T = `d2gpo_temperature` (Li et al. 2020).
 
-    With CE the cross-entropy and sg stopping the gradient, `mixing` joins the two for each token:
+    With CE the cross-entropy and sg the stop-gradient, `mixing` combines CE and D for each token:
 
-    - `emo1`: ½ (CE + sg(CE / (D + 1e-10)) · D), as in the paper; its value is CE, whatever D does;
-    - `emo1_clamped`: the same with the ratio at most 3, so that no gradient explodes where D is tiny. The default, as
-      in the published package;
+    - `emo1`: ½ (CE + sg(CE / (D + 1e-10)) · D), as in the paper; its value is CE;
+    - `emo1_clamped`: the same with a ratio of at most 3, so that gradients do not explode if D is tiny. The default,
+      as in the published package;
     - `emo2`: sg(D / (CE + 1e-10)) · CE + D; its value is 2 D;
     - `fixed`: CE + weight · D;
-    - `interpolate`: (1 − weight) · CE + weight · D; with a weight of 1 that is D alone.
+    - `interpolate`: (1 − weight) · CE + weight · D; with a weight of 1, D alone.
 
-    `log`, `gibbs` and `d2gpo` are cross-entropies themselves and take the last two.
+    `log`, `gibbs` and `d2gpo` are cross-entropies themselves and support only the last two.
 
     Attributes:
         objective: see above.
         mixing: see above.
-        weight: for `fixed` and `interpolate`; with a `Schedule`, calls are given their `step`.
-        ignore_index: labels of this value count for nothing; any integer, inside the vocabulary or not.
-        reduction: `mean` over the tokens that are not ignored (by their weights, where there are any), `sum`, or
-            `none`: a loss for each token.
-        shift: the labels are the inputs themselves, as Hugging Face has them: position i predicts label i + 1.
+        weight: for `fixed` and `interpolate`; with a `Schedule`, calls need a `step`.
+        ignore_index: labels of this value are ignored; any integer, inside the vocabulary or not.
+        reduction: `mean` over the tokens that are not ignored (weighted if there are weights), `sum`, or `none` for a
+            loss for each token.
+        shift: whether position i predicts label i + 1, as in Hugging Face models, where labels are the input ids.
         softcap: logits z become softcap · tanh(z / softcap) first (Gemma 2).
-        temperature: logits are divided by this, after the softcap; `gibbs` and `d2gpo` have temperatures of their own
-            for what they aim at, and warn where only this one is given.
-        z_loss: this times the square of the log-sum-exp is added (PaLM, arXiv 2204.02311).
-        label_smoothing: ε; cross-entropy is taken to (1 − ε) · label + ε · uniform.
-        target_mass: `excluded`, or `detached`: p_t is added to the value of D, and not to its gradient, as in the EMO
-            authors' own models. For exact parity with them.
-        chunk_rows: tokens in a block; not given: 256 on a CPU, 2,048 elsewhere.
-        accumulate: type of sums and of the softmax.
-        nan_logits: `refuse` them, or let them `pass` into a NaN loss, as automatic mixed precision in float16 may want.
+        temperature: the divisor of logits, after the softcap. `gibbs` and `d2gpo` have temperatures of their own for
+            their target distributions, and warn if only this one is given.
+        z_loss: the factor of the squared log-sum-exp that is added (PaLM, arXiv 2204.02311).
+        label_smoothing: ε; the target of cross-entropy is (1 − ε) · label + ε · uniform.
+        target_mass: `excluded`, or `detached` to add p_t to the value of D but not to its gradient, as in the EMO
+            authors' models, for exact parity with them.
+        chunk_rows: tokens in a block; default: 256 on a CPU, 2,048 elsewhere.
+        accumulate: the type of sums and of the softmax.
+        nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
         gibbs_temperature: T of `gibbs`, in units of cost.
         tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.
         tailr_least: the least weight of `tailr`; its authors used 0.2 or 0.3.
         mixce_ratio: η of `mixce`; its authors used 0.1 to 0.7.
         d2gpo_std: σ of `d2gpo`, in ranks; 6 σ neighbors are needed.
-        d2gpo_temperature: T of `d2gpo`; its authors weigh it 0.1 T² against 0.9 of cross-entropy.
+        d2gpo_temperature: T of `d2gpo`; its authors use the weights 0.1 T² for it and 0.9 for cross-entropy.
 
     Raises:
-        UsageError: a value is none of those, or two do not go together.
+        UsageError: a value is invalid, or two options contradict each other.
     """
 
     objective: Objective = "emo"
@@ -158,8 +158,8 @@ class EMOOptions:
             raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
         if self.weight != 1.0 and self.mixing not in ("fixed", "interpolate") and not self.is_cross_entropy:
             raise UsageError(
-                f"weight is {self.weight}, and mixing {self.mixing!r}, which has weights of its own",
-                "give mixing='fixed' or mixing='interpolate', or leave the weight out",
+                f"weight is {self.weight}, but mixing {self.mixing!r} computes its own weights",
+                "use mixing='fixed' or mixing='interpolate', or omit the weight",
             )
         if self.objective in ("log", "gibbs", "d2gpo") and self.mixing not in ("fixed", "interpolate"):
             raise UsageError(
@@ -172,7 +172,7 @@ class EMOOptions:
             )
         if self.objective in _CROSS_ENTROPIES[1:] and self.label_smoothing:
             raise UsageError(
-                f"label_smoothing with the objective {self.objective!r}", "leave it 0, or take objective='ce'"
+                f"label_smoothing with the objective {self.objective!r}", "leave it 0, or use objective='ce'"
             )
         self._warn_of_temperature()
 
@@ -190,16 +190,16 @@ class EMOOptions:
 
     @property
     def needs_costs(self) -> bool:
-        """Whether the objective asks what tokens cost."""
+        """Whether the objective needs costs."""
         return self.objective not in _WITHOUT_COSTS
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether there is nothing to mix: a cross-entropy, weighted or not."""
+        """Whether the objective is only a cross-entropy, weighted or not, so that nothing is mixed."""
         return self.objective in _CROSS_ENTROPIES
 
     def at(self, step: int | None) -> "EMOOptions":
-        """These options at a step of training, with a weight that is a number.
+        """These options at a training step, with a number as weight.
 
         Raises:
             UsageError: the weight follows a schedule, and no step is given.

@@ -1,7 +1,7 @@
-"""The EMO losses over a vocabulary that processes share, each holding a slice of it (tensor parallelism).
+"""The EMO losses for tensor parallelism: each process has a slice of the vocabulary.
 
-Each process computes the logits of its slice, and with the others exchanges a few numbers a token: no tensor of the
-vocabulary's width is ever sent, and gradients of logits need nothing from other processes.
+A process computes the logits of its slice, and exchanges a few numbers per token with the others. No tensor as wide as
+the vocabulary is ever sent, and gradients of logits need no exchange.
 """
 
 from dataclasses import replace
@@ -43,39 +43,38 @@ def parallel_linear_emo_loss(
     step: int | None = None,
     reduce_hidden: bool = True,
 ) -> Tensor:
-    """`linear_emo_loss` where each process of a group holds a slice of the head's rows.
+    """`linear_emo_loss` for a group of processes, each with a slice of the head's rows.
 
-    Slices are contiguous and in the order of processes. All processes call it with the same tokens and options, and
-    get the same loss; one that does not call it leaves the others waiting. A block of tokens takes one all-gather, in
-    float32: for `emo` of 4 numbers a token with dense costs and 5 with neighbor costs, for other objectives of 3 to 6,
-    for `kernel` of 3 and one for each dimension of the costs; label smoothing and soft targets add 2, parts 1, and
-    entropies 1. With `reduction="none"`, or on a second backward pass, blocks are computed again, and that exchange
-    with them.
+    Slices are contiguous, in the order of processes. All processes must call it with the same tokens and options, and
+    get the same loss; if one does not call it, the others wait. A block of tokens takes one all-gather in float32: for
+    `emo` 4 numbers per token with dense costs and 5 with neighbor costs, for other objectives 3 to 6, for `kernel` 3
+    and one for each dimension of the costs. Label smoothing and soft targets add 2, parts 1, and the entropy 1. With
+    `reduction="none"`, or on a second backward pass, blocks are computed and exchanged again.
 
     Args:
-        hidden: [..., dim], the same on all processes; a DTensor that is replicated is one, too.
-        weight: [local_vocab, dim], this process's slice; or a DTensor placed Shard(0) on a mesh of one dimension, with
-            a gradient that is one.
+        hidden: [..., dim], the same on all processes; or a replicated DTensor.
+        weight: [local_vocab, dim], this process's slice; or a DTensor placed Shard(0) on a mesh of one dimension. Its
+            gradient is then a DTensor, too.
         labels: [...], token ids of the whole vocabulary, or `options.ignore_index`; or `SoftTargets` over all tokens
             or with ids of the whole vocabulary; the same on all processes.
-        costs: of the whole vocabulary, on each process; None for objectives without costs.
-        options: how the loss is put together; the same on all processes.
-        group: the processes; not given: all, or those of a DTensor's mesh.
-        vocab_start: the token id of the slice's first row. Not given: processes tell each other their sizes, once a
-            call, which accelerators are waited for; so they do for objectives without costs. DTensors know it.
+        costs: the costs of the whole vocabulary, on each process; None for objectives without costs.
+        options: the objective, the mixing, the reduction and others; the same on all processes.
+        group: the processes; default: all, or those of a DTensor's mesh.
+        vocab_start: the token id of the slice's first row. By default, and for objectives without costs, processes
+            exchange their sizes in each call, which synchronizes with accelerators. Not needed for a DTensor.
         bias: [local_vocab], its slice.
         token_weights: see `emo_loss`; the same on all processes.
         step: see `emo_loss`.
-        reduce_hidden: sum the hidden states' gradient over processes, by one all-reduce in the backward pass. Without
-            it each process gets its slice's summand of it, for frameworks that sum themselves.
+        reduce_hidden: sum the gradient of the hidden states over processes, by one all-reduce in the backward pass.
+            Otherwise each process gets the summand of its slice, for frameworks that sum it themselves.
 
     Returns:
         The loss, as `emo_loss` returns it.
 
     Raises:
-        ShapeError: shapes that do not fit, slices that do not add up to the costs' tokens, or different numbers of
-            tokens (where sizes are told).
-        UsageError: see `linear_emo_loss`; also no process group, or a DTensor placed in another way.
+        ShapeError: shapes do not match, slices do not add up to the vocabulary of the costs, or processes have
+            different numbers of tokens (checked if sizes are exchanged).
+        UsageError: see `linear_emo_loss`; also if there is no process group, or a DTensor has other placements.
     """
     arguments = Arguments(labels, costs, options.at(step), token_weights)
     return _linear(hidden, weight, bias, arguments, group, vocab_start, reduce_hidden).loss
@@ -97,7 +96,7 @@ def parallel_linear_emo_loss_with_parts(
     entropy: bool = False,
     reduce_hidden: bool = True,
 ) -> EMOResult:
-    """`parallel_linear_emo_loss`, and what it is made of for each token: see `EMOParts`.
+    """`parallel_linear_emo_loss` with the parts of each token's loss: see `EMOParts`.
 
     Args:
         hidden, weight, labels, costs, options, group, vocab_start, bias, token_weights, step, reduce_hidden: see
@@ -145,10 +144,10 @@ def parallel_emo_loss(
     token_weights: Float[Tensor, "*tokens"] | None = None,
     step: int | None = None,
 ) -> Tensor:
-    """`emo_loss` where each process of a group holds a slice of the logits' columns. See `parallel_linear_emo_loss`.
+    """`emo_loss` for a group of processes, each with a slice of the logits' columns. See `parallel_linear_emo_loss`.
 
     Args:
-        logits: [..., local_vocab]; or a DTensor whose last dimension is cut, on a mesh of one dimension.
+        logits: [..., local_vocab]; or a DTensor that is split along its last dimension, on a mesh of one dimension.
         labels: see `parallel_linear_emo_loss`.
         costs: see `parallel_linear_emo_loss`.
         options: see `parallel_linear_emo_loss`.
@@ -158,7 +157,7 @@ def parallel_emo_loss(
         step: see `emo_loss`.
 
     Returns:
-        The loss, as `emo_loss` returns it: the same on all processes. The gradient of the logits takes no exchange but
+        The loss, as `emo_loss` returns it: the same on all processes. The gradient of the logits needs an exchange only
         on a second backward pass.
 
     Raises:
@@ -182,7 +181,7 @@ def parallel_emo_loss_with_parts(
     step: int | None = None,
     entropy: bool = False,
 ) -> EMOResult:
-    """`parallel_emo_loss`, and what it is made of for each token: see `EMOParts`.
+    """`parallel_emo_loss` with the parts of each token's loss: see `EMOParts`.
 
     Args:
         logits, labels, costs, options, group, vocab_start, token_weights, step: see `parallel_emo_loss`.
@@ -206,6 +205,6 @@ def _logits(logits: Tensor, arguments: Arguments, group: ProcessGroup | None, vo
 
 
 def _whole(arguments: Arguments) -> Arguments:
-    """The same with labels and weights as plain tensors."""
+    """The arguments with labels and weights as plain tensors."""
     weights = whole("token_weights", arguments.token_weights)
     return replace(arguments, labels=whole_labels(arguments.labels), token_weights=weights)

@@ -1,4 +1,4 @@
-"""One preparation of a call for all forms of the loss: what is checked, which tokens count, what its blocks share."""
+"""The preparation of a call, for all forms of the loss: checks, the tokens that count, and the plan of the blocks."""
 
 from dataclasses import dataclass
 
@@ -31,10 +31,10 @@ class Arguments:
     Attributes:
         labels: [...], token ids, or soft targets.
         costs: None for objectives without costs.
-        options: with a weight that is a number.
+        options: the options, with a number as weight.
         token_weights: [...], or None.
-        parts: whether parts are asked for, and `entropy` the entropy with them.
-        entropy: see `parts`.
+        parts: whether parts are requested.
+        entropy: whether the parts include the entropy.
     """
 
     labels: Tensor | SoftTargets
@@ -45,10 +45,10 @@ class Arguments:
     entropy: bool = False
 
     def check_kinds(self, **tensors: object) -> None:
-        """Check that costs are costs, and that labels, weights and the call's other arguments are tensors.
+        """Check that costs are `Costs`, and that labels, weights and other arguments are tensors.
 
         Raises:
-            UsageError: something is not; see `costbank.loss.mistakes.check_kinds`.
+            UsageError: an argument has another type; see `costbank.loss.mistakes.check_kinds`.
         """
         check_kinds(self.costs, **tensors, labels=self.labels, token_weights=self.token_weights)
 
@@ -61,20 +61,20 @@ def prepare(
     compact: bool,
     **tensors: Tensor | None,
 ) -> Call:
-    """Check arguments against rows of logits, and lay out the tokens.
+    """Check the arguments, and determine the tokens that count.
 
     Args:
-        arguments: as the loss was called with them.
-        shape: of the rows, which labels and weights must have.
-        shard: the slice of the vocabulary that the logits' columns stand for.
-        dtype: of the logits.
-        compact: leave ignored rows out. On an accelerator this waits for the device once.
-        **tensors: the others of the call, by name, that must be on one device with labels, weights and costs.
+        arguments: the arguments of the loss.
+        shape: the shape of the rows, which labels and weights must have.
+        shard: the slice of the vocabulary of the logits' columns.
+        dtype: the type of the logits.
+        compact: leave out ignored rows, which synchronizes with an accelerator once.
+        **tensors: the other tensors of the call by name; they must be on the device of labels, weights and costs.
 
     Raises:
-        ShapeError: labels, weights or costs that do not fit the logits.
-        UsageError: labels that are not integers, or out of range (found asynchronously on an accelerator), options or
-            costs that do not support each other, tensors on several devices.
+        ShapeError: labels, weights or costs do not match the logits.
+        UsageError: labels are not integers or out of range (checked asynchronously on an accelerator), the objective
+            does not support the costs, or tensors are on several devices.
     """
     labels, costs, options, weights = arguments.labels, arguments.costs, arguments.options, arguments.token_weights
     soft = isinstance(labels, SoftTargets)
@@ -95,20 +95,20 @@ def prepare(
 
 
 def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.dtype, compact: bool) -> Tokens:
-    """Which rows count and for how much, in one dimension.
+    """The targets and weights of all rows, in one dimension.
 
     Args:
-        arguments: whose ignore_index, shift, reduction and chunk_rows are followed.
-        shape: of the rows.
-        width: of the whole vocabulary.
-        dtype: of the sums.
-        compact: leave ignored rows out.
+        arguments: the arguments of the loss.
+        shape: the shape of the rows.
+        width: the size of the whole vocabulary.
+        dtype: the type of sums.
+        compact: leave out ignored rows.
     """
     labels, options, token_weights = arguments.labels, arguments.options, arguments.token_weights
     if token_weights is not None and token_weights.shape != shape:
         raise ShapeError(
             f"token_weights of shape {list(token_weights.shape)} for {list(shape)} tokens",
-            f"give weights of shape {list(shape)}; with shift, that of the label at the same place",
+            f"give weights of shape {list(shape)}; with shift, each is the weight of the label at its position",
         )
     weights = None if token_weights is None else token_weights.detach().to(dtype)
     if isinstance(labels, SoftTargets):
@@ -138,7 +138,7 @@ def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.d
 
 
 def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> Tensor | None:
-    """The rows that are kept, by label where that brings many equal ones together; None for all as they are."""
+    """The indices of kept rows, sorted by label if many labels are equal; None for all rows in their order."""
     index = kept.nonzero()[:, 0]
     if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and index.device.type == "cpu":
         ordered, order = labels[index].sort(stable=True)
@@ -158,7 +158,7 @@ def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tup
 
 
 def _labels(labels: Tensor, width: int, options: EMOOptions) -> tuple[Tensor, Tensor]:
-    """[tokens] labels, 0 where ignored, and which are not."""
+    """[tokens] labels, 0 if ignored, and whether each is not ignored."""
     flat = labels.reshape(-1)
     kept = flat != options.ignore_index
     check_label_range(flat, kept, width, options)

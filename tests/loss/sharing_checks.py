@@ -88,7 +88,7 @@ def other_placements_are_refused() -> None:
     assert "vocab_start" in refusal(partial(linear, hidden, ragged, labels))
     few = distribute_tensor(weight[: processes - 1], mesh, [Shard(0)])
     assert "at least one" in refusal(partial(linear, hidden, few, labels))
-    assert "leave it out" in refusal(partial(linear, hidden, cut, labels, vocab_start=1))
+    assert "omit it" in refusal(partial(linear, hidden, cut, labels, vocab_start=1))
     # The loss of a whole vocabulary says where to go.
     assert "parallel_linear_emo_loss" in refusal(partial(linear_emo_loss, hidden, cut, labels, COSTS["dense"]))
 
@@ -112,7 +112,7 @@ def sizes_are_checked_in_words() -> None:
         assert f"process {rank} of {len(sizes)} has tokens" in told
     if last or rank == 0:
         off = mine.start + (1 if rank == 0 else -1)
-        assert "the first those from 0" in refusal(partial(linear, hidden, weight[mine], labels, vocab_start=off))
+        assert "the first starts at 0" in refusal(partial(linear, hidden, weight[mine], labels, vocab_start=off))
     # Labels are those of the whole vocabulary: the last token is one, on the first process as well.
     most = torch.full_like(labels, VOCAB - 1)
     close(linear(hidden, weight[mine], most), linear_emo_loss(hidden, weight, most, COSTS["dense"]), 1e-6, "last token")
@@ -135,7 +135,7 @@ def groups_may_be_some_of_the_processes() -> None:
     other = groups[(rank + 1) % len(groups)]
     assert "not in the group" in refusal(partial(linear, hidden, weight, labels, group=other))
     cut = distribute_tensor(weight, init_device_mesh("cpu", (len(groups),)), [Shard(0)])
-    assert "leave group out" in refusal(partial(linear, hidden, cut, labels, group=groups[rank]))
+    assert "omit group" in refusal(partial(linear, hidden, cut, labels, group=groups[rank]))
 
 
 def soft_targets_are_of_the_whole_vocabulary() -> None:

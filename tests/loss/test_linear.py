@@ -280,7 +280,7 @@ def test_what_does_not_fit_is_refused_in_words(head, labels, costs, news_bank: B
         linear_emo_loss(hidden, weight, labels, costs, token_weights=torch.ones(28))
     with pytest.raises(UsageError, match="label 37 is neither"):
         linear_emo_loss(hidden, weight, torch.where(labels == -100, 37, labels), costs)
-    with pytest.raises(UsageError, match="hold NaN or inf"):
+    with pytest.raises(UsageError, match="contain NaN or inf"):
         linear_emo_loss(hidden * torch.inf, weight, labels, costs)
 
 
@@ -365,7 +365,7 @@ def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_
     with pytest.raises(UsageError, match="of type str") as caught:
         EMOLoss("my-bank")  # pyright: ignore[reportArgumentType]
     assert "open_bank" in caught.value.hint
-    with pytest.raises(UsageError, match=r"weight is 0\.5, and mixing 'emo1_clamped'"):
+    with pytest.raises(UsageError, match=r"weight is 0\.5, but mixing 'emo1_clamped'"):
         EMOLoss(costs, weight=0.5)
     with pytest.raises(UsageError, match="k is 3 and form 'dense'"):
         open_costs(news_bank, k=3)

@@ -70,7 +70,7 @@ CASES = {
     "labels before the weight": (_linear(HIDDEN, LABELS, HEAD.weight), "the weight is torch.int64", "then labels"),
     "a transposed weight": (_linear(HIDDEN, HEAD.weight.T, LABELS), "looks transposed", "[vocab, dim]"),
     "logits for hidden states": (_linear(LOGITS, HEAD.weight, LABELS), "look like logits", "EMOLoss or emo_loss"),
-    "logits and labels": (_linear(LOGITS, LABELS), "labels are missing", "for logits and labels take EMOLoss"),
+    "logits and labels": (_linear(LOGITS, LABELS), "labels are missing", "for logits and labels, use EMOLoss"),
     "the vocabulary second": (_emo(LOGITS.transpose(1, 2), LABELS), "second dimension", "logits.movedim(1, -1)"),
     "weights as a list": (_emo(LOGITS, LABELS, token_weights=[1.0]), "token_weights are of type list", "torch.tensor"),
 }  # fmt: skip
@@ -103,7 +103,7 @@ WITH_A_BANK = {
     "swapped": (_of_bank(LinearEMOLoss, WIDE.weight, ROWS, FEW), "look swapped", "then the head's weight"),
     "swapped, with a batch": (_of_bank(LinearEMOLoss, WIDE.weight, HIDDEN, LABELS), "look swapped", "then the head's"),
     "logits for hidden": (_of_bank(LinearEMOLoss, WIDE_LOGITS, WIDE.weight, LABELS), "look like logits", "EMOLoss"),
-    "logits and labels": (_of_bank(LinearEMOLoss, WIDE_LOGITS, LABELS), "labels are missing", "take EMOLoss"),
+    "logits and labels": (_of_bank(LinearEMOLoss, WIDE_LOGITS, LABELS), "labels are missing", "use EMOLoss"),
     "the head itself": (_of_bank(LinearEMOLoss, HIDDEN, WIDE, LABELS), "weight is of type Linear", "head.weight"),
 }  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_a_mistake_is_named_before_a_bank_is_fitted_to_it(call, message: str, hi
 def test_a_bank_for_costs_is_pointed_to_the_module(news_bank):
     with pytest.raises(UsageError, match="costs are of type Bank") as caught:
         emo_loss(LOGITS, LABELS, news_bank)
-    assert caught.value.hint == "give open_costs(bank), or take EMOLoss(bank)"
+    assert caught.value.hint == "give open_costs(bank), or use EMOLoss(bank)"
 
 
 @pytest.mark.parametrize("tokens", [1, DIM, VOCAB, VOCAB + 1])

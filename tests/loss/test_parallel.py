@@ -62,7 +62,7 @@ def test_without_processes_there_is_nothing_to_share(costs):
         lambda: parallel_linear_emo_loss(hidden, weight, labels, costs),
         lambda: parallel_emo_loss(hidden @ weight.T, labels, costs),
     ):
-        with pytest.raises(UsageError, match="not initialised") as caught:
+        with pytest.raises(UsageError, match="not initialized") as caught:
             call()
         assert "init_process_group" in caught.value.hint
 

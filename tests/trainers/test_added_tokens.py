@@ -138,7 +138,7 @@ def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
     arguments = (logits, labels) if emo is EMOLoss else (logits, torch.eye(width), labels)
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and tiny@.* has 300 tokens") as caught:
         emo(bank)(*arguments)
-    call = caught.value.hint.split("give ")[-1].removesuffix(" in place of the bank")
+    call = caught.value.hint.split("give ")[-1].removesuffix(" instead of the bank")
     made = eval(call, {"bank": bank, "open_costs": open_costs, emo.__name__: emo})
     assert made(*arguments).isfinite()
 
@@ -152,7 +152,7 @@ def test_the_hint_about_costs_of_another_width_works(width: int, form: str, bank
     logits, labels = torch.randn(2, width), torch.tensor([1, 2])
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and the costs of .* are for 300 tokens") as caught:
         emo_loss(logits, labels, costs)
-    call = caught.value.hint.split(", take ")[1].split("; else")[0]
+    call = caught.value.hint.split(", use ")[1].split("; otherwise")[0]
     names = {"bank": bank, "rows": rows, "torch": torch, "DenseCosts": DenseCosts, "open_costs": open_costs}
     made = eval(call, names)
     assert made.pin.split()[1:] == costs.pin.split()[1:]

@@ -1,4 +1,4 @@
-"""What every form of costs has in common."""
+"""The base class of all forms of costs."""
 
 from abc import abstractmethod
 from copy import copy
@@ -13,16 +13,16 @@ from costbank.errors import UsageError
 
 __all__ = ["UNNAMED", "Costs", "check_type", "rounding", "same_pin"]
 
-# Costs that are from no bank.
 UNNAMED = "unnamed"
+"""The bank of costs that do not come from a bank."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Costs:
-    """Frozen costs c(i, t) of every token i where t is right. No tensor of theirs gets a gradient.
+    """Frozen costs c(i, t) of every token i if t is right. Their tensors get no gradients.
 
     Attributes:
-        bank: name and id of the bank that they are from: what a checkpoint is pinned to.
+        bank: name and id of the bank. A checkpoint is pinned to them.
     """
 
     bank: str = field(default=UNNAMED)
@@ -30,12 +30,12 @@ class Costs:
     @property
     @abstractmethod
     def form(self) -> str:
-        """`dense`, `low-rank` or `neighbors`, as `open_costs` calls it."""
+        """`dense`, `low-rank` or `neighbors`, as in `open_costs`."""
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """How many tokens have costs: the width of the logits that they are for."""
+        """The number of tokens, which is the width of the logits."""
 
     @property
     @abstractmethod
@@ -44,13 +44,13 @@ class Costs:
     @property
     @abstractmethod
     def error(self) -> str:
-        """How far the costs may be from the bank's, in words with numbers."""
+        """A description of the largest difference from the bank's costs."""
 
     @property
     def pin(self) -> str:
-        """What tells these costs from others: the bank's id, and what of it is used.
+        """A text that identifies these costs: the bank, the form and its settings.
 
-        Costs that are from no bank are told by a digest of their first tensor.
+        Costs that do not come from a bank are identified by a digest of their first tensor.
         """
         if self.bank != UNNAMED:
             return f"{self.bank} {self.form}"
@@ -63,14 +63,14 @@ class Costs:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same costs on another device, or with their vectors in another type.
 
-        A type of 16 bits makes products of rows fast on accelerators, and costs wrong by up to 8e-3 (bfloat16). The
-        cost of a token to itself stays 0 in any type: it is never computed.
+        A 16-bit type makes products of rows fast on accelerators, with an error of costs up to 8e-3 (bfloat16). The
+        cost of a token to itself is 0 in any type, because it is never computed.
 
         Raises:
             UsageError: the type is not a floating-point one.
         """
         check_type(dtype)
-        # What was checked when it was made is not checked again.
+        # A copy skips the checks in __post_init__.
         moved = copy(self)
         for entry in fields(self):
             value = getattr(self, entry.name)
@@ -84,20 +84,20 @@ class Costs:
 
 
 def check_type(dtype: torch.dtype | None) -> None:
-    """Check that costs may be had in a type.
+    """Check that costs can have this type.
 
     Raises:
-        UsageError: they may not.
+        UsageError: it is not a floating-point type.
     """
     if dtype is not None and not dtype.is_floating_point:
-        raise UsageError(f"costs in {dtype}", "take a floating-point type, such as torch.bfloat16")
+        raise UsageError(f"costs in {dtype}", "use a floating-point type, such as torch.bfloat16")
 
 
 def rounding(values: Tensor, before: str = "") -> str:
-    """What a type of 16 bits adds to an error, in words; nothing for wider ones."""
+    """A note on the rounding of a 16-bit type for `Costs.error`; empty for wider types."""
     return "" if values.element_size() >= 4 else f"{before}rounded to {str(values.dtype).removeprefix('torch.')}"
 
 
 def same_pin(one: str, other: str) -> bool:
-    """Whether two pins are of the same costs: a bank keeps its id under any name."""
+    """Whether two pins identify the same costs. The name of a bank may differ; its id does not."""
     return one.rpartition("@")[2] == other.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""Costs from a vector for each token, of all its dimensions or of fewer."""
+"""Costs from a vector for each token, with all its dimensions or fewer."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class DenseCosts(Costs):
 
     Raises:
         ShapeError: vectors are not a floating-point tensor [vocab, dim].
-        UsageError: vectors that are from no bank have a row of another length, or NaN.
+        UsageError: vectors that do not come from a bank have a row of another length, or NaN.
     """
 
     vectors: Float[Tensor, "vocab dim"]
@@ -39,7 +39,7 @@ class DenseCosts(Costs):
         lengths = torch.linalg.vector_norm(
             self.vectors, dim=1, dtype=torch.promote_types(self.vectors.dtype, torch.float32)
         )
-        # As a type of 16 bits rounds them.
+        # 16-bit types round the lengths.
         wrong = ~((lengths - 1.0).abs() <= 1e-2) & (lengths != 0.0)
         if wrong.any():
             row = int(wrong.nonzero()[0])
@@ -69,13 +69,13 @@ class DenseCosts(Costs):
     ) -> Float[Tensor, "n columns"]:
         """Write −⟨e_i, e_t⟩ for the tokens i of `columns` and the labels t into `out`.
 
-        On a CPU those of equal labels that follow each other are computed once.
+        On a CPU, consecutive equal labels are computed once.
         """
         if labels.device.type != "cpu":
             return self._multiply(labels, columns, out)
         distinct, counts = torch.unique_consecutive(labels, return_counts=True)
         self._multiply(distinct, columns, out[: len(distinct)])
-        # Spread from the last: a row is read before it is written over, since no label stands after its first place.
+        # From the last row to the first, so that each row is read before it is overwritten.
         end = len(labels)
         for row, count in reversed(list(enumerate(counts.tolist()))):
             start = max(end - count, row + 1)
@@ -89,7 +89,7 @@ class DenseCosts(Costs):
     ) -> Float[Tensor, "n columns"]:
         """Write the costs of the tokens of `columns` to the labels into `out`; never below 0.
 
-        The cost of a label to itself comes out as rounding leaves it: the caller masks it.
+        The cost of a label to itself has a rounding error: the caller masks it.
         """
         return self.negated_products(labels, columns, out).add_(1.0).clamp_min_(0.0)
 
@@ -109,14 +109,14 @@ class DenseCosts(Costs):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LowRankCosts(DenseCosts):
-    """Costs from the rows' projections onto the directions that hold most of them.
+    """Costs from projections of the rows onto their first principal axes, without centering.
 
-    Projecting onto the first principal axes (not centred) changes ⟨e_i, e_t⟩ by ⟨r_i, r_t⟩, r being what was cut off;
-    so no cost is wrong by more than the product of the two longest r.
+    The projection changes ⟨e_i, e_t⟩ by ⟨r_i, r_t⟩, with r the residual of a row. So the error of a cost is at most the
+    product of the two largest residual lengths.
 
     Attributes:
-        largest_error: that product, and what float32 rounds of rows: no cost of two different tokens is further from
-            the bank's.
+        largest_error: that product plus the float32 rounding of rows: a bound of the error of the cost of two
+            different tokens.
         mean_error: mean of |⟨r_i, r_t⟩| over sampled pairs.
     """
 
@@ -124,16 +124,16 @@ class LowRankCosts(DenseCosts):
     mean_error: float
 
     def _check_rows(self) -> None:
-        """What is cut off shortens rows."""
+        """Projected rows are shorter than 1."""
 
     @classmethod
     def project(cls, costs: DenseCosts, rank: int, sample: int = 2_048) -> "LowRankCosts":
         """Keep `rank` dimensions of dense costs.
 
         Args:
-            costs: of any width; the projection is computed in float64.
-            rank: from 1 to the dimensions that there are.
-            sample: rows, evenly spaced, whose pairs the mean error is taken over.
+            costs: the costs, of any width; the projection is computed in float64.
+            rank: from 1 to the number of dimensions.
+            sample: the number of evenly spaced rows; the mean error is over their pairs.
 
         Raises:
             ShapeError: the rank is out of range.
@@ -152,7 +152,7 @@ class LowRankCosts(DenseCosts):
             wide = block.double()
             near = wide @ axes
             rows.append(near.to(torch.float32))
-            # Of the residual itself: its square as a difference of squares would lose half the digits.
+            # From the residual itself: as a difference of squares it would lose half the digits.
             lengths.append((wide - near @ axes.T).norm(dim=1))
         longest = torch.cat(lengths).topk(min(2, costs.vocab_size)).values
         chosen = costs.vectors[:: max(1, costs.vocab_size // sample)].double()
@@ -160,7 +160,7 @@ class LowRankCosts(DenseCosts):
         products = (cut @ cut.T).abs_().fill_diagonal_(0.0)
         mean = products.sum() / max(1, len(cut) * (len(cut) - 1))
         largest = float(longest.prod()) if len(longest) == 2 else 0.0
-        # Each of two unit rows is off by half an epsilon of its length at most.
+        # Rounding moves each of two unit rows by half an epsilon at most.
         return cls(torch.cat(rows), largest + torch.finfo(torch.float32).eps, float(mean), bank=costs.bank)
 
     @property
@@ -173,6 +173,6 @@ class LowRankCosts(DenseCosts):
 
     @property
     def error(self) -> str:
-        return f"{self.vectors.shape[1]} dimensions, costs wrong by {self.largest_error:.3g} at most, " + (
-            f"by {self.mean_error:.3g} in the mean" + rounding(self.vectors, ", ")
+        return f"{self.vectors.shape[1]} dimensions, error of costs at most {self.largest_error:.3g}, " + (
+            f"{self.mean_error:.3g} on average" + rounding(self.vectors, ", ")
         )

@@ -1,4 +1,4 @@
-"""A bank's dense costs for logits of another width: added tokens, the padding of a head, or rows that were cut off."""
+"""Fit a bank's dense costs to logits of another width: added tokens, the padding of a head, or removed rows."""
 
 from dataclasses import replace
 
@@ -12,39 +12,39 @@ from costbank.loss.costs.neighbors import NeighborCosts
 __all__ = ["WIDEST", "fit_dense", "width_hint"]
 
 WIDEST = 1.25
-"""Logits may be this much wider than a bank; beyond, they are more likely those of another model."""
+"""The largest width of logits, as a multiple of a bank's size. Wider logits are likely those of another model."""
 
 
 def fit_dense(costs: DenseCosts, width: int, bank_size: int, insist: str) -> DenseCosts:
-    """The same costs for logits of a width.
+    """The same costs for logits of a given width.
 
-    Ids past the bank's cost 1 to every token, as tokens without a vector do. Rows that the logits do not have are left
-    out where none of them has a vector, since nothing is lost then.
+    Ids beyond the bank cost 1 to every token, like tokens without a vector. Rows beyond the logits are dropped if none
+    of them has a vector.
 
     Args:
-        costs: a bank's, of any width.
-        width: of the logits.
-        bank_size: how many tokens the bank has.
-        insist: what to give in place of the bank, to be named in the hint.
+        costs: the costs of a bank, of any width.
+        width: the width of the logits.
+        bank_size: the number of tokens of the bank.
+        insist: for the hint, the argument that fits the costs in any case.
 
     Raises:
-        ShapeError: the logits are wider than `WIDEST` times the bank, or lack tokens that have a vector.
+        ShapeError: the logits are wider than `WIDEST` times the bank, or lack a token that has a vector.
     """
     rows = costs.vectors
     if width > max(bank_size, 1) * WIDEST:
-        what = f"more than {WIDEST - 1:.0%} wider"
+        reason = f"more than {WIDEST - 1:.0%} wider"
     elif width < len(rows) and rows[width:].any():
-        what = f"{int(rows[width:].any(dim=1).sum()):,} of the ids that they lack have vectors"
+        reason = f"{int(rows[width:].any(dim=1).sum()):,} of the ids that they lack have vectors"
     else:
         return replace(costs, vectors=torch.nn.functional.pad(rows, (0, 0, 0, width - len(rows))))
     raise ShapeError(
-        f"the logits are {width:,} wide, and {costs.bank} has {bank_size:,} tokens: {what}",
-        f"take the bank of this model's tokenizer; if the ids agree, give {insist} in place of the bank",
+        f"the logits are {width:,} wide, and {costs.bank} has {bank_size:,} tokens: {reason}",
+        f"use the bank of this model's tokenizer; if the ids agree, give {insist} instead of the bank",
     )
 
 
 def width_hint(costs: Costs, width: int) -> str:
-    """How to make costs of the same form for logits of a width, if the ids agree."""
+    """Code that makes costs of the same form for logits of this width."""
     if costs.bank == UNNAMED and isinstance(costs, DenseCosts):
         return (
             f"DenseCosts(torch.nn.functional.pad(rows, (0, 0, 0, {width - costs.vocab_size})))"

@@ -1,4 +1,4 @@
-"""Costs of each token's nearest neighbors, and one mean cost for all others."""
+"""Costs of each token's nearest neighbors, and one mean cost for all other tokens."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -16,16 +16,16 @@ __all__ = ["NeighborCosts"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NeighborCosts(Costs):
-    """For each token its k nearest with their costs; every other token costs the mean over those others.
+    """The costs of each token's k nearest neighbors, and the mean cost of all other tokens.
 
-    K is then Σ p_i κ_i over the neighbors and `far` · (their mass that is left): no product of all rows, and wrong by
-    at most that mass times `deviation`.
+    K is then Σ p_i κ_i over the neighbors plus `far` times the probability of the other tokens. No product of all rows
+    is needed, and the error of K is at most that probability times `deviation`.
 
     Attributes:
-        ids: int32 [vocab, k]; −1 where a token has fewer neighbors.
-        costs: [vocab, k], their costs; `far` where there is no neighbor.
+        ids: int32 [vocab, k], the neighbors; −1 if a token has fewer.
+        costs: [vocab, k], the costs of the neighbors; `far` if there is no neighbor.
         far: [vocab], the mean cost of the tokens that are neither the label nor its neighbors.
-        deviation: [vocab], the largest difference of such a token's cost from that mean, or a bound of it.
+        deviation: [vocab], the largest difference between the cost of such a token and `far`, or a bound of it.
         measured: whether the deviations are exact.
     """
 
@@ -44,27 +44,27 @@ class NeighborCosts(Costs):
         measure: bool,
         block_rows: int = 256,
     ) -> "NeighborCosts":
-        """Take the mean of all other costs from the rows themselves.
+        """Compute the mean cost of all other tokens from the rows.
 
         Args:
             dense: the rows.
-            ids: a table of nearest tokens, ascending by cost, −1 for none.
-            costs: theirs.
-            measure: find the largest deviations by computing all vocab² costs, block after block. Else they are
-                bounded: no far token is nearer than the last neighbor, and none costs more than 2.
-            block_rows: rows whose costs are held at a time.
+            ids: the nearest tokens of each token, ascending by cost; −1 for none.
+            costs: the costs of these tokens.
+            measure: compute all vocab² costs, block by block, to find the largest deviations. Otherwise they are
+                bounded: a far token costs at least as much as the last neighbor, and at most 2.
+            block_rows: rows of the cost matrix in memory at a time.
 
         Raises:
-            ShapeError: the tables are not for the tokens of `dense`, or all other tokens are neighbors.
+            ShapeError: the tables are not for the tokens of `dense`, or have no columns.
         """
         size, k = ids.shape
         if size != dense.vocab_size or costs.shape != ids.shape:
             raise ShapeError(
                 f"neighbors of shape {list(ids.shape)} with costs {list(costs.shape)} for {dense.vocab_size} tokens",
-                "give one row of each for every token",
+                "give a row of ids and a row of costs for each token",
             )
         if k < 1:
-            raise ShapeError("there are no neighbors", "give a table with k of 1 or more, or take form='dense'")
+            raise ShapeError("there are no neighbors", "give a table with k of 1 or more, or use form='dense'")
         present = ids >= 0
         others = size - 1 - present.sum(1)
         mean = dense.vectors.double().sum(0)
@@ -90,7 +90,7 @@ class NeighborCosts(Costs):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         moved = super().to(device, dtype)
-        # A bound that is rounded may be none.
+        # A rounded bound may be too small.
         object.__setattr__(moved, "deviation", self.deviation.to(device))
         return moved
 
@@ -113,7 +113,7 @@ class NeighborCosts(Costs):
     @property
     def error(self) -> str:
         worst = float(self.deviation.max())
-        exactly = "" if self.measured else ", by a bound that was not measured"
-        return f"{self.ids.shape[1]} neighbors, K wrong by {worst:.3g} of the far mass at most{exactly}" + (
+        exactly = "" if self.measured else ", not measured"
+        return f"{self.ids.shape[1]} neighbors, error of K at most {worst:.3g} of the far probability{exactly}" + (
             rounding(self.costs, ", ")
         )

@@ -1,4 +1,4 @@
-"""A bank's costs in the form that is asked for, fitted to a model's logits."""
+"""Open a bank's costs in one of the forms, for logits of a given width."""
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ __all__ = ["FORMS", "open_costs"]
 
 FORMS = ("dense", "low-rank", "neighbors")
 
-# Beyond, measuring would take longer than a person expects of opening costs.
 _MEASURED_PRODUCTS = 5e12
+"""With more products, measuring errors takes too long for a default."""
 
 
 def open_costs(
@@ -34,31 +34,31 @@ def open_costs(
     """Load a bank's costs for training.
 
     Args:
-        bank: its row i is token id i.
-        form: `dense`: exact. `low-rank`: by `rank` dimensions, with the largest error that a cost may have.
-            `neighbors`: by each token's `k` nearest and a mean for all others, with the largest error.
-        rank: for `low-rank`; not given: 256, or all dimensions where there are fewer.
-        k: for `neighbors`; not given: as many as the bank's table has.
-        vocab_size: the width of the logits where it is not the bank's. Ids past the bank's (the padding of a model's
-            head) cost 1 to every token. Fewer ids drop the bank's last rows.
-        vocab: that of the model's tokenizer, which must be the one that the bank was made for.
-        measure: for `neighbors`, find the largest error by computing all costs once; not given: up to 5e12 products.
-        device: where to put them. Dense rows are put there a block at a time, and never held whole elsewhere.
-        dtype: of the vectors, or of the neighbors' costs; see `Costs.to`. Not given: float32.
+        bank: the bank; its row i is token id i.
+        form: `dense`: exact. `low-rank`: projections onto `rank` dimensions. `neighbors`: the costs of each token's
+            `k` nearest, and one mean cost for all others. The last two report their largest error.
+        rank: for `low-rank`; default: 256, or all dimensions if there are fewer.
+        k: for `neighbors`; default: the columns of the bank's table.
+        vocab_size: the width of the logits; default: the bank's size. Ids beyond the bank (the padding of a model's
+            head) cost 1 to every token. With fewer ids, the bank's last rows are dropped.
+        vocab: the vocabulary of the model's tokenizer; it is an error if the bank is for another tokenizer.
+        measure: for `neighbors`, compute all costs once to find the largest error; default: up to 5e12 products.
+        device: the device of the costs. Dense rows are copied there block by block, so that no other device has all.
+        dtype: the type of the vectors, or of the neighbors' costs; default: float32. See `Costs.to`.
         block_rows: rows that are read from the bank at a time.
 
     Raises:
-        UsageError: the form is none of these, a setting is of another form, the bank's table is too narrow for k, or
-            `dtype` is not a floating-point type.
+        UsageError: the form does not exist, a setting belongs to another form, k exceeds the bank's table, or `dtype`
+            is not a floating-point type.
         ShapeError: `vocab_size`, `rank` or `k` is out of range.
-        TokenizerError: the bank was made for another tokenizer.
+        TokenizerError: the bank is for another tokenizer.
     """
     check_type(dtype)
     if form not in FORMS:
         raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
-    for name, value, of in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
-        if value is not None and form != of:
-            raise UsageError(f"{name} is {value} and form {form!r}", f"leave it out, or take form={of!r}")
+    for name, value, owner in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
+        if value is not None and form != owner:
+            raise UsageError(f"{name} is {value} and form {form!r}", f"omit it, or use form={owner!r}")
     if vocab is not None:
         _check_vocab(bank, vocab)
     width = bank.size if vocab_size is None else vocab_size
@@ -95,19 +95,19 @@ def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | Non
     k = table.k if k is None else k
     if not 1 <= k <= table.k:
         raise UsageError(
-            f"k is {k}, and the table of {dense.bank} has {table.k} neighbors a token",
+            f"k is {k}, and the table of {dense.bank} has {table.k} neighbors per token",
             f"give 1 to {table.k}, or build the bank with --set neighbors.k={max(k, 1)}"
             if table.k
-            else "build the bank with --set neighbors.k=64, or take form='dense'",
+            else "build the bank with --set neighbors.k=64, or use form='dense'",
         )
     width = dense.vocab_size
     ids = np.full((width, k), -1, np.int32)
     costs = np.full((width, k), np.inf, np.float32)
     ids[: bank.size], costs[: bank.size] = table.ids[:width, :k], table.costs[:width, :k]
-    # Where the logits are narrower, a neighbor may be a token that they do not have.
-    gone = ids >= width
-    ids[gone], costs[gone] = -1, np.inf
-    # Those that are left move up: a neighbor's place is its rank.
+    # If the logits are narrower than the bank, they lack some neighbors.
+    missing = ids >= width
+    ids[missing], costs[missing] = -1, np.inf
+    # The other neighbors move up, because a neighbor's column is its rank.
     order = np.argsort(ids < 0, axis=1, kind="stable")
     ids, costs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(costs, order, axis=1)
     if measure is None:
@@ -120,16 +120,16 @@ def _check_vocab(bank: Bank, vocab: Vocab) -> None:
         return
     shared = min(vocab.size, bank.size)
     differing = [i for i in range(shared) if vocab.token(i) != bank.vocab.token(i)]
-    # Past the shared ids one of the two may have padding, which stands for no bytes.
+    # One of the two may have padding ids, which have no bytes.
     if (
         not differing
         and vocab.offsets[-1] == vocab.offsets[shared]
-        and bank.vocab.offsets[-1] == (bank.vocab.offsets[shared])
+        and bank.vocab.offsets[-1] == bank.vocab.offsets[shared]
     ):
         return
     shown = ", ".join(f"{i} ({vocab.display(i)} there, {bank.vocab.display(i)} here)" for i in differing[:3])
     raise TokenizerError(
-        f"the tokenizer has {vocab.size:,} tokens, and {bank.name}@{bank.id} was made for another of {bank.size:,}"
+        f"the tokenizer has {vocab.size:,} tokens, and {bank.name}@{bank.id} is for another one with {bank.size:,}"
         + (f"; {len(differing):,} ids differ, the first: {shown}" if differing else ""),
-        "build a bank for this tokenizer; costbank build --source transfer makes one from this bank",
+        "build a bank for this tokenizer; costbank build --source transfer converts this bank",
     )

@@ -1,4 +1,4 @@
-"""Matrix products of one type whose results are wanted in a wider one."""
+"""Matrix products with results in a wider type than the factors."""
 
 import torch
 from jaxtyping import Float
@@ -8,10 +8,10 @@ __all__ = ["add_product_", "product_"]
 
 
 def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float[Tensor, "n k"]) -> None:
-    """Write left · right into `out`, which may be of a wider type.
+    """Write left · right into `out`, which may have a wider type.
 
-    CUDA's products of 16 bits give the float32 sums that they are computed in; on a CPU these are rounded first, as
-    torch.nn.Linear's are.
+    On CUDA, products of 16-bit factors give their float32 sums. On a CPU these are rounded first, as in
+    torch.nn.Linear.
     """
     if left.dtype == out.dtype:
         torch.mm(left, right, out=out)
@@ -22,7 +22,7 @@ def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float
 
 
 def add_product_(total: Float[Tensor, "m k"], left: Float[Tensor, "n m"], right: Float[Tensor, "n k"]) -> None:
-    """Add leftᵀ · right to `total`, which with `left` may be of a wider type than `right`."""
+    """Add leftᵀ · right to `total`. `total` and `left` may have a wider type than `right`."""
     if right.dtype != total.dtype and right.is_cuda and total.dtype == torch.float32:
         total.add_(torch.mm(left.to(right.dtype).T, right, out_dtype=torch.float32))
     else:

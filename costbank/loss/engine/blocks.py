@@ -4,8 +4,8 @@ For α·CE + β·D with weights α and β that take no gradient,
 
     ∂/∂z_i = α (p_i − q_i) + β ∂D/∂z_i,
 
-whose sum over i is 0; q is 1 at the label, or smoothed or soft. All is done in one buffer, which holds logits, then
-probabilities, then the gradient.
+whose sum over i is 0; q is 1 at the label, or smoothed or soft. One buffer contains logits, then probabilities, then
+the gradient.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _PIECE_ROWS = 128
 
 
 class BlockResult(NamedTuple):
-    """Losses [n] of some rows, without weights, and their parts where they were asked for."""
+    """Losses [n] of some rows, without weights, and their parts if requested."""
 
     loss: Tensor
     parts: EMOParts | None
@@ -37,15 +37,15 @@ class BlockResult(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What is the same for all blocks of a call.
+    """What all blocks of a call have in common.
 
     Attributes:
-        objective: with its costs.
-        options: with a weight that is a number.
-        shard: which tokens the logits' columns stand for, and who has the others.
-        with_gradient: turn the logits into their gradient.
-        with_parts: also say what losses are made of.
-        with_entropy: and the entropy with it, which takes another pass over the block and a buffer of a piece.
+        objective: the objective, with its costs.
+        options: the options, with a number as weight.
+        shard: the slice of the vocabulary that the logits' columns stand for.
+        with_gradient: overwrite the logits with their gradient.
+        with_parts: also compute `EMOParts`.
+        with_entropy: also compute the entropy, which takes another pass over the block, and a buffer.
     """
 
     objective: Objective
@@ -63,11 +63,11 @@ def block_losses(
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
-    """Losses of a block of tokens, none of them ignored.
+    """Losses of a block of tokens, none of which is ignored.
 
-    `logits` become the gradient of the weighted losses' sum, or are used up. A block is wide for the sake of the matrix
-    products around it. Here a piece of it is taken at a time: costs are held for that piece alone, and passes over it
-    find it in the processor's cache.
+    `logits` are overwritten, with the gradient of the sum of weighted losses if it is wanted. A block is large for the
+    matrix products around it. Here it is processed in pieces: each needs costs for its own rows only, and fits the
+    processor's cache.
     """
     rows = _PIECE_ROWS if logits.device.type == "cpu" and plan.shard.gather is None else len(logits)
     pieces = [slice(start, start + rows) for start in range(0, len(logits), max(1, rows))]
@@ -97,7 +97,7 @@ def _piece_losses(
     targets = targets_of(labels, options, plan.shard, logits.dtype)
     label = plan.shard.column_of(targets.label)
     stats, sums, term, state = _softmax_(logits, targets, label, plan, workspace)
-    # The logits are probabilities now, without the labels' own.
+    # The logits are probabilities now, and 0 at the labels.
     value, state = objective.value(stats, sums, state)
     ce = targets.cross_entropy(stats, term)
     loss, ce_weight, value_weight = mix(ce, value, stats, options)
@@ -119,7 +119,7 @@ def _piece_losses(
 
 
 class _Softmax(NamedTuple):
-    """Statistics, the objective's sums and the targets' term over the whole vocabulary, and the objective's state."""
+    """Statistics, sums and the target's term over the whole vocabulary, and the objective's state."""
 
     stats: SoftmaxStats
     sums: PartialSums
@@ -164,7 +164,7 @@ def _softmax_(
 
 
 class _Factors(NamedTuple):
-    """What gradients of CE, of D and of log Σ exp z are multiplied by, each [n]."""
+    """The factors of the gradients of CE, D and log Σ exp z, each [n]."""
 
     ce: Tensor
     value: Tensor
@@ -174,12 +174,12 @@ class _Factors(NamedTuple):
 def _factors(
     ce_weight: Tensor, value_weight: Tensor, stats: SoftmaxStats, weights: Tensor | None, options: EMOOptions
 ) -> _Factors:
-    """α, β and the z-loss's weight, times the tokens' weights, over the temperature."""
+    """α, β and the weight of the z-loss, times the token weights, divided by the temperature."""
     by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
     of_lse = 2 * options.z_loss * stats.lse * by_token if options.z_loss else None
     of_value = value_weight * by_token
     if weights is not None:
-        # A token whose loss counts for nothing may have an infinite one, and with `emo1` an infinite weight.
+        # A token of weight 0 may have an infinite loss, and with `emo1` an infinite β.
         of_value = torch.where(weights == 0, 0.0, of_value)
     return _Factors(ce_weight * by_token, of_value, of_lse)
 
@@ -191,7 +191,7 @@ def _gradient_(
     gradient: Gradient | None,
     targets: Targets,
 ) -> Float[Tensor, "n"]:
-    """Turn the probabilities of tokens other than the label into the gradient; the label's own entry is returned."""
+    """Overwrite the probabilities of other tokens with the gradient, and return the entry of the label."""
     common, at_label = factors.ce, -factors.ce * stats.other_prob
     if factors.lse is not None:
         common, at_label = common + factors.lse, at_label + factors.lse * stats.label_prob
@@ -206,7 +206,7 @@ def _gradient_(
 
 
 def _add_terms_(grad: Float[Tensor, "n columns"], stats: SoftmaxStats, gradient: Gradient, weight: Tensor) -> None:
-    """Add what an objective's gradient has besides p_i · common, times [n] weights."""
+    """Add the terms of an objective's gradient besides p_i · common, times [n] weights."""
     if gradient.costs is not None:
         grad.add_(gradient.costs.mul_(stats.local(weight)[:, None]))
     if gradient.targets is not None:
@@ -220,7 +220,7 @@ def _add_terms_(grad: Float[Tensor, "n columns"], stats: SoftmaxStats, gradient:
 
 
 def _softcap_(logits: Tensor, options: EMOOptions, workspace: Workspace | None) -> Tensor | None:
-    """Cap the logits in place; the slope, where the gradient will need it."""
+    """Cap the logits in place, and return the slope if the gradient needs it."""
     if options.softcap is None:
         return None
     slope, masked = None, logits == -torch.inf

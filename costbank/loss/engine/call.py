@@ -1,4 +1,4 @@
-"""A checked call: the tokens that count, what their blocks have in common, and how losses are reduced."""
+"""A checked call: the tokens that count, the plan of their blocks, and the reduction of losses."""
 
 from dataclasses import dataclass
 
@@ -19,12 +19,12 @@ class Tokens:
 
     Attributes:
         labels: int64 [tokens], 0 where ignored; or soft targets.
-        weights: [tokens] or None; 0 where ignored, and at most 1 in size, so that gradients in float16 keep their
-            digits.
-        scale: what losses are multiplied by to make up for that.
-        kept: [tokens], which are not ignored and have a weight other than 0.
-        index: the rows that are kept, where rows are left out; else None.
-        denominator: what the sum of losses is divided by for the mean: a scalar.
+        weights: [tokens] or None; 0 where ignored. Their largest magnitude is 1, so that float16 gradients keep their
+            precision.
+        scale: the factor that restores the original weights.
+        kept: [tokens], whether a token is not ignored and its weight is not 0.
+        index: the indices of kept rows, if other rows are left out; else None.
+        denominator: the divisor of the mean, a scalar.
         chunk_rows: rows in a block.
     """
 
@@ -37,11 +37,11 @@ class Tokens:
     chunk_rows: int
 
     def weights_of(self, rows: "slice | Tensor") -> Tensor | None:
-        """Of some rows."""
+        """The targets of some rows."""
         return None if self.weights is None else self.weights[rows]
 
     def blocks(self) -> list["slice | Tensor"]:
-        """The rows of each block: slices, or indices where ignored rows are left out."""
+        """The rows of each block: slices, or indices if ignored rows are left out."""
         if self.index is not None:
             return list(self.index.split(self.chunk_rows)) if len(self.index) else []
         return [slice(start, start + self.chunk_rows) for start in range(0, len(self.kept), self.chunk_rows)]
@@ -52,10 +52,10 @@ class Call:
     """A checked call.
 
     Attributes:
-        shape: of the rows, [...].
-        tokens: which of them count, and for how much.
-        plan: what their blocks have in common.
-        dtype: of the softmax and of sums.
+        shape: the shape of the rows, [...].
+        tokens: their targets and weights.
+        plan: what the blocks have in common.
+        dtype: the type of the softmax and of sums.
     """
 
     shape: torch.Size
@@ -64,9 +64,9 @@ class Call:
     dtype: torch.dtype
 
     def result(self, losses: Tensor, parts: list[Tensor]) -> EMOResult:
-        """Weighted losses [tokens], or their sum, reduced as the options say, and parts in the shape of the rows.
+        """Reduce weighted losses [tokens], or their sum, and give parts the shape of the rows.
 
-        Parts that were not asked for are empty tensors.
+        Parts that were not requested are empty tensors.
         """
         options, tokens = self.plan.options, self.tokens
         loss = losses.reshape(self.shape) if options.reduction == "none" else losses.sum()
@@ -80,7 +80,7 @@ class Call:
 
 
 def scaled(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights over the largest of their sizes, and that size; 1 where there is none."""
+    """Weights divided by their largest magnitude, and that magnitude; 1 if all are 0."""
     size = weights.abs().amax() if len(weights) else weights.new_ones(())
     size = torch.where(size > 0, size, 1.0)
     return weights / size, size

@@ -1,9 +1,9 @@
-"""Losses of hidden states and a head's weight: logits are made, used and turned into gradients a block at a time.
+"""Losses of hidden states and a head's weight: logits are computed and turned into gradients block by block.
 
-    hidden [n, dim] ─ · weightᵀ + bias ─▶ logits [n, columns] ─ block_losses ─▶ losses, and in the logits' place G
+    hidden [n, dim] ─ · weightᵀ + bias ─▶ logits [n, columns] ─ block_losses ─▶ losses, and G in the logits' buffer
                       G · weight ─▶ gradient of hidden       Gᵀ · hidden ─▶ added to the gradient of weight
 
-G is the gradient of the logits. Logits of all tokens are never held.
+G is the gradient of the logits. The logits of all tokens are never in memory at once.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ __all__ = ["HeadCall", "losses_of_hidden"]
 
 @dataclass(frozen=True)
 class HeadCall:
-    """A checked call whose logits are made of hidden states.
+    """A checked call with logits that come from hidden states.
 
     Attributes:
-        call: over the logits.
-        products: type of the factors of matrix products.
-        reduce_hidden: sums the gradient of hidden states over processes, in place; None where one process has all.
-        grad_enabled: whether gradients may be asked for at all.
+        call: the call for the logits.
+        products: the type of the factors of matrix products.
+        reduce_hidden: sums the gradient of hidden states over processes, in place; None for one process.
+        grad_enabled: whether gradients are enabled.
     """
 
     call: Call
@@ -47,10 +47,10 @@ def losses_of_hidden(
     bias: Float[Tensor, "columns"] | None,
     head: HeadCall,
 ) -> tuple[Float[Tensor, "*tokens"], list[Tensor]]:
-    """The sum of weighted losses, or with `reduction="none"` each [tokens], and their parts.
+    """The sum of weighted losses, or with `reduction="none"` each loss [tokens], and their parts.
 
-    Differentiable once, by hidden states, weight and bias. Gradients are computed with the values, except for
-    `reduction="none"`, where each token's has a factor of its own.
+    Differentiable once with respect to hidden states, weight and bias. Gradients are computed together with the values,
+    except for `reduction="none"`, where the backward pass brings a factor for each token.
     """
     losses, *parts = _HiddenLosses.apply(hidden, weight, bias, head)
     return losses, parts
@@ -58,7 +58,7 @@ def losses_of_hidden(
 
 @dataclass
 class _Gradients:
-    """Of the sum of weighted losses, None where not asked for; those of weight and bias in the type of sums."""
+    """Gradients of the sum of weighted losses; None if not needed. Those of weight and bias have the type of sums."""
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -67,7 +67,7 @@ class _Gradients:
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, ...]) -> "_Gradients":
         to_hidden, to_weight, to_bias = wanted
-        # Rows that are left out are never written to.
+        # Rows that are left out are never written.
         like_hidden = torch.empty_like if call.tokens.index is None else torch.zeros_like
         return cls(
             like_hidden(hidden) if to_hidden else None,
@@ -76,7 +76,7 @@ class _Gradients:
         )
 
     def times(self, factor: Tensor, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        """Each times a scalar, in place, in the type of its input."""
+        """Each gradient times a scalar, in place, in the type of its input."""
         grads = (self.hidden, self.weight, self.bias)
         for grad in grads:
             if grad is not None:
@@ -107,9 +107,9 @@ class _HiddenLosses(torch.autograd.Function):
         ctx.gradients = None
         weights = head.call.tokens.weights
         if factor.ndim:
-            # Each token's gradient has its own factor: a weight's gradient that is summed already cannot take them.
+            # Each token's gradient has its own factor, which cannot be applied to the summed gradient of the weight.
             weights, factor = scaled(factor if weights is None else factor * weights)
-        # What the forward pass computed is used up in place; another backward pass computes it anew.
+        # The first backward pass overwrites the gradients; another one computes them again.
         if gradients is None:
             plan = replace(head.call.plan, with_parts=False)
             again = replace(head, call=replace(head.call, plan=plan))
@@ -127,7 +127,7 @@ def _run(
     weights: Tensor | None,
     wanted: tuple[bool, ...],
 ) -> tuple[TokenColumns, _Gradients]:
-    """All blocks, with the gradients that are wanted: of hidden states, weight and bias."""
+    """Compute all blocks, and the gradients of hidden states, weight and bias that are needed."""
     call, tokens = head.call, head.call.tokens
     plan = replace(call.plan, with_gradient=any(wanted))
     columns = TokenColumns.zeros(len(hidden), hidden, call.dtype, plan.with_parts)

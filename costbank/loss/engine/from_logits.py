@@ -1,4 +1,4 @@
-"""Losses of full logits: block after block, each with its gradient."""
+"""Losses of full logits, computed block by block, each with its gradient."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = ["losses_of_logits"]
 def losses_of_logits(
     logits: Float[Tensor, "tokens columns"], call: Call
 ) -> tuple[Float[Tensor, "tokens"], list[Tensor]]:
-    """Weighted losses, 0 where tokens are ignored, and their parts; differentiable once by the logits."""
+    """Weighted losses, 0 for ignored tokens, and their parts. Differentiable once with respect to the logits."""
     plan = replace(call.plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
     losses, *parts = _LogitLosses.apply(logits, replace(call, plan=plan))
     return losses, parts
@@ -38,15 +38,15 @@ class _LogitLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- a gap in once_differentiable's types
         (logits,) = ctx.saved_tensors
-        # The first backward uses the gradient up in place; another one computes it anew.
+        # The first backward pass overwrites the gradient; another one computes it again.
         gradient = ctx.gradient if ctx.gradient is not None else _run(logits, ctx.call)[1]
         ctx.gradient = None
         assert gradient is not None
-        # In float32: a gradient scaler's factor alone may be beyond what float16 holds.
+        # In float32, because a gradient scaler's factor alone may exceed float16.
         factors = gradients[0][:, None]
         torch.mul(gradient, factors, out=gradient)
         if ctx.call.plan.options.reduction == "none":
-            # A token whose loss counts for nothing may have an infinite one.
+            # A token of weight 0 may have an infinite loss.
             gradient.masked_fill_(factors == 0, 0.0)
         return gradient, None
 
@@ -56,7 +56,7 @@ def _run(logits: Tensor, call: Call) -> tuple[TokenColumns, Tensor | None]:
     columns = TokenColumns.zeros(len(logits), logits, call.dtype, plan.with_parts)
     gradient = None
     if plan.with_gradient:
-        # Rows that are left out are never written to.
+        # Rows that are left out are never written.
         gradient = torch.empty_like(logits) if tokens.index is None else torch.zeros_like(logits)
     workspace = Workspace(logits.shape[1], logits.device, call.dtype)
     with torch.autocast(logits.device.type, enabled=False):

@@ -24,7 +24,7 @@ class Mixed(NamedTuple):
 
 
 def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, options: EMOOptions) -> Mixed:
-    """Join the two as `EMOOptions.mixing` says; weights take no gradient."""
+    """Combine the two by `EMOOptions.mixing`. Weights get no gradient."""
     one = torch.ones_like(ce)
     if options.is_cross_entropy:
         weight = _ce_weight(ce, stats, options)
@@ -36,12 +36,12 @@ def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, 
     if options.mixing == "fixed":
         return Mixed(ce if weight == 0 else ce + weight * value, one, weight * one)
     if options.mixing == "interpolate":
-        # At either end the other may be infinite.
+        # With a weight of 0 or 1, the other term may be infinite.
         mixed = value if weight == 1 else ce if weight == 0 else (1 - weight) * ce + weight * value
         return Mixed(mixed, (1 - weight) * one, weight * one)
     if options.mixing == "emo2":
         ratio = value / (ce + _TINY)
-        # Where both are infinite, the ratio is 0.
+        # If both are infinite, the ratio is 0.
         return Mixed(torch.where(ce == torch.inf, ce, ratio * ce) + value, ratio, one)
     ratio = ce / (value + _TINY)
     if options.mixing == "emo1_clamped":
@@ -50,10 +50,10 @@ def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, 
 
 
 def _ce_weight(ce: Tensor, stats: SoftmaxStats, options: EMOOptions) -> Tensor:
-    """What weighs each token's cross-entropy: 1, or what TaiLR and MixCE make of p_t."""
+    """The weight of each token's cross-entropy: 1, or that of TaiLR or MixCE, which depends on p_t."""
     if options.objective == "tailr":
         gamma = options.tailr_gamma
-        # p_t = exp(−CE); past 80 the exponential would overflow, and the weight is nothing already.
+        # p_t = exp(−CE). Beyond 80 the exponential would overflow, and the weight is 0 in float32.
         return (1 / (1 - gamma + gamma * torch.exp(ce.clamp_max(80.0)))).clamp_min(options.tailr_least)
     if options.objective == "mixce":
         return options.mixce_ratio + (1 - options.mixce_ratio) * stats.label_prob

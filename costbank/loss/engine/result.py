@@ -1,4 +1,4 @@
-"""What comes out of the blocks of a call."""
+"""The results of a call: losses and their parts."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,18 +12,18 @@ __all__ = ["EMOParts", "EMOResult", "TokenColumns", "accumulation_dtype"]
 
 
 class EMOParts(NamedTuple):
-    """What a loss is made of, for each token and without gradient; 0 for ignored tokens.
+    """The parts of each token's loss, without gradient; 0 for ignored tokens.
 
     Attributes:
-        ce: cross-entropy, in nats; with label smoothing to the smoothed label, with soft targets to these.
+        ce: the cross-entropy in nats, to the smoothed label or soft targets if there are any.
         value: D, the value of the objective: for `emo` the expected cost K = Σ_i p_i c(i, t).
         ce_weight: α, the weight of the cross-entropy's gradient.
         value_weight: β, the weight of D's gradient.
         lse: log Σ_i exp z_i, after softcap and temperature.
-        correct: 1 where the label has the largest logit, the first of them where several are equal; the label of soft
-            targets is their likeliest token.
-        neighbor_mass: the probability of the label's neighbors, where costs list them; else NaN.
-        entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, where it is asked for; else NaN.
+        correct: 1 if the label has the largest logit, and the first of several equal ones. The label of soft targets
+            is their most probable token.
+        neighbor_mass: the probability of the label's neighbors if the costs list them; else NaN.
+        entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, if it was requested; else NaN.
     """
 
     ce: Tensor
@@ -37,7 +37,7 @@ class EMOParts(NamedTuple):
 
 
 class EMOResult(NamedTuple):
-    """A loss, reduced as the options say, and its parts for each token, of the labels' shape."""
+    """A loss after reduction, and its parts for each token, in the shape of the labels."""
 
     loss: Tensor
     parts: EMOParts
@@ -45,7 +45,7 @@ class EMOResult(NamedTuple):
 
 @dataclass
 class TokenColumns:
-    """Losses and parts of all tokens, each [tokens], filled block by block; 0 where tokens are ignored."""
+    """Losses and parts of all tokens, each [tokens], filled block by block; 0 for ignored tokens."""
 
     losses: Tensor
     parts: list[Tensor]
@@ -59,7 +59,7 @@ class TokenColumns:
     def put(
         self, rows: "slice | Tensor", loss: Tensor, parts: EMOParts | None, kept: Tensor, weights: Tensor | None
     ) -> None:
-        """Write a block's losses, times their weights, and parts, where tokens are kept."""
+        """Write the losses of a block times their weights, and the parts, for kept tokens."""
         weighted = loss if weights is None else loss * weights
         self.losses[rows] = torch.where(kept, weighted, 0.0)
         for column, values in zip(self.parts, parts or (), strict=True):
@@ -67,5 +67,5 @@ class TokenColumns:
 
 
 def accumulation_dtype(dtype: torch.dtype, options: EMOOptions) -> torch.dtype:
-    """The type of softmax and sums for logits of a type."""
+    """The type of the softmax and of sums for logits of this type."""
     return torch.promote_types(dtype, torch.float64 if options.accumulate == "float64" else torch.float32)

@@ -1,12 +1,12 @@
-"""The softmax of a block of logits over the whole vocabulary, of which a process may hold all or a slice.
+"""The softmax of a block of logits over the whole vocabulary, of which a process has all or a slice.
 
-Processes that share a vocabulary exchange statistics of tokens, once for each block and never a tensor of the block's
-width. Each sends, for each token, its largest logit, the label's logit if it has it, the sum of its other tokens'
-exponentials below that largest, and what the objective sums over its columns; where parts are asked for also the best
-logit besides the label's, and where entropies are, the mean distance of its logits from that largest.
+Processes that share a vocabulary exchange statistics of each token, once per block. Each process sends its largest
+logit, the logit of the label if it has it, the sum of exp(z − largest) over its other columns, and the objective's sums
+over its columns; for parts also the best logit besides the label's, and for entropies the mean distance of its logits
+from the largest.
 
-The label's own probability is kept apart from the others throughout. So 1 − p_t is a sum of small numbers and never a
-difference of two large ones: a token that is nearly certain keeps an exact cross-entropy, cost and gradient in float32.
+The label's probability is always separate from the others. So 1 − p_t is a sum of small numbers and never a difference
+of two large ones: a nearly certain token has an exact cross-entropy, cost and gradient in float32.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = ["LabelColumn", "LocalStats", "PartialSums", "SoftmaxStats", "TargetTe
 
 
 class TargetTerm(NamedTuple):
-    """What target probabilities q_i of some tokens give to −Σ q_i log p_i, each [n].
+    """The contribution of target probabilities q_i of some tokens to −Σ q_i log p_i, each [n].
 
     Attributes:
         weight: Σ q_i.
@@ -34,11 +34,11 @@ class TargetTerm(NamedTuple):
 
 
 class PartialSums(NamedTuple):
-    """What an objective sums over the columns of this process without the label; merged, over the whole vocabulary.
+    """An objective's sums over the columns of this process without the label; merged: over the whole vocabulary.
 
     Attributes:
-        means: each [n] or [n, m], weighted by probabilities: those of a softmax over these columns; merged, over all.
-        targets: weighted by targets of the objective's own.
+        means: each [n] or [n, m], weighted by the probabilities of a softmax over these columns; merged: over all.
+        targets: weighted by the objective's target distribution.
         logs: each [n], the logarithm of a sum of exp(z_i − shift); merged, of a sum of probabilities.
     """
 
@@ -53,14 +53,14 @@ class SoftmaxStats(NamedTuple):
     Attributes:
         ce: −log p_t.
         top: the largest logit, after temperature.
-        label_gap: the label's logit less that: at most 0, and −inf where the label is masked.
+        label_gap: the label's logit minus `top`: at most 0, and −inf if the label is masked.
         log_sum: log Σ exp(z − top).
         label_prob: p_t.
         other_prob: 1 − p_t, as the sum over the other tokens.
-        log_scale: log of what exp(z − shift) of a column of this process is multiplied by to be a probability.
-        scale: what a probability among this process's columns is multiplied by to be one among all; None for 1.
-        correct: 1 where no logit is above the label's, nor an earlier one equal to it; empty where not asked for.
-        entropy: −Σ p_i log p_i; None where not asked for.
+        log_scale: log of the factor that makes exp(z − shift) of this process's columns a probability.
+        scale: the factor that makes a probability among this process's columns one among all; None for 1.
+        correct: 1 if no logit is larger than the label's, and no earlier one equal; empty if not requested.
+        entropy: −Σ p_i log p_i; None if not requested.
     """
 
     ce: Tensor
@@ -80,21 +80,21 @@ class SoftmaxStats(NamedTuple):
         return self.top + self.log_sum
 
     def local(self, factors: Tensor) -> Tensor:
-        """[n] factors of probabilities among all columns as factors of those among this process's columns."""
+        """[n] factors of probabilities over all columns, converted to factors of those over this process's columns."""
         return factors if self.scale is None else factors * self.scale
 
     def cross_entropy(self, term: TargetTerm, own: Tensor | float | None) -> Tensor:
-        """−Σ q_i log p_i, [n], where q is `own` at the label, and a term's weights there and elsewhere; its sum is 1.
+        """−Σ q_i log p_i, [n], where q is `own` at the label plus the weights of a term; its sum is 1.
 
-        All is measured from the largest logit: where that is the label's, its cross-entropy is log Σ exp(z − top), with
-        all digits.
+        Logits are measured from the largest: if that is the label's, its cross-entropy is log Σ exp(z − top), with full
+        precision.
         """
         nll = term.nll_from_max if own is None else term.nll_from_max - own * self.label_gap
         return torch.where(self.other_prob < 0.5, self.ce, self.log_sum) + nll
 
 
 class LabelColumn(NamedTuple):
-    """Columns of the labels [n, 1], and whether this process has them [n]; None where it has all."""
+    """The columns of the labels [n, 1], and whether this process has them [n]; None if it has all."""
 
     column: Int64[Tensor, "n 1"]
     here: Bool[Tensor, "n"] | None
@@ -102,14 +102,14 @@ class LabelColumn(NamedTuple):
 
 @dataclass(frozen=True)
 class VocabShard:
-    """The slice of the vocabulary that the columns of a block stand for: all of it, or this process's part.
+    """The slice of the vocabulary that the columns of a block represent: all of it, or this process's part.
 
     Attributes:
-        start: the token of the first column.
-        size: number of columns.
-        vocab: number of tokens of the whole vocabulary.
-        gather: [s, n] of this process to [processes, s, n] of all; None where the slice is the vocabulary.
-        rank: which of the processes this one is.
+        start: the token id of the first column.
+        size: the number of columns.
+        vocab: the number of tokens of the whole vocabulary.
+        gather: from [s, n] of this process to [processes, s, n] of all; None if the slice is the whole vocabulary.
+        rank: the rank of this process in the group.
     """
 
     start: int
@@ -130,55 +130,55 @@ class VocabShard:
         return LabelColumn(torch.where(here, column, 0)[:, None], here)
 
     def logits_of(self, logits: Tensor, label: LabelColumn) -> Tensor:
-        """[n] logits of the labels; −inf where a label is another process's."""
+        """[n] logits of the labels; −inf if another process has the label."""
         target = logits.gather(1, label.column)[:, 0]
         return target if label.here is None else torch.where(label.here, target, -torch.inf)
 
     def put_label_(self, block: Tensor, label: LabelColumn, values: Tensor) -> None:
-        """Write [n] values in the labels' columns, where this process has them."""
+        """Write [n] values into the labels' columns that this process has."""
         if label.here is not None:
             values = torch.where(label.here, values, block.gather(1, label.column)[:, 0])
         block.scatter_(1, label.column, values[:, None])
 
     def without_label_(self, probs: Tensor, label: LabelColumn) -> Tensor:
-        """The same probabilities in place, 0 at the labels."""
+        """Set the probabilities of the labels to 0, in place."""
         self.put_label_(probs, label, probs.new_zeros(len(probs)))
         return probs
 
     def best_other_logit(self, logits: Tensor, label: LabelColumn) -> Tensor:
-        """[n] to be compared with the label's logit.
+        """[n] logits to compare with the label's logit.
 
-        Where the label is here the comparison is already made: −inf where it is the first of the largest, else inf.
+        If this process has the label, the result is −inf if the label is the first of the largest, and inf otherwise.
         """
         first = logits.argmax(dim=1) == label.column[:, 0]
         own = torch.where(first, -torch.inf, torch.inf).to(logits.dtype)
         return own if label.here is None else torch.where(label.here, own, logits.amax(dim=1))
 
     def max_and_shift(self, logits: Float[Tensor, "n columns"]) -> tuple[Tensor, Tensor]:
-        """[n] largest logits, and the shift: what is subtracted from logits before anything else."""
+        """[n] largest logits, and the shift that is subtracted from all logits."""
         top = logits.amax(dim=1)
-        # A token whose columns here are all masked has its mass at other processes.
+        # If all columns of a token here are masked, other processes have its probability.
         return top, top if self.gather is None else torch.where(top == -torch.inf, 0.0, top)
 
     def softmax_(self, logits: Float[Tensor, "n columns"], top: Float[Tensor, "n"]) -> Tensor:
-        """The softmax over the columns here in place, and its largest entries [n]."""
+        """The softmax over this process's columns, in place, and its largest entries [n]."""
         if self.gather is not None:
-            # Of columns that are all masked one is made finite, so that there is a softmax; `merge` weighs it with 0.
+            # If all columns are masked, one is made finite, so that there is a softmax; `merge` gives it weight 0.
             logits[:, 0] = torch.where(top == -torch.inf, 0.0, logits[:, 0])
         torch.softmax(logits, dim=1, out=logits)
         return logits.amax(dim=1)
 
     def merge(self, local: "LocalStats", temperature: float, sums: PartialSums) -> tuple[SoftmaxStats, PartialSums]:
-        """Statistics and sums over the whole vocabulary from those over the columns of this process.
+        """Statistics and sums over the whole vocabulary, from those of all processes.
 
         Args:
-            local: the statistics over these columns.
-            temperature: what differences of logits are divided by.
-            sums: over these columns without the label.
+            local: the statistics over this process's columns.
+            temperature: the divisor of differences of logits.
+            sums: the objective's sums over these columns, without the label.
         """
         if self.gather is None:
             return _whole(local, temperature, sums)
-        # Sums are sent as Σ exp(z − top), and logits as they were: only their differences have all digits.
+        # Sums are sent as Σ exp(z − top), and logits unchanged: only their differences have full precision.
         peak = local.peak
         sent = [torch.stack([local.top, local.label, local.others / peak]), *(_rows(m) / peak for m in sums.means)]
         sent += [*(torch.stack(term) for term in sums.targets), *(log[None] for log in sums.logs)]
@@ -206,7 +206,7 @@ class VocabShard:
             correct=ce.new_empty(0) if local.best_other is None else _label_is_best(rest.pop()[:, 0], labels),
         )
         if spreads is not None:
-            # Each process measures from its own shift; a slice that is all masked has nothing to measure.
+            # Each process measures from its own shift; a fully masked slice contributes nothing.
             spread = torch.where(lift > 0, lift * (spreads - others * below), 0.0).sum(dim=0)
             stats = stats._replace(entropy=_entropy(stats, spread))
         parts = iter(rest)
@@ -221,11 +221,11 @@ class LocalStats(NamedTuple):
 
     Attributes:
         top: the largest logit.
-        label: the label's logit, −inf where another process has it.
+        label: the label's logit; −inf if another process has it.
         peak: the largest probability.
-        others: the probability of all tokens but the label.
-        best_other: see `VocabShard.best_other_logit`; None where parts are not asked for.
-        spread: Σ p_i (shift − z_i) / temperature without the label; None where entropies are not asked for.
+        others: the probability of all tokens except the label.
+        best_other: see `VocabShard.best_other_logit`; None if parts are not requested.
+        spread: Σ p_i (shift − z_i) / temperature without the label; None if entropies are not requested.
     """
 
     top: Tensor
@@ -237,7 +237,7 @@ class LocalStats(NamedTuple):
 
 
 def _whole(local: LocalStats, temperature: float, sums: PartialSums) -> tuple[SoftmaxStats, PartialSums]:
-    """`VocabShard.merge` where the columns are the vocabulary."""
+    """`VocabShard.merge` for one process with the whole vocabulary."""
     label_gap, log_peak, others = (local.label - local.top) / temperature, torch.log(local.peak), local.others
     ce = torch.where(others < 0.5, -torch.log1p(-others), -label_gap - log_peak)
     stats = SoftmaxStats(
@@ -268,14 +268,14 @@ def _rows(mean: Tensor) -> Tensor:
 
 
 def _merged_term(sent: Tensor, below: Tensor) -> TargetTerm:
-    """From [processes, 2, n] of terms, and the tops of processes less that of all."""
+    """Merge terms [processes, 2, n], given the `top` of each process minus the overall one."""
     weight, nll = sent.unbind(dim=1)
-    # A slice that is all masked is infinitely far below, and its own shift is 0.
+    # A fully masked slice is infinitely far below, and its own shift is 0.
     return TargetTerm(weight.sum(dim=0), (nll - torch.where(weight > 0, weight * below, 0.0)).sum(dim=0))
 
 
 def _label_is_best(best_others: Tensor, labels: Tensor) -> Tensor:
-    """1 where the label is the first of the largest: [processes, n] of best other logits, and of labels' logits."""
+    """1 if the label is the first of the largest, from [processes, n] best other logits and labels' logits."""
     ranks = torch.arange(len(best_others), device=best_others.device)[:, None]
     label = labels.amax(dim=0)
     best = torch.where(ranks <= labels.argmax(dim=0), best_others < label, best_others <= label)

@@ -1,8 +1,8 @@
-"""What the cross-entropy of a token aims at: its label, a smoothed label, or a distribution over tokens.
+"""The targets of the cross-entropy: a label, a smoothed label, or a distribution over tokens.
 
-All three are a distribution q with one label, written as that label's own share and a term for the rest; −Σ q_i log p_i
-has the gradient p − q. The label of soft targets is their likeliest token, so that the arithmetic of labels holds for
-all, and a teacher that is nearly certain loses no digits.
+Each is a distribution q with a label, represented by the label's own share and a term for the other tokens.
+−Σ q_i log p_i has the gradient p − q. The label of soft targets is their most probable token. So the arithmetic for
+labels serves all three, and a nearly certain teacher keeps its precision.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ __all__ = ["SmoothedTargets", "SoftTargets", "Targets", "TeacherTargets", "check
 
 @dataclass(frozen=True, eq=False)
 class SoftTargets:
-    """Target distributions q, given to a loss in the place of labels.
+    """Target distributions q, passed to a loss instead of labels.
 
-    A position whose probabilities are all 0 is ignored; others are divided by their sum, so that a teacher's k
-    likeliest tokens are a distribution of their own. No gradient goes to them.
+    A position with only zeros is ignored. Other probabilities are divided by their sum, so that a teacher's k most
+    probable tokens form a distribution. Targets get no gradient.
 
     Attributes:
         probabilities: [..., vocab], or [..., k] with `ids`; not negative.
-        ids: [..., k], the tokens of the probabilities, different ones in each row.
+        ids: [..., k], the tokens of the probabilities, distinct in each row.
 
     Raises:
-        ShapeError: `ids` are not one for each probability.
+        ShapeError: `ids` and `probabilities` have different shapes.
     """
 
     probabilities: Float[Tensor, "*tokens entries"]
@@ -47,7 +47,7 @@ class SoftTargets:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the positions."""
+        """The shape of the positions."""
         return self.probabilities.shape[:-1]
 
     @property
@@ -55,9 +55,9 @@ class SoftTargets:
         return self.probabilities.device
 
     def flat(self, dtype: torch.dtype) -> tuple["SoftTargets", Tensor]:
-        """The same with one dimension of positions, and which of them are not ignored, [tokens]."""
+        """The targets with one dimension of positions, and whether each position counts, [tokens]."""
         q = self.probabilities.detach().reshape(-1, self.probabilities.shape[-1])
-        # A dense teacher's type is kept: its rows are divided by their sums block by block.
+        # A dense teacher keeps its type: rows are divided by their sums block by block.
         kept = q.sum(dim=1, dtype=dtype) != 0
         ids = None if self.ids is None else self.ids.reshape(q.shape).long()
         return SoftTargets(q, ids), kept
@@ -71,7 +71,7 @@ class Targets:
 
     Attributes:
         label: [n] token ids of the whole vocabulary.
-        own: the share that the label has besides what `term` counts for it; None for none.
+        own: the share of the label that `term` does not include; None for 0.
     """
 
     own: float | None = None
@@ -80,7 +80,7 @@ class Targets:
         self.label = label
 
     def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm | None:
-        """What q gives to the cross-entropy besides the label's own share; None for nothing."""
+        """The contribution of q to the cross-entropy besides the label's own share; None for 0."""
         del logits
 
     def cross_entropy(self, stats: SoftmaxStats, term: TargetTerm | None) -> Tensor:
@@ -88,12 +88,12 @@ class Targets:
         return stats.ce if term is None else stats.cross_entropy(term, self.own)
 
     def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor | None:
-        """Subtract weight · q from other tokens' columns; what the label's entry gets besides −weight is returned."""
+        """Subtract weight · q from the columns of other tokens; returns what to add to −weight at the label, [n]."""
         del grad, weight
 
 
 class SmoothedTargets(Targets):
-    """Label smoothing: q is 1 − ε at the label, and ε spread evenly over all tokens, the label included."""
+    """Label smoothing: q is 1 − ε at the label, plus ε spread evenly over all tokens, including the label."""
 
     def __init__(self, label: Int64[Tensor, "n"], epsilon: float, shard: VocabShard) -> None:
         super().__init__(label)
@@ -112,12 +112,12 @@ class TeacherTargets(Targets):
     """Soft targets over the columns of this process.
 
     Attributes:
-        q: [n, entries], over all tokens or those of `ids`; each row sums to 1, or is 0 where ignored.
+        q: [n, entries], over all tokens or those of `ids`; each row sums to 1, or is 0 if ignored.
         ids: [n, entries], or None.
-        label: [n], the likeliest token of each row.
-        label_share: [n], its share.
-        other_share: [n], the share of all other tokens: a sum, since the difference from 1 would lose a sure
-            teacher's digits.
+        label: [n], the most probable token of each row.
+        label_share: [n], the share of the label.
+        other_share: [n], the share of all other tokens, as a sum: 1 − `label_share` would lose the precision of a
+            nearly certain teacher.
     """
 
     def __init__(self, targets: SoftTargets, shard: VocabShard, dtype: torch.dtype) -> None:
@@ -133,12 +133,12 @@ class TeacherTargets(Targets):
         else:
             column = self.ids - shard.start
             here = (column >= 0) & (column < shard.size)
-            # What is another process's adds nothing to a column of ours.
+            # Tokens of other processes add 0 to a column here.
             self._here, self._column = torch.where(here, q, 0.0), torch.where(here, column, 0)
 
     def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm:
         entries = logits if self.ids is None else logits.gather(1, self._column)
-        # A token that has no share counts for nothing, whatever its logit.
+        # A token without a share adds 0, whatever its logit.
         weighted = torch.where(self._here > 0, self._here * entries, 0.0).sum(dim=1)
         return TargetTerm(self._here.sum(dim=1), -weighted)
 
@@ -147,7 +147,7 @@ class TeacherTargets(Targets):
         return weight * self.other_share
 
     def add_(self, block: Float[Tensor, "n columns"], values: Float[Tensor, "n entries"]) -> None:
-        """Add values to the columns of the tokens that they stand for."""
+        """Add values to the columns of their tokens."""
         if self.ids is None:
             block.add_(values)
         else:
@@ -160,7 +160,7 @@ class TeacherTargets(Targets):
         return torch.bmm(self.q[:, None], vectors[self.ids])[:, 0]
 
     def times(self, values: Float[Tensor, "vocab"]) -> Float[Tensor, "n entries"]:
-        """q_i v_i of the entries of this process, from values of all tokens."""
+        """q_i v_i of this process's entries, from values of all tokens."""
         return self._here * (values[self._shard.slice] if self.ids is None else values[self.ids])
 
 
@@ -179,9 +179,9 @@ def check_soft(
     """Check soft targets against rows of logits of a shape.
 
     Raises:
-        ShapeError: they are for other positions, or another vocabulary.
-        UsageError: a probability is negative or an id out of range; or these options or costs do not support soft
-            targets.
+        ShapeError: they have other positions, or another vocabulary.
+        UsageError: a probability is negative or not finite, an id is out of range, or the options or costs do not
+            support soft targets.
     """
     if tuple(targets.shape) != tuple(shape):
         raise ShapeError(
@@ -198,7 +198,7 @@ def check_soft(
         raise UsageError(f"soft targets with {form} costs", "open the bank's costs as dense or low-rank")
     for name, default in (("shift", False), ("label_smoothing", 0.0), ("target_mass", "excluded")):
         if getattr(options, name) != default:
-            raise UsageError(f"{name} with soft targets", f"leave {name} out and put it into the targets themselves")
+            raise UsageError(f"{name} with soft targets", f"omit {name}, and include it in the targets")
 
 
 def _check_entries(targets: SoftTargets, width: int) -> None:
@@ -211,7 +211,7 @@ def _check_entries(targets: SoftTargets, width: int) -> None:
     if ids is None and entries != width:
         raise ShapeError(
             f"soft targets over {entries:,} tokens, and the logits are {width:,} wide",
-            "give a probability for each token, or ids= of the tokens that they are for",
+            "give a probability for each token, or the ids= of the tokens",
         )
     if targets.device.type == "cpu":
         if (probabilities < 0).any() or not probabilities.isfinite().all():

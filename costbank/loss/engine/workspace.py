@@ -7,9 +7,9 @@ __all__ = ["Workspace"]
 
 
 class Workspace:
-    """Named buffers of rows of logits, made once and used for every block.
+    """Named buffers of rows of logits, allocated once and used for every block.
 
-    At 256 rows of 32,768 a fresh buffer takes longer than a pass over one that is there.
+    For 256 rows of 32,768 columns, allocating a buffer takes longer than a pass over it.
     """
 
     def __init__(self, columns: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -17,7 +17,7 @@ class Workspace:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, rows: int) -> Tensor:
-        """[rows, columns] of the buffer of this name, with anything in it."""
+        """[rows, columns] of the buffer of this name, uninitialized."""
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < rows:
             buffer = torch.empty(rows, self._columns, dtype=self._dtype, device=self._device)

@@ -18,7 +18,7 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
     """Check that an objective supports this form of costs.
 
     Raises:
-        UsageError: it does not; the forms that it supports are named.
+        UsageError: it does not; the hint has the supported forms.
     """
     name = options.objective
     if not options.needs_costs:
@@ -34,7 +34,7 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
 
 
 def objective_of(costs: Costs | None, options: EMOOptions, soft: bool) -> Objective:
-    """The objective of a call, from costs that `check_form` has accepted; with soft targets that `check_soft` has."""
+    """The objective of a call. `check_form` has accepted its costs, and `check_soft` its soft targets."""
     name = options.objective
     if costs is None or not options.needs_costs:
         return Delta(options) if name == "delta" else Objective(options)

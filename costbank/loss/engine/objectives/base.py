@@ -1,12 +1,12 @@
-"""What an objective is: the value D of each token and its gradient, in closed form, at four stages of a block.
+"""The base of objectives: the value D of each token and its gradient, in closed form, in four stages per block.
 
-Every gradient here has one shape. For a token i that is not the label,
+Every gradient has one shape. For a token i that is not the label,
 
     ∂D/∂z_i = p_i (a + κ_i) − q_i,
 
-with a number a for each row; κ the costs, weighted by p as soon as p is there; and q a target distribution, spread over
-all columns or over a few. An objective returns these pieces as a `Gradient`, and the engine puts them together. What a
-stage leaves for the next one is returned and passed on: objectives hold options and costs, and nothing of a block.
+with a number a for each row, the costs κ, and a target distribution q over all columns or a few. An objective returns
+these terms as a `Gradient`, and the engine adds them up. Each stage returns its state, which the next stage gets: an
+objective itself has options and costs, and no state of a block.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Block:
     """A block of tokens before its logits become probabilities.
 
     Attributes:
-        logits: [n, columns], less each row's shift, over the temperature.
-        targets: what the tokens aim at.
-        label: where the labels' columns are.
-        shard: the slice of the vocabulary that the columns stand for.
-        workspace: for buffers of the block's size.
+        logits: [n, columns], minus each row's shift, divided by the temperature.
+        targets: the targets of the tokens.
+        label: the labels' columns.
+        shard: the slice of the vocabulary that the columns represent.
+        workspace: buffers of the block's size.
     """
 
     logits: Float[Tensor, "n columns"]
@@ -44,16 +44,16 @@ class Block:
 
     @property
     def labels(self) -> Int64[Tensor, "n"]:
-        """Token ids of the whole vocabulary."""
+        """[n] token ids of the labels, in the whole vocabulary."""
         return self.targets.label
 
     def buffer(self) -> Float[Tensor, "n columns"]:
-        """A buffer for costs, with anything in it: one for each block."""
+        """The buffer for costs, uninitialized. There is one for each block."""
         return self.workspace.take("costs", len(self.logits))
 
 
 class NeighborTerms(NamedTuple):
-    """[n, k] values to add to columns [n, k] of the gradient; the values of columns that are not here are 0."""
+    """[n, k] values to add to columns [n, k] of the gradient; 0 for columns of other processes."""
 
     columns: Int64[Tensor, "n k"]
     values: Float[Tensor, "n k"]
@@ -65,11 +65,11 @@ class Gradient(NamedTuple):
     Attributes:
         label: [n].
         common: [n], a.
-        costs: [n, columns], p_i κ_i with the probabilities among this process's columns; used up.
-        targets: [n, columns], used up; and `factor` [n].
-        factor: see `targets`.
+        costs: [n, columns], p_i κ_i with the probabilities over this process's columns; the engine overwrites it.
+        targets: [n, columns]; the engine overwrites it.
+        factor: [n].
         floor: [n].
-        neighbors: a few columns' own terms.
+        neighbors: the terms of a few columns.
     """
 
     label: Tensor
@@ -84,30 +84,30 @@ class Gradient(NamedTuple):
 class Objective:
     """Cross-entropy alone: D = 0.
 
-    `probs` are a softmax over this process's columns with 0 at the labels; `state` is what the stage before returned.
+    `probs` are a softmax over this process's columns, with 0 at the labels. `state` comes from the stage before.
     """
 
     def __init__(self, options: EMOOptions, costs: Any = None) -> None:
         self.options, self.costs = options, costs
 
     def read(self, block: Block) -> Any:
-        """Take what is needed of the logits."""
+        """The first state, from the logits, which are overwritten afterwards."""
         return None
 
     def measure(self, probs: Float[Tensor, "n columns"], state: Any) -> tuple[PartialSums, Any]:
-        """Sums over this process's columns."""
+        """The sums over this process's columns, and the next state."""
         return PartialSums(), state
 
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: Any) -> tuple[Float[Tensor, "n"], Any]:
-        """D, from the sums over the whole vocabulary."""
+        """D, from the sums over the whole vocabulary, and the next state."""
         return torch.zeros_like(stats.ce), state
 
     def gradient(self, probs: Float[Tensor, "n columns"], stats: SoftmaxStats, value: Tensor, state: Any) -> Any:
-        """A `Gradient`; None where D has none."""
+        """The `Gradient` of D; None if it is 0."""
         return None
 
     def neighbor_mass(self, stats: SoftmaxStats, sums: PartialSums) -> Float[Tensor, "n"]:
-        """The probability of the label's neighbors; NaN where costs do not list them."""
+        """The probability of the label's neighbors; NaN if the costs do not list them."""
         return torch.full_like(stats.ce, torch.nan)
 
 
@@ -122,11 +122,11 @@ class Delta(Objective):
 
 
 class Softened(NamedTuple):
-    """Cross-entropy to a label that shares with others: weights are 1 at the label, and a term's at other tokens.
+    """Cross-entropy to a distribution with the weight 1 at the label, and the weights of a term at other tokens.
 
     Attributes:
-        value: −Σ q_i log p_i, [n], q being the weights divided by their total.
-        total: [n].
+        value: −Σ q_i log p_i, [n], with q the weights divided by their total.
+        total: [n], the sum of weights.
         others: [n], 1 − q_t.
     """
 
@@ -135,12 +135,12 @@ class Softened(NamedTuple):
     others: Tensor
 
     def gradient(self, stats: SoftmaxStats) -> Gradient:
-        """p − q without what q subtracts from the other tokens."""
+        """p − q, except for q at other tokens."""
         return Gradient(label=self.others - stats.other_prob, common=torch.ones_like(self.total))
 
 
 def softened(stats: SoftmaxStats, term: TargetTerm) -> Softened:
-    """Normalize weights of a label and others to a target distribution."""
+    """Normalize the weights of the label (1) and other tokens (`term`) to a distribution."""
     total = 1.0 + term.weight
     others = term.weight / total
     return Softened(stats.cross_entropy(TargetTerm(others, term.nll_from_max / total), 1.0 / total), total, others)

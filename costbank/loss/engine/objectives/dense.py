@@ -1,4 +1,4 @@
-"""Objectives of costs that come from a vector for each token: κ_i = 1 − ⟨e_i, e_t⟩."""
+"""Objectives for costs from a vector for each token: κ_i = 1 − ⟨e_i, e_t⟩."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ __all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SoftEMO"]
 class DenseEMO(Objective):
     """D = K = Σ p_i κ_i, ∂K/∂z_i = p_i (κ_i − K).
 
-    κ_i is never made: with y_i = −p_i ⟨e_i, e_t⟩ it is p_i κ_i = p_i + y_i, so K = (1 − p_t) + Σ y_i and the gradient
+    κ_i is never computed: with y_i = −p_i ⟨e_i, e_t⟩, p_i κ_i = p_i + y_i. So K = (1 − p_t) + Σ y_i, and the gradient
     is p_i (1 − K) + y_i. That saves two passes.
     """
 
@@ -35,7 +35,7 @@ class DenseEMO(Objective):
 
 
 class _SoftCosts(NamedTuple):
-    """[n, columns] costs to a distribution, weighted by probabilities once these are there; and [n] the label's own."""
+    """[n, columns] costs to a distribution, later weighted by probabilities; and [n] that of the label."""
 
     costs: Tensor
     label: Tensor
@@ -44,8 +44,8 @@ class _SoftCosts(NamedTuple):
 class SoftEMO(Objective):
     """D = Σ_ij p_i q_j c(i, j) = Σ p_i s_i, ∂D/∂z_i = p_i (s_i − D).
 
-    The cost of moving mass without regard to where it comes from: the product coupling, an upper bound of the Earth
-    Mover's Distance, equal to it where q is one-hot. It is not 0 for p = q.
+    This is the cost of the product coupling of p and q: an upper bound of the Earth Mover's Distance, equal to it if q
+    is one-hot. It is not 0 for p = q.
     """
 
     def read(self, block: Block) -> _SoftCosts:
@@ -83,8 +83,9 @@ class _KernelState(NamedTuple):
 class Kernel(Objective):
     """D = ½ ‖u‖², u = Σ p_i e_i − ē_q, ∂D/∂z_i = p_i (⟨e_i, u⟩ − ⟨ē_q, u⟩ − 2 D); ē_q is e_t for a label.
 
-    For soft targets it is the product coupling without half of what p and q cost to themselves (the debiased bound of
-    Genevay, Peyré & Cuturi 2018, arXiv 1706.00292, where a token without a vector has no cost to itself).
+    For soft targets it is the cost of the product coupling, minus half of the costs of p to itself and of q to itself
+    (the debiased bound of Genevay, Peyré & Cuturi 2018, arXiv 1706.00292; a token without a vector has no cost to
+    itself).
     """
 
     def read(self, block: Block) -> _KernelState:
@@ -99,7 +100,7 @@ class Kernel(Objective):
     def value(
         self, stats: SoftmaxStats, sums: PartialSums, state: _KernelState
     ) -> tuple[Tensor, tuple[_KernelState, Tensor]]:
-        # From the label's vector: as a difference of two near unit vectors it would lose a sure token's digits.
+        # From the label's vector: for a nearly certain token, a difference of unit vectors would lose precision.
         u = sums.means[0] - stats.other_prob[:, None] * state.label + (state.label - state.mean)
         return 0.5 * u.square().sum(dim=1), (state, u)
 
@@ -123,7 +124,7 @@ class _LogState(NamedTuple):
 class DenseLog(Objective):
     """D = −log Σ p_i s_i, ∂D/∂z_i = p_i − a_i, a_i = p_i s_i / Σ_j p_j s_j.
 
-    The sum is taken as a logarithm, since all that is probable may be unlike the label.
+    The sum is computed as a logarithm, because all probable tokens may be dissimilar to the label.
     """
 
     def read(self, block: Block) -> _LogState:
@@ -132,7 +133,7 @@ class DenseLog(Objective):
         similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.options.log_power).add_(logits)
         block.shard.put_label_(similar, block.label, logits.new_full((len(logits),), -torch.inf))
         top = similar.amax(dim=1)
-        # No token may be similar at all, or all that are may be another process's.
+        # There may be no similar token, or other processes may have all of them.
         similar.sub_(top.clamp_min(torch.finfo(similar.dtype).min)[:, None]).exp_()
         return _LogState(similar, top)
 
@@ -166,7 +167,7 @@ class _GibbsState(NamedTuple):
 class DenseGibbs(Objective):
     """D = −Σ q_i log p_i, q = softmax(−κ / T) over all tokens, ∂D/∂z_i = p_i − q_i.
 
-    The label's own energy is 0, and no other's is above it: exp(−κ_i / T) needs no largest one to be taken off.
+    The label's energy is 0 and the largest, so exp(−κ_i / T) needs no shift.
     """
 
     def read(self, block: Block) -> _GibbsState:
@@ -174,7 +175,7 @@ class DenseGibbs(Objective):
         self.costs.fill(block.labels, block.shard.slice, weights)
         weights.div_(-self.options.gibbs_temperature).exp_().masked_fill_(logits == -torch.inf, 0.0)
         block.shard.without_label_(weights, block.label)
-        # A masked token adds nothing.
+        # A masked token adds 0.
         nll = -torch.where(weights > 0, logits * weights, 0.0).sum(dim=1)
         return _GibbsState(weights, TargetTerm(weights.sum(dim=1), nll))
 

@@ -1,4 +1,4 @@
-"""Objectives of costs that list each token's neighbors: a few columns differ from what all others have in common."""
+"""Objectives for costs that list each token's neighbors: all columns have one cost, except for a few."""
 
 import math
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ class _Neighbors(NamedTuple):
     """The labels' neighbors, each [n, k] but `far_cost` [n].
 
     Attributes:
-        exists: false where a token has fewer neighbors.
-        here: whether the neighbor's column is one of this process's.
-        columns: that column; any one where it is not here.
+        exists: false if a token has fewer neighbors.
+        here: whether this process has the neighbor's column.
+        columns: that column; any column if it is not here.
         costs: κ of the neighbors.
         far_cost: κ of all other tokens.
     """
@@ -34,15 +34,15 @@ class _Neighbors(NamedTuple):
     far_cost: Tensor
 
     def logits(self, block: Block) -> Tensor:
-        """[n, k]; −inf where a neighbor is not here."""
+        """[n, k] logits; −inf if a neighbor is not here."""
         return torch.where(self.here, block.logits.gather(1, self.columns), -torch.inf)
 
     def probs(self, probs: Tensor) -> Tensor:
-        """[n, k]; 0 where a neighbor is not here."""
+        """[n, k] probabilities; 0 if a neighbor is not here."""
         return torch.where(self.here, probs.gather(1, self.columns), 0.0)
 
     def term(self, block: Block, weights: Tensor) -> TargetTerm:
-        """Of [n, k] weights, those of neighbors that are here and not masked."""
+        """The term of [n, k] weights, of neighbors that are here and not masked."""
         logits = self.logits(block)
         usable = logits > -torch.inf
         weights = torch.where(usable, weights, 0.0)
@@ -54,7 +54,7 @@ class _Neighbors(NamedTuple):
 
 
 class NeighborObjective(Objective):
-    """What reads a table of neighbors. The neighbors' probability is the first of all means."""
+    """The base of objectives with a table of neighbors. The first of their means is the neighbors' probability."""
 
     costs: NeighborCosts
 
@@ -138,9 +138,9 @@ class NeighborLog(NeighborObjective):
     ) -> Gradient:
         read, near_probs, unlike = state
         lift = torch.exp(value.clamp_max(50.0))
-        # Far tokens whose share in the sum would be more than this have no probability in float32.
+        # With a larger factor, far tokens have no probability in float32.
         far = torch.exp((torch.log(read.far) + value).clamp_max(80.0))
-        # Products have more digits than sums of logarithms, which are for what float32 cannot hold.
+        # Products are more precise than sums of logarithms, which are for numbers outside float32.
         similar = torch.where(value[:, None] < 50.0, _local(lift[:, None], stats) * near_probs * read.similar,
                               torch.exp(read.log_terms + (stats.log_scale + value)[:, None]))  # fmt: skip
         sure = (stats.other_prob - unlike) * lift - stats.other_prob
@@ -185,7 +185,7 @@ class NeighborGibbs(NeighborObjective):
 
 
 class _RankState(NamedTuple):
-    """Neighbors, the share of every token [n], what the label and its neighbors have above it [n, 1 + k], a term."""
+    """Neighbors; the share of every token [n]; the excess of the label and its neighbors [n, 1 + k]; and a term."""
 
     neighbors: _Neighbors
     floor: Tensor
@@ -196,7 +196,7 @@ class _RankState(NamedTuple):
 class D2GPo(NeighborObjective):
     """D = −Σ q_i log p_i, q = softmax(N(rank; 0, σ) / T) over all tokens, ∂D/∂z_i = p_i − q_i.
 
-    Past 6 σ ranks the density is nothing, and all tokens have the same share (Li et al. 2020).
+    Beyond 6 σ ranks the density is 0, and all tokens have the same share (Li et al. 2020).
     """
 
     def __init__(self, options: EMOOptions, costs: Any) -> None:
@@ -204,7 +204,7 @@ class D2GPo(NeighborObjective):
         needed = min(math.ceil(6 * options.d2gpo_std), costs.vocab_size - 1)
         if costs.ids.shape[1] < needed:
             raise UsageError(
-                f"d2gpo_std is {options.d2gpo_std}, and there are {costs.ids.shape[1]} neighbors a token",
+                f"d2gpo_std is {options.d2gpo_std}, and there are {costs.ids.shape[1]} neighbors per token",
                 f"open the bank's costs with k={needed} or more",
             )
 
@@ -236,5 +236,5 @@ class D2GPo(NeighborObjective):
 
 
 def _local(factors: Tensor, stats: SoftmaxStats) -> Tensor:
-    """[n, 1 or k] factors of the probabilities among this process's columns."""
+    """[n, 1 or k] factors of the probabilities over this process's columns."""
     return factors if stats.scale is None else factors * stats.scale[:, None]
