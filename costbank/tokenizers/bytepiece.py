@@ -72,8 +72,8 @@ class BytePieceTokenizer:
     def sample(
         self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
     ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        normalised = [unicodedata.normalize("NFC", text) for text in texts]
-        return self._sampler.sample(normalised, alpha, seeds)
+        normalized = [unicodedata.normalize("NFC", text) for text in texts]
+        return self._sampler.sample(normalized, alpha, seeds)
 
     @cached_property
     def _sampler(self) -> UnigramSampler:

@@ -102,10 +102,10 @@ def _detect_kind(path: Path) -> str:
 
 
 def _detect_json_kind(path: Path, head: bytes) -> str:
-    whole = path.read_bytes()
-    if b'"added_tokens"' in whole and b'"model"' in whole:
+    content = path.read_bytes()
+    if b'"added_tokens"' in content and b'"model"' in content:
         return "huggingface"
-    if b'"token_bytes"' in whole and b'"default_vocab_size"' in whole:
+    if b'"token_bytes"' in content and b'"default_vocab_size"' in content:
         return "tekken"
     if _TEXT_TO_ID.match(head):
         return "vocab-merges"

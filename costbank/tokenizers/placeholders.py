@@ -1,4 +1,4 @@
-"""Ids that a model was not trained to predict, recognised by the name or the byte of their token.
+"""Ids that a model was not trained to predict, recognized by the name or the byte of their token.
 
 Tokenizers reserve ids for later use under names such as `[unused12]` and `<|reserved_special_token_7|>`. Many
 vocabularies also have the bytes that never occur in valid UTF-8, so that no text can produce them. All of these have

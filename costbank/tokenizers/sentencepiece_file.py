@@ -1,4 +1,4 @@
-"""The fields of a SentencePiece model file that the library does not expose: kinds of pieces, and normalisation.
+"""The fields of a SentencePiece model file that the library does not expose: kinds of pieces, and normalization.
 
 The file is a protocol buffer (`sentencepiece_model.proto`). The fields that are needed are read by their numbers, and
 have the names that they have there.

@@ -27,7 +27,7 @@ _MAX_KEPT = 1 << 32
 
 
 class BPEDropout:
-    """Samples segmentations of normalised texts by a SentencePiece BPE model.
+    """Samples segmentations of normalized texts by a SentencePiece BPE model.
 
     Args:
         model: the content of the model's file.

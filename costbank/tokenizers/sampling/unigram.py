@@ -25,7 +25,7 @@ _MAX_ALPHA = 1e6
 
 @dataclass(frozen=True, eq=False)
 class UnigramSampler:
-    """Samples segmentations of texts that are already normalised.
+    """Samples segmentations of texts that are already normalized.
 
     Attributes:
         trie: the pieces that text can match, with their ids.
