@@ -162,13 +162,11 @@ def call_with_labels(
     """
     head_inputs: list[Tensor] = []
     labels, shift_labels, head = batch.labels, batch.shift_labels, output_module(base)
-    width = getattr(getattr(head, "weight", None), "shape", [_UNKNOWN_WIDTH])[0]
-    rows = positions = slice(None)
-    if labels.numel() * width > max_logits:
+    rows, positions = _window(labels, head, max_logits, ignore_index)
+    if rows != slice(None):
         if head is None or virtual_tokens:
             _LOG.warning("the batch is too large to compare this loss with the one of %s", type(base).__name__)
             return None
-        rows, positions = densest_window(labels, max(2, max_logits // width), ignore_index)
         labels = labels[rows, positions]
         shift_labels = None if shift_labels is None else shift_labels[rows, positions]
 
@@ -197,6 +195,14 @@ def call_with_labels(
         return None
     labels = nn.functional.pad(labels, (virtual_tokens, 0), value=ignore_index)
     return OwnLossCall(outputs, labels, shift_labels, head_inputs[0] if len(head_inputs) == 1 else None)
+
+
+def _window(labels: Tensor, head: Any, max_logits: int, ignore_index: int) -> tuple[slice, slice]:
+    """The rows and positions that the head sees: all, or a part of one row of a large batch."""
+    width = getattr(getattr(head, "weight", None), "shape", [_UNKNOWN_WIDTH])[0]
+    if labels.numel() * width <= max_logits:
+        return slice(None), slice(None)
+    return densest_window(labels, max(2, max_logits // width), ignore_index)
 
 
 def densest_window(labels: Tensor, length: int, ignore_index: int) -> tuple[slice, slice]:
