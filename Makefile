@@ -1,4 +1,4 @@
-# Each target sets up .venv itself when it is missing or the lock has changed.
+# Each target sets up .venv if it is missing or the lock file has changed.
 
 VENV := .venv
 PYTHON ?= python3
@@ -11,12 +11,12 @@ export NO_MKDOCS_2_WARNING := 1
 .PHONY: help demo test test-fast check docs bench clean
 
 help:
-	@echo "make demo       the whole journey on real text, in about three minutes"
+	@echo "make demo       the whole workflow on real text, in about three minutes"
 	@echo "make test       all tests"
 	@echo "make test-fast  the quick tests of the library, the losses and the service"
 	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
-	@echo "make docs       the generated pages and the documentation site, in site/"
-	@echo "make bench      every benchmark; appends to data/bench/results.csv"
+	@echo "make docs       the documentation site, in site/"
+	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'

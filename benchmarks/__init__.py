@@ -1,1 +1,1 @@
-"""One script a claim; `python -m benchmarks` runs them all and appends rows to data/bench/results.csv."""
+"""A module per claim. `python -m benchmarks` runs them all and appends rows to data/bench/results.csv."""

@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named: `python -m benchmarks startup open_bank`."""
+"""Run every benchmark, or the named ones: `python -m benchmarks startup open_bank`."""
 
 import sys
 from importlib import import_module
@@ -23,5 +23,5 @@ BENCHMARKS = (
 
 for name in sys.argv[1:] or BENCHMARKS:
     if name not in BENCHMARKS:
-        raise SystemExit(f"there is no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+        raise SystemExit(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
     import_module(f"benchmarks.{name}").run()

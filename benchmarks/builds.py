@@ -1,4 +1,4 @@
-"""Builds from a text: the whole command, watched; and the text's encoding alone, for what begins after it."""
+"""Builds from a text: run and measure the whole command, or only encode the text for a later build."""
 
 import sys
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ PROCESSES = 2
 
 
 def build(
-    source: str, text: Path, model: Path, place: Path, name: str, cache: Path, settings: Mapping[str, object]
+    source: str, text: Path, model: Path, folder: Path, name: str, cache: Path, settings: Mapping[str, object]
 ) -> Usage:
-    """A bank in `place/store` by `costbank build`, as a process of its own, with two processes or threads."""
+    """Run `costbank build` in its own process, with two workers, into `folder/store`."""
     command = [sys.executable, "-m", "costbank_cli", "build", "--source", source, "--corpus", str(text),
-               "--tokenizer", str(model), "--name", name, "--store", str(place / "store"), "--cache", str(cache),
+               "--tokenizer", str(model), "--name", name, "--store", str(folder / "store"), "--cache", str(cache),
                "--processes", str(PROCESSES)]  # fmt: skip
     threads = {"word2vec.workers": PROCESSES} if source == "word2vec" else {}
     for setting, value in (threads | dict(settings)).items():
@@ -34,12 +34,12 @@ def encode(
     text: Path, model: Path, cache: Path, engine: Engine, sampling: Sampling | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> EncodedCorpus:  # fmt: skip
-    """Encode a text into a cache, where a build of the same text, tokenizer and sampling finds it."""
+    """Encode a text into a cache, for a build of the same text, tokenizer and sampling."""
     encoding = EncodingOptions(model.absolute(), "auto", ReadOptions(), sampling=sampling)
     files = find_files([str(text)])
     return encode_corpus(files, encoding, tokenizer or load_tokenizer(model), engine, cache, QuietProgress())
 
 
 def local_engine(cache: Path) -> AbstractContextManager[Engine]:
-    """Two processes of this machine."""
+    """An engine with two processes on this machine."""
     return open_engine("local", PROCESSES, None, None, cache)

@@ -1,8 +1,8 @@
-"""The ways from one text to a bank, side by side: time, memory, and what the vectors are worth.
+"""Compare the sources for text: time, memory, and the quality of the vectors.
 
-Writes the table of docs/choosing.md. Every build is a whole `costbank build` of a cache that holds the text as ids, and
-nothing else. The ways take turns; each round has seeds of its own. Neighbors are compared with those of the Word2Vec
-bank of the first round, which shows how much of them the seed alone changes.
+Writes the tables of docs/choosing.md. Every build is a whole `costbank build`, with a cache that contains only the
+encoded text. Sources run in turns, and each round has other seeds. Neighbors are compared with those of the Word2Vec
+bank of the first round; the row of Word2Vec shows how much of them depends on the seed.
 """
 
 import os
@@ -54,98 +54,105 @@ _MEASURES = {
 _HEADS = ("time", "memory", "WordSim", "SimLex", "analogies", "coverage", "shared neighbors")
 
 
-class _Found:
-    """What was measured of a way, a value a run; the notes say over how many pairs and questions."""
+class _Measurements:
+    """Measurements of one source with its settings: a value per run, and the numbers of pairs and questions."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[float]] = {measure: [] for measure in _MEASURES}
         self.notes: dict[str, str] = {}
 
     def add(self, usage: Usage, bank: Bank, first: Bank | None) -> None:
-        """Of the first bank there is nothing to compare with."""
-        of = worth(bank)
-        values = [usage.seconds, usage.memory_mb, of.wordsim.rho, of.simlex.rho, of.analogies.accuracy, coverage(bank)]
+        """Add a run; the first bank of all has none to be compared with."""
+        quality = worth(bank)
+        values = [
+            usage.seconds,
+            usage.memory_mb,
+            quality.wordsim.rho,
+            quality.simlex.rho,
+            quality.analogies.accuracy,
+            coverage(bank),
+        ]
         if first:
             values.append(neighbor_overlap(bank, first))
         for measure, value in zip(_MEASURES, values, strict=False):
             self.values[measure].append(value)
         self.notes = {
-            "WordSim-353 Spearman": f"{of.wordsim.pairs} of {of.wordsim.pairs_given} pairs",
-            "SimLex-999 Spearman": f"{of.simlex.pairs} of {of.simlex.pairs_given} pairs",
-            "analogies": f"{of.analogies.questions:,} of {of.analogies.questions_given:,} questions",
+            "WordSim-353 Spearman": f"{quality.wordsim.pairs} of {quality.wordsim.pairs_given} pairs",
+            "SimLex-999 Spearman": f"{quality.simlex.pairs} of {quality.simlex.pairs_given} pairs",
+            "analogies": f"{quality.analogies.questions:,} of {quality.analogies.questions_given:,} questions",
         }
 
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        model = english_model(place)
-        small = place / "small.txt"
+        folder = Path(name)
+        model = english_model(folder)
+        small = folder / "small.txt"
         small.write_bytes(_first_lines(english(), _SMALL_SHARE))
-        whole = _measure(english(), model, place / "whole", tuple(_WAYS))
-        part = _measure(small, model, place / "part", _SMALL_WAYS)
+        whole = _measure(english(), model, folder / "whole", tuple(_WAYS))
+        part = _measure(small, model, folder / "part", _SMALL_WAYS)
         texts = {
             f"{english().stat().st_size / 1e6:.1f} MB of English, all of it": whole,
             f"{small.stat().st_size / 1e6:.1f} MB, the first lines of it": part,
         }
-    for text, found in texts.items():
-        for way, of_way in found.items():
-            for measure, values in of_way.values.items():
-                note = "; ".join(filter(None, (way.replace("`", ""), text, of_way.notes.get(measure, ""))))
+    for text, results in texts.items():
+        for way, measured in results.items():
+            for measure, values in measured.values.items():
+                note = "; ".join(filter(None, (way.replace("`", ""), text, measured.notes.get(measure, ""))))
                 if values:
                     record("choosing", measure, _MEASURES[measure][0], values, "", _LIBRARIES, note)
     _write_page(texts)
 
 
-def _measure(text: Path, model: Path, place: Path, ways: Sequence[str]) -> dict[str, _Found]:
-    found, first = {way: _Found() for way in ways}, None
+def _measure(text: Path, model: Path, folder: Path, ways: Sequence[str]) -> dict[str, _Measurements]:
+    results, first = {way: _Measurements() for way in ways}, None
     for seed in range(1, _RUNS + 1):
         for way in ways:
-            usage, bank = _build(way, seed, text, model, place)
-            found[way].add(usage, bank, first)
+            usage, bank = _build(way, seed, text, model, folder)
+            results[way].add(usage, bank, first)
             first = first or bank
-    return found
+    return results
 
 
-def _build(way: str, seed: int, text: Path, model: Path, place: Path) -> tuple[Usage, Bank]:
+def _build(way: str, seed: int, text: Path, model: Path, folder: Path) -> tuple[Usage, Bank]:
     source, settings = _WAYS[way]
     alpha = settings.get("corpus.sampling")
     seeds = {f"{source}.seed": seed} | ({"corpus.sampling_seed": seed} if alpha else {})
-    name, cache = f"way{list(_WAYS).index(way)}-{seed}", place / "cache"
+    name, cache = f"way{list(_WAYS).index(way)}-{seed}", folder / "cache"
     with local_engine(cache) as engine:
         encode(text, model, cache, engine, Sampling(alpha, seed) if alpha else None)
-    usage = build(source, text, model, place, name, cache, settings | seeds)
+    usage = build(source, text, model, folder, name, cache, settings | seeds)
     shutil.rmtree(cache)
-    return usage, costbank.open_bank(name, place / "store")
+    return usage, costbank.open_bank(name, folder / "store")
 
 
 def _first_lines(path: Path, share: int) -> bytes:
-    """The first lines of a text, one in so many of its bytes."""
+    """The first lines of a text, together 1/`share` of its bytes."""
     data = path.read_bytes()
     return data[: data.index(b"\n", len(data) // share) + 1]
 
 
-def _write_page(texts: Mapping[str, dict[str, _Found]]) -> None:
+def _write_page(texts: Mapping[str, dict[str, _Measurements]]) -> None:
     page = _PAGE.read_text("utf-8")
-    before, rest = page.split(_BEGIN)
-    _, after = rest.split(_END)
+    before, remainder = page.split(_BEGIN)
+    _, after = remainder.split(_END)
     _PAGE.write_text(before + _BEGIN + "\n" + "\n".join(_tables(texts)) + "\n" + _END + after, "utf-8")
 
 
-def _tables(texts: Mapping[str, dict[str, _Found]]) -> Sequence[str]:
+def _tables(texts: Mapping[str, dict[str, _Measurements]]) -> Sequence[str]:
     lines = []
-    for text, found in texts.items():
-        counted = next(iter(found.values())).notes.values()
+    for text, results in texts.items():
+        counted = next(iter(results.values())).notes.values()
         lines += [
             f"{text}, 16,000 pieces; {', '.join(counted)}:",
             "",
-            "| way | " + " | ".join(_HEADS) + " |",
+            "| source | " + " | ".join(_HEADS) + " |",
             "|---|" + "---|" * len(_HEADS),
         ]
-        for way, of_way in found.items():
+        for way, measured in results.items():
             medians = (
                 _MEASURES[measure][1].format(statistics.median(values)) if values else "–"
-                for measure, values in of_way.values.items()
+                for measure, values in measured.values.items()
             )
             lines += [f"| {way} | {' | '.join(medians)} |"]
         lines += [""]

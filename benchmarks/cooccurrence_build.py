@@ -1,7 +1,7 @@
-"""A whole co-occurrence build compared with a whole Word2Vec build of the same text, and what the vectors are worth.
+"""Compare a co-occurrence build with a Word2Vec build of the same text: time, and the quality of the vectors.
 
-Both are `costbank build` from start to end, with an empty cache: start of the process, digest, encoding, counting or
-training, neighbors, index, writing. They take turns.
+Both are whole `costbank build` processes with an empty cache: process start, digest, encoding, counting or training,
+neighbors, index, writing. They run in turns.
 """
 
 import tempfile
@@ -25,13 +25,13 @@ _LIBRARIES = ("gensim", "sentencepiece", "faiss-cpu", "numpy", "scipy")
 def run() -> None:
     usages: dict[str, list[Usage]] = {source: [] for source in _SOURCES}
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        model = english_model(place)
+        folder = Path(name)
+        model = english_model(folder)
         for number in range(_RUNS):
             for source in _SOURCES if number % 2 else _SOURCES[::-1]:
                 settings = {"word2vec.epochs": 5} if source == "word2vec" else {}
-                cache = place / f"{source}{number}"
-                usages[source].append(build(source, english(), model, place, source, cache, settings))
+                cache = folder / f"{source}{number}"
+                usages[source].append(build(source, english(), model, folder, source, cache, settings))
         workload = "english.txt, 16k pieces, 128 dimensions, window 5, 2 processes; 5 epochs of Word2Vec"
         for source, of_source in usages.items():
             _record(f"whole {source} build", "s", [usage.seconds for usage in of_source], "", workload)
@@ -40,14 +40,14 @@ def run() -> None:
         ratios = [theirs.seconds / ours.seconds for theirs, ours in pairs]
         _record("word2vec / cooccurrence", "ratio", ratios, ">= 8", workload)
         for source in _SOURCES:
-            found = worth(costbank.open_bank(source, place / "store"))
+            quality = worth(costbank.open_bank(source, folder / "store"))
             for measure, agreement, target in zip(
-                ("WordSim-353", "SimLex-999"), (found.wordsim, found.simlex), _TARGETS[source], strict=True
+                ("WordSim-353", "SimLex-999"), (quality.wordsim, quality.simlex), _TARGETS[source], strict=True
             ):
                 note = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
                 _record(f"{measure} Spearman of {source}", "rho", [agreement.rho], target, note)
-            note = f"{found.analogies.questions:,} of {found.analogies.questions_given:,} questions; {workload}"
-            _record(f"analogies of {source}", "share", [found.analogies.accuracy], "", note)
+            note = f"{quality.analogies.questions:,} of {quality.analogies.questions_given:,} questions; {workload}"
+            _record(f"analogies of {source}", "share", [quality.analogies.accuracy], "", note)
 
 
 def _record(measure: str, unit: str, values: list[float], target: str, note: str) -> None:

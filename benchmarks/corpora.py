@@ -1,4 +1,4 @@
-"""The real text that benchmarks run on, and a tokenizer trained on it."""
+"""The text of the benchmarks, and a tokenizer that is trained on it."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,12 @@ _SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def english() -> Path:
-    """4.2 million words of English, one paragraph a line: `$COSTBANK_BENCH_TEXT`, else the shared data."""
+    """4.2 million words of English, one paragraph per line: `$COSTBANK_BENCH_TEXT`, else the shared data."""
     path = Path(os.environ.get("COSTBANK_BENCH_TEXT", _SHARED / "english.txt"))
     if not path.is_file():
-        raise SystemExit(f"{path} is missing; name a large English text, one paragraph a line, in $COSTBANK_BENCH_TEXT")
+        raise SystemExit(
+            f"{path} does not exist; set $COSTBANK_BENCH_TEXT to a large English text, one paragraph per line"
+        )
     return path
 
 
@@ -27,5 +29,5 @@ def bytepiece_model() -> Path:
     """A BytePiece model of 80,000 pieces: `$COSTBANK_BENCH_BYTEPIECE`, else the shared data."""
     path = Path(os.environ.get("COSTBANK_BENCH_BYTEPIECE", _SHARED / "bytepiece_80k.model"))
     if not path.is_file():
-        raise SystemExit(f"{path} is missing; name a BytePiece model in $COSTBANK_BENCH_BYTEPIECE")
+        raise SystemExit(f"{path} does not exist; set $COSTBANK_BENCH_BYTEPIECE to a BytePiece model")
     return path

@@ -1,7 +1,7 @@
-"""Counting pairs alone: real text, and a stream of 10⁹ ids in 4 GB.
+"""The speed of counting pairs: English text, and a stream of 10⁹ ids in 4 GB of memory.
 
-The stream's ids are drawn independently, by Zipf's law over 50,000 of them, so it has far more distinct pairs than
-text of that length: counting must write, and merge, what does not fit. `$COSTBANK_BENCH_TOKENS` makes it shorter.
+The ids of the stream are drawn independently, by Zipf's law, from 50,000. So it has far more distinct pairs than text
+of that length, and counting must write them to disk and merge them. `$COSTBANK_BENCH_TOKENS` makes it shorter.
 """
 
 import json
@@ -47,12 +47,12 @@ def run() -> None:
 
 def _count_text() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place, rates = Path(name), []
-        with local_engine(place) as engine:
-            corpus = encode(english(), english_model(place), place / "text", engine)
+        folder, rates = Path(name), []
+        with local_engine(folder) as engine:
+            corpus = encode(english(), english_model(folder), folder / "text", engine)
             for number in range(_RUNS):
                 began = time.perf_counter()
-                count_pairs(corpus, pair_weights(_WINDOW), engine, place / f"counts{number}", QuietProgress())
+                count_pairs(corpus, pair_weights(_WINDOW), engine, folder / f"counts{number}", QuietProgress())
                 rates.append(corpus.tokens / (time.perf_counter() - began))
         note = (
             f"english.txt, {corpus.tokens:,} tokens of 16k pieces, window {_WINDOW}, {PROCESSES} processes that run "
@@ -66,14 +66,14 @@ def _count_long_stream() -> None:
         stream, cache = Path(name) / "stream", Path(name) / "cache"
         _write_stream(stream)
         usage = watched([sys.executable, "-c", _COUNT, str(stream), str(cache)], cache)
-        found = json.loads(usage.output)
+        result = json.loads(usage.output)
     note = (
-        f"{found['tokens']:,} ids drawn by Zipf's law from {_VOCAB:,}, {found['pairs']:,} distinct pairs, window "
+        f"{result['tokens']:,} ids drawn by Zipf's law from {_VOCAB:,}, {result['pairs']:,} distinct pairs, window "
         f"{_WINDOW}, {PROCESSES} processes, --memory 4GB"
     )
     for measure, unit, value, target in (
-        ("long stream", "tokens/s", found["tokens"] / found["seconds"], ""),
-        ("long stream, digest and mapping included", "tokens/s", found["tokens"] / found["whole_seconds"], ""),
+        ("long stream", "tokens/s", result["tokens"] / result["seconds"], ""),
+        ("long stream, digest and mapping included", "tokens/s", result["tokens"] / result["whole_seconds"], ""),
         ("peak memory of the long stream", "bytes", usage.memory_mb * 1e6, "< 4e9"),
         ("of that, in no file", "bytes", usage.own_mb * 1e6, ""),
         ("most disk of the long stream", "bytes", usage.disk_mb * 1e6, ""),
@@ -82,12 +82,12 @@ def _count_long_stream() -> None:
 
 
 def _write_stream(folder: Path) -> None:
-    """Ids 1 … 49,999 of share 1 / rank, and the id 0 at the end of each document, in files of 16-bit ids."""
+    """Write files of 16-bit ids: 1 to 49,999 with probabilities ∝ 1 / rank, and 0 at the end of each document."""
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_VOCAB)) + "\n")
     random = np.random.default_rng(0)
     shares = np.cumsum(1 / np.arange(1, _VOCAB))
-    # An id is drawn by one look into a table of so many; even the rarest stands in it.
+    # An id is drawn by one lookup in a table of this size, which contains even the rarest id.
     drawn = np.searchsorted(shares, (np.arange(_DRAWS) + 0.5) / _DRAWS * shares[-1]).astype(np.uint16) + np.uint16(1)
     for part in range(_PARTS):
         size = _TOKENS // _PARTS
@@ -101,7 +101,7 @@ def _write_stream(folder: Path) -> None:
 
 
 def count_stream(stream: Path, cache: Path) -> None:
-    """Map and count the stream, and print what came of it. In a process of its own, which is watched."""
+    """Map and count the stream, and print the results. Runs in its own process, which is measured."""
     tokenizer, files = load_tokenizer(stream / "vocab.txt"), find_files([f"{stream}/*.npy"])
     encoding = EncodingOptions(stream / "vocab.txt", "auto", ReadOptions(), _SEPARATOR)
     began = time.perf_counter()

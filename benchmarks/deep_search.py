@@ -1,7 +1,7 @@
-"""64 clients ask for 100 neighbors of a bank whose table holds 16: answers, refusals and memory of the service.
+"""64 clients request 100 neighbors from a bank with a table of 16: answers, refusals and memory of the service.
 
-The service is measured in turns with an application that computes each answer from all rows in Starlette's thread pool,
-as the service once did. Each is a process of its own on a fresh port of 127.0.0.1, and is asked for a fixed time.
+The service runs in turns with an application that computes each answer from all rows in Starlette's thread pool. Each
+is its own process on a new port of 127.0.0.1, and gets requests for a fixed time.
 """
 
 import json
@@ -26,7 +26,7 @@ from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["run"]
 
-_VOCAB, _DIM, _TABLE_K, _ASKED_K = 32_000, 256, 16, 100
+_VOCAB, _DIM, _TABLE_K, _ANSWER_K = 32_000, 256, 16, 100
 _CLIENTS, _SECONDS, _RUNS, _TIMEOUT_S = 64, 8.0, 3, 60.0
 
 _SERVICE = """
@@ -60,7 +60,7 @@ def run() -> None:
         _write_bank(Path(name))
         runs = [[_measure(program, Path(name)) for program in (_SERVICE, _FROM_ALL_ROWS)] for _ in range(_RUNS)]
     ours, theirs = zip(*runs, strict=True)
-    note = f"{_CLIENTS} clients for {_SECONDS:g} s, k={_ASKED_K}, {_VOCAB:,} × {_DIM}, table of {_TABLE_K}, flat index"
+    note = f"{_CLIENTS} clients for {_SECONDS:g} s, k={_ANSWER_K}, {_VOCAB:,} × {_DIM}, table of {_TABLE_K}, flat index"
     libraries = ("faiss-cpu", "fastapi", "uvicorn")
     for label, results in (("service", ours), ("all rows in a thread pool", theirs)):
         record("deep_search", f"{label}: answers", "1/s", [r["answers"] for r in results], "", libraries, note)
@@ -94,13 +94,13 @@ def _measure(program: str, store: Path) -> dict[str, float]:
 
 
 def _client(port: int, client: int, end: float) -> tuple[Counter[int], float]:
-    """Ask for other tokens one after the other until the time is up; after a 503 wait as the answer says."""
-    counts, slowest, asked = Counter[int](), 0.0, 0
+    """Request one token after another until the time is over. After a 503, wait as long as the answer says."""
+    counts, slowest, requests = Counter[int](), 0.0, 0
     while time.monotonic() < end:
         began = time.monotonic()
-        status, wait = _ask(port, (client * 499 + asked * 31) % _VOCAB)
+        status, wait = _ask(port, (client * 499 + requests * 31) % _VOCAB)
         counts[status] += 1
-        asked += 1
+        requests += 1
         if status == 200:
             slowest = max(slowest, time.monotonic() - began)
         else:
@@ -111,14 +111,14 @@ def _client(port: int, client: int, end: float) -> tuple[Counter[int], float]:
 def _ask(port: int, token_id: int) -> tuple[int, float]:
     connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", f"/v1/banks/random/nearest?token_id={token_id}&k={_ASKED_K}")
+        connection.request("GET", f"/v1/banks/random/nearest?token_id={token_id}&k={_ANSWER_K}")
         response = connection.getresponse()
         body = response.read()
         if response.status == 200:
             answer = json.loads(body)
             neighbors = answer["neighbors"] if isinstance(answer, dict) else answer
-            if len(neighbors) != _ASKED_K:
-                raise RuntimeError(f"{len(neighbors)} neighbors where {_ASKED_K} were asked for")
+            if len(neighbors) != _ANSWER_K:
+                raise RuntimeError(f"{len(neighbors)} neighbors instead of {_ANSWER_K}")
         return response.status, float(response.headers.get("retry-after", 0))
     finally:
         connection.close()

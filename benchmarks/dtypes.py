@@ -1,6 +1,6 @@
-"""How many nearest neighbors a head keeps in fewer bits: the same head in each type that a checkpoint may have.
+"""The share of nearest neighbors that a head keeps in smaller element types, for each type of a checkpoint.
 
-The head has 64 strong directions and noise in all 1,024, so that near and far are as blurred as in real ones.
+The head has 64 strong directions, and noise in all 1,024, so that its neighbors are as hard to separate as real ones.
 """
 
 import tempfile
@@ -31,16 +31,16 @@ def run() -> None:
     head += random.standard_normal((_ROWS, _DIM), np.float32)
     types = {"F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        (place / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_ROWS)) + "\n")
-        write_tensors(place / "F32.safetensors", {"lm_head.weight": (TensorSpec("F32", head.shape), [head])})
-        exact = _build(place, "F32.safetensors").neighbors.ids
+        folder = Path(name)
+        (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_ROWS)) + "\n")
+        write_tensors(folder / "F32.safetensors", {"lm_head.weight": (TensorSpec("F32", head.shape), [head])})
+        exact = _build(folder, "F32.safetensors").neighbors.ids
         for dtype in _SAFETENSORS:
-            save_file({"lm_head.weight": torch.from_numpy(head).to(types[dtype])}, place / f"{dtype}.safetensors")
-            _compare(dtype, exact, _build(place, f"{dtype}.safetensors").neighbors.ids)
+            save_file({"lm_head.weight": torch.from_numpy(head).to(types[dtype])}, folder / f"{dtype}.safetensors")
+            _compare(dtype, exact, _build(folder, f"{dtype}.safetensors").neighbors.ids)
         for dtype in _QUANTISED:
-            _write_gguf(place / f"{dtype}.gguf", head, gguf.GGMLQuantizationType[dtype])
-            _compare(dtype, exact, _build(place, f"{dtype}.gguf").neighbors.ids)
+            _write_gguf(folder / f"{dtype}.gguf", head, gguf.GGMLQuantizationType[dtype])
+            _compare(dtype, exact, _build(folder, f"{dtype}.gguf").neighbors.ids)
 
 
 def _compare(dtype: str, exact: np.ndarray, ids: np.ndarray) -> None:
@@ -49,9 +49,9 @@ def _compare(dtype: str, exact: np.ndarray, ids: np.ndarray) -> None:
     record("dtypes", f"overlap@{_K} of {dtype}", "share", [float(shared)], "", ("numpy", "gguf"), note)
 
 
-def _build(place: Path, model: str) -> Bank:
-    given = {"source": "lm-head", "lm_head.model": place / model, "tokenizer": place / "vocab.txt",
-             "name": "head", "store": place / "store", "neighbors.k": _K}  # fmt: skip
+def _build(folder: Path, model: str) -> Bank:
+    given = {"source": "lm-head", "lm_head.model": folder / model, "tokenizer": folder / "vocab.txt",
+             "name": "head", "store": folder / "store", "neighbors.k": _K}  # fmt: skip
     return costbank.build(load_config(given))
 
 

@@ -1,9 +1,8 @@
-"""Encoding a text, compared with the tokenizer library's own batch call, for three kinds of tokenizer.
+"""Compare the encoding of a text with the tokenizer library's own batch call, for three kinds of tokenizer.
 
-Ours is all that a build does from a file to ids in an empty cache: start of two processes, which load the tokenizer,
-digest, reading, encoding, writing. The library gets the lines as a ready list, and threads of its own; its time ends
-with its own objects, before anything is made of them. For BytePiece the call is that of our own tokenizer on the list.
-They take turns.
+Ours is the whole way from a file to ids in an empty cache: start of two processes, which load the tokenizer, digest,
+reading, encoding, writing. The library gets the lines as a list and uses its own threads; its time ends with its own
+result objects. For BytePiece, the call is that of our tokenizer with the list. Both run in turns.
 """
 
 import tempfile
@@ -25,14 +24,14 @@ _RUNS = 3
 def run() -> None:
     lines = [line for line in english().read_text("utf-8").split("\n") if line.strip()]
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
+        folder = Path(name)
         for kind, (make, batch_call) in _KINDS.items():
-            model = make(place)
+            model = make(folder)
             tokenizer, theirs = load_tokenizer(model), batch_call(model)
             ours_s, theirs_s = [], []
             for number in range(_RUNS):
                 began = time.perf_counter()
-                with local_engine(cache := place / f"{kind}{number}") as engine:
+                with local_engine(cache := folder / f"{kind}{number}") as engine:
                     encode(english(), model, cache, engine, tokenizer=tokenizer)
                 between = time.perf_counter()
                 theirs(lines)
@@ -46,7 +45,7 @@ def run() -> None:
             record("encoding", "speed of ours / the library's", "ratio", ratios, ">= 0.8", libraries, workload)
 
 
-def _byte_level_model(place: Path) -> Path:
+def _byte_level_model(folder: Path) -> Path:
     """A tokenizer.json of byte-level BPE with 16,000 tokens, trained on the text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -55,8 +54,8 @@ def _byte_level_model(place: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train([str(english())], trainers.BpeTrainer(vocab_size=16_000, initial_alphabet=alphabet))
-    tokenizer.save(str(place / "tokenizer.json"))
-    return place / "tokenizer.json"
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
 
 
 def _sentencepiece_call(model: Path) -> Callable[[list[str]], Any]:

@@ -1,4 +1,4 @@
-"""What a bank of English is worth, by the word pairs and analogies that gensim's distribution carries."""
+"""The quality of an English bank, measured with the word pairs and analogies that gensim contains."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ class Worth:
 
 
 def worth(bank: Bank) -> Worth:
-    """All three."""
+    """All three measurements."""
     return Worth(
         word_similarity(bank, judgements("wordsim353.tsv")),
         word_similarity(bank, judgements("simlex999.txt")),
@@ -30,19 +30,19 @@ def worth(bank: Bank) -> Worth:
 
 
 def judgements(file: str) -> list[tuple[str, str, float]]:
-    """Two words and a score on each line, between tabs; titles and remarks are passed over."""
+    """Two words and a score per line, separated by tabs. Titles and comments are skipped."""
     rows = [line.split("\t") for line in _lines(file) if line and not line.startswith("#")]
     return [(row[0], row[1], float(row[2])) for row in rows if _is_number(row[2])]
 
 
 def questions() -> list[tuple[str, str, str, str]]:
-    """Four words on each line of `questions-words.txt`; lines that begin with a colon are titles."""
+    """Four words per line of `questions-words.txt`. Lines that begin with a colon are titles."""
     rows = [line.split() for line in _lines("questions-words.txt") if line and not line.startswith(":")]
     return [(a, b, c, d) for a, b, c, d in rows]
 
 
 def coverage(bank: Bank) -> float:
-    """The share of the ids that a text can hold that have a vector."""
+    """The share of ids with a vector, among those that a text can contain."""
     status = bank.manifest.status
     usable = status["ok"] + status["byte"]
     return usable / (usable + status["unseen"])

@@ -1,9 +1,8 @@
 """A bank from a large model's head, without a neighbor table: time compared with a bare NumPy loop, and peak memory.
 
-The head is 151,936 × 4,096 in BF16, in four shards of 311 MB that hold its rows in parts. The bare loop reads the
-same bytes, widens, normalises and writes them in blocks, and does nothing else; with a sync at the end it has them on
-the disk, as the build has. They take turns in changing order, each in a process of its own, and nothing waits to be
-written when one begins.
+The head is 151,936 × 4,096 in BF16, in four shards of 311 MB. The bare loop reads the same bytes, widens, normalises
+and writes them in blocks. A variant syncs at the end, so that its output is on disk, like that of the build. All run in
+turns, in changing order, each in its own process, after earlier writes are on disk.
 """
 
 import json
@@ -45,22 +44,22 @@ if len(sys.argv) > 3:
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        make_head(place / "model")
-        loop = [sys.executable, "-c", _BARE, str(place / "model"), str(place / "out")]
+        folder = Path(name)
+        make_head(folder / "model")
+        loop = [sys.executable, "-c", _BARE, str(folder / "model"), str(folder / "out")]
         ways: list[tuple[list[float], Callable[[], tuple[float, float]]]] = [
-            (ours := [], lambda: _build(place, "out", "neighbors.k=0", store=place)),
+            (ours := [], lambda: _build(folder, "out", "neighbors.k=0", store=folder)),
             (bare := [], lambda: _timed(loop)),
             (synced := [], lambda: _timed([*loop, "sync"])),
         ]
         peaks = []
         for number in range(_RUNS):
             for seconds, way in ways[number % 3 :] + ways[: number % 3]:
-                _touch_memory(place / "scratch")
+                _touch_memory(folder / "scratch")
                 taken, peak = way()
                 seconds.append(taken)
                 peaks += [peak] if seconds is ours else []
-                subprocess.run(["rm", "-r", str(place / "out")], check=True)
+                subprocess.run(["rm", "-r", str(folder / "out")], check=True)
         workload = f"{_ROWS} x {_DIM} BF16 in {_SHARDS} shards, F32 bank, no neighbors"
         record("lm_head", "build", "s", ours, "", ("numpy",), workload)
         record("lm_head", "bare loop", "s", bare, "", ("numpy",), workload)
@@ -72,7 +71,7 @@ def run() -> None:
 
 
 def _touch_memory(scratch: Path) -> None:
-    """Have the host of a virtual machine give it the memory for a file of this size, so that no way waits for that."""
+    """Write a file of this size first, so that no run waits for the host of a virtual machine to provide memory."""
     block = bytes(8 << 20)
     with scratch.open("wb") as file:
         for _ in range(_ROWS * _DIM * 4 // len(block)):
@@ -82,7 +81,7 @@ def _touch_memory(scratch: Path) -> None:
 
 
 def make_head(folder: Path) -> None:
-    """Normal rows of different lengths with a common mean, as heads have them, and zeros after the last token."""
+    """Random rows of different lengths with a common mean, as in real heads, and zeros after the last token."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     mean = 0.3 * random.standard_normal(_DIM, np.float32)
@@ -103,22 +102,22 @@ def make_head(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_TOKENS)) + "\n")
 
 
-def _build(place: Path, name: str, *settings: str, store: Path | None = None) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a build from the model in `place`."""
-    return _timed(build_command(place, name, *settings, store=store))
+def _build(folder: Path, name: str, *settings: str, store: Path | None = None) -> tuple[float, float]:
+    """The seconds and the peak memory in MB of a build from the model in `folder`."""
+    return _timed(build_command(folder, name, *settings, store=store))
 
 
-def build_command(place: Path, name: str, *settings: str, store: Path | None = None) -> list[str]:
-    """How to build a bank from the model in `place`."""
-    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "lm-head", "--model", str(place / "model"),
-               "--name", name, "--store", str(store or place / "store")]  # fmt: skip
+def build_command(folder: Path, name: str, *settings: str, store: Path | None = None) -> list[str]:
+    """The command that builds a bank from the model in `folder`."""
+    command = [sys.executable, "-m", "costbank_cli", "build", "--source", "lm-head", "--model", str(folder / "model"),
+               "--name", name, "--store", str(store or folder / "store")]  # fmt: skip
     for setting in settings:
         command += ["--set", setting]
     return command
 
 
 def _timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a process."""
+    """The seconds and the peak memory in MB of a process."""
     began = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

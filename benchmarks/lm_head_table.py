@@ -1,4 +1,4 @@
-"""The neighbor table and index of a large head: their time and memory, and how much of the exact table is in them."""
+"""The neighbor table and the index of a large head: time, memory, and recall against the exact table."""
 
 import tempfile
 from pathlib import Path
@@ -13,10 +13,10 @@ __all__ = ["run"]
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        make_head(place / "model")
-        usage = watched(build_command(place, "near"))
-        bank = costbank.open_bank("near", place / "store")
+        folder = Path(name)
+        make_head(folder / "model")
+        usage = watched(build_command(folder, "near"))
+        bank = costbank.open_bank("near", folder / "store")
         facts, libraries = bank.manifest.neighbors, ("numpy", "torch", "faiss-cpu")
         workload = f"the head of lm_head with {facts.k} neighbors and an index; {facts.method}"
         record("lm_head_table", "build with neighbors", "s", [usage.seconds], "", libraries, workload)

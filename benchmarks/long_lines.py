@@ -1,4 +1,4 @@
-"""How encoding time grows with the length of a line: BytePiece, whose lines have no other end than their own."""
+"""How the encoding time of BytePiece grows with the length of a line, which it does not split."""
 
 import time
 

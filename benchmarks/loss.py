@@ -1,13 +1,13 @@
-"""Losses of hidden states and a head's weight, forward and backward: their time and memory compared.
+"""Compare the time and memory of losses of hidden states and a head's weight, forward and backward.
 
-`python -m benchmarks loss` takes the shapes that suit the machine, or `$COSTBANK_BENCH_LOSS` (names with commas);
-`python -m benchmarks.loss --shapes small,gpt2 --rounds 5` takes these. Bank rows and tables are random: neither time
-nor memory depends on what is in them.
+`python -m benchmarks loss` runs the shapes that fit the machine, or those in `$COSTBANK_BENCH_LOSS` (names with
+commas); `python -m benchmarks.loss --shapes small,gpt2 --rounds 5` runs the given ones. Bank rows and tables are
+random, because neither time nor memory depends on their values.
 
-Time is taken in rounds, each variant once a round and each round beginning with another one; ratios are of times of
-the same round. Memory is that of a fresh process for each variant, which takes one step: what is resident at its peak,
-less what was there before (libraries, hidden states, weight, costs), and less the two gradients, which every variant
-has to hand over. What the matrix library sets aside at its first products of that size is there before, for all alike.
+Time is measured in rounds: each variant runs once per round, and each round begins with another variant. Ratios compare
+times of the same round. Memory is measured in a new process for each variant, which runs one step: the peak resident
+memory, minus that before the step (libraries, hidden states, weight, costs) and minus the two gradients, which every
+variant must return. The matrix library allocates its workspace for products of that size before the measurement.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _ROUNDS = {"cpu": 7, "cuda": 20}
 _MEMORY_RUNS = 3
 _FIRST = "cross-entropy"
 
-# Times and peaks, compared with those of our own cross-entropy.
+# Largest ratios to the time and memory of our own cross-entropy.
 _TIME_TARGETS = {
     "cpu": {"neighbors 64": 1.05, "low-rank 64": 1.12, "low-rank 256": 1.25, "dense": 1.45},
     "cuda": {"neighbors 64": 1.05, "low-rank 64": 1.10, "dense": 1.40},
@@ -52,8 +52,8 @@ print(step_mb(*sys.argv[1:]))
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A variant, what it is held against, and the ratios of time and memory that are wanted."""
+class Comparison:
+    """A variant, the one it is compared with, and the targets for the ratios of time and memory."""
 
     variant: str
     other: str
@@ -61,20 +61,20 @@ class Beside:
     memory: str
 
 
-_BESIDE = (
-    Beside(_FIRST, "F.cross_entropy", "<= 1", ""),
-    Beside(_FIRST, "F.linear_cross_entropy", "<= 1", ""),
-    Beside(_FIRST, "F.linear_cross_entropy, chunked", "<= 1", ""),
-    Beside(_FIRST, "Liger", "", ""),
-    Beside(_FIRST, "cut-cross-entropy", "", ""),
-    Beside("published EMOLoss", "dense", ">= 2", ">= 10"),
-    Beside("straightforward EMO", "dense", "", ""),
+_COMPARISONS = (
+    Comparison(_FIRST, "F.cross_entropy", "<= 1", ""),
+    Comparison(_FIRST, "F.linear_cross_entropy", "<= 1", ""),
+    Comparison(_FIRST, "F.linear_cross_entropy, chunked", "<= 1", ""),
+    Comparison(_FIRST, "Liger", "", ""),
+    Comparison(_FIRST, "cut-cross-entropy", "", ""),
+    Comparison("published EMOLoss", "dense", ">= 2", ">= 10"),
+    Comparison("straightforward EMO", "dense", "", ""),
 )
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of each variant, by round."""
+    """The milliseconds of each variant, by round."""
 
     by_variant: dict[str, list[float]]
 
@@ -109,13 +109,13 @@ def _measure(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name in names or _DEFAULT_SHAPES[device]:
         if name not in SHAPES:
-            raise SystemExit(f"there is no shape {name!r}; there are: {', '.join(SHAPES)}")
+            raise SystemExit(f"there is no shape {name!r}; choose from {', '.join(SHAPES)}")
         shape = SHAPES[name].on(device)
         variants = variants_for(shape, device)
         if chosen is not None:
             unknown = set(chosen) - set(variants)
             if unknown:
-                raise SystemExit(f"no such variants here: {', '.join(unknown)}; there are: {'; '.join(variants)}")
+                raise SystemExit(f"unknown variants: {', '.join(unknown)}; choose from {'; '.join(variants)}")
             variants = {name: variant for name, variant in variants.items() if name in (_FIRST, *chosen)}
         times = timed(shape, variants, rounds or _ROUNDS[device], device)
         memory = {name: peak_mb(name, shape, memory_runs, device) for name in variants} if memory_runs else {}
@@ -125,15 +125,15 @@ def _measure(
 
 
 def timed(shape: Shape, variants: dict[str, Variant], rounds: int, device: str) -> Times:
-    """Run all variants in turns in this process. A first round is not counted."""
+    """Run all variants in turns in this process. The first round is not counted."""
     inputs = Inputs(shape, device)
     costs = {name: variant.costs(inputs) for name, variant in variants.items()}
     times = Times({name: [] for name in variants})
     names = list(variants)
     for number in range(rounds + 1):
         gc.collect()
-        for place in range(len(names)):
-            name = names[(number + place) % len(names)]
+        for offset in range(len(names)):
+            name = names[(number + offset) % len(names)]
             _say(f"{shape.name}: round {number} of {rounds}, {name}")
             _wait(device)
             began = time.perf_counter()
@@ -147,8 +147,8 @@ def timed(shape: Shape, variants: dict[str, Variant], rounds: int, device: str) 
 
 
 def peak_mb(variant: str, shape: Shape, runs: int, device: str) -> list[float]:
-    """Peak memory of a step in so many fresh processes, in millions of bytes, above inputs and gradients."""
-    # Freed blocks of a megabyte go back at once: what is resident is what is in use.
+    """The peak memory of a step in each of several new processes, in millions of bytes, above inputs and gradients."""
+    # Return freed blocks of a megabyte at once, so that resident memory is memory in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
     command = [sys.executable, "-c", _STEP, variant, shape.name, device]
     peaks = []
@@ -160,10 +160,10 @@ def peak_mb(variant: str, shape: Shape, runs: int, device: str) -> list[float]:
 
 
 def step_mb(name: str, shape_name: str, device: str) -> float:
-    """What one step of a variant takes at its peak. In a process of its own."""
+    """The peak memory of one step of a variant. Runs in its own process."""
     shape = SHAPES[shape_name].on(device)
     variant = variants_for(shape, device)[name]
-    # Whatever is loaded, compiled or started at a first call.
+    # The first call loads libraries, compiles and starts threads.
     first = Inputs(replace(SHAPES["tiny"], softcap=shape.softcap), device)
     variant.loss(first, variant.costs(first)).backward()
     del first
@@ -182,14 +182,14 @@ def step_mb(name: str, shape_name: str, device: str) -> float:
 
 
 def _products_of_a_block(inputs: Inputs) -> None:
-    """Matrix products of a block, so that what the library sets aside for them is there for every variant."""
+    """Run the matrix products of a block, so that the library's workspace is allocated for every variant."""
     hidden, weight = inputs.hidden.detach()[:256], inputs.weight.detach()
     scores = hidden @ weight.T
     torch.zeros_like(weight).addmm_(scores.T, hidden)
 
 
 def _resident_from_here() -> int:
-    """Memory in use, above which the peak is counted from now on."""
+    """The memory in use, from which the peak is counted."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status_bytes("VmRSS")
 
@@ -200,8 +200,8 @@ def _status_bytes(field: str) -> int:
 
 
 def _print_table(shape: Shape, device: str, times: Times, memory: dict[str, list[float]]) -> None:
-    print(f"\n{shape.name} on {device}: {shape.told}; {len(times.by_variant[_FIRST])} rounds\n")
-    print("| variant | ms | least | most | × cross-entropy | MB | × cross-entropy |\n|---|---|---|---|---|---|---|")
+    print(f"\n{shape.name} on {device}: {shape.description}; {len(times.by_variant[_FIRST])} rounds\n")
+    print("| variant | ms | min | max | × cross-entropy | MB | × cross-entropy |\n|---|---|---|---|---|---|---|")
     for name, values in times.by_variant.items():
         ratio = statistics.median(times.ratios(name, _FIRST))
         row = f"| {name} | {statistics.median(values):.4g} | {min(values):.4g} | {max(values):.4g} | {ratio:.3f}"
@@ -216,8 +216,8 @@ def _print_table(shape: Shape, device: str, times: Times, memory: dict[str, list
 
 def _record(shape: Shape, device: str, times: Times, memory: dict[str, list[float]]) -> None:
     precision = "float32" if device == "cpu" else "bfloat16"
-    place = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
-    note = f"forward and backward, {shape.told}, {precision}, {place}"
+    machine = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    note = f"forward and backward, {shape.description}, {precision}, {machine}"
     memory_note = f"{note}; above inputs and gradients, in a process of its own"
     libraries = ("torch", "EMOLoss", *(("liger-kernel", "cut-cross-entropy") if device == "cuda" else ()))
 
@@ -237,7 +237,7 @@ def _record(shape: Shape, device: str, times: Times, memory: dict[str, list[floa
             wanted = _MEMORY_TARGETS.get(name)
             ratio = middle[name] / middle[_FIRST]
             keep(f"{name} / {_FIRST}, memory", "ratio", [ratio], f"<= {wanted:g}" if wanted else "", True)
-    for pair in _BESIDE:
+    for pair in _COMPARISONS:
         if pair.variant in times.by_variant and pair.other in times.by_variant:
             keep(f"{pair.variant} / {pair.other}", "ratio", times.ratios(pair.variant, pair.other), pair.time)
             if middle:

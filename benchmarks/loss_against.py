@@ -1,9 +1,9 @@
-"""Time ratios of the losses of this checkout to those of another, such as the state before a change, in one run.
+"""Compare the time of this checkout's losses with those of another checkout, such as before a change, in one run.
 
     python -m benchmarks.loss_against ../before --shapes 32k,128k --rounds 9
 
-Each checkout has a process of its own; variants run in turns, one step here and one there, so that both see the same
-machine. Ratios are medians over rounds of this checkout's time over the other's in the same round.
+Each checkout has its own process. Variants run in turns, one step in each, so that both run under the same conditions.
+A ratio is the median over rounds of this checkout's time divided by the other's in the same round.
 """
 
 import argparse
@@ -21,7 +21,7 @@ __all__ = ["main"]
 _HERE = Path(__file__).parents[1]
 _OURS = ("cross-entropy", "neighbors 64", "low-rank 64", "low-rank 256", "dense", "dense, full logits")
 
-# Runs in both checkouts: it takes a variant's name from each line, and answers with the milliseconds of a step.
+# Runs in both checkouts: reads the name of a variant from each line, and prints the milliseconds of a step.
 _WORKER = """
 import sys, time
 from benchmarks.loss_variants import SHAPES, Inputs, variants_for
@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 
 class _Checkout:
-    """A process that runs steps of a checkout's losses."""
+    """A process that runs steps of the losses of a checkout."""
 
     def __init__(self, root: Path, shape: str) -> None:
         paths = os.pathsep.join(map(str, (root, root / "service", root / "cli")))
@@ -71,7 +71,7 @@ def main() -> None:
             print(f"{shape:>6}  {variant:<20} {median:.3f}  ({least:.2f} to {most:.2f})")
             if not given.no_record:
                 measure = f"{shape}: {variant}, time over that of another checkout"
-                record("loss_against", measure, "ratio", values, "<= 1.03", ("torch",), SHAPES[shape].told)
+                record("loss_against", measure, "ratio", values, "<= 1.03", ("torch",), SHAPES[shape].description)
 
 
 def _ratios(other: Path, shape: str, rounds: int) -> dict[str, list[float]]:

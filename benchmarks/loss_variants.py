@@ -1,7 +1,7 @@
-"""The shapes that losses are measured at, what they are given, and the losses themselves.
+"""The shapes, inputs and losses of the loss benchmark.
 
-Every variant is the mean loss of hidden states and a head's weight. Those of one objective on the same costs are the
-same function, which a test holds them to.
+Every variant is a mean loss of hidden states and a head's weight. A test checks that variants with the same objective
+and the same costs compute the same function.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _CUDA_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Shape:
-    """Tokens of a batch, the vocabulary and the width of a head, and what a model does to its logits."""
+    """The tokens of a batch, the vocabulary and the width of a head, and what the model does to its logits."""
 
     name: str
     tokens: int
@@ -35,11 +35,11 @@ class Shape:
     ignored: float = 0.0
 
     def on(self, device: str) -> "Shape":
-        """The same with as many tokens as a step on an accelerator has."""
+        """The same shape, with as many tokens as a step on an accelerator has."""
         return self if device == "cpu" else replace(self, tokens=_CUDA_TOKENS)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         capped = f", softcap {self.softcap:g}" if self.softcap else ""
         ignored = f", {self.ignored:.0%} of the labels ignored" if self.ignored else ""
         return f"{self.tokens:,} tokens × {self.vocab:,}, d = {self.dim:,}{capped}{ignored}"
@@ -61,12 +61,12 @@ SHAPES = {
 
 
 class Inputs:
-    """What every variant is given: float32 on a CPU, bfloat16 on an accelerator. The same for the same shape.
+    """The inputs of every variant, in float32 on a CPU and bfloat16 on an accelerator. Each shape has fixed inputs.
 
     Attributes:
-        hidden: [tokens, dim], takes a gradient.
-        weight: [vocab, dim], takes a gradient; logits are spread as a model's are.
-        labels: [tokens], drawn by Zipf's law, the lowest id the most frequent.
+        hidden: [tokens, dim], with a gradient.
+        weight: [vocab, dim], with a gradient; it gives logits with the spread of a real model's.
+        labels: [tokens], drawn by Zipf's law; the lowest id is the most frequent.
     """
 
     def __init__(self, shape: Shape, device: str) -> None:
@@ -87,20 +87,20 @@ class Inputs:
         return (self.hidden.numel() + self.weight.numel()) * self.hidden.element_size()
 
     def rows(self, dim: int) -> Tensor:
-        """Unit rows [vocab, dim] to take costs from: random directions, made once."""
+        """Random unit rows [vocab, dim] for costs, made once."""
         if dim not in self._rows:
             rows = self._normal(self.shape.vocab, dim)
             self._rows[dim] = rows.div_(rows.norm(dim=1, keepdim=True))
         return self._rows[dim]
 
     def table(self) -> tuple[Tensor, Tensor]:
-        """A neighbor table: for each token ids anywhere in the vocabulary, none twice, at ascending random costs."""
+        """A neighbor table: for each token, distinct random ids with ascending random costs."""
         size = self.shape.vocab
         k = min(NEIGHBORS, size // 4)
-        place = {"generator": self._generator, "device": self.device}
-        ahead = torch.randint(1, (size - 1) // k + 1, (size, k), **place).cumsum(1)
-        ids = (torch.arange(size, device=self.device)[:, None] + ahead) % size
-        return ids.int(), torch.rand(size, k, **place).mul_(0.6).add_(0.2).sort(dim=1).values
+        random = {"generator": self._generator, "device": self.device}
+        offsets = torch.randint(1, (size - 1) // k + 1, (size, k), **random).cumsum(1)
+        ids = (torch.arange(size, device=self.device)[:, None] + offsets) % size
+        return ids.int(), torch.rand(size, k, **random).mul_(0.6).add_(0.2).sort(dim=1).values
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._generator, device=self.device, dtype=self.dtype)
@@ -111,11 +111,11 @@ class Variant:
     """A loss.
 
     Attributes:
-        loss: of the inputs and the costs.
-        costs: made once for the inputs; None where there are none.
-        objective: what it computes.
-        needs: the module that it is from, where that is not always there.
-        softcap: whether it can cap logits.
+        loss: computes the loss from the inputs and the costs.
+        costs: makes the costs once for the inputs; None without costs.
+        objective: the objective that it computes.
+        needs: the optional module that it is from.
+        softcap: whether it supports a softcap.
         cuda: whether it needs an accelerator.
     """
 
@@ -136,7 +136,7 @@ class Variant:
 
 
 def variants_for(shape: Shape, device: str) -> dict[str, Variant]:
-    """Those that can be run here, ours first; every other is held against the first."""
+    """The variants that can run here, ours first. All others are compared with the first."""
     every = list(_VARIANTS)
     if hasattr(F, "linear_cross_entropy"):
         every += [
@@ -155,12 +155,12 @@ def _dense(inputs: Inputs) -> DenseCosts:
 
 
 def _low_rank(rank: int) -> Callable[[Inputs], LowRankCosts]:
-    # Random rows have no principal axes: what a projection would leave is as well drawn at once.
+    # Random rows have no principal axes, so the projected rows are drawn directly.
     return lambda inputs: LowRankCosts(inputs.rows(rank), largest_error=0.0, mean_error=0.0)
 
 
 def _neighbors(inputs: Inputs) -> NeighborCosts:
-    # Means over the others need rows, though not many dimensions of them.
+    # Means over the other tokens need rows, but only a few dimensions.
     return NeighborCosts.from_table(DenseCosts(inputs.rows(64)), *inputs.table(), measure=False)
 
 
@@ -191,7 +191,7 @@ def _full_ce(inputs: Inputs, costs: Costs | None) -> Tensor:
 
 
 def _straightforward(inputs: Inputs, costs: Costs | None) -> Tensor:
-    """The formula as one writes it down for autograd."""
+    """The formula, written directly for autograd."""
     assert isinstance(costs, DenseCosts)
     kept = inputs.labels != -100
     labels = inputs.labels[kept]
@@ -204,9 +204,9 @@ def _straightforward(inputs: Inputs, costs: Costs | None) -> Tensor:
 
 
 def _published(inputs: Inputs, costs: Costs | None) -> Tensor:
-    """It has position i predict label i + 1: one row more, whose logits it drops.
+    """The published loss. Position i predicts label i + 1, so it gets one more row, and drops that row's logits.
 
-    In one sequence, where its slices of logits are not copies: any other batch takes it more.
+    The batch is one sequence, so that its slices of logits are views. Other batches need copies, and more memory.
     """
     assert isinstance(costs, DenseCosts)
     logits = _logits(inputs, F.pad(inputs.hidden, (0, 0, 0, 1)))

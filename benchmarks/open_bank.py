@@ -1,6 +1,6 @@
 """Opening a bank of 128,000 tokens × 512: time, and memory before it is used.
 
-Each measurement is a fresh process that has imported the library already, and opens the bank once.
+Each measurement is a new process that has already imported the library, and opens the bank once.
 """
 
 import subprocess
@@ -57,7 +57,7 @@ def _measure(path: Path) -> tuple[float, float, float]:
 
 
 def _write_bank(directory: Path) -> Path:
-    """A bank of random rows; its table holds random neighbors, which opening and reading do not look into."""
+    """Write a bank of random rows with a table of random neighbors, which opening and reading do not check."""
     random = np.random.default_rng(0)
     vocab = Vocab.from_tokens([f" token{i}".encode() for i in range(_VOCAB)], [TokenStatus.OK] * _VOCAB)
     ids = random.integers(0, _VOCAB, (_VOCAB, _K)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""A command as it is run by a person, and what it and all processes that it starts take."""
+"""Run a command as a user would, and measure the time, memory and disk of all its processes."""
 
 import re
 import subprocess
@@ -16,14 +16,14 @@ _SECONDS_BETWEEN = 0.2
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took; memory and disk are the most at any moment, in millions of bytes.
+    """The time, the peak memory and the peak disk space of a command. Sizes are in millions of bytes.
 
     Attributes:
         seconds: from its start to its end.
-        memory_mb: of all its processes, a page that several share once, with the files that they have mapped (PSS).
-        own_mb: of that, what is in no file.
-        disk_mb: what lay in the folder that was watched.
-        output: what it printed on stdout.
+        memory_mb: the memory of all its processes, with mapped files; pages that several share count once (PSS).
+        own_mb: the part of `memory_mb` that is not mapped from files.
+        disk_mb: the size of the watched folder.
+        output: the text that it printed on stdout.
     """
 
     seconds: float
@@ -34,15 +34,15 @@ class Usage:
 
 
 def watched(command: Sequence[str], folder: Path | None = None) -> Usage:
-    """Run a command to its end, and look every 0.2 s at its processes, and at a folder that it writes to."""
+    """Run a command, and measure its processes, and a folder that it writes to, every 0.2 s."""
     peaks, ended = {"Pss": 0.0, "Pss_Anon": 0.0, "disk": 0.0}, threading.Event()
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def look() -> None:
             while not ended.wait(_SECONDS_BETWEEN):
-                found = _memory(process.pid) | ({"disk": _disk(folder)} if folder else {})
-                for name, megabytes in found.items():
+                measured = _memory(process.pid) | ({"disk": _disk(folder)} if folder else {})
+                for name, megabytes in measured.items():
                     peaks[name] = max(peaks[name], megabytes)
 
         watcher = threading.Thread(target=look)
@@ -69,7 +69,7 @@ def _memory(root: int) -> dict[str, float]:
 
 
 def _tree(root: int) -> list[int]:
-    """A process and all that it started, and so on."""
+    """A process, the processes that it started, and so on."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""One row a measured number, with the machine and the versions that it was measured on."""
+"""Record a measured number as a row of data/bench/results.csv, with the machine and the versions."""
 
 import csv
 import os
@@ -29,7 +29,7 @@ def record(
     libraries: Sequence[str] = (),
     note: str = "",
 ) -> None:
-    """Append a row and print it. Ratios are taken between things that were timed in the same run."""
+    """Append a row and print it. Both sides of a ratio must be measured in the same run."""
     versions = " ".join(f"{name}={_version(name)}" for name in libraries)
     row = (
         datetime.now(UTC).date().isoformat(), benchmark, measure, unit, *(f"{value:.4g}" for value in

@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, in whole processes, compared with an empty Python process."""
+"""The time of whole `costbank` processes, compared with an empty Python process."""
 
 import os
 import subprocess
@@ -20,12 +20,12 @@ _RUNS = 11
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        gather_docstrings(place / "text", ("numpy",), QuietProgress())
-        model = train_sentencepiece([place / "text"], place / "text.model", 8_000)
+        folder = Path(name)
+        gather_docstrings(folder / "text", ("numpy",), QuietProgress())
+        model = train_sentencepiece([folder / "text"], folder / "text.model", 8_000)
         costbank = str(Path(sys.executable).with_name("costbank"))
-        environment = {**os.environ, "COSTBANK_STORE": str(place / "store"), "COSTBANK_CACHE": str(place / "cache")}
-        build = [costbank, "build", "--source", "word2vec", "--corpus", str(place / "text"), "--tokenizer", str(model)]
+        environment = {**os.environ, "COSTBANK_STORE": str(folder / "store"), "COSTBANK_CACHE": str(folder / "cache")}
+        build = [costbank, "build", "--source", "word2vec", "--corpus", str(folder / "text"), "--tokenizer", str(model)]
         subprocess.run([*build, "--name", "numpy", "--set", "word2vec.epochs=1"], check=True, env=environment)
         commands = {
             "python -c pass": ([sys.executable, "-c", "pass"], ""),

@@ -1,7 +1,7 @@
-"""What a bank for another tokenizer is worth, by each method: new rows held against rows that are known.
+"""The quality of a transfer to another tokenizer, by each method: new rows compared with known rows.
 
-A Word2Vec bank of 16,000 unigram pieces is carried over to 16,000 BPE pieces of the same English. The guide is a
-Word2Vec bank of these after a single pass over the text.
+A Word2Vec bank of 16,000 unigram pieces is transferred to 16,000 BPE pieces of the same English text. The guide is a
+Word2Vec bank of the BPE pieces after one epoch.
 """
 
 import tempfile
@@ -30,13 +30,13 @@ _MEASURES = {
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        donor, new = english_model(place), train_sentencepiece([english()], place / "bpe16k.model", 16_000, "bpe")
-        _word2vec(place, donor, "donor", 5)
-        _word2vec(place, new, "guide", 1)
+        folder = Path(name)
+        donor, new = english_model(folder), train_sentencepiece([english()], folder / "bpe16k.model", 16_000, "bpe")
+        _word2vec(folder, donor, "donor", 5)
+        _word2vec(folder, new, "guide", 1)
         for method, settings in _METHODS.items():
             given = {"source": "transfer", "tokenizer": new, "transfer.donor": "donor", **settings}
-            facts = _build(place, "moved", given).manifest.facts
+            facts = _build(folder, "moved", given).manifest.facts
             note = (
                 f"{method}; english.txt, 16k unigram to 16k BPE pieces, {facts['exact']:,} exact, "
                 f"{facts['combined']:,} sums; {facts['held_out']} held out"
@@ -45,11 +45,11 @@ def run() -> None:
                 record("transfer", measure, "share", [facts[fact]], "", ("gensim", "sentencepiece", "numpy"), note)
 
 
-def _word2vec(place: Path, tokenizer: Path, name: str, epochs: int) -> None:
+def _word2vec(folder: Path, tokenizer: Path, name: str, epochs: int) -> None:
     given = {"source": "word2vec", "tokenizer": tokenizer, "corpus.files": [english()], "word2vec.epochs": epochs}
-    _build(place, name, given)
+    _build(folder, name, given)
 
 
-def _build(place: Path, name: str, given: dict[str, object]) -> Bank:
-    where = {"name": name, "store": place / "store", "cache": place / "cache", "neighbors.k": 10}
+def _build(folder: Path, name: str, given: dict[str, object]) -> Bank:
+    where = {"name": name, "store": folder / "store", "cache": folder / "cache", "neighbors.k": 10}
     return costbank.build(load_config(given | where))

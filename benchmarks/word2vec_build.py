@@ -1,7 +1,7 @@
-"""A whole Word2Vec build compared with gensim alone, and what the vectors are worth.
+"""Compare a Word2Vec build with gensim alone: time, and the quality of the vectors.
 
-gensim gets the documents as ready lists of strings, so its time is its own. The build's time is everything: start of
-the process, encoding, training, neighbors, index, writing. The two take turns, each in a process of its own.
+gensim gets the documents as lists of strings, and only its own time is measured. The time of the build includes
+everything: process start, encoding, training, neighbors, index, writing. Both run in turns, each in its own process.
 """
 
 import subprocess
@@ -38,11 +38,11 @@ print(time.perf_counter() - began)
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        model = english_model(place)
+        folder = Path(name)
+        model = english_model(folder)
         ours, gensims, ratios = [], [], []
         for number in range(_RUNS):
-            ours.append(_build_seconds(model, place / f"cache{number}", place / "store"))
+            ours.append(_build_seconds(model, folder / f"cache{number}", folder / "store"))
             gensims.append(_gensim_seconds(model))
             ratios.append(ours[-1] / gensims[-1])
         libraries = ("gensim", "sentencepiece", "faiss-cpu", "numpy")
@@ -50,7 +50,7 @@ def run() -> None:
         record("word2vec_build", "whole build", "s", ours, "", libraries, workload)
         record("word2vec_build", "gensim Word2Vec on ready lists", "s", gensims, "", libraries, workload)
         record("word2vec_build", "build / gensim", "ratio", ratios, "<= 1.15", libraries, workload)
-        bank = costbank.open_bank("english", place / "store")
+        bank = costbank.open_bank("english", folder / "store")
         for measure, file, target in _EVALUATIONS:
             agreement = word_similarity(bank, judgements(file))
             pairs = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"

@@ -1,4 +1,4 @@
-"""A student learns a teacher's eight likeliest tokens at each position, by their costs, without whole logits.
+"""Distillation: a student learns its teacher's eight most likely tokens at each position, without full logits.
 
 python examples/distillation.py
 """
@@ -11,7 +11,7 @@ from costbank.loss import LinearEMOLoss, SoftTargets
 
 torch.manual_seed(0)
 bank = tiny.bank()
-# The debiased bound of the distance, which is 0 where the student equals its teacher, added to the cross-entropy.
+# `kernel` is 0 if the student equals its teacher. It is added to the cross-entropy.
 loss_of = LinearEMOLoss(bank, objective="kernel", mixing="fixed", weight=5.0)
 
 
@@ -40,7 +40,7 @@ for step in range(81):
     ids, padding = labels.clamp_min(0), (labels < 0)[..., None]
     with torch.no_grad():
         top = teacher.head(teacher(ids)).softmax(-1).topk(8)
-    # A position whose probabilities are all 0 is ignored.
+    # Positions with only probabilities of 0 are ignored.
     targets = SoftTargets(top.values.masked_fill(padding, 0.0), top.indices)
     loss, parts = loss_of.with_parts(student(ids), student.head.weight, targets)
     loss.backward()
@@ -48,5 +48,5 @@ for step in range(81):
     optimizer.zero_grad()
     if step % 20 == 0:
         tokens = (labels >= 0).sum()
-        print(f"step {step}: loss {loss:.3f}, away {parts.value.sum() / tokens:.4f}, "
-              f"same likeliest token {parts.correct.sum() / tokens:.1%}")  # fmt: skip
+        print(f"step {step}: loss {loss:.3f}, kernel distance {parts.value.sum() / tokens:.4f}, "
+              f"same most likely token {parts.correct.sum() / tokens:.1%}")  # fmt: skip

@@ -1,6 +1,6 @@
-"""FSDP2 with the linear loss: it is called inside the wrapped module's forward, where the head's weight is whole.
+"""FSDP2 with the linear loss, called inside the wrapped module's forward, where the head's weight is whole.
 
-Two processes on a CPU, started by the script itself.
+The script starts two processes on a CPU.
 
 python examples/fsdp2.py
 """
@@ -23,7 +23,7 @@ PROCESSES = 2
 
 
 class WithLoss(nn.Module):
-    """Ids to a loss."""
+    """A model and its loss: token ids in, loss out."""
 
     def __init__(self, model: GPT2LMHeadModel, loss: LinearEMOLoss) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class WithLoss(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         hidden = self.model.transformer(input_ids=labels.clamp_min(0)).last_hidden_state
-        # Outside of this forward the weight is a DTensor, a slice of which is here.
+        # Outside this forward, the weight is a DTensor, and this process has only a slice of it.
         return self.loss(hidden, self.model.lm_head.weight, labels)
 
 
 def process(rank: int, bank_path: str, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=PROCESSES)
     train(rank, bank_path)
-    # Models are gone by now: those that outlive their process group may wait for it for ever.
+    # The model is deleted by now. One that outlives its process group may wait for it forever.
     dist.destroy_process_group()
 
 
@@ -62,8 +62,8 @@ def train(rank: int, bank_path: str) -> None:
         optimizer.zero_grad()
         dist.all_reduce(mean := loss.detach() / PROCESSES)
         if rank == 0 and step % 5 == 0:
-            print(f"step {step}: loss {mean:.3f}; of the head's {len(model.lm_head.weight)} rows, "
-                  f"{len(model.lm_head.weight.to_local())} are here", flush=True)  # fmt: skip
+            rows, all_rows = len(model.lm_head.weight.to_local()), len(model.lm_head.weight)
+            print(f"step {step}: loss {mean:.3f}; this process has {rows} of the head's {all_rows} rows", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer in two ways: with a function, and with a mixin that never makes the logits of all tokens.
+"""Hugging Face's Trainer in two ways: with a loss function, and with a mixin that avoids full logits.
 
 python examples/huggingface_trainer.py
 """
@@ -31,7 +31,7 @@ arguments = TrainingArguments(
     logging_steps=10, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False,
 )  # fmt: skip
 
-# The weight of the expected cost grows from 0 to 1: known steps are why the function is a callback as well.
+# The weight of the expected cost grows from 0 to 1. As a callback, the function gets the step that this needs.
 options = EMOOptions(mixing="fixed", weight=Schedule(0.0, 1.0, steps=30))
 
 print("compute_loss_func:")

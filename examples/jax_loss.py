@@ -1,10 +1,10 @@
-"""The EMO loss in JAX, compiled and differentiated, on the costs of a bank.
+"""The EMO loss in JAX, compiled and differentiated, with the costs of a bank.
 
     pip install jax 'costbank[build,train]'
     python examples/jax_loss.py
 
-The rows of a bank go to JAX through DLPack. At the end the loss and its gradient are held against costbank.loss, which
-is all that PyTorch is here for.
+JAX gets the rows of the bank through DLPack. At the end, the loss and its gradient are compared with those of
+costbank.loss; PyTorch is needed only for that.
 """
 
 import sys
@@ -34,19 +34,19 @@ The waters of the river rise quickly, rising water quietly covers the early pain
 IGNORED = -100
 
 
-def tiny_bank(place: Path) -> Bank:
-    """A bank of the spelling of 400 tokens. Yours comes from your model or your corpus."""
-    text = place / "text.txt"
+def tiny_bank(folder: Path) -> Bank:
+    """A bank of the spelling of 400 tokens. Use a bank of your model or your corpus instead."""
+    text = folder / "text.txt"
     text.write_text(TEXT)
-    model = train_sentencepiece([text], place / "tiny.model", vocab_size=400, model_type="bpe")
-    return build(build_config(source="spelling", tokenizer=model, name="tiny", store=place / "store"))
+    model = train_sentencepiece([text], folder / "tiny.model", vocab_size=400, model_type="bpe")
+    return build(build_config(source="spelling", tokenizer=model, name="tiny", store=folder / "store"))
 
 
 def emo_loss(logits: jax.Array, labels: jax.Array, rows: jax.Array) -> jax.Array:
-    """½ (CE + min(CE / K, 3) · K), the weight without gradient, averaged over the labels that count.
+    """The mean of ½ (CE + min(CE / K, 3) · K) over labels that are not ignored; the minimum has no gradient.
 
     logits [n, vocab], labels [n], rows [vocab, dim] of unit or zero rows. As in costbank.loss, the cost of the label
-    itself is 0 by definition and not 1 − ⟨e_t, e_t⟩, which float32 leaves a little off.
+    itself is 0 by definition, not 1 − ⟨e_t, e_t⟩, which is not exactly 0 in float32.
     """
     counted = labels != IGNORED
     targets = jnp.where(counted, labels, 0)
@@ -69,7 +69,7 @@ def main() -> None:
     labels[::5] = IGNORED
 
     value_and_gradient = jax.jit(jax.value_and_grad(emo_loss))
-    # A product of bfloat16 parts, which accelerators take by default, would be good for three digits of a cost.
+    # By default, accelerators multiply in bfloat16, which would give costs of only three digits.
     with jax.default_matmul_precision("highest"):
         value, gradient = value_and_gradient(jnp.asarray(logits), jnp.asarray(labels), rows)
     print(f"JAX {jax.__version__} on {jax.default_backend()}: loss {float(value):.6f} over {rows.shape[0]} tokens")
@@ -77,18 +77,18 @@ def main() -> None:
 
 
 def compare(costs: DenseCosts, logits: np.ndarray, labels: np.ndarray, value: float, gradient: np.ndarray) -> None:
-    """Hold JAX's results against costbank.loss, relative to the value and to the gradient's largest entry."""
+    """Compare JAX's results with costbank.loss, relative to the value and to the largest entry of the gradient."""
     leaf = torch.from_numpy(logits).requires_grad_()
     loss = torch_emo_loss(leaf, torch.from_numpy(labels), costs, EMOOptions(mixing="emo1_clamped"))
     loss.backward()
     assert leaf.grad is not None
     expected = leaf.grad.numpy()
-    of_value = abs(value - loss.item()) / loss.item()
-    of_gradient = float(np.abs(gradient - expected).max() / np.abs(expected).max())
-    print(f"costbank.loss: {loss.item():.6f}, apart by {of_value:.1e}, gradients by {of_gradient:.1e}")
-    if max(of_value, of_gradient) > 1e-5:
-        sys.exit("they should be within 1e-5")
-    print("they agree within 1e-5")
+    value_error = abs(value - loss.item()) / loss.item()
+    gradient_error = float(np.abs(gradient - expected).max() / np.abs(expected).max())
+    print(f"costbank.loss: {loss.item():.6f}; relative difference {value_error:.1e}, of gradients {gradient_error:.1e}")
+    if max(value_error, gradient_error) > 1e-5:
+        sys.exit("the results differ by more than 1e-5")
+    print("the results agree within 1e-5")
 
 
 if __name__ == "__main__":

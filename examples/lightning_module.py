@@ -1,4 +1,4 @@
-"""A Lightning module with the loss: the step and the logging come from a mixin, and checkpoints are pinned to the bank.
+"""A Lightning module with the loss: a mixin calls and logs it, and pins checkpoints to the bank.
 
 python examples/lightning_module.py
 """
@@ -34,7 +34,7 @@ class Model(EMOLightningMixin, LightningModule):
 
 
 class Print(Callback):
-    """Prints what was logged, every twenty steps."""
+    """Prints the logged metrics every twenty steps."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step % 20 == 0:

@@ -1,4 +1,4 @@
-"""LoRA with the mixin: adapters on the attention layers, and a head that stays frozen and gets no gradient.
+"""LoRA with the mixin: adapters on all linear layers but the head, which stays frozen and gets no gradient.
 
 python examples/lora_finetuning.py
 """
@@ -23,7 +23,7 @@ base = LlamaForCausalLM(LlamaConfig(
     vocab_size=bank.size, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
     max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, bos_token_id=1, eos_token_id=1,
 ))  # fmt: skip
-# modules_to_save=["lm_head"] would train the head whole; an adapter on it is refused.
+# modules_to_save=["lm_head"] would train the whole head. An adapter on the head is refused.
 model = get_peft_model(base, LoraConfig(task_type=TaskType.CAUSAL_LM, target_modules="all-linear", r=8))
 model.print_trainable_parameters()
 labels = tiny.batch(512)
@@ -35,4 +35,4 @@ arguments = TrainingArguments(
 EMOTrainer(model, arguments, train_dataset=texts, emo=bank).train()
 
 merged = model.merge_and_unload()
-print(f"a {type(merged).__name__} again, whose adapters are in its weights")
+print(f"merged the adapters into a {type(merged).__name__}")

@@ -1,4 +1,4 @@
-"""A loop in plain PyTorch with the linear form of the loss, which never holds the logits of all tokens.
+"""A training loop in plain PyTorch with LinearEMOLoss, which never holds the logits of all tokens.
 
 python examples/plain_loop.py
 """
@@ -14,8 +14,8 @@ bank = tiny.bank()
 embed, mix, head = nn.Embedding(bank.size, 64), nn.GRU(64, 64, batch_first=True), nn.Linear(64, bank.size, bias=False)
 optimizer = torch.optim.AdamW([*embed.parameters(), *mix.parameters(), *head.parameters()], lr=1e-2)
 
-# With shift, labels are the inputs themselves, and position i predicts label i + 1.
-# EMOLoss(bank, shift=True)(head(hidden), labels) is the same of whole logits.
+# With shift, labels equal the inputs, and position i predicts label i + 1.
+# EMOLoss(bank, shift=True)(head(hidden), labels) is the same loss with full logits.
 loss_of = LinearEMOLoss(bank, shift=True)
 
 for step in range(61):

@@ -1,10 +1,10 @@
-"""Train with the published loss, the PyPI package EMOLoss, on the costs of a bank.
+"""Train with the published loss, the PyPI package EMOLoss, with the costs of a bank.
 
     pip install EMOLoss 'costbank[build,train]'
     python examples/published_emoloss.py
 
-The published code divides each row by its length. A bank's row of a token that has no vector is all zero, and one of
-them makes NaN of the whole loss; `missing="own-axis"` gives these tokens a direction of their own instead.
+The published code divides each row by its length. Tokens without a vector have rows of zeros, and one such row makes
+the whole loss NaN. `missing="own-axis"` gives each of these tokens a direction of its own.
 """
 
 import sys
@@ -32,12 +32,12 @@ The waters of the river rise quickly, rising water quietly covers the early pain
 STEPS = 60
 
 
-def tiny_bank(place: Path) -> tuple[Bank, torch.Tensor]:
-    """A bank of the spelling of 400 tokens, and the text as their ids. Yours comes from your model or your corpus."""
-    text = place / "text.txt"
+def tiny_bank(folder: Path) -> tuple[Bank, torch.Tensor]:
+    """A bank of the spelling of 400 tokens, and the ids of the text. Use a bank of your model or corpus instead."""
+    text = folder / "text.txt"
     text.write_text(TEXT)
-    model = train_sentencepiece([text], place / "tiny.model", vocab_size=400, model_type="bpe")
-    bank = build(build_config(source="spelling", tokenizer=model, name="tiny", store=place / "store"))
+    model = train_sentencepiece([text], folder / "tiny.model", vocab_size=400, model_type="bpe")
+    bank = build(build_config(source="spelling", tokenizer=model, name="tiny", store=folder / "store"))
     ids, _ = load_tokenizer(model).encode([TEXT])
     return bank, torch.from_numpy(ids).long()
 
@@ -47,13 +47,13 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         bank, ids = tiny_bank(Path(folder))
         cost_embedding = bank.matrix("torch", missing="own-axis")
-        as_they_are = bank.matrix("torch")
-    print(f"{bank.size} tokens, {int((~as_they_are.any(dim=1)).sum())} of them without a vector")
+        rows = bank.matrix("torch")
+    print(f"{bank.size} tokens, {int((~rows.any(dim=1)).sum())} of them without a vector")
 
     labels = ids[None]
     model = torch.nn.Sequential(torch.nn.Embedding(bank.size, 32), torch.nn.Linear(32, bank.size))
     with torch.no_grad():
-        print(f"published loss on the rows as they are: {EMOLoss(model(labels), labels, as_they_are).item()}")
+        print(f"published loss with rows of zeros: {EMOLoss(model(labels), labels, rows).item()}")
 
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for step in range(STEPS + 1):
@@ -71,7 +71,7 @@ def main() -> None:
         ours = emo_loss(
             logits[:, :-1], labels[:, 1:], DenseCosts(cost_embedding), EMOOptions(mixing="emo1_clamped")
         ).item()
-    print(f"the same from costbank.loss: {ours:.6f}, apart by {abs(ours - theirs):.1e}")
+    print(f"costbank.loss: {ours:.6f}, difference {abs(ours - theirs):.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every example here trains on: a tokenizer, a bank and token ids of a page of text, made in a second."""
+"""A tokenizer, a bank and token ids for the examples, from a page of text, made in a second."""
 
 import tempfile
 from functools import cache
@@ -19,13 +19,13 @@ TEXTS = [f"The {who} {does} the {where} {when}." for who in _PEOPLE for does in 
          for when in _TIMES]  # fmt: skip
 
 
-# Threads that share such small tensors wait for each other most of the time.
+# With tensors this small, threads mostly wait for each other.
 torch.set_num_threads(1)
 
 
 @cache
 def tokenizer() -> Tokenizer:
-    """A byte-level BPE of 340 tokens, the first two of which pad and end."""
+    """A byte-level BPE of 340 tokens; the first two are for padding and the end of a text."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.train_from_iterator(TEXTS, trainers.BpeTrainer(
@@ -36,7 +36,7 @@ def tokenizer() -> Tokenizer:
 
 
 def bank() -> Bank:
-    """A bank of how the tokenizer's tokens are spelled, in a temporary folder."""
+    """A bank of the spelling of the tokenizer's tokens, in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="costbank-example-"))
     tokenizer().save(str(folder / "tokenizer.json"))
     return costbank.build(build_config(
@@ -45,7 +45,7 @@ def bank() -> Bank:
 
 
 def batch(size: int = 16) -> torch.Tensor:
-    """Token ids [size, length]; each row is a text and its end, −100 beyond."""
+    """Token ids [size, length]. Each row is a text with its end token, padded with −100."""
     made = tokenizer()
     chosen = torch.randint(len(TEXTS), (size,)).tolist()
     rows = [torch.tensor([*made.encode(TEXTS[i]).ids, 1]) for i in chosen]

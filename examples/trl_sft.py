@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with the mixin: only completions are trained, and the tokenizer is held against the bank.
+"""TRL's SFTTrainer with the mixin: trains only completions, and checks the tokenizer against the bank.
 
 python examples/trl_sft.py
 """

@@ -6,7 +6,7 @@ from docs.generators.pages import outdated, write_all
 
 
 def main(arguments: list[str]) -> int:
-    """0 where all is well, 1 where `--check` names pages that are out of date, 2 for other arguments."""
+    """The exit status: 0 for success, 1 if `--check` names pages that are out of date, 2 for other arguments."""
     if arguments not in ([], ["--check"]):
         print("usage: python -m docs.generators [--check]", file=sys.stderr)
         return 2

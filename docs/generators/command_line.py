@@ -1,4 +1,4 @@
-"""The page of the command line, from click's commands."""
+"""The reference of the command line, made from click's commands."""
 
 import inspect
 import re
@@ -13,14 +13,15 @@ __all__ = ["page"]
 
 _ABOVE = """# Command line
 
-`costbank COMMAND --help` prints what stands here. [Errors](errors.md) has the exit statuses.
+`costbank COMMAND --help` prints the same text. [Errors](errors.md#exit-statuses-of-the-command-line) lists the exit
+statuses.
 
 """
 
 
 def page() -> str:
     """Every command with its usage, its help and its options."""
-    # With the settings of a real call, since commands keep the names of their help option after the first.
+    # With the settings of a real call, because commands keep the names of their help option after the first call.
     root = click.Context(command_line, info_name="costbank", **command_line.context_settings)
     return _ABOVE + "\n".join(
         [_prose(command_line), *(text for context in _leaves(root) for text in _section(context))]
@@ -28,7 +29,7 @@ def page() -> str:
 
 
 def _leaves(root: click.Context) -> Iterator[click.Context]:
-    """A context for every command; groups are replaced by their commands."""
+    """A context for every command. Groups are replaced by their commands."""
     assert isinstance(root.command, click.Group)
     for name in root.command.list_commands(root):
         command = root.command.get_command(root, name)
@@ -52,7 +53,7 @@ def _section(context: click.Context) -> Iterator[str]:
 
 
 def _prose(command: click.Command) -> str:
-    """The help of a command; paragraphs that click does not wrap (`\\b`) are blocks of code."""
+    """The help of a command. Paragraphs that click does not wrap (`\\b`) become blocks of code."""
     paragraphs = []
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         unwrapped = paragraph.removeprefix("\b\n")
@@ -61,6 +62,6 @@ def _prose(command: click.Command) -> str:
 
 
 def _literal(text: str) -> str:
-    """Plain text with what Markdown would read as markup (`*`, `_`, `<`) escaped, outside of `code`."""
+    """Text with Markdown's special characters escaped, outside of `code`."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([*_<[])", r"\\\1", part) for part in parts)

@@ -1,4 +1,4 @@
-"""The page of errors, from `costbank.errors`."""
+"""The reference of errors, made from `costbank.errors`."""
 
 import inspect
 from itertools import takewhile
@@ -11,9 +11,12 @@ __all__ = ["page"]
 
 _TEXT = """# Errors
 
-Every error that a user can cause belongs to the tree below. Its message says what is wrong, and its hint says what to
-do. The command line prints both on stderr, as `error: …` and `hint: …`, and exits with the status of the error. The
-HTTP service answers with the same code, in a problem document (RFC 9457). Any other exception is a bug.
+Every error that a user can cause is in the tree below; any other exception is a bug. An error has a message that says
+what is wrong, and a hint that says what to do:
+
+- The command line prints them on stderr, as `error: …` and `hint: …`, and exits with the status of the error.
+- The HTTP service answers with a problem document (RFC 9457) with the code of the error.
+- In Python, catch the class. `.message` and `.hint` are the two texts.
 
 ```
 {tree}
@@ -25,19 +28,19 @@ HTTP service answers with the same code, in a problem document (RFC 9457). Any o
 {statuses}"""
 
 _STATUSES = {
-    "0": "done",
-    "2": "usage: an option, a setting or a reference is malformed",
-    "3": "a bank, a token or a file was not found",
+    "0": "success",
+    "2": "an option, a setting or a reference is malformed",
+    "3": "a bank, a token or a file does not exist",
     "4": "a file of a bank is damaged",
     "5": "the input cannot be used",
     "130": "interrupted (Ctrl-C)",
-    "141": "the reader of the output has left, as in `costbank list | head -1`",
+    "141": "the reader of the output closed it, as in `costbank list | head -1`",
     "143": "terminated (SIGTERM)",
 }
 
 
 def page() -> str:
-    """The tree of errors, their stable codes, and the exit statuses."""
+    """The tree of errors, their codes, and the exit statuses."""
     kinds = [kind for name in errors.__all__ if _is_error(kind := getattr(errors, name))]
     rows = [(f"`{k.code}`", k.title, f"`{k.__name__}`", str(k.exit_status), str(k.http_status)) for k in kinds]
     return _TEXT.format(
@@ -52,7 +55,7 @@ def _is_error(kind: object) -> bool:
 
 
 def _tree() -> str:
-    """The drawing in the docstring of `costbank.errors`: its first block of indented lines."""
+    """The tree in the docstring of `costbank.errors`: its first block of indented lines."""
     lines = inspect.cleandoc(errors.__doc__ or "").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("    "))
     return inspect.cleandoc("\n".join(takewhile(str.strip, lines[start:])))

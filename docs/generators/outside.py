@@ -1,8 +1,8 @@
-"""A hook of MkDocs: files of the repository outside `docs/` become pages of the site, and links to them work.
+"""A hook of MkDocs that makes pages of some files outside `docs/`, and adapts links to files outside `docs/`.
 
-In the repository a page links to files by relative paths, which a reader of the repository can follow. On the site a
-link to a file of `PAGES` or to an example leads to the page made of it. A link to any other file that exists becomes
-plain text; a link to a file that does not exist is left for MkDocs, which refuses it.
+Pages link to files by relative paths, which work in the repository. On the site, a link to a file of `PAGES` or to an
+example leads to its page, and a link to any other existing file becomes plain text. A link to a file that does not
+exist is unchanged, so that MkDocs refuses it.
 """
 
 import posixpath
@@ -26,7 +26,7 @@ PAGES = {
     "costbank/loss/README.md": "contributing/loss.md",
     "examples/README.md": "examples/index.md",
 }
-"""Where files of the repository stand on the site."""
+"""The pages of the site that are made of files outside `docs/`."""
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 

@@ -1,4 +1,4 @@
-"""Which pages are generated, by what, and whether the committed ones are up to date."""
+"""The generated pages: write them, or check that they are up to date."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "measured.md": figures.page,
     "../README.md": figures.readme,
 }
-"""Each generated page, relative to `docs/`, and the function that makes its text."""
+"""Each generated page, relative to `docs/`, and the function that returns its text."""
 
 
 def write_all(folder: Path = DOCS) -> None:
@@ -30,7 +30,7 @@ def write_all(folder: Path = DOCS) -> None:
 
 
 def outdated(folder: Path = DOCS) -> list[str]:
-    """The generated pages in `folder` that are missing, or differ from what the code makes today."""
+    """The generated pages in `folder` that are missing or out of date."""
     return [name for name, make in PAGES.items() if not _is(folder / name, make())]
 
 

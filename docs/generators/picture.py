@@ -1,7 +1,7 @@
-"""The picture of what a wrong token is charged: `python -m docs.generators.picture` draws docs/assets/costs.svg.
+"""The picture of what a wrong token costs: `python -m docs.generators.picture` draws docs/assets/costs.svg.
 
-The costs are real. They come from a co-occurrence bank that is built here, in half a minute, from the docstrings of
-NumPy and SciPy; with the versions of requirements.lock it is the same bank on every machine.
+The costs are those of a co-occurrence bank, which is built here in half a minute from the docstrings of NumPy and
+SciPy. With the versions of requirements.lock, the bank is the same on every machine.
 """
 
 import sys
@@ -29,7 +29,7 @@ SOURCE = "Costs of a bank counted from the docstrings of NumPy and SciPy (8,000 
 _WORD_LETTERS = 5
 _WIDTH, _TOP, _ROW, _BAR = 760, 92, 30, 20
 _LEFT, _UNIT, _GAP = 150, 220, 300
-"""Where the first bars begin, how long a cost of 1 is, and how far to the right the second bars begin."""
+"""In pixels: where the first bars begin, the length of a cost of 1, and the distance to the second bars."""
 
 _STYLE = """
 text { font: 15px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
@@ -50,14 +50,14 @@ text { font: 15px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292
 
 @dataclass(frozen=True)
 class Bars:
-    """The costs of some tokens where `label` is right, related tokens first; all are words."""
+    """The costs of some words if `label` is right, related words first."""
 
     label: str
     costs: tuple[tuple[str, float], ...]
 
 
 def bars_of(bank: Bank, label: str, unrelated: tuple[str, ...], related: int = 5) -> Bars:
-    """The cheapest tokens that are words of five letters or more, then the unrelated ones."""
+    """The tokens of lowest cost that are words of at least five letters, then the unrelated ones."""
     words = [(n.text[1:], n.cost) for n in bank.nearest(label, k=60) if _is_word(n.text)]
     return Bars(label, (*words[:related], *((token, bank.cost(token, label)) for token in unrelated)))
 
@@ -67,7 +67,7 @@ def _is_word(text: str) -> bool:
 
 
 def draw(bars: Bars) -> str:
-    """The bars as an SVG, readable on light and on dark pages: what cross-entropy charges, and what EMO charges."""
+    """The bars as an SVG for light and dark pages: the costs under cross-entropy, and under EMO."""
     bottom = _TOP + _ROW * len(bars.costs)
     title = f"The right token is “{bars.label}”. What does a wrong one cost?"
     parts = [

@@ -1,4 +1,4 @@
-"""The page of the Python interface: every public name of the rooms that users import, for mkdocstrings to fill in."""
+"""The reference of the Python API: a directive of mkdocstrings for each public name that users import."""
 
 from importlib import import_module
 
@@ -6,26 +6,26 @@ __all__ = ["ROOMS", "page"]
 
 ROOMS = {
     "costbank": "Build and open banks.",
-    "costbank.loss": "Losses for training, and the costs that they take.",
-    "costbank.trainers.huggingface": "The losses in Hugging Face's Trainer and in TRL.",
+    "costbank.loss": "Losses and costs for training.",
+    "costbank.trainers.huggingface": "The losses in Hugging Face's Trainer and TRL.",
     "costbank.trainers.lightning": "The losses in Lightning.",
-    "costbank.trainers.tokenizer": "A tokenizer compared with a bank's.",
-    "costbank.trainers.heads": "A model's head.",
-    "costbank.export": "Banks as files of other tools.",
-    "costbank.analysis.health": "The quality of a bank's vectors.",
-    "costbank.analysis.evaluation": "Costs compared with people's judgements.",
+    "costbank.trainers.tokenizer": "Check that a tokenizer is the bank's.",
+    "costbank.trainers.heads": "Find a model's head.",
+    "costbank.export": "Write banks as files of other tools.",
+    "costbank.analysis.health": "Report the quality of a bank's vectors.",
+    "costbank.analysis.evaluation": "Compare costs with human judgements, and banks with each other.",
 }
-"""Modules whose `__all__` is public, and what each is for."""
+"""The modules with a public `__all__`, and the purpose of each."""
 
 _ABOVE = """# Python
 
-Shapes are part of the annotations: `Float[Tensor, "*tokens vocab"]` is an array of floats with any number of dimensions
-of tokens, followed by one of the vocabulary. The exceptions are those of [costbank.errors](errors.md).
+Annotations contain shapes: `Float[Tensor, "*tokens vocab"]` is a tensor of floats with any number of token dimensions,
+followed by one of the size of the vocabulary. [Errors](errors.md) lists the exceptions.
 """
 
 
 def page() -> str:
-    """A directive for every public name of every room."""
+    """A directive for every public name of every module."""
     return _ABOVE + "".join(_room(module, about) for module, about in ROOMS.items())
 
 

@@ -18,8 +18,8 @@ __all__ = ["page"]
 
 _ABOVE = """# HTTP service
 
-`costbank serve` answers on `http://127.0.0.1:8137`. The same reference for programs is at `/openapi.json`.
-[Serve banks](../howto/serve.md) says how to run the service.
+The routes, settings and schemas of the service that [`costbank serve`](../howto/serve.md) runs. The service itself has
+the same reference as OpenAPI at `/openapi.json`.
 
 """
 
@@ -27,13 +27,13 @@ _COMPUTED: Mapping[Callable[[], Any], str] = {
     default_store: "the platform's data directory",
     usable_cores: "number of cores",
 }
-"""Defaults that depend on the machine, in words."""
+"""Defaults that depend on the machine, as text."""
 
 _Schema = Mapping[str, Any]
 
 
 def page() -> str:
-    """Every route with its parameters and answers, the schemas of these, and the service's settings."""
+    """Every route with its parameters and answers, the settings, and the schemas."""
     app = create_app(
         Settings(store=Path("store"), api_key=SecretStr("key"))
     )  # with a key, so that 401 is in the document
@@ -65,7 +65,7 @@ def _route(path: str, route: _Schema) -> str:
 
 def _parameter(parameter: _Schema) -> tuple[str, ...]:
     schema = parameter["schema"]
-    default = "needed" if parameter["required"] else _spoken(schema.get("default"))
+    default = "required" if parameter["required"] else _spoken(schema.get("default"))
     meaning = parameter.get("description", "the bank: `name`, or `name@idprefix`" if parameter["name"] == "ref" else "")
     return (f"`{parameter['name']}`", parameter["in"], _type(schema), default, meaning)
 
@@ -80,7 +80,7 @@ def _schema(name: str, schema: _Schema) -> str:
         (
             f"`{key}`",
             _type(field),
-            "always there" if key in required else _spoken(field.get("default")),
+            "always present" if key in required else _spoken(field.get("default")),
             field.get("description", ""),
         )
         for key, field in schema.get("properties", {}).items()

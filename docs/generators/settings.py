@@ -1,4 +1,4 @@
-"""The page of a build's settings, from `costbank.config`."""
+"""The reference of a build's settings, made from `costbank.config`."""
 
 from costbank.config import settings_table
 
@@ -6,14 +6,14 @@ __all__ = ["page"]
 
 _ABOVE = """# Settings of a build
 
-Every setting can stand in a TOML file (`costbank build --config my.toml`; relative paths in it are relative to the
-file) or in `--set name=value`. The command line overrides the file, and `--set` overrides the other options.
-`costbank settings SOURCE` lists the settings of one source; settings of another source are refused by name.
+Set them in a TOML file (`costbank build --config my.toml`; relative paths in it are relative to the file) or with
+`--set name=value`. The command line overrides the file, and `--set` overrides the other options.
+`costbank settings SOURCE` lists the settings of one source. A build refuses settings of another source.
 
 """
 
 _BELOW = """
-Settings marked * say where the work is done or how fast; they are not part of the bank's id.
+Settings marked * decide only where or how fast the work is done. They are not part of the bank's id.
 """
 
 

@@ -6,7 +6,7 @@ __all__ = ["table"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, with the `|` and the line ends of its cells escaped; it ends in a line end."""
+    """A table in Markdown. `|` in cells is escaped, and line breaks in cells become spaces."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
 

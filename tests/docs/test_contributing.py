@@ -1,4 +1,4 @@
-"""Files named in CONTRIBUTING.md exist, hooks run tools of `make check`, and issue forms are valid."""
+"""Files named for contributors exist, hooks run tools of `make check`, and issue forms are valid."""
 
 import re
 from pathlib import Path
@@ -8,15 +8,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-HEADS = ("| to add |", "| folder |")
+LIBRARY = (ROOT / "costbank" / "README.md").read_text("utf-8")
+WHERE = LIBRARY[LIBRARY.index("## Where to change what\n") : LIBRARY.index("### A new source\n")]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8") + WHERE
+HEADS = ("| to add or change |", "| folder |")
 TABLE_ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(HEADS)]
 FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 
 
-def test_every_path_that_contributing_names_exists():
+def test_every_path_named_for_contributors_exists():
     paths = [code for code in re.findall(r"`([^`\s]+)`", PAGE) if "/" in code]
-    assert len(paths) > 25
+    assert len(paths) > 45
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -28,6 +30,15 @@ def test_files_named_without_a_folder_are_in_the_folder_of_their_row(row: str):
     for constant in re.findall(r"`(_?[A-Z]+)`", row):
         code = "\n".join(path.read_text("utf-8") for folder in folders for path in folder.parent.glob("**/*.py"))
         assert re.search(rf"^{constant}\b.*=", code, re.M), constant
+
+
+def test_every_row_of_where_to_change_what_names_a_place_and_a_test():
+    rows = [line for line in WHERE.splitlines() if line.startswith("| ") and not line.startswith(HEADS)]
+    assert len(rows) >= 16
+    for row in rows:
+        _, _, places, test, _ = row.split("|")
+        assert re.search(r"`[\w/]+/[\w.]*`", places), row
+        assert re.search(r"`tests/[\w/.]+`", test), row
 
 
 def test_every_folder_of_tests_is_described():

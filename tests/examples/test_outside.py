@@ -1,4 +1,4 @@
-"""The examples that use a bank without our loss run as they are, and say in words what they lack."""
+"""The examples that use a bank without our loss run unchanged, and name a missing package."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def test_the_published_loss_trains_on_a_bank():
     result = _run("published_emoloss.py")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert "on the rows as they are: nan" in lines[1]
+    assert "published loss with rows of zeros: nan" in lines[1]
     losses = [float(line.split()[-1]) for line in lines if line.startswith("step")]
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
@@ -42,13 +42,13 @@ def test_the_published_loss_trains_on_a_bank():
 def test_the_loss_in_jax_agrees_with_ours():
     result = _run("jax_loss.py")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1] == "they agree within 1e-5"
+    assert result.stdout.splitlines()[-1] == "the results agree within 1e-5"
 
 
 @pytest.mark.parametrize(
     ("name", "module", "package"), [("published_emoloss.py", "emo", "EMOLoss"), ("jax_loss.py", "jax", "jax")]
 )
-def test_what_is_missing_is_said_in_words(name: str, module: str, package: str):
+def test_a_missing_package_is_named_without_a_traceback(name: str, module: str, package: str):
     result = _run(name, without=module)
     assert result.returncode == 1
     assert f"pip install {package}" in result.stderr

@@ -1,9 +1,9 @@
 """Whether the trainer's loss is right for every class of the installed transformers: `python -m tests.sweep.losses`.
 
-Every language model that can be built tiny from its config is trained for one batch in float32, at its first, small
-logits and at logits of about 100, where softcaps bite. The linear form of `EMOTrainerMixin` is held against the form
-that takes the model's own logits, and cross-entropy against the loss that the model computes itself: values and the
-gradients of all parameters. Each class has a process, memory and time of its own.
+Every language model that can be built tiny from its config is trained for one batch in float32, with its initial logits
+and with logits of about 100, where softcaps take effect. The linear loss of `EMOTrainerMixin` is compared with the loss
+of the model's own logits, and cross-entropy with the model's own loss: values, and the gradients of all parameters.
+Each class has its own process, with limits of memory and time.
 
     python -m tests.sweep.losses [--rows FILE] [CLASS ...]   print a row for each class; add them to FILE as JSON lines
     python -m tests.sweep.losses --table FILE                print the rows of FILE as docs/sweep.md
@@ -36,21 +36,21 @@ _LARGE = 100.0
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one class.
+    """The result of one class.
 
     Attributes:
         name: of the class.
-        verdict: `right`, `refused` (by the linear form), `refused whole` (by both forms), `wrong`, `random` (the
-            model's own loss differs from itself), `not called`, `not built` or `ended` (no time or memory left).
-        detail: the refusal's words, the difference, or why there is no model.
-        value: largest difference of the linear form's loss from that of full logits, as a part of it.
-        gradient: the same of gradients: the largest of all parameters.
-        own_value: largest difference of cross-entropy from the model's own loss, as a part of it.
-        own_gradient: the same of gradients.
+        verdict: `right`, `refused` (by the linear loss), `refused whole` (by both losses), `wrong`, `random` (the
+            model's own loss differs between calls), `not called`, `not built` or `ended` (out of time or memory).
+        detail: the error message, the difference, or why there is no model.
+        value: the largest relative difference between the linear loss and the loss of full logits.
+        gradient: the same for gradients: the largest of all parameters.
+        own_value: the largest relative difference between cross-entropy and the model's own loss.
+        own_gradient: the same for gradients.
         applies: what the model does between its head and its logits.
-        shift: whether labels are shifted; None where no batch has told.
-        measured: whether `compute_loss_func` can measure that without a batch; else it takes the model's word.
-        largest: the largest logit of all.
+        shift: whether labels are shifted; None if no batch was measured.
+        measured: whether `compute_loss_func` can measure that without a batch; else it follows from the kind of model.
+        largest: the largest logit.
     """
 
     name: str
@@ -67,17 +67,17 @@ class Row:
 
 
 def language_models() -> list[str]:
-    """Names of the classes that the sweep looks at."""
+    """The names of the classes that the sweep tests."""
     return sorted({*classes(), *MORE_CLASSES})
 
 
 def examine(name: str, folder: str, *, kind: type | None = None) -> Row:
-    """Train one class for a batch in all ways.
+    """Train one class for a batch, with each loss.
 
     Args:
-        name: of the class in transformers.
-        folder: for the Trainer.
-        kind: the class itself, where it is not one of transformers.
+        name: the name of the class in transformers.
+        folder: the folder for the Trainer.
+        kind: the class itself, if it is not in transformers.
     """
     import torch
     import transformers

@@ -1,4 +1,4 @@
-"""The rows of `tests.sweep.losses` as a page of the documentation."""
+"""The rows of `tests.sweep.losses` as docs/sweep.md."""
 
 from collections import Counter
 from importlib.metadata import version
@@ -7,9 +7,9 @@ from typing import Any
 __all__ = ["table"]
 
 _VERDICTS = {
-    "right": "both forms train, and all numbers agree",
-    "refused": "the linear form is refused, `emo=EMOLoss(bank)` trains, and its numbers agree",
-    "refused whole": "both forms are refused",
+    "right": "both losses train, and all numbers agree",
+    "refused": "the linear loss is refused; `emo=EMOLoss(bank)` trains, and its numbers agree",
+    "refused whole": "both losses are refused",
     "wrong": "numbers differ",
     "random": "the model's own loss of one batch differs from call to call",
     "not called": "the tiny model does not run on token ids alone",
@@ -19,33 +19,35 @@ _VERDICTS = {
 
 
 def table(rows: list[Any]) -> str:
-    """A page: counts, the largest differences, and every class that is not right, by name.
+    """The page: counts, the largest differences, and the classes by verdict.
 
     Args:
-        rows: of the sweep; the last of a name counts.
+        rows: the rows of the sweep; of several with one name, the last counts.
     """
     rows = sorted({row.name: row for row in rows}.values(), key=lambda row: row.name)
     counts = Counter(row.verdict for row in rows)
     right = [row for row in rows if row.verdict == "right"]
     versions = f"transformers {version('transformers')} and torch {version('torch')}"
     lines = [
-        "# The trainer's loss on every model class",
+        "# Model classes that the trainer supports",
         "",
-        f"Printed by `python -m tests.sweep.losses` with {versions}, in float32 on a CPU.",
-        "Each class is built tiny from its config and trained for one batch, at its first, small logits and with the",
-        "head enlarged until it gives 100, where softcaps bite. The linear form of `EMOTrainerMixin` is held against",
-        "full logits, and cross-entropy against the model's own loss: the value, and the gradients of all parameters.",
+        "[`EMOTrainerMixin`](howto/trainers.md#with-the-mixin) was tested with every language model class of",
+        f"transformers. `python -m tests.sweep.losses` printed this page with {versions}, in float32",
+        "on a CPU. It builds a tiny model of each class from its config and trains it for one batch, with its",
+        "initial logits, and with the head scaled until logits reach 100, where softcaps take effect. It compares the",
+        "linear loss with full logits, and cross-entropy with the model's own loss: the values, and the gradients of",
+        "all parameters.",
         "",
         "| verdict | classes | |",
         "|---|---|---|",
         *(f"| {verdict} | {counts[verdict]} | {words} |" for verdict, words in _VERDICTS.items() if counts[verdict]),
         "",
-        f"The largest differences of the {len(right)} that are right, a value as a part of the loss, a gradient as a",
-        "part of its own norm, of the parameter where it is largest:",
+        f"The largest differences of the {len(right)} classes that are right, relative to the loss, and to the norm",
+        "of a parameter's gradient:",
         "",
         "| | value | gradient |",
         "|---|---|---|",
-        _largest("linear form and full logits", right, "value", "gradient"),
+        _largest("linear loss and full logits", right, "value", "gradient"),
         _largest("cross-entropy and the model's own loss", right, "own_value", "own_gradient"),
         "",
         *_applied(right),
@@ -56,15 +58,15 @@ def table(rows: list[Any]) -> str:
     ]
     for verdict, title in (
         ("wrong", "Wrong"),
-        ("refused whole", "Refused by both forms"),
-        ("refused", "Refused by the linear form"),
+        ("refused whole", "Refused by both losses"),
+        ("refused", "Refused by the linear loss"),
         ("random", "Random"),
     ):
         some = [row for row in rows if row.verdict == verdict]
         if some:
-            lines += ["", f"## {title}", "", "| class | words |", "|---|---|"]
+            lines += ["", f"## {title}", "", "| class | error |", "|---|---|"]
             lines += [f"| {row.name} | {_cell(row.detail)} |" for row in some]
-    lines += ["", "## Not tried", "", "| class | why |", "|---|---|"]
+    lines += ["", "## Not tried", "", "| class | reason |", "|---|---|"]
     lines += [
         f"| {row.name} | {_cell(row.detail)} |" for row in rows if row.verdict in ("not built", "not called", "ended")
     ]
@@ -80,22 +82,23 @@ def _largest(what: str, rows: list[Any], value: str, gradient: str) -> str:
 
 
 def _applied(rows: list[Any]) -> list[str]:
-    """What models apply to their logits, and which do not shift labels."""
+    """The classes that change logits after the head, and those that do not shift labels."""
     applied = [f"{row.name} ({row.applies})" for row in rows if row.applies not in ("", "nothing")]
     aligned = [row.name for row in rows if row.shift is False]
     unmeasured = [row.name for row in rows if not row.measured]
     unsaid = [row.name for row in rows if row.own_value is None]
     return [
-        "## Between head and logits",
+        "## Classes that change logits after the head",
         "",
-        f"{len(applied)} of them apply something there: {', '.join(applied)}.",
+        f"{len(applied)} classes: {', '.join(applied)}.",
         "",
-        "## Labels that are not shifted",
+        "## Classes that do not shift labels",
         "",
-        f"{len(aligned)} of them do not shift labels: {', '.join(aligned)}.",
+        f"{len(aligned)} classes: {', '.join(aligned)}.",
         "",
-        f"`compute_loss_func` as a callback measures this of {len(rows) - len(unmeasured)} before any batch, and",
-        f"takes the model's word of {len(unmeasured)}: {', '.join(unmeasured)}.",
+        "As a callback, `compute_loss_func` measures this before the first batch.",
+        f"For {len(unmeasured)} classes that is impossible; it follows from the kind of model:",
+        f"{', '.join(unmeasured)}.",
         *(["", f"No loss of their own: {', '.join(unsaid)}."] if unsaid else []),
     ]
 
