@@ -1,4 +1,4 @@
-"""Where vectors come from: a folder for each source, with its settings and its plan."""
+"""The sources of vectors: one folder per source, with its settings and its plan."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What every source of vectors gives to the pipeline: first a plan, once all is checked, then the vectors."""
+"""The interface between sources and the pipeline: a plan, made after all checks, and then the vectors."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,25 +28,26 @@ __all__ = [
     "too_many_rows",
 ]
 
-_MOST_PADDING = 2_048
-"""Rows past the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of up to 16 devices; the
-most that is known of a public model is gpt-oss's 1,069. A small head has a token for at least every other row."""
+_MAX_PADDING = 2_048
+"""The maximum number of rows after the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of
+up to 16 devices; the largest known padding of a public model is 1,069 rows, of gpt-oss. In a small head, at least every
+second row has a token."""
 
 RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
 
 
 @dataclass(frozen=True)
 class SourceVectors:
-    """Raw vectors, in the order of token ids, as they come.
+    """Raw vectors in the order of token ids.
 
     Attributes:
-        vocab: the tokenizer's vocabulary with what the source learnt of it: counts, padding rows.
-        blocks: all rows in order, in blocks of any number of rows; may be gone through more than once.
+        vocab: the tokenizer's vocabulary, with counts and padding rows if the source adds them.
+        blocks: all rows in order, in blocks of any number of rows; can be iterated more than once.
         facts: counts and measurements for the manifest.
-        inputs: the files that the vectors depend on; called when all rows were read.
-        reproducible: whether the same inputs and config give the same bytes again.
-        origin: where a row comes from, for an error about it.
-        unused_mean: the mean raw row of ids that no text ever uses, where there are such rows.
+        inputs: returns the files that the vectors depend on; called after all rows are read.
+        reproducible: whether equal inputs and configs give equal bytes.
+        origin: a name of the rows' origin for error messages.
+        unused_mean: the mean raw row of ids that no text uses. None: there are no such rows, or their mean is zero.
     """
 
     vocab: Vocab
@@ -60,14 +61,14 @@ class SourceVectors:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What a source is about to make, when everything that can be checked beforehand has been.
+    """The plan of a source, made after all checks that are possible before the work.
 
     Attributes:
-        tokenizer: whose ids the rows are for.
-        shape: number of rows (the tokenizer's ids, and padding rows if there are any), and their size.
+        tokenizer: the tokenizer that the rows belong to.
+        shape: the number of rows (token ids and any padding rows), and the size of a row.
         make: does the work.
-        libraries: distributions whose versions decide the result, besides the tokenizer's.
-        advice: what a reader of the bank's card should know of such vectors.
+        libraries: distributions, besides the tokenizer's, on which the vectors depend.
+        advice: a note about such vectors for the bank's card.
     """
 
     tokenizer: Tokenizer
@@ -78,10 +79,10 @@ class SourcePlan:
 
 
 def plan_source(config: BuildConfig) -> SourcePlan:
-    """Check what a config's source needs, and plan its work.
+    """Check all inputs of the config's source before any work, and return the plan.
 
     Raises:
-        CostbankError: an input is missing or unusable, a setting does not fit, or a library is not installed.
+        CostbankError: an input is missing or unusable, settings contradict each other, or a library is not installed.
     """
     # The plan is next to the settings. It is imported only now, with the libraries that it needs.
     return import_module(f"{type(config).__module__.rpartition('.')[0]}.plan").plan(config)
@@ -91,22 +92,21 @@ def given_tokenizer(config: BuildConfig) -> Tokenizer:
     """The tokenizer that the config names.
 
     Raises:
-        UsageError: it names none.
-        InputNotFoundError, TokenizerError: as in `load_tokenizer`.
+        UsageError: the config names no tokenizer.
+        InputNotFoundError, TokenizerError: see `load_tokenizer`.
     """
     if config.tokenizer is None:
-        raise UsageError("the setting tokenizer is needed", "give --tokenizer FILE")
+        raise UsageError("the setting tokenizer is missing", "name a tokenizer with --tokenizer FILE")
     return load_tokenizer(config.tokenizer, config.tokenizer_kind)
 
 
 def in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_bytes: int = 8 << 20) -> list[np.ndarray]:
-    """An array that is in memory as blocks; views, not copies."""
+    """Split an array into blocks, which are views and not copies."""
     return [rows[start:stop] for start, stop in row_ranges(len(rows), rows.shape[1] * rows.itemsize, block_bytes)]
 
 
 def mean_row(blocks: RowBlocks) -> Float32[np.ndarray, "dim"] | None:
-    """The mean of all finite rows, for rows of ids that nothing ever trained to be predicted; None where it has no
-    direction, or there are no rows."""
+    """The mean of all finite rows; None if there are no rows or the mean is zero."""
     total, count = np.zeros(1), 0
     for block in blocks:
         finite = block[np.isfinite(block).all(axis=1)]
@@ -116,12 +116,12 @@ def mean_row(blocks: RowBlocks) -> Float32[np.ndarray, "dim"] | None:
 
 
 def too_many_rows(rows: int, tokens: int) -> bool:
-    """Whether more rows have no token than any padding explains, so that the rows are hardly those of the tokens."""
-    return rows - tokens > min(_MOST_PADDING, rows // 2)
+    """Whether more rows lack a token than padding explains, so the rows are probably not those of the tokenizer."""
+    return rows - tokens > min(_MAX_PADDING, rows // 2)
 
 
 def row_ranges(rows: int, row_bytes: int, block_bytes: int = 8 << 20) -> Iterator[tuple[int, int]]:
-    """The rows in ranges of about so many bytes."""
+    """Split rows into ranges of about `block_bytes` bytes."""
     step = max(1, block_bytes // row_bytes)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)

@@ -1,4 +1,4 @@
-"""What sources that learn from a corpus share: its files found and checked, then encoded and counted."""
+"""The common steps of sources that use a corpus: find and check its files, then encode them and count tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +13,7 @@ from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_cor
 from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, check_token_bin, find_files, stdin_spool
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
+from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, given_tokenizer
 from costbank.sources.corpus_settings import CorpusBuild
@@ -26,7 +27,7 @@ Config = TypeVar("Config", bound=CorpusBuild)
 
 @dataclass(frozen=True)
 class LearntCorpus:
-    """A corpus as ids, how often each id occurs, and the engine that read it, which is open."""
+    """An encoded corpus, the number of occurrences of each id, and the engine, which is still open."""
 
     encoded: EncodedCorpus
     counts: Int64[np.ndarray, "vocab"]
@@ -44,7 +45,7 @@ class LearntCorpus:
 
 @dataclass(frozen=True)
 class CorpusPlan(Generic[Config]):
-    """A corpus whose files are there and whose tokenizer is loaded."""
+    """A corpus after its checks: its files exist and its tokenizer is loaded."""
 
     config: Config
     tokenizer: Tokenizer
@@ -52,32 +53,34 @@ class CorpusPlan(Generic[Config]):
     notes: tuple[str, ...]
 
     @contextmanager
-    def learnt(self, min_count: int, progress: Progress) -> Iterator[LearntCorpus]:
-        """Encode what has not been encoded before, and count ids.
+    def encode(self, min_count: int, progress: Progress) -> Iterator[LearntCorpus]:
+        """Encode the parts of the corpus that are not in the cache, and count tokens; the engine is closed on exit.
 
         Raises:
-            CorpusError: the text cannot be read, or fewer than two ids occur often enough.
+            CorpusError: the text cannot be read, or fewer than two ids occur at least `min_count` times.
         """
-        config, asked = self.config, self.config.engine
+        config, engine_config, cache = self.config, self.config.engine, self.config.cache.absolute()
         for note in self.notes:
             progress.note(note)
-        with ExitStack() as held:
-            engine = held.enter_context(
-                open_engine(asked.kind, asked.processes, asked.memory, asked.ray_address, config.cache.absolute())
+        with ExitStack() as resources:
+            engine = resources.enter_context(
+                open_engine(
+                    engine_config.kind, engine_config.processes, engine_config.memory, engine_config.ray_address, cache
+                )
             )
             files = self.files
             if STANDARD_INPUT in config.corpus.files:
-                spool = held.enter_context(stdin_spool(config.cache.absolute() / "staging"))
+                spool = resources.enter_context(stdin_spool(cache / "staging"))
                 files += _standard_input(config, spool, progress)
-            encoded = encode_corpus(files, _encoding(config), self.tokenizer, engine, config.cache.absolute(), progress)
+            encoded = encode_corpus(files, _encoding(config), self.tokenizer, engine, cache, progress)
             counts = token_counts(encoded, engine, lambda _: None)
             frequent = int((counts >= min_count).sum())
             if frequent < 2:
                 raise CorpusError(
-                    f"of the corpus's {encoded.tokens:,} tokens, {frequent} "
-                    f"{'id occurs' if frequent == 1 else 'ids occur'} {min_count} times or more; "
-                    "vectors need at least two ids to tell apart",
-                    f"give more text, or --set {config.source}.min_count=1",
+                    f"in the {counted(encoded.tokens, 'token')} of the corpus, only "
+                    f"{'1 id occurs' if frequent == 1 else f'{frequent} ids occur'} at least "
+                    f"{counted(min_count, 'time')}; vectors need at least two such ids",
+                    f"use more text, or --set {config.source}.min_count=1",
                 )
             yield LearntCorpus(encoded, counts, engine)
 
@@ -86,15 +89,15 @@ def plan_corpus(config: Config) -> CorpusPlan[Config]:
     """Find the files and load the tokenizer.
 
     Raises:
-        UsageError: there is no text or no tokenizer, or a setting does not fit the tokenizer.
-        InputError, InputNotFoundError: a file cannot be read.
-        TokenizerError: the tokenizer has no way to encode text.
+        UsageError: no corpus or no tokenizer is named, or the tokenizer does not support a setting.
+        CorpusError, InputError, InputNotFoundError: a file is missing, cannot be read or is not a corpus file.
+        TokenizerError: the tokenizer cannot be read, or cannot encode text.
     """
     if not config.corpus.files:
-        raise UsageError(f"a bank of the source {config.source} needs text", "give --corpus FILE")
-    named = [name for name in config.corpus.files if name != STANDARD_INPUT]
+        raise UsageError(f"the source {config.source} needs a corpus", "name one with --corpus FILE")
+    names = [name for name in config.corpus.files if name != STANDARD_INPUT]
     notes: list[str] = []
-    files = _found(named, config, notes.append) if named else ()
+    files = _find(names, config, notes.append) if names else ()
     if config.engine.kind == "ray":
         require("ray", "scale")
         files = tuple(file if file.is_remote else replace(file, location=str(file.path.absolute())) for file in files)
@@ -103,25 +106,25 @@ def plan_corpus(config: Config) -> CorpusPlan[Config]:
         refuse_sampling(tokenizer, Sampling(config.corpus.sampling, config.corpus.sampling_seed))
     if tokenizer.kind == "gguf" and not all(file.is_tokens for file in files):
         raise TokenizerError(
-            "a GGUF file's tokens alone cannot encode text",
-            "give a tokenizer file that can: tokenizer.json, a SentencePiece model",
+            f"{tokenizer.file} is a GGUF file, which has tokens but cannot encode text",
+            "use a tokenizer.json or a SentencePiece model as the tokenizer",
         )
-    checked = (check_token_bin(file, tokenizer.vocab.size) for file in files if file.is_tokens)
-    notes.extend(note for note in checked if note)
+    width_notes = (check_token_bin(file, tokenizer.vocab.size) for file in files if file.is_tokens)
+    notes.extend(note for note in width_notes if note)
     return CorpusPlan(config, tokenizer, files, tuple(notes))
 
 
-def _found(
-    named: Sequence[str], config: CorpusBuild, note: Callable[[str], None], spool: Path | None = None
+def _find(
+    names: Sequence[str], config: CorpusBuild, note: Callable[[str], None], spool: Path | None = None
 ) -> tuple[CorpusFile, ...]:
-    return find_files(named, format_name=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
+    return find_files(names, format_name=config.corpus.format, spool=spool, note=note, on_error=config.corpus.on_error)
 
 
 def _standard_input(config: CorpusBuild, spool: Path, progress: Progress) -> tuple[CorpusFile, ...]:
-    found = _found([STANDARD_INPUT], config, progress.note, spool)
-    if any(file.is_tokens for file in found):
-        raise UsageError("token ids are mapped from disk, and not read from standard input", "write them to a file")
-    return found
+    files = _find([STANDARD_INPUT], config, progress.note, spool)
+    if any(file.is_tokens for file in files):
+        raise UsageError("token ids cannot be read from standard input", "write them to a file and name the file")
+    return files
 
 
 def _encoding(config: CorpusBuild) -> EncodingOptions:

@@ -1,4 +1,4 @@
-"""Which of another vocabulary's words a token is: by its bytes, with or without the space before it, in any case."""
+"""Match tokens with the words of another vocabulary by bytes, with or without a leading space, in any case."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _MARKS = tuple(mark.encode() for mark in WORD_START_MARKS)
 
 
 class Match(IntEnum):
-    """How a token found its word; the first that applies. The larger, the looser."""
+    """How a token matches a word; a larger value is a looser match."""
 
     NONE = 0
     EXACT = 1
@@ -26,56 +26,57 @@ class Match(IntEnum):
 
 @dataclass(frozen=True)
 class Matches:
-    """The row of each token's word, −1 where there is none, and how it was found (a `Match`)."""
+    """The row of each token's word, or −1, and the kind of match (a `Match`)."""
 
     rows: Int64[np.ndarray, "vocab"]
     how: UInt8[np.ndarray, "vocab"]
 
     def count(self, match: Match) -> int:
+        """The number of tokens with this kind of match."""
         return int((self.how == match).sum())
 
 
 def match_tokens(vocab: Vocab, rows: Mapping[bytes, int], loosest: Match) -> Matches:
-    """Find each token among words that have rows.
+    """Match each token with a word.
 
-    A token is the word of its exact bytes; else (`WORD_START`) the one with a space before it more or less; else
-    (`FOLDED`) one that is the same in lower case, again with or without the space. Special and unused tokens are
-    nothing's word, and a byte piece is only that of its exact byte.
+    A token matches the word with its exact bytes; else (`WORD_START`) the word that has or lacks a leading space; else
+    (`FOLDED`) a word that is equal in lower case, with or without the space. Special and unused tokens match no word,
+    and a byte token matches only its exact byte.
 
     Args:
         vocab: the tokens.
-        rows: the row of each word; the first of those that are alike in lower case stands for them.
-        loosest: how far to go.
+        rows: the row of each word. Of several words that are equal in lower case, the first one is used.
+        loosest: the loosest kind of match to accept.
     """
     folded: dict[bytes, int] = {}
     if loosest == Match.FOLDED:
         for word, row in rows.items():
             folded.setdefault(_fold(word), row)
-    found = np.full(vocab.size, -1, np.int64)
+    matched_rows = np.full(vocab.size, -1, np.int64)
     how = np.zeros(vocab.size, np.uint8)
     for token_id in np.flatnonzero(vocab.ordinary).tolist():
         for match, spelling in _spellings(vocab, token_id, loosest):
             row = (folded if match == Match.FOLDED else rows).get(spelling)
             if row is not None:
-                found[token_id], how[token_id] = row, match
+                matched_rows[token_id], how[token_id] = row, match
                 break
-    return Matches(found, how)
+    return Matches(matched_rows, how)
 
 
 def wanted_words(vocab: Vocab, loosest: Match) -> Callable[[bytes], bool]:
-    """Whether some token could be this word, by `match_tokens` with the same `loosest`."""
-    wanted = {
+    """A predicate: whether `match_tokens` with the same `loosest` can match a word with some token."""
+    spellings = {
         spelling
         for token_id in np.flatnonzero(vocab.ordinary).tolist()
         for _, spelling in _spellings(vocab, token_id, loosest)
     }
     if loosest == Match.FOLDED:
-        return lambda word: word in wanted or _fold(word) in wanted
-    return wanted.__contains__
+        return lambda word: word in spellings or _fold(word) in spellings
+    return spellings.__contains__
 
 
 def rows_of_vocab(vocab: Vocab, usable: Bool[np.ndarray, "vocab"]) -> dict[bytes, int]:
-    """The id of each ordinary token that is usable, by its bytes: an `OK` one before others, and a lower id."""
+    """The ids of usable ordinary tokens by bytes; of equal tokens, one with the status `OK`, then the smallest id."""
     rows: dict[bytes, int] = {}
     for status in (TokenStatus.OK, TokenStatus.BYTE):
         for token_id in np.flatnonzero(usable & (vocab.status == status)).tolist():
@@ -84,10 +85,10 @@ def rows_of_vocab(vocab: Vocab, usable: Bool[np.ndarray, "vocab"]) -> dict[bytes
 
 
 def same_bytes(vocab: Vocab, other: Vocab, usable: Bool[np.ndarray, "other"]) -> Int64[np.ndarray, "vocab"]:
-    """The usable id of `other` that has each token's exact bytes, whatever the status of either; −1 for none.
+    """For each token, the usable id of `other` with the same bytes and any status, or −1.
 
-    Where several ids have these bytes (a letter and its byte piece), the same id is taken if it is one of them, else
-    the first of the same status, else the first. Tokens without bytes have none.
+    If several ids have these bytes (such as a letter and a byte token), the result is the token's own id if it is one
+    of them, else the first id with the same status, else the first id. A token without bytes has −1.
     """
     ids: dict[bytes, list[int]] = {}
     for row in np.flatnonzero(usable & (np.diff(other.offsets) > 0)).tolist():
@@ -96,13 +97,13 @@ def same_bytes(vocab: Vocab, other: Vocab, usable: Bool[np.ndarray, "other"]) ->
     for token_id in np.flatnonzero(np.diff(vocab.offsets) > 0).tolist():
         candidates = ids.get(vocab.token(token_id))
         if candidates:
-            of_status = [row for row in candidates if other.status[row] == vocab.status[token_id]]
-            rows[token_id] = token_id if token_id in candidates else (of_status or candidates)[0]
+            same_status = [row for row in candidates if other.status[row] == vocab.status[token_id]]
+            rows[token_id] = token_id if token_id in candidates else (same_status or candidates)[0]
     return rows
 
 
 def unmarked(word: bytes) -> bytes:
-    """The word with each leading mark `▁` or `Ġ` as the space that it stands for."""
+    """Replace each leading `▁` or `Ġ` of a word with a space."""
     spaces = 0
     while mark := next((mark for mark in _MARKS if word.startswith(mark)), None):
         word, spaces = word[len(mark) :], spaces + 1

@@ -1,4 +1,4 @@
-"""All sources: the union of their configs, told apart by `source`, and what follows from it."""
+"""All sources: the union of their configs by the key `source`, and tables that follow from it."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -42,14 +42,14 @@ _NAMES: Any = Literal[tuple(SOURCES)]
 AllSettings = create_model(
     "AllSettings", __base__=BuildConfig, source=(_NAMES, Field(description="where vectors come from")), **_FIELDS
 )
-"""Every setting of every source, for lists of them and for errors that name each."""
+"""All settings of all sources, for lists of settings and for error messages."""
 
 
 def foreign_sections(source: str) -> set[str]:
-    """The sections of settings that belong to other sources than this."""
+    """The sections of settings that belong only to other sources."""
     return {section for own in SOURCE_SECTIONS.values() for section in own} - set(SOURCE_SECTIONS[source])
 
 
 def source_called(name: Any) -> Any:
-    """The source that goes by a name; the name itself where there is none."""
+    """The name of the source that `name` or an alias of it means; any other value is returned unchanged."""
     return _OTHER_NAMES.get(name, name) if isinstance(name, str) else name

@@ -204,7 +204,7 @@ def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_mo
     facts = json.loads(moved.out)["facts"]
     assert facts["combined"] == 0
     assert facts["held_out"] > 50
-    assert "exact bytes in the donor" in moved.err
+    assert "match a token of the donor exactly" in moved.err
 
 
 def test_a_bank_for_training_has_no_table_and_answers_all_the_same(run, news_model: Path, tmp_path: Path):

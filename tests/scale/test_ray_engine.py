@@ -18,8 +18,7 @@ from costbank.corpus.readers import PartSizes, ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
-from costbank.sources.cooccurrence import pair_counts
-from costbank.sources.cooccurrence.counting import pair_weights
+from costbank.sources.cooccurrence.counting import CountSizes, pair_weights
 from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
 
@@ -28,12 +27,7 @@ WEIGHTS = pair_weights(5)
 
 
 PARTS = PartSizes(min_bytes=20_000)
-
-
-@pytest.fixture(autouse=True)
-def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 5_000)
-    monkeypatch.setattr(pair_counts, "_SHARDS", 40)
+SHARDS = CountSizes(shards=40, min_shard_pairs=5_000)
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
         files, tokenizer = find_files([str(news)]), load_tokenizer(news_model)
         with open_engine(kind, processes, 1 << 30, address, cache) as engine:
             corpus = encode_corpus(files, encoding, tokenizer, engine, cache, QUIET, PARTS)
-            return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET), cache
+            return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET, SHARDS), cache
 
     return count
 

@@ -190,7 +190,7 @@ def test_a_head_shorter_than_the_vocabulary_is_refused_with_both_numbers(
     model: Path, tmp_path: Path, head: torch.Tensor
 ):
     save_file({"lm_head.weight": head[:100]}, model / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"has 100 rows, and the tokenizer has 120 tokens"):
+    with pytest.raises(CheckpointError, match=r"has 100 rows, but the tokenizer has 120 tokens"):
         _build(model, tmp_path / "store")
 
 
@@ -220,7 +220,7 @@ def test_what_is_missing_is_asked_for(model: Path, tmp_path: Path):
     (model / "vocab.txt").unlink()
     with pytest.raises(InputNotFoundError, match="no tokenizer in the folder") as caught:
         _build(model, tmp_path / "store")
-    assert caught.value.hint == "give --tokenizer FILE"
+    assert caught.value.hint == "name a tokenizer with --tokenizer FILE"
 
 
 def test_safetensors_and_gguf_are_read_without_torch(model: Path, tmp_path: Path, head: torch.Tensor):

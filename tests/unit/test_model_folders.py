@@ -333,7 +333,7 @@ def test_heads_take_these_tokenizers_from_their_folders(bpe: Path, trained: Toke
     assert not any("padding" in note for note in notes)
     short, notes = _build(_head(bpe, 901), tmp_path / "store")
     assert short.size == 901
-    assert any("2 added tokens past the head's 901 rows get no vector: <|tool|>, _note_" in note for note in notes)
+    assert any("2 added tokens after the head's 901 rows get no vector: <|tool|>, _note_" in note for note in notes)
     tekken = _head(tmp_path / "tekken", 712)
     _write(tekken, "tekken.json", _tekken(sorted(_ranks(trained), key=len), ["<unk>"], 12, 712))
     bank, notes = _build(tekken, tmp_path / "store")

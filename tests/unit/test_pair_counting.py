@@ -1,5 +1,6 @@
 """Pairs counted by windows, held against counting one by one."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from costbank.corpus import EncodedCorpus
 from costbank.corpus.entries import read_entry, write_entry
 from costbank.engines import open_engine
 from costbank.errors import CorpusError
+from costbank.files import locked
 from costbank.progress import QuietProgress
-from costbank.sources.cooccurrence import counting, pair_counts, runs
-from costbank.sources.cooccurrence.counting import CountShard, Span, count_shard, pair_weights
+from costbank.sources.cooccurrence.counting import CountShard, CountSizes, Span, count_shard, pair_weights
 from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
 from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
 from costbank.sources.cooccurrence.runs import merge_segments, merge_shards, read_run
+from tests.unit.recorded_progress import RecordedProgress
 
 QUIET = QuietProgress()
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=30), min_size=1, max_size=8)
@@ -46,12 +48,12 @@ def _corpus(place: Path, documents: list[list[int]], parts: int = 1, vocab_size:
 
 
 def _as_counter(counts: PairCounts) -> Counter:
-    found = Counter()
+    counter = Counter()
     for first, second, weight in counts:
         for a, b, n in zip(first.tolist(), second.tolist(), weight.tolist(), strict=True):
-            assert (a, b) not in found
-            found[a, b] = n
-    return found
+            assert (a, b) not in counter
+            counter[a, b] = n
+    return counter
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,18 +71,17 @@ def test_counts_are_those_of_counting_one_by_one(
     corpus, weights = _corpus(tmp_path, documents, parts), pair_weights(window, flat)
     expected = _one_by_one([list(map(int, d)) for d in documents], weights)
     packing = PairPacking(10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "_CHUNK_TOKENS", chunk)
-        found = Counter()
-        for part in corpus.parts:
-            middle = part.tokens // 2
-            for start, stop in ((0, middle), (middle, part.tokens)):
-                run = tmp_path / f"run{np.random.default_rng().integers(1 << 60)}"
-                count_shard(CountShard((Span(part, start, stop),), weights, packing, 1 << 20, run, tmp_path / "s"), id)
-                for segment in read_run(run):
-                    for a, b, n in zip(*map(np.ndarray.tolist, packing.unpack(segment.mapped())), strict=True):
-                        found[a, b] += n
-    assert found == expected
+    sizes, counts = CountSizes(chunk_tokens=chunk), Counter()
+    for part in corpus.parts:
+        middle = part.tokens // 2
+        for start, stop in ((0, middle), (middle, part.tokens)):
+            run = tmp_path / f"run{np.random.default_rng().integers(1 << 60)}"
+            spans = (Span(part, start, stop),)
+            count_shard(CountShard(spans, weights, packing, 1 << 20, run, tmp_path / "s", sizes), id)
+            for segment in read_run(run):
+                for a, b, n in zip(*map(np.ndarray.tolist, packing.unpack(segment.mapped())), strict=True):
+                    counts[a, b] += n
+    assert counts == expected
 
 
 @settings(deadline=None, max_examples=300)
@@ -91,25 +92,23 @@ def test_counts_are_those_of_counting_one_by_one(
 def test_folding_adds_up_what_belongs_together_though_a_sum_has_no_room_in_an_entry(
     entries: list[tuple[int, int, int]], block: int
 ):
-    packing, expected, found = PairPacking(1 << 24), Counter(), Counter()
-    assert packing.most_weight == 65_534
+    packing, expected, sums = PairPacking(1 << 24), Counter(), Counter()
+    assert packing.max_weight == 65_534
     top = (1 << 24) - 4  # the largest ids: their entries end next to the integers' own end
     for a, b, n in entries:
         expected[top + min(a, b), top + max(a, b)] += n
     rows = np.array([(top + min(a, b), top + max(a, b), n) for a, b, n in entries], np.int64).reshape(-1, 3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("costbank.sources.cooccurrence.packing._FOLD_BLOCK", block)
-        folded = fold_pairs(packing.pack(rows[:, 0], rows[:, 1], rows[:, 2]), packing)
+    folded = fold_pairs(packing.pack(rows[:, 0], rows[:, 1], rows[:, 2]), packing, block)
     assert (folded[1:] >= folded[:-1]).all()
     for a, b, n in zip(*map(np.ndarray.tolist, packing.unpack(folded)), strict=True):
-        found[a, b] += n
-    assert found == expected
+        sums[a, b] += n
+    assert sums == expected
     assert len(folded) <= len(entries)
 
 
 def test_a_vocabulary_whose_pairs_have_no_room_is_refused():
     assert PairPacking(1 << 24).weight_bits == 16
-    with pytest.raises(CorpusError, match="cannot be counted"):
+    with pytest.raises(CorpusError, match="too large to count pairs"):
         PairPacking((1 << 24) + 1)
 
 
@@ -122,31 +121,24 @@ def zipf(random: np.random.Generator) -> list[list[int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [64 << 20, 1 << 30])
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_the_digest_depends_on_the_corpus_alone(
-    zipf: list[list[int]], processes: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 20_000)
-    monkeypatch.setattr(pair_counts, "_SHARDS", 10)
+def test_the_digest_depends_on_the_corpus_alone(zipf: list[list[int]], processes: int, memory: int, tmp_path: Path):
+    sizes = CountSizes(shards=10, min_shard_pairs=20_000)
     corpus, weights = _corpus(tmp_path, zipf, 4, 300), pair_weights(5)
     with open_engine("local", processes, memory, None, tmp_path) as engine:
-        counts = count_pairs(corpus, weights, engine, tmp_path, QUIET)
+        counts = count_pairs(corpus, weights, engine, tmp_path, QUIET, sizes)
     assert _as_counter(counts) == _one_by_one(zipf, weights)
     assert counts.pairs == len(_one_by_one(zipf, weights))
     one = _corpus(tmp_path, zipf, 4, 300)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
-        assert count_pairs(one, weights, engine, tmp_path / "other", QUIET).digest == counts.digest
+        assert count_pairs(one, weights, engine, tmp_path / "other", QUIET, sizes).digest == counts.digest
 
 
-def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(
-    zipf: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(counting, "_CHUNK_TOKENS", 500)
-    monkeypatch.setattr(counting, "_FULL", 0.1)
-    monkeypatch.setattr(runs, "_SAMPLES", 64)
+def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(zipf: list[list[int]], tmp_path: Path):
+    sizes = CountSizes(chunk_tokens=500, flush_share=0.1, samples=64)
     corpus, packing = _corpus(tmp_path, zipf, 1, 300), PairPacking(300)
     part, weights = corpus.parts[0], pair_weights(5)
     run, staging = tmp_path / "run", tmp_path / "staging"
-    count_shard(CountShard((Span(part, 0, part.tokens),), weights, packing, 100_000, run, staging), id)
+    count_shard(CountShard((Span(part, 0, part.tokens),), weights, packing, 100_000, run, staging, sizes), id)
     segments = read_run(run)
     assert len(segments) >= 3
     total = sum(segment.entries for segment in segments)
@@ -161,42 +153,60 @@ def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 4])
-def test_memory_too_small_to_merge_in_is_told_with_what_would_do(
-    zipf: list[list[int]], tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
+    zipf: list[list[int]], tmp_path: Path, processes: int
 ):
-    monkeypatch.setattr(runs, "_SAMPLES", 2)
-    monkeypatch.setattr(pair_counts, "_LEAST_SHARD_PAIRS", 20_000)
+    sizes = CountSizes(min_shard_pairs=20_000, samples=2)
     corpus = _corpus(tmp_path, zipf, 1, 300)
     for number in (1, processes):  # the first leaves its runs to the other
         with open_engine("local", number, 400_000 * number, None, tmp_path) as engine:
-            with pytest.raises(CorpusError, match="too little to merge") as caught:
-                count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET)
+            with pytest.raises(CorpusError, match="too small to merge") as caught:
+                count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)
             assert list((tmp_path / "pairs").glob("*.work/*.run"))
-    asked = float(caught.value.hint.split("--memory ")[1].split("GB")[0])
-    with open_engine("local", processes, int(asked * 1e9), None, tmp_path) as engine:
-        assert _as_counter(count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET)) == _one_by_one(
+    required = float(caught.value.hint.split("--memory ")[1].split("GB")[0])
+    with open_engine("local", processes, int(required * 1e9), None, tmp_path) as engine:
+        assert _as_counter(count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)) == _one_by_one(
             zipf, pair_weights(5)
         )
 
 
-def test_a_build_that_comes_as_another_ends_leaves_nothing(
-    zipf: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+class _OtherProcess(RecordedProgress):
+    """Stands for a process that counts the same corpus, and is done when this one waits for it."""
+
+    def __init__(self, table: Path) -> None:
+        super().__init__()
+        self._table, self._elsewhere = table, table.rename(table.parent.parent / "elsewhere")
+        self._work = table.with_name(f"{table.name}.work")
+        self._work.mkdir()
+        self._lock = locked(self._work, wait=False)
+        self._lock.__enter__()
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        self._elsewhere.rename(self._table)
+        shutil.rmtree(self._work)
+        self._lock.__exit__(None, None, None)
+
+
+def test_a_build_that_waited_for_another_takes_its_counts_and_leaves_nothing(zipf: list[list[int]], tmp_path: Path):
     corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         first = count_pairs(corpus, weights, engine, tmp_path, QUIET)
-        kept, looks = pair_counts._kept, iter([None])
-        monkeypatch.setattr(pair_counts, "_kept", lambda *a: next(looks, kept(*a)))
-        assert count_pairs(corpus, weights, engine, tmp_path, QUIET).digest == first.digest
-    assert len(list((tmp_path / "pairs").iterdir())) == 1
+        (table,) = (tmp_path / "pairs").iterdir()
+        progress = _OtherProcess(table)
+        assert count_pairs(corpus, weights, engine, tmp_path, progress).digest == first.digest
+    assert progress.notes == ["waiting for another process that counts the same corpus"]
+    assert "count pairs" not in progress.steps
+    assert list((tmp_path / "pairs").iterdir()) == [table]
 
 
-def test_counts_are_kept_and_nothing_else_is(zipf: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_counts_are_kept_and_nothing_else_is(zipf: list[list[int]], tmp_path: Path):
     corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         first = count_pairs(corpus, weights, engine, tmp_path, QUIET)
-        monkeypatch.setattr(pair_counts, "count_shard", None)
-        again = count_pairs(corpus, weights, engine, tmp_path, QUIET)
+        progress = RecordedProgress()
+        again = count_pairs(corpus, weights, engine, tmp_path, progress)
+    assert "count pairs" not in progress.steps
     assert again.digest == first.digest
     assert _as_counter(again) == _one_by_one(zipf, weights)
     (kept,) = (tmp_path / "pairs").iterdir()
@@ -220,11 +230,10 @@ def test_counts_that_are_not_whole_are_counted_anew(zipf: list[list[int]], damag
         assert _as_counter(count_pairs(corpus, weights, engine, tmp_path, QUIET)) == _one_by_one(zipf, weights)
 
 
-def test_a_sum_past_one_entry_comes_out_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sum_past_one_entry_comes_out_whole(tmp_path: Path):
     """In a vocabulary of 2²⁴ ids an entry holds 65,534; a pair that occurs 40,000 times weighs more."""
     corpus = _corpus(tmp_path, [[1, 2] * 20_000, [3, 4]], 1, 1 << 24)
-    monkeypatch.setattr(pair_counts, "_BLOCK_ENTRIES", 1)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
-        counts = count_pairs(corpus, (1, 5), engine, tmp_path, QUIET)
+        counts = count_pairs(corpus, (1, 5), engine, tmp_path, QUIET, CountSizes(block_entries=1))
     assert _as_counter(counts) == {(1, 2): 39_999, (1, 1): 99_995, (2, 2): 99_995, (3, 4): 1}
     assert counts.pairs == 4

@@ -114,7 +114,7 @@ def test_a_build_tells_how_many_and_which_look_trained(model: Path):
     assert not bank.vectors(slice(1, 21)).any()
     assert bank.manifest.facts["placeholders"] == {"[unusedN]": 20}
     assert any("20 ids are placeholders by name (20 [unusedN])" in note for note in notes)
-    odd = next(note for note in notes if "unlike" in note)
+    odd = next(note for note in notes if "differ from those of the other placeholders" in note)
     assert "[unused4] (id 5)" in odd
     assert odd.count("[unused") == 1
     assert "keep_placeholders" in odd

@@ -6,7 +6,6 @@ from math import log
 import numpy as np
 import pytest
 
-from costbank.sources.cooccurrence import ppmi
 from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
 
 VOCAB = 23
@@ -58,19 +57,16 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("cuts", [(), (1, 2, 50, 50, 90)])
-@pytest.mark.parametrize("part", [1 << 20, 7])
-def test_values_are_those_of_the_formula(
-    options: PpmiOptions, cuts: tuple[int, ...], part: int, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(ppmi, "_SLICE_PAIRS", part)
+@pytest.mark.parametrize("slice_pairs", [1 << 20, 7])
+def test_values_are_those_of_the_formula(options: PpmiOptions, cuts: tuple[int, ...], slice_pairs: int):
     blocks = _blocks(cuts)
-    marginals = pair_marginals(blocks, VOCAB)
+    marginals = pair_marginals(blocks, VOCAB, slice_pairs=slice_pairs)
     for rows, columns in (
         (np.ones(VOCAB, np.bool_), np.ones(VOCAB, np.bool_)),
         (marginals > 1500, marginals > 0),
         (marginals > 0, most_frequent(marginals, 9)),
     ):
-        plan = plan_ppmi(blocks, marginals, rows, columns, options)
+        plan = plan_ppmi(blocks, marginals, rows, columns, options, slice_pairs=slice_pairs)
         matrix = plan.make()
         expected = _expected(blocks, rows, columns, options)
         assert matrix.shape == plan.shape == expected.shape

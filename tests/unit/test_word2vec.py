@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from costbank.config import BuildConfig, CorpusConfig, Word2VecConfig, build_con
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
 from costbank.sources import plan_source
-from costbank.sources.word2vec.plan import _Feed
 from costbank.tokenizers import load_tokenizer
 from costbank.vocab import TokenStatus
+from tests.unit.recorded_progress import RecordedProgress
 
 
 def _with(config: BuildConfig, **settings: object) -> BuildConfig:
@@ -95,15 +96,16 @@ def test_a_corpus_too_small_to_tell_ids_apart_is_refused(
     assert not list((tmp_path / "store").rglob("*.safetensors"))
 
 
-def test_an_error_while_gensim_reads_reaches_the_caller():
-    class Broken:
-        def sentences(self, _most_tokens: int, words: np.ndarray):
-            yield words[:2].tolist()
-            raise OSError("the disk went away")
+def test_an_error_while_gensim_reads_reaches_the_caller(news_config: BuildConfig, tmp_path: Path):
+    """gensim reads in a thread of its own. The encoded text is deleted after the first epoch."""
+    config = _with(news_config, epochs=3, workers=1).model_copy(update={"cache": tmp_path})
 
-    feed = _Feed(Broken(), np.array(["a", "b", "c"], object), None)
-    assert list(feed) == [["a", "b"]]
-    assert isinstance(feed.failure, OSError)
+    def delete(title: str) -> None:
+        if title == "train Word2Vec":
+            shutil.rmtree(tmp_path / "text", ignore_errors=True)
+
+    with pytest.raises(FileNotFoundError, match="text"):
+        plan_source(config).make(RecordedProgress(delete))
 
 
 @pytest.mark.parametrize(
@@ -129,5 +131,5 @@ def test_rows_are_gensims_whatever_the_objective(
 
 
 def test_nothing_to_train_against_is_refused(news_config: BuildConfig):
-    with pytest.raises(UsageError, match="nothing to train against"):
+    with pytest.raises(UsageError, match="leave no training target"):
         plan_source(_with(news_config, negative=0))

@@ -1,1 +1,1 @@
-"""The source `cooccurrence`: exact window counts of a tokenized corpus, weighted and factorized."""
+"""The source `cooccurrence`: exact co-occurrence counts of a tokenized corpus, weighted and factorized."""

@@ -1,7 +1,7 @@
-"""Which tokens occur near each other, counted exactly: the hot loop of the co-occurrence source.
+"""Count exactly which tokens occur near each other: the hot loop of the source `cooccurrence`.
 
-Two tokens of a document at distance d ≤ window add `window − d + 1` to their unordered pair (or 1, with flat weights).
-The weights are integers, so the sums do not depend on who counts which part, or in what order.
+Two tokens of a document at distance d ≤ window add `window − d + 1` to their unordered pair (1 with flat weights). The
+weights are integers, so the sums do not depend on the division of the work or its order.
 """
 
 from collections.abc import Iterator
@@ -16,17 +16,41 @@ from costbank.engines import Report
 from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
 from costbank.sources.cooccurrence.runs import RunWriter, read_run
 
-__all__ = ["CountShard", "Span", "count_shard", "pair_weights"]
+__all__ = ["DEFAULT_SIZES", "CountShard", "CountSizes", "Span", "count_shard", "pair_weights"]
 
-_CHUNK_TOKENS = 1 << 20
 _ENTRY_BYTES = 8
-_NO_ENTRY = np.uint64((1 << 64) - 1)
-_FULL = 0.6
+_BUFFER_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class CountSizes:
+    """Sizes that divide the work of counting. They do not change the counts.
+
+    Attributes:
+        shards: the number of shards of a corpus, unless these would be too small or too large.
+        min_shard_pairs: the minimum size of a shard, in pairs of tokens within the window.
+        max_shard_pairs: the maximum size of a shard, in pairs of tokens within the window.
+        chunk_tokens: the number of tokens that a worker counts at a time.
+        flush_share: a worker writes its entries as a segment when they fill this share of its buffer after folding.
+        samples: the maximum number of sampled entries of a segment.
+        block_entries: the number of merged entries that are read at a time.
+    """
+
+    shards: int = 64
+    min_shard_pairs: int = 5_000_000
+    max_shard_pairs: int = 1_280_000_000
+    chunk_tokens: int = 1 << 20
+    flush_share: float = 0.6
+    samples: int = 1024
+    block_entries: int = 1 << 20
+
+
+DEFAULT_SIZES = CountSizes()
 
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens `start` to `stop` of a part; a span counts the pairs whose left token lies in it."""
+    """Tokens `start` to `stop` of a part; the pairs with their first token in this range are counted."""
 
     part: EncodedPart
     start: int
@@ -35,7 +59,17 @@ class Span:
 
 @dataclass(frozen=True)
 class CountShard:
-    """What one worker counts at a time, with which weights by distance, in how many bytes, and where to."""
+    """The work of one call of `count_shard`.
+
+    Attributes:
+        spans: the tokens to count.
+        weights: the weight of a pair at distance 1, 2, …
+        packing: the layout of entries.
+        memory: bytes of memory that the work may use.
+        run: the run file to write.
+        staging: the directory for the unfinished file.
+        sizes: how the work is divided.
+    """
 
     spans: tuple[Span, ...]
     weights: tuple[int, ...]
@@ -43,6 +77,7 @@ class CountShard:
     memory: int
     run: Path
     staging: Path
+    sizes: CountSizes = DEFAULT_SIZES
 
 
 def pair_weights(window: int, flat: bool = False) -> tuple[int, ...]:
@@ -51,72 +86,71 @@ def pair_weights(window: int, flat: bool = False) -> tuple[int, ...]:
 
 
 def count_shard(shard: CountShard, report: Report) -> None:
-    """Count a shard into a run file, where that has not been done. An engine's work."""
+    """Count a shard into its run file, unless that file exists. Runs in an engine."""
     if read_run(shard.run) is not None:
         return
-    window = len(shard.weights)
-    room = int(shard.memory * 0.8) // _ENTRY_BYTES
-    chunk = max(1, min(_CHUNK_TOKENS, room // (4 * window)))
-    fresh = np.empty(window * chunk, np.uint64)
-    kept, used = np.empty(max(room - len(fresh), 3 * len(fresh)), np.uint64), 0
-    scratch = np.empty(chunk, np.uint64)
-    with RunWriter(shard.run, shard.staging) as writer:
-        for ids, left, tokens in _chunks(shard.spans, chunk, window):
-            count = _pairs_of(ids, left, tokens, shard, fresh, scratch)
-            folded = fold_pairs(fresh[:count], shard.packing)
-            if used + len(folded) > len(kept):
-                used = len(fold_pairs(kept[:used], shard.packing))
-                if used > _FULL * len(kept):
-                    writer.append(kept[:used])
+    sizes, window = shard.sizes, len(shard.weights)
+    capacity = int(shard.memory * _BUFFER_SHARE) // _ENTRY_BYTES
+    chunk_tokens = max(1, min(sizes.chunk_tokens, capacity // (4 * window)))
+    chunk_entries = np.empty(window * chunk_tokens, np.uint64)
+    buffer, used = np.empty(max(capacity - len(chunk_entries), 3 * len(chunk_entries)), np.uint64), 0
+    scratch = np.empty(chunk_tokens, np.uint64)
+    with RunWriter(shard.run, shard.staging, sizes.samples) as writer:
+        for ids, to_end, tokens in _chunks(shard.spans, chunk_tokens, window):
+            count = _write_pairs(ids, to_end, tokens, shard, chunk_entries, scratch)
+            folded = fold_pairs(chunk_entries[:count], shard.packing)
+            if used + len(folded) > len(buffer):
+                used = len(fold_pairs(buffer[:used], shard.packing))
+                if used > sizes.flush_share * len(buffer):
+                    writer.append(buffer[:used])
                     used = 0
-            kept[used : used + len(folded)] = folded
+            buffer[used : used + len(folded)] = folded
             used += len(folded)
             report(tokens)
-        writer.append(fold_pairs(kept[:used], shard.packing))
+        writer.append(fold_pairs(buffer[:used], shard.packing))
         writer.finish()
 
 
 def _chunks(
-    spans: tuple[Span, ...], chunk: int, window: int
-) -> Iterator[tuple[UInt64[np.ndarray, "tokens"], Int64[np.ndarray, "left"], int]]:
-    """Ids of a chunk and up to `window` after it; how far each of the chunk's own is from the end of its document."""
+    spans: tuple[Span, ...], chunk_tokens: int, window: int
+) -> Iterator[tuple[UInt64[np.ndarray, "tokens"], Int64[np.ndarray, "chunk"], int]]:
+    """For each chunk: its ids and up to `window` more, the distance of each id from its document's end, its length."""
     for span in spans:
         ids, ends = span.part.ids, span.part.ends
         document = int(np.searchsorted(ends, span.start, "right"))
-        for start in range(span.start, span.stop, chunk):
-            stop = min(start + chunk, span.stop)
+        for start in range(span.start, span.stop, chunk_tokens):
+            stop = min(start + chunk_tokens, span.stop)
             last = int(np.searchsorted(ends, stop, "left"))
-            here = np.asarray(ends[document : last + 1])
-            lengths = np.diff(np.minimum(here, stop), prepend=start)
-            left = np.repeat(here, lengths) - np.arange(start, stop)
-            yield ids[start : stop + window].astype(np.uint64), left, stop - start
+            chunk_ends = np.asarray(ends[document : last + 1])
+            lengths = np.diff(np.minimum(chunk_ends, stop), prepend=start)
+            to_end = np.repeat(chunk_ends, lengths) - np.arange(start, stop)
+            yield ids[start : stop + window].astype(np.uint64), to_end, stop - start
             document = int(np.searchsorted(ends, stop, "right"))
 
 
-def _pairs_of(
+def _write_pairs(
     ids: UInt64[np.ndarray, "tokens"],
-    left: Int64[np.ndarray, "left"],
+    to_end: Int64[np.ndarray, "chunk"],
     tokens: int,
     shard: CountShard,
-    out: UInt64[np.ndarray, "room"],
-    scratch: UInt64[np.ndarray, "chunk"],
+    out: UInt64[np.ndarray, "capacity"],
+    scratch: UInt64[np.ndarray, "scratch"],
 ) -> int:
-    """Write an entry for every pair of a chunk into `out`; how many there are."""
+    """Write an entry for every pair of a chunk to `out`, and return their number."""
     bits = np.uint64(shard.packing.weight_bits)
     low = ids << bits
     high = low << np.uint64(shard.packing.id_bits)
     written = 0
     for distance, weight in enumerate(shard.weights, 1):
-        lefts = min(tokens, len(ids) - distance)
-        if lefts <= 0:
+        pairs = min(tokens, len(ids) - distance)
+        if pairs <= 0:
             break
-        entries, other = out[written : written + lefts], scratch[:lefts]
-        np.bitwise_or(high[:lefts], low[distance : distance + lefts], out=entries)
-        np.bitwise_or(high[distance : distance + lefts], low[:lefts], out=other)
-        np.minimum(entries, other, out=entries)
+        entries, swapped = out[written : written + pairs], scratch[:pairs]
+        np.bitwise_or(high[:pairs], low[distance : distance + pairs], out=entries)
+        np.bitwise_or(high[distance : distance + pairs], low[:pairs], out=swapped)
+        np.minimum(entries, swapped, out=entries)
         np.bitwise_or(entries, np.uint64(weight), out=entries)
-        within = left[:lefts] > distance
-        kept = entries[within]
-        out[written : written + len(kept)] = kept
-        written += len(kept)
+        in_document = entries[to_end[:pairs] > distance]
+        out[written : written + len(in_document)] = in_document
+        written += len(in_document)
     return written

@@ -1,7 +1,7 @@
-"""Vectors from a corpus by counting: exact window counts, PPMI, truncated SVD (Levy, Goldberg & Dagan 2015).
+"""Vectors from co-occurrence counts of a corpus: PPMI and truncated SVD (Levy, Goldberg & Dagan 2015).
 
-The rows are U·Σ^p. Everything is deterministic: the counts are integers, and the factorization has a fixed start, sums
-in a fixed order and fixed signs.
+The rows are U·Σ^p. The result is deterministic: counts are integers, and the factorization has a seeded start, a fixed
+order of sums and fixed signs.
 """
 
 import numpy as np
@@ -18,11 +18,12 @@ __all__ = ["factorized_vectors", "plan"]
 
 
 def plan(config: CooccurrenceBuild) -> SourcePlan:
-    """Count on ids, so that the result lines up with the tokenizer; ids too rare to tell of get no vector.
+    """Check the corpus and the tokenizer. Ids that occur less than `min_count` times will have no vector.
 
     Raises:
-        UsageError: there is no text, or no tokenizer, or SciPy is not installed.
+        UsageError: no corpus or no tokenizer is named.
         InputError, InputNotFoundError: a file cannot be read.
+        MissingExtraError: SciPy is not installed.
     """
     require("scipy.sparse", "build")
     corpus = plan_corpus(config)
@@ -31,20 +32,20 @@ def plan(config: CooccurrenceBuild) -> SourcePlan:
         (corpus.tokenizer.vocab.size, config.cooccurrence.dim),
         lambda progress: factorized_vectors(corpus, progress),
         ("numpy", "scipy"),
-        "Tokens are near each other that occur in the same contexts of the corpus: words that can stand for each "
-        "other, and words of one subject. Every number follows from counts, so the same corpus gives the same bank.",
+        "Tokens are near each other if they occur in the same contexts of the corpus: words that can replace each "
+        "other, and words of one subject. The vectors depend only on counts, so the same corpus gives the same bank.",
     )
 
 
 def factorized_vectors(plan: CorpusPlan[CooccurrenceBuild], progress: Progress) -> SourceVectors:
-    """Encode and count the corpus where that has not been done, and factorize.
+    """Encode and count the corpus, unless the cache has the results, and factorize the counts.
 
     Raises:
-        CorpusError: the text cannot be read, holds too little, or its matrix does not fit the memory.
+        CorpusError: the text cannot be read or is too short, or its matrix exceeds the memory.
         EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.cooccurrence
-    with plan.learnt(settings.min_count, progress) as learnt:
+    with plan.encode(settings.min_count, progress) as learnt:
         weights = pair_weights(settings.window, settings.weighting == "flat")
         pairs = count_pairs(learnt.encoded, weights, learnt.engine, config.cache.absolute(), progress)
         memory = learnt.engine.machine_memory
@@ -66,36 +67,40 @@ def _vectors(
     from costbank.sources.cooccurrence.truncated_svd import factor_bytes, truncated_svd
 
     settings = config.cooccurrence
-    kept = learnt.counts >= settings.min_count
-    contexts = kept if settings.contexts is None else most_frequent(np.where(kept, learnt.counts, 0), settings.contexts)
+    frequent = learnt.counts >= settings.min_count
+    frequent_counts = np.where(frequent, learnt.counts, 0)
+    contexts = frequent if settings.contexts is None else most_frequent(frequent_counts, settings.contexts)
     options = PpmiOptions(settings.smoothing, settings.shift, settings.cap, settings.min_pair)
     if not pairs.pairs:
         raise CorpusError(
-            "no window of the corpus brings two tokens together",
-            "each document is a single token: see corpus.documents and corpus.separator, or give longer text",
+            "no window of the corpus has two tokens, because each document is a single token",
+            "check corpus.documents and corpus.separator, or use longer text",
         )
     with progress.step("weigh pairs", 3 * pairs.pairs, "pairs") as step:
-        marginals = pair_marginals(pairs, len(kept), step.advance)
-        planned = plan_ppmi(pairs, marginals, kept, contexts, options, step.advance)
+        marginals = pair_marginals(pairs, len(frequent), step.advance)
+        planned = plan_ppmi(pairs, marginals, frequent, contexts, options, step.advance)
         needed = planned.matrix_bytes + factor_bytes(planned.shape, settings.dim)
         if needed > memory:
             raise CorpusError(
-                f"the matrix of {planned.stored:,} cells takes {needed / 1e9:.1f} GB to factorize, and "
-                f"{memory / 1e9:.1f} GB may be used",
-                "raise --memory, or cooccurrence.min_pair, or lower cooccurrence.contexts; what is counted is kept",
+                f"factorizing the matrix of {planned.stored:,} cells takes {needed / 1e9:.1f} GB, but the memory limit "
+                f"is {memory / 1e9:.1f} GB",
+                "increase --memory or cooccurrence.min_pair, or reduce cooccurrence.contexts, then run the command "
+                "again; finished counts are reused",
             )
         matrix = planned.make(step.advance)
     with progress.step("factorize") as step:
-        found = truncated_svd(matrix, settings.dim, settings.seed, advance=step.advance)
-    rows = np.zeros((len(kept), settings.dim), np.float32)
-    rows[kept] = found.left * (found.values**settings.power).astype(np.float32)
-    rank = int((found.values > 0).sum())
+        svd = truncated_svd(matrix, settings.dim, settings.seed, advance=step.advance)
+    rows = np.zeros((len(frequent), settings.dim), np.float32)
+    rows[frequent] = svd.left * (svd.values**settings.power).astype(np.float32)
+    rank = int((svd.values > 0).sum())
     if rank < settings.dim:
-        progress.note(f"dimensions that the counts hold: {rank}; the other {settings.dim - rank} are zero")
+        progress.note(
+            f"the counts have rank {rank}; the other {settings.dim - rank} of {settings.dim} dimensions are zero"
+        )
     return rows, {
         "counts_sha256": pairs.digest,
         "counted_pairs": pairs.pairs,
         "matrix_cells": planned.stored,
-        "singular_values": [float(f"{found.values[i]:.6g}") for i in (0, settings.dim - 1)],
-        "residual": float(f"{found.residual:.2g}"),
+        "singular_values": [float(f"{svd.values[i]:.6g}") for i in (0, settings.dim - 1)],
+        "residual": float(f"{svd.residual:.2g}"),
     }

@@ -1,10 +1,10 @@
-"""A sparse matrix of positive pointwise mutual information from counts of pairs, without a second copy of it.
+"""A sparse matrix of positive pointwise mutual information (PPMI) from pair counts, built without a second copy.
 
-PMI(w, c) = log( C_wc · Σ_c' C_c'^α / (C_w · C_c^α) ), less log k, where that is positive: contexts smoothed and shifted
-as by Levy, Goldberg & Dagan (2015). C is symmetric. Of each unordered pair one count is given; a pair of an id with
-itself stands in both halves of its cell, so that C_aa is twice its count.
+PMI(w, c) = log( C_wc · Σ_c' C_c'^α / (C_w · C_c^α) ) − log k, where that is positive: with smoothed contexts and a
+shift as in Levy, Goldberg & Dagan (2015). C is symmetric, and each unordered pair has one count. The pair of an id with
+itself counts in both orders, so C_aa is twice its count.
 
-The pairs are gone through three times: for the marginals, for the length of each row, and for the values.
+The pairs are read three times: for the marginals, for the length of each row, and for the values.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,24 +24,24 @@ __all__ = ["PairBlocks", "PpmiOptions", "PpmiPlan", "most_frequent", "pair_margi
 sparse = require("scipy.sparse", "build")
 
 PairBlocks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Blocks of (first, second, count): integer ids, first ≤ second, and int64 counts, at least 1. Sorted by first and then
-second, over all blocks; each pair once. Can be gone through more than once."""
+"""Blocks of (first, second, count): integer ids with first ≤ second, and int64 counts of at least 1. Over all blocks,
+the pairs are distinct and sorted by first, then by second. The iterable can be iterated more than once."""
 
 _SLICE_PAIRS = 1 << 18
 _INDEX_32 = np.iinfo(np.int32).max
-# Rounding leaves about 1e-15 of the PMI of a pair that occurs just as often as by chance.
-_LEAST_PMI = 1e-9
+# By rounding, the PMI of a pair that occurs exactly as often as by chance may be about 1e-15 instead of 0.
+_MIN_PMI = 1e-9
 
 
 @dataclass(frozen=True)
 class PpmiOptions:
-    """How counts become values.
+    """How values are computed from counts.
 
     Attributes:
-        context_smoothing: the exponent α of the contexts' marginals, which makes rare contexts less surprising.
-        shift: k; log k is subtracted.
-        cap: the most that a value may be.
-        min_weight: pairs of a smaller count are left out of the matrix, though not of the marginals.
+        context_smoothing: the exponent α of the marginals of contexts; below 1 it reduces the values of rare contexts.
+        shift: k; log k is subtracted from PMI.
+        cap: the maximum value. None: no maximum.
+        min_weight: pairs with a smaller count are not in the matrix, but they count in the marginals.
     """
 
     context_smoothing: float = 0.75
@@ -52,26 +52,30 @@ class PpmiOptions:
 
 @dataclass(frozen=True)
 class PpmiPlan:
-    """A matrix that is about to be made.
+    """A planned matrix; its size is known, and `make` builds it.
 
     Attributes:
-        shape: rows and columns.
-        row_starts: where each row's elements start, and after them the number of all.
+        blocks: all pairs.
+        values: computes the cells of pairs.
+        shape: the number of rows and columns.
+        row_starts: the position of each row's first element, and the number of all elements.
+        slice_pairs: the number of pairs that are processed at a time.
     """
 
     blocks: PairBlocks
     values: "_Values"
     shape: tuple[int, int]
     row_starts: Int64[np.ndarray, "starts"]
+    slice_pairs: int
 
     @property
     def stored(self) -> int:
-        """How many elements are not zero."""
+        """The number of elements that are not zero."""
         return int(self.row_starts[-1])
 
     @property
     def matrix_bytes(self) -> int:
-        """What the matrix takes in memory; making it takes some 100 MB more, whatever its size."""
+        """The size of the matrix in bytes; building it takes about 100 MB more, for any size."""
         index_bytes = np.dtype(self._index_type).itemsize
         return self.stored * (4 + index_bytes) + (self.shape[0] + 1) * index_bytes
 
@@ -80,25 +84,25 @@ class PpmiPlan:
         return np.int32 if max(self.stored, *self.shape) <= _INDEX_32 else np.int64
 
     def make(self, advance: Callable[[int], None] | None = None) -> Any:
-        """The matrix: `scipy.sparse.csr_matrix` of float32, whose rows are sorted by column.
+        """Build the matrix: a `scipy.sparse.csr_matrix` of float32 with sorted columns in each row.
 
         Args:
-            advance: called with the number of pairs since it was last called.
+            advance: called with the number of pairs since the last call.
         """
         data = np.empty(self.stored, np.float32)
         indices = np.empty(self.stored, self._index_type)
-        free = self.row_starts[:-1].copy()
-        cells_of = partial(self.values.of, by_row=True)
-        for cells in map_in_order(cells_of, _slices(self.blocks, advance), usable_cores()):
-            # Pairs are sorted by their first: a row's columns before the diagonal come ahead of those after it.
-            for rows, columns, found in cells:
+        next_positions = self.row_starts[:-1].copy()
+        cells_of = partial(self.values.cells, by_row=True)
+        for cells in map_in_order(cells_of, _slices(self.blocks, self.slice_pairs, advance), usable_cores()):
+            # Pairs are sorted by their first id, so the columns of each row come in ascending order.
+            for rows, columns, values in cells:
                 lengths = np.bincount(rows, minlength=self.shape[0])
-                places = np.arange(len(rows)) + np.repeat(
-                    (free - np.cumsum(lengths) + lengths)[lengths > 0], lengths[lengths > 0]
+                positions = np.arange(len(rows)) + np.repeat(
+                    (next_positions - np.cumsum(lengths) + lengths)[lengths > 0], lengths[lengths > 0]
                 )
-                data[places] = found
-                indices[places] = columns
-                free += lengths
+                data[positions] = values
+                indices[positions] = columns
+                next_positions += lengths
         starts = self.row_starts.astype(self._index_type)
         matrix = sparse.csr_matrix((data, indices, starts), self.shape, copy=False)
         matrix.has_canonical_format = True
@@ -106,21 +110,21 @@ class PpmiPlan:
 
 
 def pair_marginals(
-    blocks: PairBlocks, vocab_size: int, advance: Callable[[int], None] | None = None
+    blocks: PairBlocks, vocab_size: int, advance: Callable[[int], None] | None = None, slice_pairs: int = _SLICE_PAIRS
 ) -> Int64[np.ndarray, "vocab"]:
-    """C_w: the sum of each id's row, exact as long as no million pairs count more than 2^53 together."""
+    """C_w, the sum of each id's row; exact if the counts of each slice of pairs sum to less than 2^53."""
     marginals = np.zeros(vocab_size, np.int64)
-    for first, second, count in _slices(blocks, advance):
+    for first, second, count in _slices(blocks, slice_pairs, advance):
         for ids in (first, second):
             marginals += np.bincount(ids, count, vocab_size).astype(np.int64)
     return marginals
 
 
 def most_frequent(counts: Int64[np.ndarray, "vocab"], number: int) -> Bool[np.ndarray, "vocab"]:
-    """The ids of the largest counts, of equal ones those that come first; ids without a count are not among them."""
-    chosen = np.zeros(len(counts), np.bool_)
-    chosen[np.argsort(-counts, kind="stable")[:number]] = True
-    return chosen & (counts > 0)
+    """The `number` ids with the largest counts, the smaller id first at equal counts; never an id with count 0."""
+    selected = np.zeros(len(counts), np.bool_)
+    selected[np.argsort(-counts, kind="stable")[:number]] = True
+    return selected & (counts > 0)
 
 
 def plan_ppmi(
@@ -130,65 +134,69 @@ def plan_ppmi(
     columns: Bool[np.ndarray, "vocab"],
     options: PpmiOptions,
     advance: Callable[[int], None] | None = None,
+    slice_pairs: int = _SLICE_PAIRS,
 ) -> PpmiPlan:
-    """Find out how large the matrix of these rows and columns is.
+    """Determine the size of the matrix.
 
     Args:
-        blocks: all pairs; they are gone through once now, and once more when the matrix is made.
-        marginals: of `pair_marginals`; all ids count in the sum over contexts, whether they are columns or not.
-        rows, columns: which ids have one; they stand in the order of ids.
-        options: what the values are.
-        advance: called with the number of pairs since it was last called.
+        blocks: all pairs; they are read now, and again by `PpmiPlan.make`.
+        marginals: the result of `pair_marginals`; the sum over contexts includes ids that are not columns.
+        rows: the ids that have a row, in the order of ids.
+        columns: the ids that have a column, in the order of ids.
+        options: how values are computed.
+        advance: called with the number of pairs since the last call.
+        slice_pairs: the number of pairs that are processed at a time.
     """
     values = _values(marginals, rows, columns, options)
     shape = int(rows.sum()), int(columns.sum())
     lengths = np.zeros(shape[0], np.int64)
-    for cells in map_in_order(values.of, _slices(blocks, advance), usable_cores()):
-        for rows_of_cells, _, _ in cells:
-            lengths += np.bincount(rows_of_cells, minlength=shape[0])
-    return PpmiPlan(blocks, values, shape, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    for cells in map_in_order(values.cells, _slices(blocks, slice_pairs, advance), usable_cores()):
+        for cell_rows, _, _ in cells:
+            lengths += np.bincount(cell_rows, minlength=shape[0])
+    row_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return PpmiPlan(blocks, values, shape, row_starts, slice_pairs)
 
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of cells from counts; `row` and `column` are places of ids in the matrix, or −1."""
+    """Computes the values of cells. `row` and `column` are the row and column of each id in the matrix, or −1."""
 
     row: Int64[np.ndarray, "vocab"]
     column: Int64[np.ndarray, "vocab"]
-    row_part: Float64[np.ndarray, "vocab"]
-    column_part: Float64[np.ndarray, "vocab"]
+    row_term: Float64[np.ndarray, "vocab"]
+    column_term: Float64[np.ndarray, "vocab"]
     options: PpmiOptions
 
-    def of(
+    def cells(
         self, first: np.ndarray, second: np.ndarray, count: np.ndarray, by_row: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Rows, columns and values of the cells below the diagonal, then of those from the diagonal on.
+        """Rows, columns and values of the cells below the diagonal, then of the others, which are sorted by row.
 
-        `by_row`, the former are put in the order of rows, as the latter are by the order of pairs.
+        With `by_row`, the cells below the diagonal are sorted by row too.
         """
         if self.options.min_weight > 1:
-            heavy = count >= self.options.min_weight
-            first, second, count = first[heavy], second[heavy], count[heavy]
+            is_heavy = count >= self.options.min_weight
+            first, second, count = first[is_heavy], second[is_heavy], count[is_heavy]
         logs = np.log(count * np.where(first == second, 2.0, 1.0))
         for ids, contexts in ((second, first), (first, second)):
-            cells = (self.row[ids] >= 0) & (self.column[contexts] >= 0)
+            is_cell = (self.row[ids] >= 0) & (self.column[contexts] >= 0)
             if ids is second:
-                cells &= first != second
-            found = logs + self.row_part[ids] + self.column_part[contexts]
-            cells &= found > _LEAST_PMI
-            rows, columns, found = self.row[ids[cells]], self.column[contexts[cells]], found[cells]
+                is_cell &= first != second
+            values = logs + self.row_term[ids] + self.column_term[contexts]
+            is_cell &= values > _MIN_PMI
+            rows, columns, values = self.row[ids[is_cell]], self.column[contexts[is_cell]], values[is_cell]
             if by_row and ids is second:
                 order = np.argsort(rows, kind="stable")
-                rows, columns, found = rows[order], columns[order], found[order]
-            yield rows, columns, found if self.options.cap is None else np.minimum(found, self.options.cap)
+                rows, columns, values = rows[order], columns[order], values[order]
+            yield rows, columns, values if self.options.cap is None else np.minimum(values, self.options.cap)
 
 
 def _values(marginals: np.ndarray, rows: np.ndarray, columns: np.ndarray, options: PpmiOptions) -> _Values:
-    seen = marginals > 0
-    logs = np.log(np.where(seen, marginals, 1).astype(np.float64))
+    occurs = marginals > 0
+    logs = np.log(np.where(occurs, marginals, 1).astype(np.float64))
     smoothed = options.context_smoothing * logs
     largest = smoothed.max(initial=0)
-    total = largest + np.log(np.exp(smoothed[seen] - largest).sum()) if seen.any() else 0.0
+    total = largest + np.log(np.exp(smoothed[occurs] - largest).sum()) if occurs.any() else 0.0
     return _Values(
         np.where(rows, np.cumsum(rows) - 1, -1),
         np.where(columns, np.cumsum(columns) - 1, -1),
@@ -199,11 +207,11 @@ def _values(marginals: np.ndarray, rows: np.ndarray, columns: np.ndarray, option
 
 
 def _slices(
-    blocks: PairBlocks, advance: Callable[[int], None] | None
+    blocks: PairBlocks, slice_pairs: int, advance: Callable[[int], None] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for first, second, count in blocks:
-        for start in range(0, len(first), _SLICE_PAIRS):
-            part = slice(start, start + _SLICE_PAIRS)
+        for start in range(0, len(first), slice_pairs):
+            part = slice(start, start + slice_pairs)
             yield first[part], second[part], count[part]
             if advance:
                 advance(len(first[part]))

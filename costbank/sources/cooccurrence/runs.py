@@ -1,7 +1,7 @@
-"""Sorted runs of pairs on disk, and merging them: what counting keeps when it cannot keep all in memory.
+"""Sorted runs of pairs on disk, for counts that exceed the memory, and their merge.
 
-A run file holds segments, each sorted and folded, one after the other, and a footer for merging: their lengths and a
-sample of their entries. It is written in a staging directory and renamed.
+A run file holds consecutive segments, each sorted and folded, and a footer with the length of each segment and a sample
+of its entries, which the merge needs. It is written in a staging directory and then renamed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ _ENTRY = np.dtype("<u8")
 
 @dataclass(frozen=True)
 class Segment:
-    """A sorted part of a run file: entries from byte `offset` on, and an evenly spaced sample of them."""
+    """A sorted part of a run file: its entries, which start at byte `offset`, and an evenly spaced sample of them."""
 
     path: Path
     offset: int
@@ -35,17 +35,21 @@ class Segment:
     samples: tuple[int, ...] = field(repr=False)
 
     def mapped(self) -> UInt64[np.ndarray, "entries"]:
+        """The entries, mapped read-only."""
         return np.asarray(np.memmap(self.path, _ENTRY, "r", self.offset, (self.entries,)))
 
 
 class RunWriter:
-    """Writes segments into a run file, which gets its name once all are in it.
+    """Writes a run file. Use it as a context manager; without a call of `finish`, no file is created.
 
-    Use as a context manager; without `finish` nothing is kept.
+    Args:
+        path: the file to write.
+        staging: the directory for the unfinished file.
+        samples: the maximum number of sampled entries of a segment.
     """
 
-    def __init__(self, path: Path, staging: Path) -> None:
-        self._path, self._staged = path, staging_directory(staging)
+    def __init__(self, path: Path, staging: Path, samples: int = _SAMPLES) -> None:
+        self._path, self._staged, self._samples = path, staging_directory(staging), samples
         self._segments: list[dict[str, Any]] = []
 
     def __enter__(self) -> "RunWriter":
@@ -58,20 +62,22 @@ class RunWriter:
         self._staged.__exit__(*error)
 
     def append(self, entries: UInt64[np.ndarray, "entries"]) -> None:
+        """Write folded entries as a segment."""
         if len(entries):
-            samples = entries[np.linspace(0, len(entries) - 1, min(_SAMPLES, len(entries))).astype(np.int64)]
+            samples = entries[np.linspace(0, len(entries) - 1, min(self._samples, len(entries))).astype(np.int64)]
             facts = {"offset": self._file.tell(), "entries": len(entries), "samples": samples.tolist()}
             self._segments.append(facts)
             self._file.write(np.ascontiguousarray(entries, _ENTRY).data.cast("B"))
 
     def finish(self) -> None:
+        """Write the footer, and rename the file to its path."""
         write_footer(self._file, self._segments, _MAGIC)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part.replace(self._path)
 
 
 def read_run(path: Path) -> tuple[Segment, ...] | None:
-    """The segments of a run file; None where it does not exist or is not whole."""
+    """The segments of a run file; None if it does not exist or is incomplete."""
     try:
         footer = read_footer(path, _MAGIC)
         if footer is None:
@@ -79,13 +85,13 @@ def read_run(path: Path) -> tuple[Segment, ...] | None:
         segments = tuple(Segment(path, s["offset"], s["entries"], tuple(s["samples"])) for s in footer.content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    whole = footer.offset == sum(s.entries for s in segments) * _ENTRY.itemsize
-    return segments if whole else None
+    is_complete = footer.offset == sum(s.entries for s in segments) * _ENTRY.itemsize
+    return segments if is_complete else None
 
 
 @dataclass(frozen=True)
 class MergeShard:
-    """A range of pairs to merge out of all segments, from entry value `low` to before `high`."""
+    """A range of pairs to merge from all segments: entries of at least `low` and less than `high`."""
 
     segments: tuple[Segment, ...]
     low: int
@@ -96,27 +102,39 @@ class MergeShard:
 
 
 def merge_memory(segments: Sequence[Segment]) -> int:
-    """The least memory for merging, in bytes, in any number of ranges."""
+    """The minimum memory for a merge, in bytes, with any number of ranges."""
     return int(3 * _slack(segments)) * _ENTRY.itemsize
 
 
 def merge_shards(
-    segments: Sequence[Segment], packing: PairPacking, memory: int, least: int, out: Path, staging: Path
+    segments: Sequence[Segment], packing: PairPacking, memory: int, min_ranges: int, out: Path, staging: Path
 ) -> list[MergeShard]:
-    """Ranges of pairs, in order, each of which fits in so many bytes; `least` of them where there are pairs enough.
+    """Divide the merge into ranges of pairs, in order.
 
-    The bytes are `merge_memory(segments)` or more.
+    Args:
+        segments: the segments to merge.
+        packing: the layout of their entries.
+        memory: bytes of memory for the merge of one range; at least `merge_memory(segments)`.
+        min_ranges: the minimum number of ranges, if there are enough pairs.
+        out: the directory of the merged runs.
+        staging: the directory for unfinished files.
     """
     total = sum(segment.entries for segment in segments)
     samples = np.concatenate([np.zeros(0, _ENTRY), *(np.array(s.samples, _ENTRY) for s in segments)])
-    stands_for = np.concatenate([np.zeros(0), *(np.full(len(s.samples), s.entries / len(s.samples)) for s in segments)])
-    room = memory / _ENTRY.itemsize - 2 * _slack(segments)
-    parts = max(1, min(max(least, int(np.ceil(total / room))), len(samples)))
+    sample_weights = np.concatenate(
+        [np.zeros(0), *(np.full(len(s.samples), s.entries / len(s.samples)) for s in segments)]
+    )
+    range_entries = memory / _ENTRY.itemsize - 2 * _slack(segments)
+    ranges = max(1, min(max(min_ranges, int(np.ceil(total / range_entries))), len(samples)))
     order = np.argsort(samples, kind="stable")
-    reached = np.cumsum(stands_for[order])
-    at = np.searchsorted(reached, total * np.arange(1, parts) / parts)
+    cumulative = np.cumsum(sample_weights[order])
+    cut_samples = np.searchsorted(cumulative, total * np.arange(1, ranges) / ranges)
     bits = np.uint64(packing.weight_bits)
-    cuts = np.unique((samples[order[np.minimum(at, len(order) - 1)]] >> bits) << bits) if parts > 1 else samples[:0]
+    cuts = (
+        np.unique((samples[order[np.minimum(cut_samples, len(order) - 1)]] >> bits) << bits)
+        if ranges > 1
+        else samples[:0]
+    )
     bounds = [0, *cuts.tolist(), (1 << 64) - 1]
     return [
         MergeShard(tuple(segments), low, high, packing, out / f"{low:016x}-{high:016x}.run", staging)
@@ -125,20 +143,20 @@ def merge_shards(
 
 
 def _slack(segments: Sequence[Segment]) -> float:
-    """Entries by which a range may exceed its samples' estimate: those between two samples of each segment."""
+    """How many entries a range may have above its estimate: those between two samples of each segment."""
     return sum(segment.entries / len(segment.samples) for segment in segments)
 
 
 def merge_segments(shard: MergeShard, report: Report) -> None:
-    """Write the folded entries of a range of pairs as a run of one segment. An engine's work."""
+    """Merge a range of pairs into a run of one segment. Runs in an engine."""
     if read_run(shard.out) is not None:
         return
     slices = list(_slices(shard))
     entries = np.empty(sum(stop - start for _, start, stop in slices), _ENTRY)
-    at = 0
+    filled = 0
     for segment, start, stop in slices:
-        entries[at : at + stop - start] = segment.mapped()[start:stop]
-        at += stop - start
+        entries[filled : filled + stop - start] = segment.mapped()[start:stop]
+        filled += stop - start
     with RunWriter(shard.out, shard.staging) as writer:
         writer.append(fold_pairs(entries, shard.packing))
         writer.finish()

@@ -1,1 +1,1 @@
-"""The source `lm-head`: the rows of a pretrained model's LM head."""
+"""The source `lm-head`: the rows of the LM head of a pretrained model."""

@@ -1,6 +1,6 @@
-"""Vectors from a pretrained model: the rows of its LM head, or of its embedding where that is tied or alone.
+"""Vectors from a pretrained model: the rows of its LM head, or of its embedding if the two are tied or it has no head.
 
-The rows stream from the checkpoint a block at a time; the model itself is never loaded.
+The rows are read from the checkpoint in blocks; the model is never loaded.
 """
 
 import hashlib
@@ -23,41 +23,44 @@ from costbank.vocab import TokenStatus, Vocab
 
 __all__ = ["plan"]
 
-_ALIKE = 0.5  # median cosine from which untrained rows count as alike
-_MOST_SHOWN = 5
+_MIN_MEDIAN_COSINE = 0.5  # placeholders' rows with a smaller median cosine to their mean have no common direction
+_MAX_SHOWN = 5
 
 _ADVICE = (
-    "Tokens are near each other that the model gives similar logits: words that can stand for each other in its eyes. "
-    "Rows of rare tokens may hold more of their initial noise than of meaning; `costbank health` names them."
+    "Tokens are near each other if the model gives them similar logits: words that can replace each other in its "
+    "predictions. Rows of rare tokens may be closer to their random start than to a meaning; see `costbank health`."
 )
 
 
 def plan(config: LMHeadBuild) -> SourcePlan:
-    """Find the tensor and hold its rows against the tokenizer.
+    """Select the tensor, and check that its rows fit the tokenizer.
 
     Raises:
         UsageError: no model is named.
-        InputNotFoundError: the model, its weights or a tokenizer for it is not there.
-        CheckpointError: the weights cannot be read, or have fewer rows than the tokenizer has tokens of its own.
-        TokenizerError: the tokenizer cannot be read, or is another than the model's.
+        InputNotFoundError: the model, its weights or its tokenizer does not exist.
+        CheckpointError: the weights cannot be read, or the tensor has fewer rows than the tokenizer has tokens that are
+            not added tokens.
+        TokenizerError: the tokenizer cannot be read, or is not the model's.
     """
     model = config.lm_head.model
     if model is None:
-        raise UsageError("an LM head bank needs a model", "give --model with a folder, a .safetensors or a .gguf file")
+        raise UsageError(
+            "the source lm-head needs a model", "name its folder, .safetensors file or .gguf file with --model"
+        )
     checkpoint = open_checkpoint(model)
-    chosen = head_tokenizer(config, model)
+    tokenizer = head_tokenizer(config, model)
     settings = config.lm_head
-    head = choose_head(checkpoint, settings.tensor, chosen.least_rows)
-    vocab, notes = chosen.vocab_of(head, settings.accept_other_tokenizer)
+    head = choose_head(checkpoint, settings.tensor, tokenizer.least_rows)
+    vocab, notes = tokenizer.vocab_of(head, settings.accept_other_tokenizer)
     keep = settings.keep_placeholders
     libraries = ("numpy", "gguf") if head.matrix.file.suffix == ".gguf" else ("numpy",)
 
     def make(progress: Progress) -> SourceVectors:
         for note in notes:
             progress.note(note)
-        return _read(head, chosen.tokenizer, vocab, keep, progress)
+        return _read(head, tokenizer.tokenizer, vocab, keep, progress)
 
-    return SourcePlan(chosen.tokenizer, head.matrix.shape, make, libraries, _ADVICE)
+    return SourcePlan(tokenizer.tokenizer, head.matrix.shape, make, libraries, _ADVICE)
 
 
 def _read(head: HeadChoice, tokenizer: Tokenizer, vocab: Vocab, keep: bool, progress: Progress) -> SourceVectors:
@@ -70,14 +73,14 @@ def _read(head: HeadChoice, tokenizer: Tokenizer, vocab: Vocab, keep: bool, prog
     unused_mean = mean_row(_unused_rows(matrix, unused))
     if counts:
         progress.note(_placeholder_note(counts, keep))
-        if unused_mean is not None and not keep and (unlike := _unlike(matrix, unused, unused_mean)):
-            progress.note(_unlike_note(vocab, unlike))
-    zeroed = unused
+        if unused_mean is not None and not keep and (outliers := _outliers(matrix, unused, unused_mean)):
+            progress.note(_outlier_note(vocab, outliers))
+    zero_rows = unused
     if keep:
-        named = unused & (np.diff(vocab.offsets) > 0)
-        vocab = replace(vocab, status=np.where(named, np.uint8(TokenStatus.SPECIAL), vocab.status))
-        zeroed = unused & ~named
-    rows = _HeadRows(matrix, zeroed)
+        placeholders = unused & (np.diff(vocab.offsets) > 0)
+        vocab = replace(vocab, status=np.where(placeholders, np.uint8(TokenStatus.SPECIAL), vocab.status))
+        zero_rows = unused & ~placeholders
+    rows = _HeadRows(matrix, zero_rows)
     facts: dict[str, Any] = {
         "tensor": matrix.name,
         "tensor_dtype": matrix.dtype,
@@ -103,48 +106,48 @@ def _unused_rows(matrix: Matrix, unused: Bool[np.ndarray, "vocab"]) -> Iterator[
 
 
 def _placeholder_note(counts: dict[str, int], keep: bool) -> str:
-    named = ", ".join(f"{count:,} {label}" for label, count in counts.items())
-    what = "keep their rows" if keep else "get no vector, as no model is trained to predict them"
+    kinds = ", ".join(f"{count:,} {label}" for label, count in counts.items())
+    effect = "keep their rows" if keep else "get no vector, because models are not trained to predict them"
     total = sum(counts.values())
     are = "is a placeholder" if total == 1 else "are placeholders"
-    return f"{counted(total, 'id')} {are} by name ({named}); they {what}"
+    return f"{counted(total, 'id')} {are} by name ({kinds}); they {effect}"
 
 
-def _unlike(matrix: Matrix, unused: Bool[np.ndarray, "vocab"], mean: Float32[np.ndarray, "dim"]) -> list[int]:
-    """Unused ids whose rows point elsewhere than the others'. None where the rows have no direction in common."""
+def _outliers(matrix: Matrix, unused: Bool[np.ndarray, "vocab"], mean: Float32[np.ndarray, "dim"]) -> list[int]:
+    """Unused ids with rows in another direction than the others; empty if the rows have no common direction."""
     parts = []
     for rows in _unused_rows(matrix, unused):
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(mean)
         parts.append(np.divide(rows @ mean, lengths, out=np.full(len(rows), np.nan, np.float32), where=lengths > 0))
     cosines = np.concatenate(parts)
     median = float(np.nanmedian(cosines)) if not np.isnan(cosines).all() else 0.0
-    if median < _ALIKE:
+    if median < _MIN_MEDIAN_COSINE:
         return []
     return np.flatnonzero(unused)[cosines < median / 2].tolist()
 
 
-def _unlike_note(vocab: Vocab, unlike: list[int]) -> str:
-    shown = ", ".join(f"{vocab.display(token_id)} (id {token_id})" for token_id in unlike[:_MOST_SHOWN])
-    more = f" and {len(unlike) - _MOST_SHOWN:,} more" if len(unlike) > _MOST_SHOWN else ""
+def _outlier_note(vocab: Vocab, outliers: list[int]) -> str:
+    shown = ", ".join(f"{vocab.display(token_id)} (id {token_id})" for token_id in outliers[:_MAX_SHOWN])
+    more = f" and {len(outliers) - _MAX_SHOWN:,} more" if len(outliers) > _MAX_SHOWN else ""
     return (
-        f"the rows of {shown}{more} are unlike those of the other placeholders, so the model may have been trained on "
-        "them; --set lm_head.keep_placeholders=true keeps all placeholders' rows"
+        f"the rows of {shown}{more} differ from those of the other placeholders, so the model may have been trained on "
+        "them; to keep the rows of all placeholders, use --set lm_head.keep_placeholders=true"
     )
 
 
 @dataclass
 class _HeadRows:
-    """The rows in order, those of unused ids as zero. The first pass takes the sha256 of the stored bytes."""
+    """The rows in order, zero for `unused` ids. The first iteration computes the sha256 of the stored bytes."""
 
     matrix: Matrix
     unused: Bool[np.ndarray, "vocab"]
-    _taken: InputFile | None = field(default=None)
+    _input: InputFile | None = field(default=None)
 
     def __iter__(self) -> Iterator[Float32[np.ndarray, "rows dim"]]:
         digest, size = hashlib.sha256(), 0
         for start, stop in row_ranges(self.matrix.shape[0], 4 * self.matrix.shape[1]):
             raw = self.matrix.read(start, stop)
-            if self._taken is None:
+            if self._input is None:
                 digest.update(raw.data)
                 size += raw.nbytes
             rows = self.matrix.decode(raw)
@@ -152,8 +155,8 @@ class _HeadRows:
             if unused.any():
                 rows = np.where(unused[:, None], np.float32(0), rows)
             yield rows
-        if self._taken is None:
-            self._taken = InputFile(f"{self.matrix.file.name}:{self.matrix.name}", size, digest.hexdigest())
+        if self._input is None:
+            self._input = InputFile(f"{self.matrix.file.name}:{self.matrix.name}", size, digest.hexdigest())
 
     def inputs(self) -> tuple[InputFile, ...]:
-        return (self._taken,) if self._taken else ()
+        return (self._input,) if self._input else ()

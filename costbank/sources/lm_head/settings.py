@@ -11,25 +11,25 @@ __all__ = ["LMHeadBuild", "LMHeadConfig"]
 
 
 class LMHeadConfig(SettingsModel):
-    """Which model's head."""
+    """The model and its head."""
 
     model: Annotated[Path | None, Execution] = Field(
-        default=None, description="model folder, or a file of weights: safetensors, PyTorch's, GGUF"
+        default=None, description="the folder of the model, or a file of weights: safetensors, PyTorch or GGUF"
     )
     tensor: Annotated[str | None, Execution] = Field(
-        default=None, description="the tensor's name; not given: the LM head, else the embedding"
+        default=None, description="the name of the tensor; not given: the LM head, else the embedding"
     )
     accept_other_tokenizer: Annotated[bool, Execution] = Field(
-        default=False, description="build for a tokenizer that is not the model's own"
+        default=False, description="build even if the tokenizer is not the model's own"
     )
     keep_placeholders: bool = Field(
         default=False,
-        description="placeholders such as `<unused7>` keep their rows, for a model that was trained on them",
+        description="keep the rows of placeholders such as `<unused7>`, for a model that was trained on them",
     )
 
 
 class LMHeadBuild(BuildConfig):
-    """A bank of a model's head."""
+    """The config of a bank of a model's head."""
 
     source: Literal["lm-head"] = "lm-head"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
     lm_head: LMHeadConfig = Field(default_factory=LMHeadConfig)

@@ -1,1 +1,1 @@
-"""The source `vocabulary`: vectors of the tokens' own bytes."""
+"""The source `spelling`: vectors from the bytes of the tokens."""

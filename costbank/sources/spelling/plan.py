@@ -1,8 +1,8 @@
-"""Vectors from the spelling of a vocabulary alone: byte n-grams, idf weights, a truncated SVD.
+"""Vectors from the spelling of tokens: byte n-grams, idf weights and a truncated SVD.
 
-This is latent semantic analysis (Deerwester et al. 1990) with tokens for documents and their byte n-grams, with word
-boundaries marked as in fastText (Bojanowski et al. 2017), for terms. Each token is seen twice: as it is, and folded,
-without case and as if it began a word, so that "King", " king" and "king" are near each other but not the same.
+This is latent semantic analysis (Deerwester et al. 1990). The documents are tokens, and the terms are their byte
+n-grams with marked word boundaries, as in fastText (Bojanowski et al. 2017). Each token has two views: unchanged, and
+folded (in lower case and at the start of a word), so "King", " king" and "king" are near each other but not equal.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from costbank.errors import TokenizerError, UsageError, require
+from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, given_tokenizer, in_blocks
 from costbank.sources.spelling.settings import SpellingBuild, SpellingConfig
@@ -24,38 +25,38 @@ svds = require("scipy.sparse.linalg", "build").svds
 threadpoolctl = require("threadpoolctl", "build")
 
 _START, _END, _SYMBOLS = 257, 258, 259
-_LEAST_TOKENS = 3
-_LEAST_NORM = 1e-6
+_MIN_TOKENS = 3
+_MIN_NORM = 1e-6
 _SEED = 0
 _ADVICE = (
-    "Tokens are near each other that are spelled alike: forms of one word, words of one stem, the same word with and "
-    "without a space or a capital. That is good for telling near misses of spelling from other mistakes, for a "
-    "tokenizer that has neither a model nor a corpus yet, and as a baseline. It is no good for meaning: synonyms that "
-    "share no letters cost about 1, and words that look alike are near whatever they mean."
+    "Tokens are near each other if their spelling is similar: forms of one word, words of one stem, the same word with "
+    "and without a space or a capital. Such vectors separate near misses in spelling from other errors, serve a "
+    "tokenizer without a model or a corpus, and are a baseline. They do not reflect meaning: synonyms without common "
+    "letters cost about 1, and words with similar spelling are near, whatever they mean."
 )
 
 
 def plan(config: SpellingBuild) -> SourcePlan:
-    """Spelling vectors need a tokenizer and nothing else.
+    """Check the tokenizer and the settings.
 
     Raises:
-        UsageError: no tokenizer is named, or the n-gram lengths do not fit.
-        InputNotFoundError, TokenizerError: as in `load_tokenizer`, or it has fewer than three ordinary tokens.
+        UsageError: no tokenizer is named, or the minimum n-gram length is above the maximum.
+        InputNotFoundError, TokenizerError: see `load_tokenizer`; or the tokenizer has fewer than three ordinary tokens.
     """
     settings = config.spelling
     if settings.min_ngram > settings.max_ngram:
         raise UsageError(
-            f"spelling.min_ngram is {settings.min_ngram}, above spelling.max_ngram, {settings.max_ngram}",
-            "set the one at most as large as the other",
+            f"spelling.min_ngram={settings.min_ngram} is larger than spelling.max_ngram={settings.max_ngram}",
+            "set spelling.min_ngram to at most spelling.max_ngram",
         )
     tokenizer = given_tokenizer(config)
-    spelled = int(tokenizer.vocab.ordinary.sum())
-    if spelled < _LEAST_TOKENS:
+    ordinary = int(tokenizer.vocab.ordinary.sum())
+    if ordinary < _MIN_TOKENS:
         raise TokenizerError(
-            f"{tokenizer.file} has {spelled} ordinary tokens; spelling vectors need {_LEAST_TOKENS}",
-            "name another tokenizer",
+            f"{tokenizer.file} has {counted(ordinary, 'ordinary token')}; spelling vectors need at least {_MIN_TOKENS}",
+            "use another tokenizer",
         )
-    dim = min(settings.dim, spelled - 1)
+    dim = min(settings.dim, ordinary - 1)
 
     def make(progress: Progress) -> SourceVectors:
         rows, facts = spelling_vectors(tokenizer.vocab, settings, dim, progress)
@@ -67,22 +68,22 @@ def plan(config: SpellingBuild) -> SourcePlan:
 def spelling_vectors(
     vocab: Vocab, settings: SpellingConfig, dim: int, progress: Progress
 ) -> tuple[Float32[np.ndarray, "vocab dim"], dict[str, float]]:
-    """The rows of U·Σ of the weighted n-gram matrix, and facts about it.
+    """The rows of U·Σ of the weighted n-gram matrix, and facts about them for the manifest.
 
-    A row's length is the share of the token's spelling that `dim` directions keep, between 0 and 1. Special, unused and
-    empty tokens have zero rows, as do tokens that share no n-gram with another. Singular vectors are unique up to their
-    sign; the largest element of each is made positive.
+    The length of a row, between 0 and 1, is the share of the token's spelling that `dim` dimensions preserve. A row is
+    zero if its token is special, unused or empty, or has no n-gram in common with another token. Each singular vector
+    has the sign that makes its largest element positive.
     """
-    spelled = np.flatnonzero(vocab.ordinary)
-    tokens = [vocab.token(token_id) for token_id in spelled.tolist()]
+    ordinary = np.flatnonzero(vocab.ordinary)
+    tokens = [vocab.token(token_id) for token_id in ordinary.tolist()]
     with progress.step("count n-grams"):
         weighted = ngram_matrix(tokens, settings.min_ngram, settings.max_ngram)
     with progress.step("factorise"):
         left, values = _truncated_svd(weighted, dim)
-    found = (left * values).astype(np.float32)
-    found[np.linalg.norm(found, axis=1) < _LEAST_NORM] = 0
+    ordinary_rows = (left * values).astype(np.float32)
+    ordinary_rows[np.linalg.norm(ordinary_rows, axis=1) < _MIN_NORM] = 0
     rows = np.zeros((vocab.size, dim), np.float32)
-    rows[spelled, : found.shape[1]] = found
+    rows[ordinary, : ordinary_rows.shape[1]] = ordinary_rows
     facts = {
         "ngrams": weighted.shape[1],
         "ngram_occurrences": weighted.nnz,
@@ -92,20 +93,20 @@ def spelling_vectors(
 
 
 def ngram_matrix(tokens: list[bytes], min_ngram: int, max_ngram: int) -> Any:
-    """Tokens × their byte n-grams: 0, or the idf ln(tokens / tokens that have it); rows of unit length.
+    """The matrix of tokens and byte n-grams: idf = ln(tokens / tokens with the n-gram), then rows scaled to length 1.
 
-    An n-gram of one token only says nothing about others and is left out. Where no token begins with a space, each is a
-    word of its own, and begins as one.
+    N-grams of a single token are ignored. If no token starts with a space, every token gets the mark of a word start.
 
     Args:
         tokens: the bytes of each token.
-        min_ngram, max_ngram: lengths in bytes, boundary marks included; at most 7, so that 64 bits hold one.
+        min_ngram: the minimum length of an n-gram in bytes, including boundary marks.
+        max_ngram: the maximum length; at most 7, so that an n-gram fits in 64 bits.
 
     Returns:
         `scipy.sparse.csr_matrix` of float64.
     """
-    words = not any(token.startswith(b" ") for token in tokens)
-    exact = [_symbols(token, words) for token in tokens]
+    all_start_words = not any(token.startswith(b" ") for token in tokens)
+    exact = [_symbols(token, all_start_words) for token in tokens]
     folded = [_symbols(_fold(token), True) for token in tokens]
     parts = []
     for view in (exact, folded):
@@ -127,36 +128,36 @@ def _fold(token: bytes) -> bytes:
         return word.lower()
 
 
-def _symbols(token: bytes, word: bool) -> Int64[np.ndarray, "symbols"]:
-    """The bytes as numbers from 1 on, a leading space as the mark of a start, then the mark of the token's end."""
-    start = [_START] if word or token.startswith(b" ") else []
-    rest = token if word else token.removeprefix(b" ")
-    return np.array([*start, *(byte + 1 for byte in rest), _END], np.int64)
+def _symbols(token: bytes, starts_word: bool) -> Int64[np.ndarray, "symbols"]:
+    """The bytes plus 1, with a start mark instead of a leading space or if `starts_word`, and an end mark."""
+    start = [_START] if starts_word or token.startswith(b" ") else []
+    word = token if starts_word else token.removeprefix(b" ")
+    return np.array([*start, *(byte + 1 for byte in word), _END], np.int64)
 
 
 def _occurrences(
     symbols: Int64[np.ndarray, "symbols"], owners: Int64[np.ndarray, "symbols"], length: int, tokens: int
 ) -> list[Any]:
-    """The idf-weighted columns of all n-grams of one length; none where no two tokens share one."""
+    """The idf-weighted columns of the n-grams of one length; an empty list if no two tokens share an n-gram."""
     starts = len(symbols) - length + 1
     if starts < 1:
         return []
     codes = np.zeros(starts, np.int64)
     for position in range(length):
         codes = codes * _SYMBOLS + symbols[position : position + starts]
-    within = owners[:starts] == owners[length - 1 :]
-    found, columns = np.unique(codes[within], return_inverse=True)
-    held = sparse.csc_matrix((np.ones(len(columns)), (owners[:starts][within], columns)), (tokens, len(found)))
-    held.sum_duplicates()
-    held.data[:] = 1
-    frequency = np.diff(held.indptr)
+    in_token = owners[:starts] == owners[length - 1 :]
+    ngrams, columns = np.unique(codes[in_token], return_inverse=True)
+    matrix = sparse.csc_matrix((np.ones(len(columns)), (owners[:starts][in_token], columns)), (tokens, len(ngrams)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    frequency = np.diff(matrix.indptr)
     shared = frequency > 1
-    held, frequency = held[:, shared], frequency[shared]
-    return [held @ sparse.diags(np.log(tokens / frequency))] if shared.any() else []
+    matrix, frequency = matrix[:, shared], frequency[shared]
+    return [matrix @ sparse.diags(np.log(tokens / frequency))] if shared.any() else []
 
 
-def _truncated_svd(matrix: Any, dim: int) -> tuple[Float64[np.ndarray, "rows kept"], Float64[np.ndarray, "kept"]]:
-    """Left singular vectors and values, descending, at most `dim` of them; the same on any number of cores."""
+def _truncated_svd(matrix: Any, dim: int) -> tuple[Float64[np.ndarray, "rows rank"], Float64[np.ndarray, "rank"]]:
+    """At most `dim` left singular vectors and values, descending; bit-equal on any number of cores."""
     smaller = min(matrix.shape)
     with threadpoolctl.threadpool_limits(1):
         if dim < smaller - 1:

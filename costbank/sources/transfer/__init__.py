@@ -1,1 +1,1 @@
-"""The source `transfer`: the bank of one tokenizer, carried over to another."""
+"""The source `transfer`: the vectors of a bank of one tokenizer, for another tokenizer."""

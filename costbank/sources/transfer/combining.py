@@ -1,4 +1,4 @@
-"""New vectors as sparse sums of known ones: by segmentation, or by orthogonal matching pursuit."""
+"""New vectors as sparse sums of known vectors: by segmentation or by orthogonal matching pursuit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,25 @@ __all__ = ["Sums", "matching_pursuit", "segment", "segmented_sums"]
 
 _BLOCK_BYTES = 1 << 28
 _RIDGE = 1e-7
-_NO_MORE = 1e-5
+_CONVERGED = 1e-5
 _REPORT_TOKENS = 1_000
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Row i is Σ_j weights[i, j] · known[rows[i, j]]; −1 ends a sum, and one without any row was not found."""
+    """Row i is Σ_j weights[i, j] · known[rows[i, j]]; a row of −1 ends a sum, and a sum may be empty."""
 
-    rows: Int64[np.ndarray, "tokens most"]
-    weights: Float32[np.ndarray, "tokens most"]
+    rows: Int64[np.ndarray, "tokens terms"]
+    weights: Float32[np.ndarray, "tokens terms"]
 
     @property
-    def found(self) -> Bool[np.ndarray, "tokens"]:
+    def exists(self) -> Bool[np.ndarray, "tokens"]:
+        """Which sums are not empty."""
         return np.any(self.rows >= 0, axis=1)
 
-    def only(self, chosen: Bool[np.ndarray, "tokens"]) -> "Sums":
-        return Sums(self.rows[chosen], self.weights[chosen])
+    def select(self, tokens: Bool[np.ndarray, "tokens"]) -> "Sums":
+        """The sums of some tokens."""
+        return Sums(self.rows[tokens], self.weights[tokens])
 
 
 def segmented_sums(
@@ -35,39 +37,44 @@ def segmented_sums(
     counts: Int64[np.ndarray, "known"],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Sums:
-    """The mean over each token's pieces among known tokens.
+    """For each token, the mean of the known tokens that it is segmented into.
 
-    A token that falls into single characters only is not found: the mean of its letters would say nothing of it.
+    The sum is empty if all pieces are single characters, because the mean of letters says nothing about a token.
 
     Args:
-        tokens: the bytes of each.
+        tokens: the bytes of each token.
         rows: the row of each known token, by its bytes.
-        counts: how often each row's token occurred; where that is not known of all, the fewest pieces decide.
-        advance: told how many tokens are done.
+        counts: the number of occurrences of each known token, for the most likely segmentation. If a count is negative
+            (unknown), the segmentation with the fewest pieces is used.
+        advance: called with the number of tokens done since the last call.
     """
     used = np.fromiter(rows.values(), np.int64, len(rows))
     known = len(used) > 0 and bool((counts[used] >= 0).all())
     total = np.log(float(counts[used].sum() + len(used))) if known else 0
     costs = {word: float(total - np.log(counts[row] + 1.0)) if known else 1.0 for word, row in rows.items()}
     longest = max(map(len, rows), default=0)
-    found = []
+    sums = []
     for number, token in enumerate(tokens, 1):
         pieces = segment(token, costs, longest)
-        found.append([rows[piece] for piece in pieces] if any(map(_says_something, pieces)) else [])
+        sums.append([rows[piece] for piece in pieces] if any(map(_has_several_characters, pieces)) else [])
         if number % _REPORT_TOKENS == 0:
             advance(_REPORT_TOKENS)
     advance(len(tokens) % _REPORT_TOKENS)
-    most = max(map(len, found), default=0)
-    table = np.full((len(tokens), most), -1, np.int64)
-    weights = np.zeros((len(tokens), most), np.float32)
-    for place, pieces in enumerate(found):
-        table[place, : len(pieces)] = pieces
-        weights[place, : len(pieces)] = 1 / max(1, len(pieces))
-    return Sums(table, weights)
+    terms = max(map(len, sums), default=0)
+    sum_rows = np.full((len(tokens), terms), -1, np.int64)
+    weights = np.zeros((len(tokens), terms), np.float32)
+    for number, piece_rows in enumerate(sums):
+        sum_rows[number, : len(piece_rows)] = piece_rows
+        weights[number, : len(piece_rows)] = 1 / max(1, len(piece_rows))
+    return Sums(sum_rows, weights)
 
 
 def segment(token: bytes, costs: Mapping[bytes, float], longest: int) -> list[bytes]:
-    """The pieces of least total cost that make up the token, of equals the one with the longer last pieces; or none."""
+    """Segment a token into pieces with the minimum total cost; at equal costs, the last pieces are longest.
+
+    Returns:
+        The pieces; an empty list if the token has no segmentation.
+    """
     best = [0.0] + [np.inf] * len(token)
     begins = [0] * (len(token) + 1)
     for end in range(1, len(token) + 1):
@@ -87,24 +94,24 @@ def segment(token: bytes, costs: Mapping[bytes, float], longest: int) -> list[by
 def matching_pursuit(
     targets: Float32[np.ndarray, "targets dim"],
     atoms: Float32[np.ndarray, "atoms dim"],
-    most: int,
+    max_atoms: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Sums:
     """Orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad 1993) of many targets at once.
 
-    Again and again the atom that is most parallel to what is left of a target joins its sum, and the weights of all its
-    atoms become those of least squares.
+    Each step adds to a sum the atom that is most parallel to the residual of its target, and recomputes the weights of
+    all its atoms by least squares.
 
     Args:
-        targets: what to approximate; zero rows are not found.
-        atoms: unit rows to make sums of.
-        most: atoms in a sum, at most.
-        advance: told how many targets are done.
+        targets: the rows to approximate; the sum of a zero row is empty.
+        atoms: the unit rows that sums consist of.
+        max_atoms: the maximum number of atoms in a sum.
+        advance: called with the number of targets done since the last call.
     """
-    most = min(most, len(atoms))
-    rows = np.full((len(targets), most), -1, np.int64)
-    weights = np.zeros((len(targets), most), np.float32)
-    step = max(1, _BLOCK_BYTES // (8 * len(atoms) + 16 * most * targets.shape[1] + 1))
+    max_atoms = min(max_atoms, len(atoms))
+    rows = np.full((len(targets), max_atoms), -1, np.int64)
+    weights = np.zeros((len(targets), max_atoms), np.float32)
+    step = max(1, _BLOCK_BYTES // (8 * len(atoms) + 16 * max_atoms * targets.shape[1] + 1))
     for start in range(0, len(targets), step):
         part = slice(start, min(start + step, len(targets)))
         _pursue(targets[part], atoms, rows[part], weights[part])
@@ -114,24 +121,24 @@ def matching_pursuit(
 
 def _pursue(targets: np.ndarray, atoms: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> None:
     """Fill `rows` and `weights` in place."""
-    left = targets.copy()
+    residuals = targets.copy()
     lengths = np.linalg.norm(targets, axis=1)
-    going = np.flatnonzero(lengths > 0)
+    active = np.flatnonzero(lengths > 0)
     for count in range(1, rows.shape[1] + 1):
-        going = going[np.linalg.norm(left[going], axis=1) > _NO_MORE * lengths[going]]
-        if not len(going):
+        active = active[np.linalg.norm(residuals[active], axis=1) > _CONVERGED * lengths[active]]
+        if not len(active):
             return
-        parallel = np.abs(left[going] @ atoms.T)
-        np.put_along_axis(parallel, rows[going, : count - 1], -1, axis=1)
-        rows[going, count - 1] = parallel.argmax(axis=1)
-        chosen = atoms[rows[going, :count]].astype(np.float64)
-        gram = chosen @ chosen.transpose(0, 2, 1) + _RIDGE * np.eye(count)
-        aims = np.einsum("tcd,td->tc", chosen, targets[going])
-        solved = np.linalg.solve(gram, aims[..., None])[..., 0]
-        weights[going, :count] = solved
-        left[going] = targets[going] - np.einsum("tc,tcd->td", solved, chosen)
+        cosines = np.abs(residuals[active] @ atoms.T)
+        np.put_along_axis(cosines, rows[active, : count - 1], -1, axis=1)
+        rows[active, count - 1] = cosines.argmax(axis=1)
+        selected = atoms[rows[active, :count]].astype(np.float64)
+        gram = selected @ selected.transpose(0, 2, 1) + _RIDGE * np.eye(count)
+        products = np.einsum("tcd,td->tc", selected, targets[active])
+        solution = np.linalg.solve(gram, products[..., None])[..., 0]
+        weights[active, :count] = solution
+        residuals[active] = targets[active] - np.einsum("tc,tcd->td", solution, selected)
 
 
-def _says_something(piece: bytes) -> bool:
-    """Whether a piece is more than one character, the space before it apart."""
+def _has_several_characters(piece: bytes) -> bool:
+    """Whether a piece has more than one character, without a leading space."""
     return len(piece.removeprefix(b" ").decode("utf-8", "replace")) > 1

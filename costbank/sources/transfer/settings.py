@@ -10,24 +10,25 @@ __all__ = ["TransferBuild", "TransferConfig"]
 
 
 class TransferConfig(SettingsModel):
-    """A bank of one tokenizer for another."""
+    """The bank to take vectors from, and the method."""
 
     donor: Annotated[str | None, Execution, Reference] = Field(
         default=None, description="the bank to take vectors from"
     )
     method: Literal["segmentation", "omp"] = Field(
         default="segmentation",
-        description="a new token's vector: the mean over its pieces in the donor's vocabulary, or orthogonal matching "
-        "pursuit (`omp`): the sparse sum of shared tokens that it is in a space that knows all tokens",
+        description="the vector of a new token: the mean of its pieces in the donor's vocabulary (`segmentation`), or "
+        "a sparse sum of shared tokens by orthogonal matching pursuit in a space of all tokens (`omp`)",
     )
     guide: Annotated[str | None, Execution, Reference] = Field(
-        default=None, description="for `omp`, a bank of the new tokenizer; not given: its spelling vectors"
+        default=None,
+        description="for `omp`, a bank of the new tokenizer that is the space; not given: its spelling vectors",
     )
-    atoms: int = Field(default=8, ge=1, le=256, description="for `omp`, shared tokens in a sum, at most")
+    atoms: int = Field(default=8, ge=1, le=256, description="for `omp`, the maximum number of shared tokens in a sum")
 
 
 class TransferBuild(BuildConfig):
-    """A bank of another tokenizer's, carried over."""
+    """The config of a bank transferred from another tokenizer."""
 
     source: Literal["transfer"] = "transfer"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
     transfer: TransferConfig = Field(default_factory=TransferConfig)

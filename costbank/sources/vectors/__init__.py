@@ -1,1 +1,1 @@
-"""The source `vectors`: vectors that exist already, from files of words or arrays of rows."""
+"""The source `vectors`: existing vectors, from files of words or arrays of rows."""

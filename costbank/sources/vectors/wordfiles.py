@@ -1,8 +1,8 @@
-"""Files of words and their vectors: word2vec's text and binary forms, GloVe's text.
+"""Read files of words and vectors: word2vec's text and binary formats, and GloVe's text format.
 
-Files of millions of words are read in one pass in which only the vectors that are asked for are parsed and kept. A word
-may hold spaces (GloVe's 840B has such): a line's vector is its last fields, as many as most of the first lines have.
-A byte-order mark at the start is skipped, and gzip is told by the first bytes.
+Files of millions of words are read in one pass that parses only the vectors of requested words. A word can contain
+spaces, as in GloVe 840B: the vector of a line is its last fields, as many as most of the first lines have. A byte-order
+mark at the start is skipped, and gzip is detected by the first bytes.
 """
 
 import gzip
@@ -23,10 +23,10 @@ from costbank.sources.vectors.foreign import explain_text, refuse_foreign_vector
 
 __all__ = ["WordFile", "WordVectors", "open_word_file", "read_word_file"]
 
-_SNIFFED_BYTES = 1 << 20
-_MOST_DIM = 65_536
-_LONGEST_WORD = 4_096
-_SNIFFED_LINES = 64
+_SNIFF_BYTES = 1 << 20
+_MAX_DIM = 65_536
+_MAX_WORD_BYTES = 4_096
+_SNIFF_LINES = 64
 _TEXT_CONTROLS = b"\t\n\v\f\r"
 _READ_BYTES = 1 << 20
 _REPORT_BYTES = 1 << 22
@@ -35,7 +35,7 @@ _UNREADABLE = (OSError, EOFError, zlib.error)
 
 @dataclass(frozen=True)
 class WordFile:
-    """What a file's beginning says: its layout, the vectors' size, and how many words where it has a header."""
+    """A file of words: its format, the size of its vectors, and the number of words in its header, if it has one."""
 
     path: Path
     layout: Literal["word2vec-text", "word2vec-binary", "glove"]
@@ -44,36 +44,36 @@ class WordFile:
 
     @property
     def bytes(self) -> int | None:
-        """How much there is to read; unknown for a compressed file."""
+        """The number of bytes to read; None for a compressed file."""
         return None if _is_gzip(self.path) else self.path.stat().st_size
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """The rows of the words that were wanted, by each word's bytes, and how many words the file holds in all."""
+    """The vectors of the requested words, the row of each word by its bytes, and the number of words in the file."""
 
     rows: dict[bytes, int]
-    vectors: Float32[np.ndarray, "wanted dim"]
+    vectors: Float32[np.ndarray, "requested dim"]
     words: int
 
 
 def open_word_file(path: Path) -> WordFile:
-    """Tell the layout from the first lines.
+    """Detect the format by the first lines.
 
     Raises:
-        InputError: the file is none of these, such as one of sparse vectors or of another tool, or its header does not
-            agree with its lines.
+        InputError: the format is unsupported, such as sparse vectors, or the header does not match the lines.
     """
     try:
         with _opened(path) as file:
-            head = file.read(_SNIFFED_BYTES)
+            head = file.read(_SNIFF_BYTES)
     except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {error}", "download it again") from None
     refuse_foreign_vectors(path, head)
-    first, newline, rest = without_mark(head).partition(b"\n")
+    first, newline, remainder = without_mark(head).partition(b"\n")
     header = _header(first)
-    body = rest.split(b"\n")[:_SNIFFED_LINES] if header else [first, *rest.split(b"\n")[: _SNIFFED_LINES - 1]]
-    body = body[:-1] or body if len(body) < _SNIFFED_LINES else body  # its last line may be cut, or be empty
+    lines = remainder.split(b"\n")
+    body = lines[:_SNIFF_LINES] if header else [first, *lines[: _SNIFF_LINES - 1]]
+    body = body[:-1] or body if len(body) < _SNIFF_LINES else body  # the last line may be incomplete or empty
     refuse_other_rows(path, body)
     dim = _common_dim(body)
     if header is None:
@@ -81,39 +81,39 @@ def open_word_file(path: Path) -> WordFile:
             raise explain_text(path, body)
         if _numeric_tail(body[0]) < dim:
             raise InputError(
-                f"{path} line 1 is not a word and its vector, as the lines after it are", "remove that line: tail -n +2"
+                f"line 1 of {path} is not a word and a vector, unlike the next lines", "remove that line: tail -n +2"
             )
         return WordFile(path, "glove", dim, None)
-    words, said = header
-    if dim == said:
+    words, header_dim = header
+    if dim == header_dim:
         return WordFile(path, "word2vec-text", dim, words)
-    if not _is_text(rest[:_LONGEST_WORD]):
-        return WordFile(path, "word2vec-binary", said, words)
+    if not _is_text(remainder[:_MAX_WORD_BYTES]):
+        return WordFile(path, "word2vec-binary", header_dim, words)
     if dim == 0:
         raise explain_text(path, body)
     raise InputError(
-        f"{path} says in its first line that a word has {said:,} numbers, and its words have {dim:,}",
-        f"correct that line: sed '1s/.*/{words} {dim}/' writes it so",
+        f"by its first line, {path} has {header_dim:,} numbers per word, but its words have {dim:,}",
+        f"correct the first line: sed '1s/.*/{words} {dim}/'",
     )
 
 
 def _header(line: bytes) -> tuple[int, int] | None:
-    """The numbers of words and of dimensions, where a line is nothing else."""
+    """The numbers of words and dimensions in a header; None for any other line."""
     fields = line.split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields):
         return None
     words, dim = map(int, fields)
-    return (words, dim) if words and 0 < dim <= _MOST_DIM else None
+    return (words, dim) if words and 0 < dim <= _MAX_DIM else None
 
 
 def _common_dim(lines: Sequence[bytes]) -> int:
-    """How many numbers most lines end in, after a word; 0 where most end in none."""
+    """The most frequent number of numeric fields at the end of a line."""
     tails = Counter(_numeric_tail(line) for line in lines if line.strip())
     return max(tails, key=tails.__getitem__, default=0)
 
 
 def _numeric_tail(line: bytes) -> int:
-    """How many of the last fields are numbers; the first field is a word, whatever it looks like."""
+    """The number of numeric fields at the end of a line; the first field is a word, even if it is numeric."""
     fields = line.split()
     count = 0
     while count < len(fields) - (not line[:1].isspace()) and _is_number(fields[-1 - count]):
@@ -122,7 +122,7 @@ def _numeric_tail(line: bytes) -> int:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether the beginning of a file is text; the float32s of a binary form hardly ever are."""
+    """Whether the start of a file is text; float32 values of a binary file almost never are."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -134,20 +134,21 @@ def _is_text(data: bytes) -> bool:
 def read_word_file(
     file: WordFile, wanted: Callable[[bytes], bool], advance: Callable[[int], None] = lambda _: None
 ) -> WordVectors:
-    """Read the vectors of wanted words; of a word that comes twice, the first.
+    """Read the vectors of requested words. If a word occurs several times, the first vector counts.
 
-    Leading marks `▁` and `Ġ` of a word are read as the spaces that they stand for.
+    A leading `▁` or `Ġ` of a word is read as a space.
 
     Args:
-        file: from `open_word_file`.
-        wanted: whether a word's vector is to be kept.
-        advance: told how many bytes of the file were read.
+        file: the result of `open_word_file`.
+        wanted: whether a word is requested.
+        advance: called with the number of bytes read since the last call.
 
     Raises:
-        InputError: the file is cut short, or a line does not hold the vector's numbers.
+        InputError: the file is truncated, a line does not hold a word and a vector, or the number of words is not that
+            of the header.
     """
     rows: dict[bytes, int] = {}
-    kept: list[np.ndarray] = []
+    vectors: list[np.ndarray] = []
     words = 0
     read = _binary_words if file.layout == "word2vec-binary" else _text_words
     try:
@@ -155,21 +156,22 @@ def read_word_file(
             words += 1
             word = unmarked(stored)
             if word not in rows and wanted(word):
-                rows[word] = len(kept)
-                kept.append(vector())
+                rows[word] = len(vectors)
+                vectors.append(vector())
     except _UNREADABLE as error:
         raise InputError(f"{file.path} cannot be read after word {words:,}: {error}", "download it again") from None
     if file.words is not None and words != file.words:
         raise InputError(
-            f"{file.path} says that it holds {file.words:,} words, and holds {words:,}", _miscount_hint(file, words)
+            f"by its first line, {file.path} has {file.words:,} words, but it has {words:,}",
+            _miscount_hint(file, words),
         )
-    return WordVectors(rows, np.array(kept, np.float32).reshape(-1, file.dim), words)
+    return WordVectors(rows, np.array(vectors, np.float32).reshape(-1, file.dim), words)
 
 
 def _miscount_hint(file: WordFile, words: int) -> str:
     if file.layout == "word2vec-binary":
-        return "download it again, or write it as text; words that hold spaces cannot be told apart in the binary form"
-    return f"download it again; if only its first line is wrong, sed '1s/.*/{words} {file.dim}/' corrects that"
+        return "download it again, or convert it to text; words with spaces are ambiguous in the binary format"
+    return f"download it again; if only its first line is wrong, correct it: sed '1s/.*/{words} {file.dim}/'"
 
 
 _Words = Iterator[tuple[bytes, Callable[[], np.ndarray]]]
@@ -192,7 +194,8 @@ def _text_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
                 fields.insert(0, b"")
             if not line.endswith(b"\n"):
                 raise InputError(
-                    f"{file.path} ends within line {number:,}", "download it again, or end that line if it is whole"
+                    f"{file.path} ends within line {number:,}",
+                    "download it again, or add a line feed if the line is complete",
                 )
             if len(fields) != file.dim + 1 or (b" " in fields[0] and _holds_vector(fields[0], file.dim)):
                 raise _broken(file, number)
@@ -201,20 +204,20 @@ def _text_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
 
 
 def _binary_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
-    """word, space, float32s, and in some files a line feed before the next word."""
+    """Each word is followed by a space and its float32 values, and in some files by a line feed."""
     size = 4 * file.dim
     with _opened(file.path) as opened:
         opened.readline()
-        buffer, at = b"", 0
+        buffer, position = b"", 0
         while True:
-            while (space := buffer.find(b" ", at)) < 0 or len(buffer) < space + 1 + size:
+            while (space := buffer.find(b" ", position)) < 0 or len(buffer) < space + 1 + size:
                 more = opened.read(_READ_BYTES + size)
-                if not more or (space < 0 and len(buffer) - at > _LONGEST_WORD):
+                if not more or (space < 0 and len(buffer) - position > _MAX_WORD_BYTES):
                     return
                 advance(len(more))
-                buffer, at = buffer[at:] + more, 0
-            word, vector = buffer[at:space].lstrip(b"\n"), buffer[space + 1 : space + 1 + size]
-            at = space + 1 + size
+                buffer, position = buffer[position:] + more, 0
+            word, vector = buffer[position:space].lstrip(b"\n"), buffer[space + 1 : space + 1 + size]
+            position = space + 1 + size
             yield word, lambda vector=vector: np.frombuffer(vector, "<f4")
 
 
@@ -228,7 +231,7 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _holds_vector(word: bytes, dim: int) -> bool:
-    """Whether what stands before a line's last numbers is not a word, but begins a longer vector."""
+    """Whether the text before the vector of a line is the start of a longer vector, not a word."""
     return _numeric_tail(word) > max(2, dim // 4)
 
 
@@ -249,5 +252,5 @@ def _parsed(file: WordFile, fields: list[bytes], number: int) -> np.ndarray:
 
 def _broken(file: WordFile, number: int) -> InputError:
     return InputError(
-        f"{file.path} line {number:,} does not hold a word and {file.dim} numbers", "download or write the file again"
+        f"line {number:,} of {file.path} is not a word and {file.dim} numbers", "download or write the file again"
     )

@@ -1,11 +1,11 @@
-"""Vectors from a corpus by Word2Vec (Mikolov et al. 2013), trained by gensim over token ids.
+"""Word2Vec vectors (Mikolov et al. 2013) of a corpus, trained by gensim on token ids.
 
-gensim reads Python lists here, not `corpus_file=`: that reader drops and repeats text (measured on gensim 4.4). Lists
-longer than 10,000 tokens would be cut short in silence, so longer documents are cut into parts first, and the number of
-tokens that gensim took is held against the number that it was given.
+gensim reads Python lists, because its `corpus_file=` reader drops and repeats text (measured on gensim 4.4). It
+silently truncates lists of more than 10,000 tokens, so longer documents are split, and the number of tokens that gensim
+trained is compared with the number of the corpus.
 
-gensim's words here are the ids as text. With integers for words it would take row numbers for words where it looks up
-counts, and draw its noise from the wrong distribution.
+The words of gensim are the ids as text. With integers, gensim would confuse words with row numbers when it looks up
+counts, and would sample its noise from the wrong distribution.
 """
 
 from collections.abc import Iterator
@@ -23,22 +23,23 @@ from costbank.sources.word2vec.settings import Word2VecBuild
 
 __all__ = ["plan", "train_vectors"]
 
-_MOST_SENTENCE_TOKENS = 10_000
+_MAX_SENTENCE_TOKENS = 10_000
 _REPORT_TOKENS = 50_000
 
 
 def plan(config: Word2VecBuild) -> SourcePlan:
-    """Train on ids, so that the result lines up with the tokenizer; ids too rare to train on get no vector.
+    """Check the corpus, the tokenizer and the settings. Ids that occur less than `min_count` times will have no vector.
 
     Raises:
-        UsageError: there is no text, or no tokenizer, or gensim is not installed.
+        UsageError: no corpus or no tokenizer is named, or the settings disable both kinds of training targets.
         InputError, InputNotFoundError: a file cannot be read.
+        MissingExtraError: gensim is not installed.
     """
     require("gensim", "build")
     if not config.word2vec.negative and not config.word2vec.hs:
         raise UsageError(
-            "with word2vec.negative=0 and word2vec.hs=false there is nothing to train against",
-            "give word2vec.negative=5, or word2vec.hs=true",
+            "word2vec.negative=0 and word2vec.hs=false together leave no training target",
+            "set word2vec.negative=5 or word2vec.hs=true",
         )
     corpus = plan_corpus(config)
     return SourcePlan(
@@ -46,27 +47,28 @@ def plan(config: Word2VecBuild) -> SourcePlan:
         (corpus.tokenizer.vocab.size, config.word2vec.dim),
         lambda progress: train_vectors(corpus, progress),
         ("gensim", "numpy", "scipy"),
-        "Tokens are near each other that occur in the same contexts of the corpus: words that can stand for each "
+        "Tokens are near each other if they occur in the same contexts of the corpus: words that can replace each "
         "other, and words of one subject.",
     )
 
 
 def train_vectors(plan: CorpusPlan[Word2VecBuild], progress: Progress) -> SourceVectors:
-    """Encode the corpus where that has not been done, and train.
+    """Encode the corpus, unless it is in the cache, and train.
 
     Raises:
-        CorpusError: the text cannot be read, or holds fewer than two ids to train.
+        CorpusError: the text cannot be read, or has fewer than two ids to train.
+        EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.word2vec
-    with plan.learnt(settings.min_count, progress) as learnt:
+    with plan.encode(settings.min_count, progress) as learnt:
         corpus, counts = learnt.encoded, learnt.counts
-    model, taken = _train(corpus, counts, config, progress)
+    model, trained_tokens = _train(corpus, counts, config, progress)
     corpus.refuse_changed()
     rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
     rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
     facts = learnt.facts | {
         "expected_tokens": corpus.tokens * settings.epochs,
-        "trained_tokens": taken,
+        "trained_tokens": trained_tokens,
         "trained_ids": len(model.wv),
     }
     return SourceVectors(
@@ -98,24 +100,26 @@ def _train(
     )
     words = np.array([str(token_id) for token_id in range(corpus.vocab_size)], object)
     frequencies = {word: count for word, count in zip(words.tolist(), counts.tolist(), strict=True) if count}
-    model.build_vocab_from_freq(frequencies, corpus_count=corpus.sentence_count(_MOST_SENTENCE_TOKENS))
+    model.build_vocab_from_freq(frequencies, corpus_count=corpus.sentence_count(_MAX_SENTENCE_TOKENS))
     expected = corpus.tokens * settings.epochs
     with progress.step("train Word2Vec", expected, "tokens") as step:
         feed = _Feed(corpus, words, step)
-        _, taken = model.train(
+        _, trained_tokens = model.train(
             feed, total_examples=model.corpus_count, total_words=corpus.tokens, epochs=settings.epochs
         )
     if feed.failure:
         raise feed.failure
-    if taken != expected:
-        raise RuntimeError(f"gensim trained {taken:,} tokens where {expected:,} were given; the vectors are not kept")
-    return model, taken
+    if trained_tokens != expected:
+        raise RuntimeError(
+            f"gensim trained {trained_tokens:,} tokens instead of {expected:,}; its vectors are discarded"
+        )
+    return model, trained_tokens
 
 
 class _Feed:
-    """The corpus as gensim's producer thread reads it, once an epoch.
+    """The sentences that gensim's producer thread reads, once per epoch.
 
-    An exception in that thread would leave gensim waiting for ever, so it is kept for the main thread.
+    gensim would wait forever after an exception in that thread, so the exception is stored for the main thread.
     """
 
     def __init__(self, corpus: EncodedCorpus, words: Shaped[np.ndarray, "vocab"], step: Step) -> None:
@@ -125,7 +129,7 @@ class _Feed:
     def __iter__(self) -> Iterator[list[str]]:
         unreported = 0
         try:
-            for sentence in self._corpus.sentences(_MOST_SENTENCE_TOKENS, self._words):
+            for sentence in self._corpus.sentences(_MAX_SENTENCE_TOKENS, self._words):
                 yield sentence
                 unreported += len(sentence)
                 if unreported >= _REPORT_TOKENS:

@@ -12,13 +12,16 @@ __all__ = ["Word2VecBuild", "Word2VecConfig"]
 
 
 class Word2VecConfig(SettingsModel):
-    """Word2Vec (Mikolov et al. 2013) over token ids, trained by gensim."""
+    """Word2Vec (Mikolov et al. 2013) on token ids, trained by gensim."""
 
     sg: bool = Field(default=True, description="skip-gram; false trains CBOW")
     dim: int = Field(default=128, ge=1, le=65_536, description="vector size")
     window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
     negative: int = Field(default=5, ge=0, le=100, description="noise tokens per positive pair")
-    hs: bool = Field(default=False, description="hierarchical softmax, instead of noise or in addition to it")
+    hs: bool = Field(
+        default=False,
+        description="hierarchical softmax, in addition to noise tokens, or instead of them with `negative=0`",
+    )
     epochs: int = Field(default=5, ge=1, le=10_000, description="passes over the corpus")
     sample: float = Field(default=1e-3, ge=0, le=1, description="subsampling threshold of frequent tokens; 0 keeps all")
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
@@ -27,12 +30,12 @@ class Word2VecConfig(SettingsModel):
         default_factory=usable_cores,
         ge=1,
         le=256,
-        description="training threads; only one of them is reproducible bit for bit",
+        description="training threads; the result is reproducible bit for bit only with one",
     )
 
 
 class Word2VecBuild(CorpusBuild):
-    """A bank of Word2Vec vectors."""
+    """The config of a bank of Word2Vec vectors."""
 
     source: Literal["word2vec"] = "word2vec"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
     word2vec: Word2VecConfig = Field(default_factory=Word2VecConfig)
