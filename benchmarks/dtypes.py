@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 _ROWS, _DIM, _K = 20_000, 1_024, 10
 _SAFETENSORS = ("F16", "BF16", "F8_E4M3", "F8_E5M2")
-_QUANTISED = ("Q8_0", "Q5_0", "Q4_0")
+_QUANTIZED = ("Q8_0", "Q5_0", "Q4_0")
 
 
 def run() -> None:
@@ -38,7 +38,7 @@ def run() -> None:
         for dtype in _SAFETENSORS:
             save_file({"lm_head.weight": torch.from_numpy(head).to(types[dtype])}, folder / f"{dtype}.safetensors")
             _compare(dtype, exact, _build(folder, f"{dtype}.safetensors").neighbors.ids)
-        for dtype in _QUANTISED:
+        for dtype in _QUANTIZED:
             _write_gguf(folder / f"{dtype}.gguf", head, gguf.GGMLQuantizationType[dtype])
             _compare(dtype, exact, _build(folder, f"{dtype}.gguf").neighbors.ids)
 

@@ -1,6 +1,6 @@
 """A bank from a large model's head, without a neighbor table: time compared with a bare NumPy loop, and peak memory.
 
-The head is 151,936 × 4,096 in BF16, in four shards of 311 MB. The bare loop reads the same bytes, widens, normalises
+The head is 151,936 × 4,096 in BF16, in four shards of 311 MB. The bare loop reads the same bytes, widens, normalizes
 and writes them in blocks. A variant syncs at the end, so that its output is on disk, like that of the build. All run in
 turns, in changing order, each in its own process, after earlier writes are on disk.
 """

@@ -108,7 +108,7 @@ class _Bash(BashComplete):
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         items = super().get_completions(args, incomplete)
-        if incomplete.startswith("--"):  # --option=value: click completes the value alone
+        if incomplete.startswith("--"):  # --engine=ray: click completes the value alone
             incomplete = incomplete.partition("=")[2]
         breaks = os.environ.get("COMP_WORDBREAKS", "")
         cuts = [incomplete.rfind(mark) + 1 for mark in "=:" if mark in breaks]
@@ -148,7 +148,7 @@ class _Fish(FishComplete):
 
 
 def _whole_words(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
-    """Items that replace the word on the command line: of `--option=value`, click completes only the value."""
+    """Items that replace the word on the command line: of `--engine=ray`, click completes only `ray`."""
     option = incomplete[: incomplete.find("=") + 1] if incomplete.startswith("--") else ""
     return [
         CompletionItem(option + item.value, item.type, item.help, prefix=option + (item.prefix or "")) for item in items

@@ -1,4 +1,4 @@
-"""Matrices and metadata in GGUF files, quantised or not, whole or split. The gguf library dequantises."""
+"""Matrices and metadata in GGUF files, quantized or not, whole or split. The gguf library dequantizes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ class GGUFFile:
         """One matrix.
 
         Raises:
-            CheckpointError: it is not a matrix, or its type is unknown or cannot be dequantised.
+            CheckpointError: it is not a matrix, or its type is unknown or cannot be dequantized.
         """
         header, tensor = self.tensors[name]
         type_name, where = _type_name(tensor.kind), f"tensor {name!r} in {header.path}"
@@ -167,18 +167,18 @@ def _decoder(kind: int, dim: int, row_bytes: int, big_endian: bool, where: str) 
         return lambda raw: decode(np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1))
     if big_endian:
         raise CheckpointError(
-            f"{where} is quantised as {type_name} in big-endian byte order, which cannot be read",
+            f"{where} is quantized as {type_name} in big-endian byte order, which cannot be read",
             "convert the file first: gguf-convert-endian FILE little",
         )
 
-    def dequantise(raw: np.ndarray) -> np.ndarray:
+    def dequantize(raw: np.ndarray) -> np.ndarray:
         try:
             rows = gguf.quants.dequantize(raw.reshape(-1, row_bytes), gguf.GGMLQuantizationType(kind))
         except NotImplementedError:
             raise CheckpointError(
-                f"{where} has the type {type_name}, which the installed gguf library cannot dequantise",
+                f"{where} has the type {type_name}, which the installed gguf library cannot dequantize",
                 "upgrade gguf, or convert the model to another type",
             ) from None
         return np.asarray(rows, np.float32).reshape(-1, dim)
 
-    return dequantise
+    return dequantize

@@ -76,7 +76,7 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | N
         tokens: how many tokens the tokenizer has, if that is known. It decides between heads of several parts.
 
     Raises:
-        CheckpointError: the tensor does not exist, several could be the head, none could be, the head is quantised or
+        CheckpointError: the tensor does not exist, several could be the head, none could be, the head is quantized or
             adapted, or its file is missing or broken.
     """
     config_tied = _config_tied(checkpoint)
@@ -183,9 +183,9 @@ def _choose_one(
         )
     if chosen.problem:
         raise CheckpointError(
-            f"the {role} of {checkpoint.path} is quantised or otherwise encoded: tensor {chosen.weight!r} is "
+            f"the {role} of {checkpoint.path} is quantized or otherwise encoded: tensor {chosen.weight!r} is "
             f"{chosen.problem}",
-            "give the model without quantisation, or dequantise it first" + _alternatives(candidates, embeddings),
+            "give the model without quantization, or dequantize it first" + _alternatives(candidates, embeddings),
         )
     return chosen
 

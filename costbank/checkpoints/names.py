@@ -1,4 +1,4 @@
-"""Names of heads and embeddings, and of the parameters of quantised and adapted modules."""
+"""Names of heads and embeddings, and of the parameters of quantized and adapted modules."""
 
 from collections.abc import Sequence
 

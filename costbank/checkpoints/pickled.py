@@ -53,7 +53,7 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
     torch = require("torch", "train")
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise CheckpointError(
-            f"tensor {name!r} in {path} is sparse or quantised", "save it as a dense tensor of floats"
+            f"tensor {name!r} in {path} is sparse or quantized", "save it as a dense tensor of floats"
         )
     if tensor.ndim != 2 or not tensor.numel():
         raise CheckpointError(
@@ -63,7 +63,7 @@ def torch_matrix(path: Path, name: str, tensor: Any) -> Matrix:
     if dtype is None:
         raise CheckpointError(
             f"tensor {name!r} in {path} has the dtype {tensor.dtype}, which is not floating point",
-            "dequantise the checkpoint first, or choose another tensor with --tensor",
+            "dequantize the checkpoint first, or choose another tensor with --tensor",
         )
 
     def read(start: int, stop: int) -> np.ndarray:

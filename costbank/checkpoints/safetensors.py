@@ -42,7 +42,7 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
     if entry.dtype not in FLOAT_TYPES:
         raise CheckpointError(
             f"tensor {name!r} in {path} has the dtype {entry.dtype}, which is not floating point",
-            "dequantise the checkpoint first, or choose another tensor with --tensor",
+            "dequantize the checkpoint first, or choose another tensor with --tensor",
         )
     _refuse_block_scales(path, name, entry.shape[0], {key: e.shape for key, e in header.entries.items()})
     rows, dim = entry.shape
@@ -60,5 +60,5 @@ def _refuse_block_scales(path: Path, name: str, rows: int, shapes: dict[str, tup
         if prod(shapes.get(name + suffix, ())) not in (1, rows):
             raise CheckpointError(
                 f"tensor {name!r} in {path} is scaled in blocks by {name + suffix!r}",
-                "dequantise the checkpoint first",
+                "dequantize the checkpoint first",
             )

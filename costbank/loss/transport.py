@@ -30,7 +30,7 @@ class TransportParts(NamedTuple):
     The distance over the whole vocabulary is within 2 · (`left_out_logits` + `left_out_targets`) of `distance`.
 
     Attributes:
-        distance: least cost of moving p onto q, both renormalised on the support.
+        distance: least cost of moving p onto q, both renormalized on the support.
         left_out_logits: probability of the tokens outside the support under the logits.
         left_out_targets: the same under the target, and what is missing of a sparse target's sum.
     """
@@ -75,7 +75,7 @@ def exact_transport_loss(
 ) -> Tensor:
     """The Earth Mover's Distance between softmax(logits) and soft targets, on the support of their largest entries.
 
-    Per token the support is the union of the `support` largest entries of p and those of q. On it both are renormalised
+    Per token the support is the union of the `support` largest entries of p and those of q. On it both are renormalized
     and min Σ π_ij c_ij over plans π of marginals p and q is solved in float64, with c_ij = 1 − ⟨e_i, e_j⟩ and c_ii = 0.
     The gradient goes through p alone: a dual potential u of the solution is a (sub)gradient of the distance by p
     (envelope theorem), so that ∂/∂z_i = p_i (u_i − Σ_j p_j u_j) on the support, and 0 elsewhere. A distance of 0 is the
@@ -220,7 +220,7 @@ def _problems(
 
 
 def _solve(problem: _Problem, vectors: Float32[Tensor, "vocab dim"]) -> tuple[float, Float64[np.ndarray, "rows"]]:
-    """The least cost, and the dual potential of each id of p; it is centred, which changes no gradient."""
+    """The least cost, and the dual potential of each id of p; it is centered, which changes no gradient."""
     ot = require("ot", "ot")
     rows, columns = (
         vectors[torch.from_numpy(ids).to(vectors.device)].detach().float().cpu().numpy()

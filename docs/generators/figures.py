@@ -22,9 +22,9 @@ _NUMBER = re.compile(r"\{(?P<benchmark>\w+): (?P<measure>[^}]+?)(?: @ (?P<note>[
 
 _ABOVE = """# Measured figures
 
-Measured on two CPU cores, without a GPU, by the scripts in `benchmarks/` (`make bench`). Every number is a row of
-[data/bench/results.csv](../data/bench/results.csv), the newest of its measurement.
-[What training gains so far](training-results.md) has results of training, and speed on a GPU.
+Measured on two CPU cores, without a GPU, by the scripts in `benchmarks/` (`make bench`). Every number is from the
+newest row of its measurement in [data/bench/results.csv](../data/bench/results.csv).
+[Training results so far](training-results.md) has the results of training, and the speed on a GPU.
 [Choose a source](choosing.md) compares the sources of a bank.
 
 ## In short
@@ -89,7 +89,7 @@ def _median(match: re.Match[str]) -> str:
 def _sentences(is_included: Callable[[str], bool]) -> str:
     lines = [line for line in SENTENCES.read_text("utf-8").splitlines() if line and not line.startswith("# ")]
     cells = [fill(line.removeprefix("* ")).split(" | ") for line in lines if is_included(line)]
-    return table(("what", "result"), cells)
+    return table(("measurement", "result"), cells)
 
 
 def page() -> str:

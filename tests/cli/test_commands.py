@@ -193,7 +193,7 @@ def test_a_bank_from_a_tokenizer_from_vectors_and_from_another_bank(run, news_mo
     store = ("--store", tmp_path / "store")
     spelled = run("build", "--source", "spelling", "--tokenizer", news_model, "--set", "spelling.dim=16", *store)
     assert spelled.out.startswith("news-spelling@")
-    assert "factorise" in spelled.err
+    assert "factorize" in spelled.err
     (tmp_path / "v.txt").write_text("the 1 0 0\nof 0 1 0\nin 0.5 0.5 0\nzebra 1 1 1\n")
     given = run("build", "--source", "vectors", "--vectors", tmp_path / "v.txt", "--tokenizer", news_model, *store)
     assert given.status == 0

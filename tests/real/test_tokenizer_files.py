@@ -71,23 +71,23 @@ def _joined(tokenizer: Tokenizer, text: str) -> str:
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_the_bytes_of_ids_are_the_text_as_it_is_normalised(
+def test_the_bytes_of_ids_are_the_text_as_it_is_normalized(
     family: tuple[Tokenizer, Library, dict[str, Any]], text: str
 ):
     ours, library, content = family
     ids = ours.encode([text])[0].tolist()
     assert ids == library.encode(text, add_special_tokens=False).ids
     joined = _joined(ours, text)
-    normalised = library.normalizer.normalize_str(text) if library.normalizer else text
+    normalized = library.normalizer.normalize_str(text) if library.normalizer else text
     if content["model"]["type"] == "WordPiece":
         pieces = library.encode(text, add_special_tokens=False).tokens
         assert joined == "".join(piece[2:] if piece.startswith("##") else f" {piece}" for piece in pieces).replace(
             " [UNK]", "[UNK]"
         )
         if "[UNK]" not in pieces:
-            assert "".join(joined.split()) == "".join(normalised.split())
+            assert "".join(joined.split()) == "".join(normalized.split())
         return
-    assert joined == normalised.replace("▁", " ")
+    assert joined == normalized.replace("▁", " ")
     assert joined.lstrip(" ") == library.decode(ids, skip_special_tokens=False).lstrip(" ")
 
 

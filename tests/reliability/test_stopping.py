@@ -166,7 +166,7 @@ def test_a_command_in_the_background_goes_on(tmp_path: Path):
                "--tokenizer", str(tmp_path / "words.txt"), "--set", "tokenizer_kind=list",
                "--store", str(tmp_path / "store")]  # fmt: skip
     ignoring = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]
-    stopped = _stop(ignoring, "factorise", [(0.0, signal.SIGINT), (0.1, signal.SIGINT)])
+    stopped = _stop(ignoring, "factorize", [(0.0, signal.SIGINT), (0.1, signal.SIGINT)])
     assert stopped.status == 0, stopped.err
     assert "stopping…" not in stopped.err
     assert (tmp_path / "store" / "x" / "latest").exists()

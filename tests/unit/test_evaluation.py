@@ -25,7 +25,7 @@ ROYALS = {
 
 
 def _bank(place: Path, rows: dict[str, tuple[float, ...]], k: int = 2, unseen: tuple[str, ...] = ()) -> Bank:
-    """A bank of these tokens and their rows, normalised; those that are unseen have none."""
+    """A bank of these tokens and their rows, normalized; those that are unseen have none."""
     status = [TokenStatus.UNSEEN if token in unseen else TokenStatus.OK for token in rows]
     vocab = Vocab.from_tokens([token.encode() for token in rows], status)
     unit, _ = normalize(np.array(list(rows.values()), np.float32))

@@ -82,7 +82,7 @@ def test_metadata_and_places_are_those_that_the_library_finds(tmp_path: Path, or
     assert ours.value("nowhere") is None
 
 
-def _quantisable() -> list[str]:
+def _quantizable() -> list[str]:
     kinds = []
     for kind in gguf.GGMLQuantizationType:
         try:
@@ -93,8 +93,8 @@ def _quantisable() -> list[str]:
     return kinds
 
 
-@pytest.mark.parametrize("kind", _quantisable())
-def test_rows_of_every_type_are_those_that_the_library_dequantises(tmp_path: Path, kind: str):
+@pytest.mark.parametrize("kind", _quantizable())
+def test_rows_of_every_type_are_those_that_the_library_dequantizes(tmp_path: Path, kind: str):
     rows, kind_of = (
         np.random.default_rng(3).standard_normal((5, 256)).astype(np.float32),
         gguf.GGMLQuantizationType[kind],
@@ -111,9 +111,9 @@ def test_rows_of_every_type_are_those_that_the_library_dequantises(tmp_path: Pat
         assert np.array_equal(matrix.rows(start, stop), expected[start:stop])
 
 
-def test_quantised_rows_in_big_endian_order_are_refused(tmp_path: Path):
+def test_quantized_rows_in_big_endian_order_are_refused(tmp_path: Path):
     path = _written(tmp_path / "m.gguf", BIG, "Q8_0")
-    with pytest.raises(CheckpointError, match="quantised as Q8_0 in big-endian byte order") as caught:
+    with pytest.raises(CheckpointError, match="quantized as Q8_0 in big-endian byte order") as caught:
         GGUFFile.open(path).matrix("output.weight")
     assert "gguf-convert-endian" in caught.value.hint
 

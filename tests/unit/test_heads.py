@@ -1,4 +1,4 @@
-"""Which tensor is taken for the head: of models in parts, quantised, adapted, and of names that mean several things."""
+"""Which tensor is taken for the head: of models in parts, quantized, adapted, and of names that mean several things."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def _head(folder: Path, tokens: int | None = TOKENS, name: str | None = None) ->
 
 
 BYTE, SHORT = torch.uint8, torch.float16
-QUANTISED = {
+QUANTIZED = {
     "GPTQ": {"qweight": _ints(2, 60), "qzeros": _ints(2, 60), "scales": _rows(1, 1, 60), "g_idx": _ints(16)},
     "AWQ": {"qweight": _ints(16, 8), "qzeros": _ints(1, 8), "scales": _rows(1, 1, 60)},
     "compressed-tensors": {"weight_packed": _ints(2, 60), "weight_scale": _rows(1, 1, 60), "weight_shape": _ints(2)},
@@ -65,12 +65,12 @@ QUANTISED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", QUANTISED)
+@pytest.mark.parametrize("scheme", QUANTIZED)
 @pytest.mark.parametrize("module", ["lm_head", "language_model.lm_head", "embed_out", "cls.predictions.decoder"])
 def test_a_head_that_is_not_a_plain_weight_is_an_error_that_names_it(tmp_path: Path, scheme: str, module: str):
-    parameters = {f"{module}.{name}": tensor for name, tensor in QUANTISED[scheme].items()}
+    parameters = {f"{module}.{name}": tensor for name, tensor in QUANTIZED[scheme].items()}
     folder = _folder(tmp_path / "m", {EMBEDDING: _rows()} | parameters)
-    with pytest.raises(CheckpointError, match="quantised or otherwise encoded") as caught:
+    with pytest.raises(CheckpointError, match="quantized or otherwise encoded") as caught:
         _head(folder)
     assert any(repr(name) in str(caught.value) for name in parameters)
     assert f"--tensor {EMBEDDING} (60 rows)" in caught.value.hint
@@ -78,20 +78,20 @@ def test_a_head_that_is_not_a_plain_weight_is_an_error_that_names_it(tmp_path: P
 
 
 @pytest.mark.parametrize("scheme", ["GPTQ", "AWQ", "bitsandbytes, 8 bits"])
-def test_a_quantised_head_of_a_common_name_is_not_missed(tmp_path: Path, scheme: str):
-    parameters = {f"output.{name}": tensor for name, tensor in QUANTISED[scheme].items()}
-    with pytest.raises(CheckpointError, match="quantised"):
+def test_a_quantized_head_of_a_common_name_is_not_missed(tmp_path: Path, scheme: str):
+    parameters = {f"output.{name}": tensor for name, tensor in QUANTIZED[scheme].items()}
+    with pytest.raises(CheckpointError, match="quantized"):
         _head(_folder(tmp_path / "m", {"model.tok_embeddings.weight": _rows()} | parameters))
 
 
-def test_a_quantised_embedding_without_a_head_is_an_error(tmp_path: Path):
-    parameters = {f"model.embed_tokens.{name}": tensor for name, tensor in QUANTISED["MLX"].items()}
-    with pytest.raises(CheckpointError, match=r"the embedding of .* is quantised.*stored as U32 by MLX"):
+def test_a_quantized_embedding_without_a_head_is_an_error(tmp_path: Path):
+    parameters = {f"model.embed_tokens.{name}": tensor for name, tensor in QUANTIZED["MLX"].items()}
+    with pytest.raises(CheckpointError, match=r"the embedding of .* is quantized.*stored as U32 by MLX"):
         _head(_folder(tmp_path / "m", {"model.norm.weight": _rows(1, 1)[0]} | parameters))
 
 
-def test_quantised_layers_leave_a_plain_head_alone(tmp_path: Path):
-    layers = {f"model.layers.0.mlp.up.{name}": tensor for name, tensor in QUANTISED["GPTQ"].items()}
+def test_quantized_layers_leave_a_plain_head_alone(tmp_path: Path):
+    layers = {f"model.layers.0.mlp.up.{name}": tensor for name, tensor in QUANTIZED["GPTQ"].items()}
     assert _head(_folder(tmp_path / "m", layers | {EMBEDDING: _rows(), "lm_head.weight": _rows(1)})).tied is False
 
 
@@ -273,8 +273,8 @@ def test_copies_of_one_head_are_one_head(tmp_path: Path):
     assert _head(_folder(tmp_path / "m", {"a.lm_head.weight": _rows(), "b.lm_head.weight": _rows()})).role == "head"
 
 
-def test_a_quantised_head_among_several_parts_is_not_replaced(tmp_path: Path):
-    thinker = {f"thinker.lm_head.{name}": tensor for name, tensor in QUANTISED["GPTQ"].items()}
+def test_a_quantized_head_among_several_parts_is_not_replaced(tmp_path: Path):
+    thinker = {f"thinker.lm_head.{name}": tensor for name, tensor in QUANTIZED["GPTQ"].items()}
     with pytest.raises(CheckpointError, match=r"'thinker\.lm_head\.\w+' is not a plain weight"):
         _head(_folder(tmp_path / "m", thinker | {"talker.lm_head.weight": _rows(1)}))
 

@@ -33,7 +33,7 @@ GOLDEN = Store(Path(__file__).parents[2] / "data" / "golden" / "format1")
 
 
 def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source: str = "test", **given) -> Bank:
-    """A bank of these rows, normalised, of tokens `t0`, `t1`, …"""
+    """A bank of these rows, normalized, of tokens `t0`, `t1`, …"""
     vocab_size, dim = rows.shape
     unit, lengths = normalize(rows.astype(np.float32))
     status = given.get("status", [TokenStatus.OK] * vocab_size)

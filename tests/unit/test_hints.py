@@ -30,6 +30,7 @@ NO_COMMANDS = {"encoded", "draws", "pair", "error", "vocabulary"}
 
 FOREIGN = {
     "--num-cpus",  # ray start
+    "--no-files", "--keep-order", "--command", "--arguments",  # complete, in fish
     "--logdir", "--text", "--vector", "--neighbors",  # tensorboard, embedding-atlas
     "--nproc-per-node", "--index-url", "--data-urlencode",
 }  # fmt: skip

@@ -53,7 +53,7 @@ def _build(model: Path, store: Path, **settings) -> Bank:
     return bank
 
 
-def test_rows_are_the_heads_rows_normalised(model: Path, tmp_path: Path, head: torch.Tensor):
+def test_rows_are_the_heads_rows_normalized(model: Path, tmp_path: Path, head: torch.Tensor):
     bank = _build(model, tmp_path / "store")
     expected = torch.nn.functional.normalize(head[: len(WORDS)].double(), dim=1).float().numpy()
     assert np.array_equal(bank.vectors(slice(0, len(WORDS))), expected)

@@ -319,7 +319,7 @@ def test_real_models_come_to_the_best_segmentation_of_real_text(shared_data: Pat
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \nabthein"))),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_bytes_of_a_draw_are_the_normalised_text(any_model, trained, name: str, texts: list[str], seed: int):
+def test_the_bytes_of_a_draw_are_the_normalized_text(any_model, trained, name: str, texts: list[str], seed: int):
     tokenizer = any_model(name)
     if name == "BytePiece":
         expected = [unicodedata.normalize("NFC", text) for text in texts]

@@ -12,7 +12,7 @@ SAMPLES = ["Hello world, the king!", "naïve café 日本語 🙂", "x = {1: 'a'
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_the_bytes_of_the_ids_are_the_normalised_text(news_model: Path, sample: str):
+def test_the_bytes_of_the_ids_are_the_normalized_text(news_model: Path, sample: str):
     tokenizer = load_tokenizer(news_model)
     ids, ends = tokenizer.encode([sample])
     text = b"".join(tokenizer.vocab.token(i) for i in ids.tolist()).decode()

@@ -78,7 +78,7 @@ def spelling_vectors(
     tokens = [vocab.token(token_id) for token_id in ordinary.tolist()]
     with progress.step("count n-grams"):
         weighted = ngram_matrix(tokens, settings.min_ngram, settings.max_ngram)
-    with progress.step("factorise"):
+    with progress.step("factorize"):
         left, values = _truncated_svd(weighted, dim)
     ordinary_rows = (left * values).astype(np.float32)
     ordinary_rows[np.linalg.norm(ordinary_rows, axis=1) < _MIN_NORM] = 0
