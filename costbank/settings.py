@@ -90,8 +90,8 @@ class NeighborsConfig(SettingsModel):
     )  # fmt: skip
     method: Literal["auto", "exact", "int8", "reduced"] = Field(
         default="auto",
-        description="what proposes candidates: all rows (`exact`), 8 bits per element (`int8`, by torch), "
-        "fewer dimensions (`reduced`); `auto` is exact up to 3e13 products",
+        description="how candidates are found: from all rows (`exact`), from 8 bits per element (`int8`, with torch), "
+        "or from fewer dimensions (`reduced`); `auto` is exact up to 3e13 products",
     )
     min_recall: float = Field(
         default=0.99, ge=0, le=1,
@@ -103,7 +103,7 @@ class NeighborsConfig(SettingsModel):
 class BuildConfig(SettingsModel):
     """Settings of a build that every source has. Each source adds its own; `costbank.build_config` makes a config."""
 
-    source: str = Field(description="where vectors come from")
+    source: str = Field(description="where the vectors come from")
     tokenizer: Annotated[Path | None, Execution] = Field(
         default=None, description="tokenizer file or folder; by default the model's"
     )

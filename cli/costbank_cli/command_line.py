@@ -118,10 +118,10 @@ def _write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="costbank")
 def command_line() -> None:
-    """Build, inspect, serve and export banks of frozen token cost embeddings.
+    """Build, inspect, serve and export banks of frozen token embeddings for EMO training.
 
-    BANK is a name, name@idprefix or a path. TOKEN is a word (king: the token that starts a word with it, else the piece
-    with exactly these bytes), piece:king (the piece inside a word), id:123 or hex:e4bda0.
+    BANK is a name, name@idprefix or a path. TOKEN is a word (king: the token that starts a word with it, or else the
+    piece with exactly these bytes), piece:king (the piece inside a word), id:123 or hex:e4bda0.
     """
 
 

@@ -1,4 +1,4 @@
-"""Tests of a bank's vectors: agreement with human judgements, analogies, and neighbors shared with another bank."""
+"""Tests of a bank's vectors: agreement with human judgments, analogies, and neighbors shared with another bank."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _WORDS_HINT = "use a bank with a larger vocabulary, or words in its language"
 
 @dataclass(frozen=True)
 class WordSimilarity:
-    """Spearman's ρ between similarities (1 − cost) and judgements, over `pairs` of the `pairs_given`."""
+    """Spearman's ρ between similarities (1 − cost) and judgments, over `pairs` of the `pairs_given`."""
 
     rho: float
     pairs: int
@@ -36,7 +36,7 @@ class Analogies:
 
 
 def word_similarity(bank: Bank, judgements: Iterable[tuple[str, str, float]]) -> WordSimilarity:
-    """Agreement with human judgements of word pairs, such as WordSim-353 (Finkelstein et al. 2002).
+    """Agreement with human judgments of word pairs, such as WordSim-353 (Finkelstein et al. 2002).
 
     A pair counts if each word is one token that starts a word, as it is spelled or in lower case, and has a vector.
 

@@ -26,7 +26,7 @@ def accepted_values(field: FieldInfo) -> str:
     if get_origin(value_type) is Literal:
         return join_or(get_args(value_type))
     if get_origin(value_type) is tuple:
-        return 'a list of texts, such as ["center", "pca:128"]'
+        return 'a list of strings, such as ["first", "second"]'
     if value_type is ByteSize:
         least = [ByteSize(rule.ge).human_readable() for rule in field.metadata if isinstance(rule, Ge)]  # pyright: ignore[reportArgumentType] -- bytes here
         return "a size such as 4GB" + "".join(f", {size} or more" for size in least)
@@ -37,8 +37,8 @@ def accepted_values(field: FieldInfo) -> str:
         return "true or false"
     if value_type is SecretStr:
         least = next((rule.min_length for rule in field.metadata if isinstance(rule, MinLen)), 0)
-        return f"a text of {least} letter{'s' if least > 1 else ''} or more" if least else "a text"
-    return "a path" if value_type is Path else "a text"
+        return f"a string of {least} character{'s' if least > 1 else ''} or more" if least else "a string"
+    return "a path" if value_type is Path else "a string"
 
 
 def join_or(names: Sequence[str]) -> str:

@@ -62,11 +62,11 @@ def parallel_linear_emo_loss(
         group: the processes; default: all, or those of a DTensor's mesh.
         vocab_start: the token id of the slice's first row. By default, and for objectives without costs, processes
             exchange their sizes in each call, which synchronizes with accelerators. Not needed for a DTensor.
-        bias: [local_vocab], its slice.
+        bias: [local_vocab], this process's slice.
         token_weights: see `emo_loss`; the same on all processes.
         step: see `emo_loss`.
         reduce_hidden: sum the gradient of the hidden states over processes, by one all-reduce in the backward pass.
-            Otherwise each process gets the summand of its slice, for frameworks that sum it themselves.
+            Otherwise each process gets only its slice's share of the sum, for frameworks that sum it themselves.
 
     Returns:
         The loss, as `emo_loss` returns it.

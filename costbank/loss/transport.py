@@ -75,17 +75,17 @@ def exact_transport_loss(
 ) -> Tensor:
     """The Earth Mover's Distance between softmax(logits) and soft targets, on the support of their largest entries.
 
-    Per token the support is the union of the `support` largest entries of p and those of q. On it both are renormalized
-    and min Σ π_ij c_ij over plans π of marginals p and q is solved in float64, with c_ij = 1 − ⟨e_i, e_j⟩ and c_ii = 0.
-    The gradient goes through p alone: a dual potential u of the solution is a (sub)gradient of the distance by p
-    (envelope theorem), so that ∂/∂z_i = p_i (u_i − Σ_j p_j u_j) on the support, and 0 elsewhere. A distance of 0 is the
-    smallest that there is, and its gradient is 0. No gradient goes to the targets.
+    For each token, the support is the union of the `support` largest entries of p and those of q. Both are renormalized
+    on it, and min Σ π_ij c_ij over plans π with marginals p and q is solved in float64, with c_ij = 1 − ⟨e_i, e_j⟩ and
+    c_ii = 0. The gradient goes through p alone: a dual potential u of the solution is a (sub)gradient of the distance
+    with respect to p (envelope theorem), so that ∂/∂z_i = p_i (u_i − Σ_j p_j u_j) on the support, and 0 elsewhere. A
+    distance of 0 is the minimum, so its gradient is 0. No gradient goes to the targets.
 
     The costs are those of `Bank.cost_matrix`, rounded to float32. They are not a metric (the triangle inequality does
-    not hold), so mass that p and q share may yet be moved.
+    not hold), so mass that p and q share may still be moved.
 
-    Slow: a transport problem for each token, on one core, and slower yet where the threads of PyTorch and BLAS compete
-    for it. For thousands of tokens, not millions.
+    This is slow: it solves a transport problem for each token on one core, and is slower still where the threads of
+    PyTorch and BLAS compete for that core. Use it for thousands of tokens, not millions.
 
     Args:
         logits: [..., vocab], any floating-point dtype.

@@ -92,8 +92,8 @@ class EMOTrainerMixin(_Trainer):
     """`class MyTrainer(EMOTrainerMixin, Trainer)`, or the same with TRL's SFTTrainer: a Trainer with `emo=`.
 
     With a `LinearEMOLoss` or a bank, a training step reads the head's input with hooks that exist only during that
-    call, leaves the head the last position, and multiplies with its weight in blocks of tokens. What the model does to
-    its logits is measured before the first batch, and checked while training. With an `EMOLoss`, and in evaluations
+    call, gives the head only the last position, and multiplies by its weight in blocks of tokens. What the model does
+    to its logits is measured before the first batch, and checked while training. With an `EMOLoss`, and in evaluations
     that need predictions, the loss uses the model's own logits. Labels are shifted if the model's own loss shifts them,
     and sums are divided as in the Trainer's own loss. If the model has an auxiliary loss (mixture of experts), it is
     added with the config's coefficient. If prompt tuning puts virtual tokens before the rows, these have no labels, and

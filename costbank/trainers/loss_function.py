@@ -178,7 +178,7 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
     The function is also a callback. As a callback it knows the step, for a weight that follows a schedule, and pins
     checkpoints to the costs and options of the loss. It also knows the model: it shifts labels if the model's own loss
     does, which it measures with eight tokens when the Trainer is made, and it refuses batches of an encoder-decoder
-    without `decoder_input_ids`, because the Trainer takes out the labels from which the model would make them. Without
+    without `decoder_input_ids`, because the Trainer removes the labels from which the model would make them. Without
     the callback it sees only outputs, and shifts the labels of every model except an encoder-decoder, which is wrong
     for masked language models, XLNet and BART's decoder.
 

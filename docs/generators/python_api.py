@@ -13,7 +13,7 @@ ROOMS = {
     "costbank.trainers.heads": "Find a model's head.",
     "costbank.export": "Write banks as files of other tools.",
     "costbank.analysis.health": "Report the quality of a bank's vectors.",
-    "costbank.analysis.evaluation": "Compare costs with human judgements, and banks with each other.",
+    "costbank.analysis.evaluation": "Compare costs with human judgments, and banks with each other.",
 }
 """The modules with a public `__all__`, and the purpose of each."""
 

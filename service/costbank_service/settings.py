@@ -29,11 +29,13 @@ class Settings(BaseSettings):
         default_factory=usable_cores, ge=1,
         description="number of concurrent searches beyond the neighbor tables",
     )  # fmt: skip
-    search_queue: int = Field(default=64, ge=0, description="number of such searches that may wait; more get 503")
+    search_queue: int = Field(
+        default=64, ge=0, description="number of such searches that may wait; further requests get 503"
+    )
     api_key: SecretStr | None = Field(
         default=None, min_length=1, description="key that /v1 requires, as `Authorization: Bearer …`"
     )
-    no_auth: bool = Field(default=False, description="listen on other addresses than loopback without a key")
+    no_auth: bool = Field(default=False, description="listen on addresses other than loopback without a key")
 
     @field_validator("api_key")
     @classmethod
@@ -59,7 +61,7 @@ def load_settings(**given: Any) -> Settings:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen on other addresses than loopback without a key, unless `no_auth` is set.
+    """Refuse to listen on addresses other than loopback without a key, unless `no_auth` is set.
 
     Raises:
         UsageError: the address is not loopback, and neither a key nor `no_auth` is set.

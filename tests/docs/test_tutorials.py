@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 
 BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
-SAVED = re.compile(r"^Save as `(?P<name>[\w.]+)`", re.MULTILINE)
+SAVED = re.compile(r"^Save this as `(?P<name>[\w.]+)`", re.MULTILINE)
 
 
 def run_tutorial(page: Path, folder: Path) -> str:

@@ -13,7 +13,7 @@ _VERDICTS = {
     "wrong": "numbers differ",
     "random": "the model's own loss of one batch differs from call to call",
     "not called": "the tiny model does not run on token ids alone",
-    "not built": "the class cannot be built tiny from its default config",
+    "not built": "no tiny model of the class can be built from its default config",
     "ended": "out of time or memory",
 }
 

@@ -133,7 +133,11 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 )
 @click.option("--name", help="Name of the bank. [default: name of the tokenizer or model, and the source]")
 @store_option
-@click.option("--cache", type=click.Path(), help="Directory of encoded text. [default: $COSTBANK_CACHE]")
+@click.option(
+    "--cache",
+    type=click.Path(),
+    help="Directory of encoded text. [default: $COSTBANK_CACHE or the platform's cache directory]",
+)
 @click.option(
     "--set",
     "assignments",

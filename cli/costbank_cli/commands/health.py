@@ -30,10 +30,10 @@ def command(bank: str, named: int, store: Path | None, as_json: bool) -> None:
     \b
     costbank health my-bank --names 20
 
-    First tests whether forms of a word (king, ▁king, ▁King, ▁kings) are nearer to each other than chance; random
-    vectors and vectors of another tokenizer fail this test. Then examines the geometry: anisotropy, hubs, duplicates,
-    zero and saturated rows, unusual norms, and under-trained tokens. Each finding names its tokens and says what to do.
-    The exit status is 0 whatever the findings are.
+    The report first tests whether forms of a word (king, ▁king, ▁King, ▁kings) are nearer to each other than by chance;
+    random vectors and vectors of another tokenizer fail this test. It then examines the geometry: anisotropy, hubs,
+    duplicates, zero and saturated rows, unusual norms, and under-trained tokens. Each finding names its tokens and says
+    what to do. The exit status is 0 whatever the findings are.
     """
     from costbank.analysis.health import health
     from costbank.bank import open_bank

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 @click.command("serve")
 @store_option
-@click.option("--host", help="Address to listen on; other than loopback, set $COSTBANK_API_KEY. [default: 127.0.0.1]")
+@click.option("--host", help="Address to listen on; any but loopback needs $COSTBANK_API_KEY. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 picks a free one. [default: 8137]")
 @click.option("--no-auth", is_flag=True, default=None, help="Serve on any address without a key.")
 @json_option

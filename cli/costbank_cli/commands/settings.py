@@ -14,13 +14,13 @@ __all__ = ["command"]
 _SECTIONS = "\n".join(f"{source:<13} {', '.join(sections)}" for source, sections in SOURCES.items())
 _HELP = f"""List the settings of a build.
 
-Prints each setting with its default, the values it takes and its meaning: of one SOURCE, or of all.
+Prints each setting of one SOURCE, or of all sources, with its default, the values it takes and its meaning.
 
 \b
 costbank settings word2vec
 
 Give settings in a TOML file (costbank build --config my.toml) or on the command line (--set word2vec.epochs=10). All
-sources have the settings without a section and those of `vectors` and `neighbors`. The other sections belong to:
+sources have the settings without a section and those of `storage` and `neighbors`. The other sections belong to:
 
 \b
 {_SECTIONS}

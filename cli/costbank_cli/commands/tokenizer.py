@@ -59,8 +59,8 @@ def train(
 ) -> None:
     """Train a SentencePiece tokenizer on text, one sentence per line.
 
-    FILE is as in costbank build --corpus: text, JSON Lines or Parquet, also as .gz or .zst; a folder, a pattern, a URL,
-    or - for standard input.
+    FILE is anything that costbank build --corpus takes, except token ids: text, JSON Lines or Parquet, also as .gz or
+    .zst; a folder, a pattern, a URL, or - for standard input.
 
     \b
     costbank tokenizer train corpus/ 'more/**/*.jsonl.gz' --out my.model --vocab-size 16000

@@ -22,7 +22,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     costbank verify my-bank
 
     Compares each file with its SHA-256 in the manifest, and checks its content against the rules of the format. If a
-    file is damaged, names it and exits with 4.
+    file is damaged, the command names it and exits with status 4.
     """
     from costbank.bank import Store, verify_bank
     from costbank.errors import CorruptBankError

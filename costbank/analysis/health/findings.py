@@ -85,7 +85,7 @@ class _FindingCollector:
                     f"It is unknown whether near tokens are similar. The vocabulary has {forms.pairs:,} pairs of word "
                     "forms with different rows (with and without a space, letter case, endings), which is too few. The "
                     "other tests are about geometry, which random vectors pass too.",
-                    "Look at neighbors with `costbank nearest`, or compare the costs with your own judgements, with "
+                    "Look at neighbors with `costbank nearest`, or compare the costs with your own judgments, with "
                     "costbank.analysis.evaluation.",
                 )
             case Evidence.WEAK:

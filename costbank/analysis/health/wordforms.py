@@ -9,7 +9,7 @@ nearer to its partner than to all others. A row is compared only with rows of th
 capitalized tokens, or of plurals, does not count. Pairs of bit-equal rows show nothing and are left out.
 
 The test shows that rows belong to their tokens and are more than noise. It does not show that near tokens have similar
-meanings; `costbank.analysis.evaluation` does, given a list of judgements. Text without letter case, spaces or endings
+meanings; `costbank.analysis.evaluation` does, given a list of judgments. Text without letter case, spaces or endings
 (Chinese, Japanese) has too few such pairs for a result.
 """
 

@@ -115,7 +115,7 @@ class LowRankCosts(DenseCosts):
     product of the two largest residual lengths.
 
     Attributes:
-        largest_error: that product plus the float32 rounding of rows: a bound of the error of the cost of two
+        largest_error: that product plus the float32 rounding of rows: a bound on the error of the cost of two
             different tokens.
         mean_error: mean of |⟨r_i, r_t⟩| over sampled pairs.
     """

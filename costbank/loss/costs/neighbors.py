@@ -25,7 +25,7 @@ class NeighborCosts(Costs):
         ids: int32 [vocab, k], the neighbors; −1 if a token has fewer.
         costs: [vocab, k], the costs of the neighbors; `far` if there is no neighbor.
         far: [vocab], the mean cost of the tokens that are neither the label nor its neighbors.
-        deviation: [vocab], the largest difference between the cost of such a token and `far`, or a bound of it.
+        deviation: [vocab], the largest difference between the cost of such a token and `far`, or a bound on it.
         measured: whether the deviations are exact.
     """
 

@@ -21,7 +21,7 @@ class CooccurrenceConfig(SettingsModel):
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
     min_pair: int = Field(default=1, ge=1, description="pairs with a smaller total weight are ignored")
     contexts: int | None = Field(
-        default=None, ge=1, description="the number of most frequent ids that are contexts; not given: all"
+        default=None, ge=1, description="use only this many of the most frequent ids as contexts; not given: all"
     )
     smoothing: float = Field(default=0.75, gt=0, le=1, description="the exponent of context counts")
     shift: float = Field(default=1.0, gt=0, description="its logarithm is subtracted from PMI")
@@ -29,7 +29,7 @@ class CooccurrenceConfig(SettingsModel):
     power: float = Field(
         default=0.0, ge=0, le=1, description="the exponent of the singular values that scale the dimensions"
     )
-    seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the start of the factorization")
+    seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the random start of the factorization")
 
 
 class CooccurrenceBuild(CorpusBuild):

@@ -14,7 +14,7 @@ class LMHeadConfig(SettingsModel):
     """The model and its head."""
 
     model: Annotated[Path | None, Execution] = Field(
-        default=None, description="the folder of the model, or a file of weights: safetensors, PyTorch or GGUF"
+        default=None, description="the model folder, or a weights file: safetensors, PyTorch or GGUF"
     )
     tensor: Annotated[str | None, Execution] = Field(
         default=None, description="the name of the tensor; not given: the LM head, else the embedding"

@@ -22,7 +22,8 @@ class TransferConfig(SettingsModel):
     )
     guide: Annotated[str | None, Execution, Reference] = Field(
         default=None,
-        description="for `omp`, a bank of the new tokenizer that is the space; not given: its spelling vectors",
+        description="for `omp`, a bank of the new tokenizer that provides this space; not given: spelling vectors "
+        "provide it",
     )
     atoms: int = Field(default=8, ge=1, le=256, description="for `omp`, the maximum number of shared tokens in a sum")
 

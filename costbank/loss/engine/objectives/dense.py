@@ -44,7 +44,7 @@ class _SoftCosts(NamedTuple):
 class SoftEMO(Objective):
     """D = Σ_ij p_i q_j c(i, j) = Σ p_i s_i, ∂D/∂z_i = p_i (s_i − D).
 
-    This is the cost of the product coupling of p and q: an upper bound of the Earth Mover's Distance, equal to it if q
+    This is the cost of the product coupling of p and q: an upper bound on the Earth Mover's Distance, equal to it if q
     is one-hot. It is not 0 for p = q.
     """
 
