@@ -72,7 +72,9 @@ class _Interrupts:
             self._end()
         self._received = number
         self._announce()
-        threading.Thread(target=self._limit, name="costbank-limit", daemon=True).start()
+        # Python 3.12 and later start no thread once the main thread has ended: the process is about to end by itself.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._limit, name="costbank-limit", daemon=True).start()
 
     def _announce(self) -> None:
         """Print the message once, from whichever thread comes first."""
@@ -88,8 +90,9 @@ class _Interrupts:
 
     def _end(self) -> None:
         cleanup = threading.Thread(target=self._clean, name="costbank-cleanup", daemon=True)
-        cleanup.start()
-        cleanup.join(_CLEANUP_S)
+        with suppress(RuntimeError):
+            cleanup.start()
+            cleanup.join(_CLEANUP_S)
         cursor = f"{_SHOW_CURSOR}\n" if os.isatty(2) else ""  # a bar on a terminal hides the cursor
         _write_stderr(f"{cursor}error: interrupted; no partial output was left behind")
         os._exit(128 + (self._received or signal.SIGINT))
