@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ def _keyed(rows: np.ndarray) -> KeyedVectors:
 
 
 def _sqlite(path: Path) -> None:
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("create table vectors (key text)")
 
 
