@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "open_bank"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Bank": "bank",
-        "BuildConfig": "config",
-        "CostbankError": "errors",
-        "build": "pipeline",
-        "build_config": "config",
-        "open_bank": "bank",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Bank": "bank",
+            "BuildConfig": "config",
+            "CostbankError": "errors",
+            "build": "pipeline",
+            "build_config": "config",
+            "open_bank": "bank",
+        },
+    )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import UsageError
@@ -28,6 +29,8 @@ __all__ = [
     "SpokenDefault",
     "StorageConfig",
     "default_cache",
+    "expand_home",
+    "is_location",
 ]
 
 
@@ -73,6 +76,32 @@ class SettingsModel(BaseModel):
             name: str(value).lower() if isinstance(value, bool) and name in numbers else value
             for name, value in values.items()
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_home(cls, values: Any) -> Any:
+        """Expand a leading ~ in paths, which a shell does not do within `--set store=~/banks`."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            name: expand_home(value) if name in fields and is_location(fields[name], value) else value
+            for name, value in values.items()
+        }
+
+
+def is_location(field: FieldInfo, value: Any) -> bool:
+    """Whether a value of a setting is the location of files: a path, or paths, patterns or URLs."""
+    is_bank_path = Reference in field.metadata and "/" in str(value)
+    return "Path" in str(field.annotation) or Location in field.metadata or is_bank_path
+
+
+def expand_home(value: Any) -> Any:
+    """A path, or a list of paths, in which a leading ~ is the home directory."""
+    if isinstance(value, list | tuple):
+        return [expand_home(path) for path in value]
+    # Path.expanduser raises an error for ~name of an unknown user, which may be a file's name.
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value  # noqa: PTH111
 
 
 class StorageConfig(SettingsModel):

@@ -28,22 +28,23 @@ __all__ = [
     "verify_bank",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "NAME_PATTERN": "store",
-        "Bank": "reader",
-        "BankWriter": "writer",
-        "FileCheck": "verify",
-        "LoadedBank": "loaded",
-        "NearestTokens": "loaded",
-        "Neighbor": "reader",
-        "RawRows": "reader",
-        "Store": "store",
-        "StoredBank": "store",
-        "check_digests": "verify",
-        "default_store": "store",
-        "open_bank": "reader",
-        "verify_bank": "verify",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "NAME_PATTERN": "store",
+            "Bank": "reader",
+            "BankWriter": "writer",
+            "FileCheck": "verify",
+            "LoadedBank": "loaded",
+            "NearestTokens": "loaded",
+            "Neighbor": "reader",
+            "RawRows": "reader",
+            "Store": "store",
+            "StoredBank": "store",
+            "check_digests": "verify",
+            "default_store": "store",
+            "open_bank": "reader",
+            "verify_bank": "verify",
+        },
+    )

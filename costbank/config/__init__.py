@@ -15,7 +15,7 @@ from costbank.sources.word2vec.settings import Word2VecBuild, Word2VecConfig
 
 if TYPE_CHECKING:
     from costbank.config.building import build_config
-    from costbank.config.identity import semantic_config, settings
+    from costbank.config.identity import semantic_config, semantic_settings, settings
     from costbank.config.listing import Setting, list_settings, settings_table
     from costbank.config.loading import load_config
     from costbank.config.problems import like_settings, settings_called
@@ -48,22 +48,25 @@ __all__ = [
     "list_settings",
     "load_config",
     "semantic_config",
+    "semantic_settings",
     "settings",
     "settings_called",
     "settings_table",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Setting": "listing",
-        "build_config": "building",
-        "like_settings": "problems",
-        "list_settings": "listing",
-        "load_config": "loading",
-        "semantic_config": "identity",
-        "settings": "identity",
-        "settings_called": "problems",
-        "settings_table": "listing",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Setting": "listing",
+            "build_config": "building",
+            "like_settings": "problems",
+            "list_settings": "listing",
+            "load_config": "loading",
+            "semantic_config": "identity",
+            "semantic_settings": "identity",
+            "settings": "identity",
+            "settings_called": "problems",
+            "settings_table": "listing",
+        },
+    )

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from costbank.settings import BuildConfig, Execution
 from costbank.sources.registry import AllSettings
 
-__all__ = ["semantic_config", "settings"]
+__all__ = ["semantic_config", "semantic_settings", "settings"]
 
 _NAMES_IN_IDS = {"spelling": "vocabulary", "vectors": "vector_file", "storage": "vectors"}
 """The first names of sections that were renamed; ids are computed with the first names."""
@@ -23,6 +23,19 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
     content = _semantic(config, config.without_effect())
     content = {_NAMES_IN_IDS.get(name, name): value for name, value in content.items()}
     return content | {"source": _SOURCES_IN_IDS.get(config.source, config.source)}
+
+
+def semantic_settings(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a semantic config by their paths and present names, without those that are not set."""
+    sections = {first: name for name, first in _NAMES_IN_IDS.items()}
+    sources = {first: name for name, first in _SOURCES_IN_IDS.items()}
+    values = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            values |= {f"{sections.get(name, name)}.{key}": inner for key, inner in value.items()}
+        else:
+            values[name] = sources.get(value, value) if name == "source" else value
+    return {path: value for path, value in values.items() if value is not None}
 
 
 def _semantic(model: BaseModel, without_effect: set[str], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from costbank.config.problems import not_a_section
 from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
-from costbank.settings import BuildConfig, Location, Reference
+from costbank.settings import BuildConfig, expand_home, is_location
 from costbank.sources.registry import SOURCE_SECTIONS, source_called
 
 __all__ = ["load_config"]
@@ -75,8 +75,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             table = table.get(section) if isinstance(table, dict) else None
         if not isinstance(table, dict) or name not in table:
             continue
-        is_bank_path = Reference in field.metadata and "/" in str(table[name])
-        if "Path" in str(field.annotation) or Location in field.metadata or is_bank_path:
+        if is_location(field, table[name]):
             table[name] = _resolve(file, table[name])
     return values
 
@@ -86,7 +85,7 @@ def _resolve(file: Path, value: Any) -> Any:
     if isinstance(value, list):
         return [_resolve(file, path) for path in value]
     is_path = isinstance(value, str) and value != STANDARD_INPUT and "://" not in value
-    return str(file.parent / value) if is_path else value
+    return str(file.parent / expand_home(value)) if is_path else value
 
 
 def _parse_value(path: str, text: str) -> Any:

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodedCorpus", "EncodingOptions", "Sampling", "encode_corpus", "refuse_sampling", "token_counts"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "EncodedCorpus": "encoded",
-        "EncodingOptions": "encoding",
-        "Sampling": "encoding",
-        "encode_corpus": "encoding",
-        "refuse_sampling": "encoding",
-        "token_counts": "encoded",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "EncodedCorpus": "encoded",
+            "EncodingOptions": "encoding",
+            "Sampling": "encoding",
+            "encode_corpus": "encoding",
+            "refuse_sampling": "encoding",
+            "token_counts": "encoded",
+        },
+    )

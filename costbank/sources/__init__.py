@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING
 from costbank.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from costbank.sources.base import InputFile, SourcePlan, SourceVectors, plan_source
+    from costbank.sources.base import InputFile, SourcePlan, SourceVectors
+    from costbank.sources.planning import plan_source
 
 __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "InputFile": "base",
-        "SourcePlan": "base",
-        "SourceVectors": "base",
-        "plan_source": "base",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "InputFile": "base",
+            "SourcePlan": "base",
+            "SourceVectors": "base",
+            "plan_source": "planning",
+        },
+    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ __all__ = [
     "given_tokenizer",
     "in_blocks",
     "mean_row",
-    "plan_source",
     "row_ranges",
     "too_many_rows",
 ]
@@ -76,16 +74,6 @@ class SourcePlan:
     make: Callable[[Progress], SourceVectors]
     libraries: tuple[str, ...] = ("numpy",)
     advice: str = ""
-
-
-def plan_source(config: BuildConfig) -> SourcePlan:
-    """Check all inputs of the config's source before any work, and return the plan.
-
-    Raises:
-        CostbankError: an input is missing or unusable, settings contradict each other, or a library is not installed.
-    """
-    # The plan is next to the settings. It is imported only now, with the libraries that it needs.
-    return import_module(f"{type(config).__module__.rpartition('.')[0]}.plan").plan(config)
 
 
 def given_tokenizer(config: BuildConfig) -> Tokenizer:

@@ -41,24 +41,25 @@ __all__ = [
     "placeholder_pattern",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "BytePieceTokenizer": "bytepiece",
-        "GGUFTokenizer": "gguf",
-        "HuggingFaceTokenizer": "huggingface",
-        "PlainTokenizer": "plain",
-        "SamplingTokenizer": "base",
-        "SentencePieceTokenizer": "sentencepiece",
-        "TekkenTokenizer": "tekken",
-        "TiktokenTokenizer": "tiktoken",
-        "Tokenizer": "base",
-        "TokenizerKind": "kinds",
-        "VocabMergesTokenizer": "vocab_merges",
-        "WordPieceTokenizer": "wordpiece",
-        "find_tokenizer": "opening",
-        "load_tokenizer": "opening",
-        "placeholder_counts": "placeholders",
-        "placeholder_pattern": "placeholders",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "BytePieceTokenizer": "bytepiece",
+            "GGUFTokenizer": "gguf",
+            "HuggingFaceTokenizer": "huggingface",
+            "PlainTokenizer": "plain",
+            "SamplingTokenizer": "base",
+            "SentencePieceTokenizer": "sentencepiece",
+            "TekkenTokenizer": "tekken",
+            "TiktokenTokenizer": "tiktoken",
+            "Tokenizer": "base",
+            "TokenizerKind": "kinds",
+            "VocabMergesTokenizer": "vocab_merges",
+            "WordPieceTokenizer": "wordpiece",
+            "find_tokenizer": "opening",
+            "load_tokenizer": "opening",
+            "placeholder_counts": "placeholders",
+            "placeholder_pattern": "placeholders",
+        },
+    )

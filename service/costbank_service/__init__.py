@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "load_settings", "run", "serving"]
 
-_import_name, __dir__ = lazy_names(
-    __name__,
-    {
-        "Settings": "settings",
-        "create_app": "app",
-        "load_settings": "settings",
-        "run": "server",
-        "serving": "server",
-    },
-)
+if not TYPE_CHECKING:  # A type checker would accept any name.
+    _import_name, __dir__ = lazy_names(
+        __name__,
+        {
+            "Settings": "settings",
+            "create_app": "app",
+            "load_settings": "settings",
+            "run": "server",
+            "serving": "server",
+        },
+    )
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson"):
-            require(library, "serve")
-    return _import_name(name)
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson"):
+                require(library, "serve")
+        return _import_name(name)

@@ -99,7 +99,14 @@ def test_cost_prints_a_matrix(run, news_bank: Bank):
 
 def test_show_says_what_the_bank_is(run, news_bank: Bank):
     shown = run("show", "news").out
-    for fact in (f"news@{news_bank.id}", "2,000 × 24, F32", "64 per token, exact", "word2vec.epochs=2", "gensim 4.4.0"):
+    for fact in (
+        f"news@{news_bank.id}",
+        "2,000 × 24, F32",
+        "64 per token, exact",
+        "word2vec.epochs=2",
+        "storage.dtype=F32",
+        "gensim 4.4.0",
+    ):
         assert fact in shown
     assert json.loads(run("show", "news", "--json").out)["id"] == news_bank.id
 

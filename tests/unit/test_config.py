@@ -11,6 +11,7 @@ from costbank.config import (
     list_settings,
     load_config,
     semantic_config,
+    semantic_settings,
     settings,
     settings_table,
 )
@@ -226,6 +227,28 @@ def test_a_donor_by_path_is_beside_the_config_file(tmp_path: Path):
         file.write_text(f'source = "transfer"\n[transfer]\ndonor = "{donor}"\nguide = "{donor}"\n')
         config = load_config({}, (), file)
         assert (config.transfer.donor, config.transfer.guide) == (read, read)
+
+
+def test_a_leading_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    home, file = tmp_path / "home", tmp_path / "c.toml"
+    file.write_text('source = "word2vec"\nstore = "~/banks"\ntokenizer = "a.model"\n[corpus]\nfiles = ["~/a", "b"]\n')
+    config = load_config({}, ["cache=~/cache"], file)
+    assert (config.store, config.cache, config.tokenizer) == (home / "banks", home / "cache", tmp_path / "a.model")
+    assert config.corpus.files == (str(home / "a"), str(tmp_path / "b"))
+    in_python = build_config(source="transfer", transfer={"donor": "~/banks/a", "guide": "~b"}, store=Path("~/banks"))
+    assert (in_python.transfer.donor, in_python.transfer.guide) == (str(home / "banks/a"), "~b")
+    assert in_python.store == home / "banks"
+
+
+@pytest.mark.parametrize("source", ["spelling", "vectors", "word2vec", "cooccurrence", "lm-head", "transfer"])
+def test_the_settings_that_an_id_covers_are_shown_by_names_that_exist(source: str):
+    config = build_config(source=source)
+    shown = semantic_settings(semantic_config(config))
+    assert shown["source"] == source
+    assert shown["storage.dtype"] == config.storage.dtype
+    assert set(shown) <= set(settings(type(config)))
+    assert None not in shown.values()
 
 
 def test_a_byte_order_mark_before_a_config_is_skipped_and_utf16_is_named(tmp_path: Path):

@@ -1,14 +1,21 @@
 """What `import costbank` offers, and what it must not cost."""
 
 import pickle
+import re
 import subprocess
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import costbank
+from costbank import BuildConfig
+from costbank.errors import UsageError
+from costbank.sources.registry import AllSettings
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY = ("torch", "faiss", "gensim", "fastapi", "scipy", "sentencepiece", "pydantic", "numpy", "ml_dtypes", "rich")
 
@@ -60,6 +67,30 @@ def test_the_public_names_are_these():
         assert name in dir(costbank)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = costbank.nothing
+
+
+def test_a_config_of_no_source_is_refused():
+    for config in (BuildConfig(source="spelling"), AllSettings(source="spelling")):
+        with pytest.raises(UsageError, match="it is not the config of a source") as caught:
+            costbank.build(config)
+        assert "build_config(source=…)" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_the_names_of_lazy_packages(tmp_path: Path):
+    """A `__getattr__` that it saw would be a name for every misspelling."""
+    (tmp_path / "names.py").write_text(
+        "import costbank\nfrom costbank.config import build_config, buld_config\n"
+        "from costbank.tokenizers import load_tokeniser, load_tokenizer\n"
+        "from costbank_service import sarving, serving\n"
+        "costbank.buld\ncostbank.build\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(tmp_path / "names.py")],
+        capture_output=True, text=True, check=False, timeout=120, cwd=ROOT,
+    )  # fmt: skip
+    wrong = set(re.findall(r'error: .*?"(\w+)" is', done.stdout))
+    assert wrong == {"buld_config", "load_tokeniser", "sarving", "buld"}, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`costbank show BANK`."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,12 @@ def _neighbors(facts: "NeighborFacts") -> str:
     return f"{facts.k} per token, recall@{facts.recall_at} {facts.recall:.4f}{within}"
 
 
-def _settings(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}={value}"
+def _settings(config: dict[str, Any]) -> Iterator[str]:
+    """Each setting as --set takes it."""
+    from costbank.config import semantic_settings
+
+    for path, value in semantic_settings(config).items():
+        yield f"{path}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _shown(value: object) -> str:
