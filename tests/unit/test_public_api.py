@@ -80,17 +80,17 @@ def test_a_config_of_no_source_is_refused():
 def test_a_type_checker_knows_the_names_of_lazy_packages(tmp_path: Path):
     """A `__getattr__` that it saw would be a name for every misspelling."""
     (tmp_path / "names.py").write_text(
-        "import costbank\nfrom costbank.config import build_config, buld_config\n"
+        "import costbank\nfrom costbank.config import build_config, build_cfg\n"
         "from costbank.tokenizers import load_tokeniser, load_tokenizer\n"
         "from costbank_service import sarving, serving\n"
-        "costbank.buld\ncostbank.build\n"
+        "costbank.open_bnk\ncostbank.build\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(tmp_path / "names.py")],
         capture_output=True, text=True, check=False, timeout=120, cwd=ROOT,
     )  # fmt: skip
     wrong = set(re.findall(r'error: .*?"(\w+)" is', done.stdout))
-    assert wrong == {"buld_config", "load_tokeniser", "sarving", "buld"}, done.stdout + done.stderr
+    assert wrong == {"build_cfg", "load_tokeniser", "sarving", "open_bnk"}, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
