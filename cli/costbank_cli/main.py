@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Until `interruptible` takes over nothing has been written. A shell's background job ignores Ctrl-C still.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if arguments is None and "_COSTBANK_COMPLETE" in os.environ:
+    if arguments is None and os.environ.get("_COSTBANK_COMPLETE"):
         from costbank_cli.shells import complete
 
         complete()

@@ -1,7 +1,7 @@
 """Read a bank by memory map, without writing anything."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,13 +166,16 @@ class Bank:
         return shortest_float(self.cost_matrix(ids[:1], ids[1:])[0, 0])
 
     def cost_matrix(
-        self, rows: Integer[np.ndarray, "rows"], columns: Integer[np.ndarray, "columns"]
+        self,
+        rows: Integer[np.ndarray, "rows"] | Sequence[int],
+        columns: Integer[np.ndarray, "columns"] | Sequence[int],
     ) -> Float32[np.ndarray, "rows columns"]:
-        """Costs of every row token to every column token.
+        """Costs of every row token to every column token, both given by their ids.
 
         Raises:
             TokenNotFoundError: an id is outside the vocabulary.
         """
+        rows, columns = (np.asarray(ids) if len(ids) else np.zeros(0, np.int64) for ids in (rows, columns))
         for token_id in (*rows.tolist(), *columns.tolist()):
             self.vocab.check(token_id)
         return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
@@ -216,7 +219,9 @@ class Bank:
             if i >= 0
         ]
 
-    def search(self, vectors: Float32[np.ndarray, "queries dim"], k: int = 10) -> list[list[Neighbor]]:
+    def search(
+        self, vectors: Float32[np.ndarray, "queries dim"] | Sequence[Sequence[float]], k: int = 10
+    ) -> list[list[Neighbor]]:
         """The k tokens of least cost to each vector. The vectors are normalized first.
 
         The FAISS index proposes candidates, more than k if it stores rows in fewer bits, and exact costs rank them.
@@ -228,6 +233,7 @@ class Bank:
             CorruptBankError: the sha256 of index.faiss differs from the manifest's; FAISS has not read any of it.
             MissingExtraError: FAISS is not installed.
         """
+        vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ShapeError(f"vectors have shape {list(vectors.shape)}, and the bank has dim {self.dim}",
                              f"give an array of shape [queries, {self.dim}]")  # fmt: skip

@@ -42,8 +42,18 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_store() if root is None else root
 
+    def check(self) -> None:
+        """Raise UsageError if the store is a file. It may not exist yet."""
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file, not a store", "give a directory of banks as --store")
+
     def banks(self) -> Iterator[StoredBank]:
-        """Every complete bank, in the order of names and ids."""
+        """Every complete bank, in the order of names and ids.
+
+        Raises:
+            UsageError: the store is a file.
+        """
+        self.check()
         if not self.root.is_dir():
             return
         for directory in sorted(self.root.iterdir()):
@@ -66,6 +76,7 @@ class Store:
 
     def resolve_name(self, reference: str) -> Path:
         """`resolve` for `name` and `name@idprefix` only: never a path, even if the path exists."""
+        self.check()
         match = _REFERENCE.fullmatch(reference)
         if not match:
             suggestion = self._suggestion(reference)

@@ -52,8 +52,8 @@ class ExportedFiles:
 def export_bank(
     bank: Bank,
     format_name: str,
-    out: Path,
-    tokenizer: Path | None = None,
+    out: str | Path,
+    tokenizer: str | Path | None = None,
     dtype: CellType = "F32",
     progress: Progress | None = None,
 ) -> ExportedFiles:
@@ -76,7 +76,7 @@ def export_bank(
         StorageError: there is too little space, or `out` cannot be written. No partial file remains.
         MissingExtraError: a library that the format needs is not installed.
     """
-    progress = progress or QuietProgress()
+    progress, out, tokenizer = progress or QuietProgress(), Path(out), Path(tokenizer) if tokenizer else None
     chosen = _format(format_name)
     _check_options(chosen, tokenizer, dtype)
     _check_target(bank, out)

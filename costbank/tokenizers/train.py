@@ -63,8 +63,8 @@ class TrainingOptions:
 
 
 def train_sentencepiece(
-    inputs: Sequence[Path],
-    out: Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
     vocab_size: int = 16_000,
     model_type: ModelType = "unigram",
     byte_fallback: bool = True,
@@ -79,6 +79,7 @@ def train_sentencepiece(
         InputNotFoundError, InputError: an input is missing, or is not UTF-8 text.
         TokenizerError: the text is too small for such a vocabulary, or the vocabulary for the text.
     """
+    out, inputs = Path(out), [Path(path) for path in inputs]
     if out.is_dir():
         raise UsageError(f"{out} is a directory", "give the file to write, such as --out my.model")
     for path in inputs:

@@ -132,3 +132,11 @@ def test_completion_imports_no_heavy_library(store: Path):
     ):
         done = _complete(store, *words, command=[sys.executable, "-c", run])
         assert done.stdout.splitlines()[-1].rstrip() == loaded, words
+
+
+def test_an_empty_request_is_no_completion(store: Path):
+    result = subprocess.run(
+        [sys.executable, "-m", "costbank_cli", "list", "--store", str(store)],
+        capture_output=True, text=True, check=True, timeout=60, env=os.environ | {"_COSTBANK_COMPLETE": ""},
+    )  # fmt: skip
+    assert "news@" in result.stdout

@@ -222,3 +222,9 @@ def test_half_precision_rows_are_exported_as_they_are(odd_bank: Bank, tmp_path: 
     for name in TABLES:
         export_bank(bank, name, tmp_path / name)
     assert np.array_equal(np.load(tmp_path / "npy"), bank.vectors())
+
+
+def test_paths_may_be_strings(odd_bank: Bank, tmp_path: Path):
+    exported = export_bank(odd_bank, "npy", str(tmp_path / "rows.npy"))
+    assert exported.path == tmp_path / "rows.npy"
+    assert np.load(exported.path).shape == (odd_bank.size, odd_bank.dim)

@@ -207,3 +207,12 @@ def test_what_names_no_token_is_refused_in_words(news_bank: Bank):
     code = f"import costbank; costbank.open_bank({str(news_bank.path)!r}).nearest([3])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert "UsageError: a token is named by a text or an id, not by a list" in result.stderr
+
+
+def test_lists_are_taken_for_arrays(news_bank: Bank, the: int):
+    expected = news_bank.cost_matrix(np.array([the, 400]), np.array([500]))
+    assert np.array_equal(news_bank.cost_matrix([the, 400], [500]), expected)
+    assert np.array_equal(news_bank.cost_matrix(range(400, 402), [the]), news_bank.cost_matrix([400, 401], [the]))
+    assert news_bank.cost_matrix([], [the]).shape == (0, 1)
+    row = news_bank.vectors(np.array([the]))
+    assert news_bank.search(row.tolist(), 3) == news_bank.search(row, 3)

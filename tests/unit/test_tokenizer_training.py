@@ -211,3 +211,8 @@ def test_a_child_that_is_killed_is_an_error_in_words():
     with pytest.raises(EngineError, match="was killed") as caught:
         run_in_child(_be_killed, None, lambda _: None, lambda: None)
     assert "memory" in caught.value.message
+
+
+def test_paths_may_be_strings(news: Path, tmp_path: Path):
+    written = train_sentencepiece([str(news)], str(tmp_path / "a.model"), 500)
+    assert load_tokenizer(written).vocab.size == 500
