@@ -28,7 +28,8 @@ def test_files_named_without_a_folder_are_in_the_folder_of_their_row(row: str):
     for name in re.findall(r"`(\w+\.py)`", row):
         assert any((folder / name).is_file() for folder in folders), name
     for constant in re.findall(r"`(_?[A-Z]+)`", row):
-        code = "\n".join(path.read_text("utf-8") for folder in folders for path in folder.parent.glob("**/*.py"))
+        files = [path for folder in folders for path in (*folder.glob("*.py"), *folder.parent.glob("*.py"))]
+        code = "\n".join(path.read_text("utf-8") for path in files)
         assert re.search(rf"^{constant}\b.*=", code, re.M), constant
 
 

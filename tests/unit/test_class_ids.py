@@ -260,7 +260,7 @@ def test_a_file_named_as_those_of_fairseq_is_refused_where_nothing_names_its_cla
     pieces: Callable[..., Path], tmp_path: Path
 ):
     folder = _head(_folder(tmp_path / "m", pieces(), "sentencepiece.bpe.model"), 402)
-    with pytest.raises(TokenizerError, match=r"has 400 pieces, and tensor 'lm_head\.weight' has 402 rows") as caught:
+    with pytest.raises(TokenizerError, match=r"has 400 pieces, but tensor 'lm_head\.weight' has 402 rows") as caught:
         _build(folder, tmp_path / "store")
     assert "XLMRobertaTokenizer" in caught.value.hint
     assert _build(folder, tmp_path / "store", insist=True)[0].size == 402
