@@ -63,7 +63,7 @@ class _LoggedStep:
         if now - self._last < self._seconds_between_lines:
             return
         self._last = now
-        if not self._done:
+        if not self._done or not self._unit:
             logger.info("%s: %.0f s so far", self._title, now - self._began)
             return
         rate = self._done / (now - self._began)
@@ -76,8 +76,9 @@ class _LoggedStep:
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._began
-        amount = f"{self._done:,} {self._unit} in " if self._done else ""
-        rate = f", {self._done / seconds:,.0f} {self._unit}/s" if self._done and seconds > 0.1 else ""
+        counts = self._done and self._unit  # a number without a unit says nothing
+        amount = f"{self._done:,} {self._unit} in " if counts else ""
+        rate = f", {self._done / seconds:,.0f} {self._unit}/s" if counts and seconds > 0.1 else ""
         logger.info("%s: %s%.1f s%s", self._title, amount, seconds, rate)
 
 

@@ -80,7 +80,7 @@ class Bank:
         self.neighbors = NeighborTable(columns["ids"].data, columns["costs"].data)
 
     def __repr__(self) -> str:
-        return f"<Bank {self.name}@{self.id}: {self.size:,} tokens × {self.dim}>"
+        return f"<Bank {self.name}@{self.id}: {self.size:,} tokens × {self.dim:,}>"
 
     @property
     def id(self) -> str:
@@ -298,9 +298,14 @@ def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
         store: the directory of banks; by default `$COSTBANK_STORE`, else the platform's data directory.
 
     Raises:
-        UsageError, BankNotFoundError: the reference matches no bank.
+        UsageError, BankNotFoundError: the reference matches no bank, or is neither a string nor a path.
         CorruptBankError: the manifest was changed, or a file's size differs from the manifest's.
     """
+    if not isinstance(reference, str | Path):
+        raise UsageError(
+            f"open_bank takes a string or a Path, not {reference!r}",
+            'give "name", "name@idprefix" or the path of a bank',
+        )
     if isinstance(reference, Path):
         reference = f"{reference}/"
     return Bank(Store(Path(store) if store else None).resolve(reference))

@@ -18,7 +18,9 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 _MOST_NAMES = 20
 _ID = re.compile(ID_PATTERN)
-_REFERENCE = re.compile(rf"({NAME_PATTERN})(?:@([0-9a-f]{{4,{ID_DIGITS}}}))?")
+_PREFIX = rf"@([0-9a-f]{{4,{ID_DIGITS}}})"
+_REFERENCE = re.compile(rf"({NAME_PATTERN})(?:{_PREFIX})?")
+_REFERENCE_WITH_PREFIX = re.compile(rf"{NAME_PATTERN}{_PREFIX}")
 
 
 def default_store() -> Path:
@@ -80,6 +82,12 @@ class Store:
         match = _REFERENCE.fullmatch(reference)
         if not match:
             suggestion = self._suggestion(reference)
+            name, at, prefix = reference.partition("@")
+            if at and re.fullmatch(NAME_PATTERN, name) and not _REFERENCE_WITH_PREFIX.fullmatch(suggestion or ""):
+                raise UsageError(
+                    f"{reference!r}: {prefix!r} is not 4 to {ID_DIGITS} hexadecimal digits, the prefix of a bank's id",
+                    f"{name} has: {', '.join(ids)}" if (ids := _ids(self.root / name)) else "`costbank list` lists ids",
+                )
             raise UsageError(
                 f"{reference!r} is not a bank name",
                 f"did you mean {suggestion}?"

@@ -54,7 +54,7 @@ def invalid_config(error: ValidationError, values: Mapping[str, Any]) -> UsageEr
 def foreign_setting(path: str, sources: list[str], source: str) -> UsageError:
     """The error for a setting of other sources."""
     return UsageError(
-        f"{path} is a setting of the source {' and '.join(sources)}, not of {source}",
+        f"{path} is a setting of the source{'s' * (len(sources) > 1)} {' and '.join(sources)}, not of {source}",
         "omit it, or give the source that has it",
     )
 
@@ -111,7 +111,7 @@ def _explain(path: str, problem: Any, source: str | None) -> tuple[str, str]:
     kind, value = problem["type"], problem.get("input")
     field = settings().get(path)
     if kind == "missing":
-        return f"the setting {path} is needed", f"give --{path}"
+        return f"the setting {path} is needed", f"give {path}, on the command line --{path}"
     if kind == "extra_forbidden":
         while isinstance(value, dict) and value:  # the section does not exist
             name, value = next(iter(value.items()))

@@ -58,7 +58,7 @@ CASES = {
     "an engine for what has no corpus": (
         ["build", "--source", "spelling", "--tokenizer", "{model}", "--engine", "ray"],
         2,
-        "engine.kind is a setting of the source word2vec and cooccurrence, not of spelling",
+        "engine.kind is a setting of the sources word2vec and cooccurrence, not of spelling",
     ),
     "too little memory": ([*BUILD, "--memory", "1MB"], 2, "engine.memory"),
     "sampling by no power": ([*BUILD, "--sampling", "0"], 2, "corpus.sampling"),

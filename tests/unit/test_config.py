@@ -62,7 +62,7 @@ def test_a_wrong_setting_is_named_with_a_hint(assignment: str, message: str, hin
     ("source", "given", "message"),
     [
         ("spelling", {"word2vec": {"epochs": 9}}, "word2vec.epochs is a setting of the source word2vec, not of"),
-        ("lm-head", {"corpus": {"files": ["a"]}}, "corpus.files is a setting of the source word2vec and cooccurrence"),
+        ("lm-head", {"corpus": {"files": ["a"]}}, "corpus.files is a setting of the sources word2vec and cooccurrence"),
         (
             "word2vec",
             {"transfer": {"donor": "x"}},
@@ -135,7 +135,7 @@ def test_a_folder_is_no_config(tmp_path: Path):
 def test_what_is_needed_is_asked_for():
     with pytest.raises(UsageError, match="setting source is needed") as caught:
         load_config({"tokenizer": "a.model"})
-    assert caught.value.hint == "give --source"
+    assert caught.value.hint == "give source, on the command line --source"
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path):

@@ -40,10 +40,22 @@ def test_every_complete_bank_is_listed(store: Store, news_bank: Bank):
     assert [p.id for p in store.banks() if p.latest] == [news_bank.id] * 2
 
 
-@pytest.mark.parametrize("reference", ["", "News", "news@", "news@12", "news@xyzw", "a b", "news@@1234", "né"])
+@pytest.mark.parametrize("reference", ["", "News", "a b", "né"])
 def test_a_malformed_reference_is_refused(store: Store, reference: str):
     with pytest.raises(UsageError, match="is not a bank name"):
         store.resolve(reference)
+
+
+@pytest.mark.parametrize("prefix", ["", "01", "00", "xyzw", "@1234", "0" * 17])
+def test_a_prefix_has_four_hexadecimal_digits_or_more(store: Store, news_bank: Bank, prefix: str):
+    with pytest.raises(UsageError, match=f"'{prefix}' is not 4 to 16 hexadecimal digits") as caught:
+        store.resolve(f"news@{prefix}")
+    assert caught.value.hint == f"news has: {', '.join(sorted(['0123456789abcdef', news_bank.id]))}"
+
+
+def test_a_reference_is_a_string_or_a_path():
+    with pytest.raises(UsageError, match="open_bank takes a string or a Path, not 5"):
+        open_bank(5)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_unknown_reference_names_what_there_is(store: Store, tmp_path: Path):

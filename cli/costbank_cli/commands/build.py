@@ -186,4 +186,4 @@ def command(
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "facts": bank.manifest.facts})
         return
-    click.echo(f"{bank.name}@{bank.id}  {bank.size:,} tokens × {bank.dim}  {bank.path}")
+    click.echo(f"{bank.name}@{bank.id}  {bank.size:,} tokens × {bank.dim:,}  {bank.path}")

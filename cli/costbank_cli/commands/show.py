@@ -37,7 +37,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
         "bank": f"{opened.name}@{opened.id}",
         "path": opened.path,
         "source": manifest.source,
-        "vectors": f"{opened.size:,} × {opened.dim}, {manifest.vectors.dtype}",
+        "vectors": f"{opened.size:,} × {opened.dim:,}, {manifest.vectors.dtype}",
         "tokens": ", ".join(f"{count:,} {name}" for name, count in manifest.status.items() if count),
         "tokenizer": f"{manifest.tokenizer.file} ({manifest.tokenizer.kind}), {manifest.tokenizer.fingerprint[:16]}…",
         "neighbors": _neighbors(manifest.neighbors),

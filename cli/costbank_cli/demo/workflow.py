@@ -95,7 +95,7 @@ def run_demo(
         corpus=CorpusConfig(files=(str(texts.train),)),
     )
     bank = build(config, progress)
-    say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim}, in {bank.path}")
+    say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim:,}, in {bank.path}")
     nearest = _nearest(bank)
     say("4. tokens of lowest cost:")
     for word, others in nearest.items():

@@ -95,7 +95,7 @@ def _vectors(
     rank = int((svd.values > 0).sum())
     if rank < settings.dim:
         progress.note(
-            f"the counts have rank {rank}; the other {settings.dim - rank} of {settings.dim} dimensions are zero"
+            f"the counts have rank {rank:,}; the other {settings.dim - rank:,} of {settings.dim:,} dimensions are zero"
         )
     return rows, {
         "counts_sha256": pairs.digest,
