@@ -50,12 +50,7 @@ class Store:
             raise UsageError(f"{self.root} is a file, not a store", "give a directory of banks as --store")
 
     def banks(self) -> Iterator[StoredBank]:
-        """Every complete bank, in the order of names and ids.
-
-        Raises:
-            UsageError: the store is a file.
-        """
-        self.check()
+        """Every complete bank, in the order of names and ids."""
         if not self.root.is_dir():
             return
         for directory in sorted(self.root.iterdir()):
@@ -78,7 +73,6 @@ class Store:
 
     def resolve_name(self, reference: str) -> Path:
         """`resolve` for `name` and `name@idprefix` only: never a path, even if the path exists."""
-        self.check()
         match = _REFERENCE.fullmatch(reference)
         if not match:
             suggestion = self._suggestion(reference)
