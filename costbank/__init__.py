@@ -19,12 +19,8 @@ __all__ = ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "ope
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        {
-            "Bank": "bank",
-            "BuildConfig": "config",
-            "CostbankError": "errors",
-            "build": "pipeline",
-            "build_config": "config",
-            "open_bank": "bank",
-        },
+        bank="Bank open_bank",
+        config="BuildConfig build_config",
+        errors="CostbankError",
+        pipeline="build",
     )

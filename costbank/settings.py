@@ -100,8 +100,9 @@ def expand_home(value: Any) -> Any:
     """A path, or a list of paths, in which a leading ~ is the home directory."""
     if isinstance(value, list | tuple):
         return [expand_home(path) for path in value]
-    # Path.expanduser raises an error for ~name of an unknown user, which may be a file's name.
-    return os.path.expanduser(value) if isinstance(value, str | Path) else value  # noqa: PTH111
+    if not isinstance(value, str | Path):
+        return value
+    return os.path.expanduser(value)  # noqa: PTH111 - Path.expanduser raises an error for ~name of an unknown user
 
 
 class StorageConfig(SettingsModel):

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["map_in_order", "prefetch"]
 
@@ -19,7 +19,7 @@ def prefetch(items: Iterable[Item], most: int = 3) -> Iterator[Item]:
         try:
             while (item := pending.popleft().result()) is not _END:
                 pending.append(thread.submit(next, iterator, _END))
-                yield item  # type: ignore[misc]
+                yield cast(Item, item)
         finally:
             for future in pending:
                 future.cancel()

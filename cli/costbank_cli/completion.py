@@ -80,11 +80,10 @@ def _banks(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if "/" in incomplete or incomplete.startswith((".", "~")):
         return [CompletionItem(incomplete, type="dir")]
     from costbank.bank.store import Store
-    from costbank.errors import UsageError
 
     ids: dict[str, list[str]] = {}
     store = ctx.params.get("store")
-    with suppress(OSError, UsageError):
+    with suppress(OSError):
         for bank in Store(Path(store) if store else None).banks():
             ids.setdefault(bank.name, []).append(bank.id)
     names = [

@@ -34,9 +34,11 @@ def json_option(function: Decorated) -> Decorated:
 
 
 def store_option(function: Decorated) -> Decorated:
+    """The option `--store`, which refuses a file before the command starts."""
     return click.option(
         "--store",
         type=click.Path(path_type=Path),
+        callback=_checked_store,
         help="Directory of banks. [default: $COSTBANK_STORE or the platform's data directory]",
     )(function)
 
@@ -102,3 +104,11 @@ def _plain(value: object) -> Any:
     from rich.text import Text
 
     return Text(f"{value:.4f}" if isinstance(value, float) else str(value))
+
+
+def _checked_store(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    from costbank.bank.store import Store
+
+    if not ctx.resilient_parsing:
+        Store(value).check()
+    return value

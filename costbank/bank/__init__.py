@@ -31,20 +31,9 @@ __all__ = [
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        {
-            "NAME_PATTERN": "store",
-            "Bank": "reader",
-            "BankWriter": "writer",
-            "FileCheck": "verify",
-            "LoadedBank": "loaded",
-            "NearestTokens": "loaded",
-            "Neighbor": "reader",
-            "RawRows": "reader",
-            "Store": "store",
-            "StoredBank": "store",
-            "check_digests": "verify",
-            "default_store": "store",
-            "open_bank": "reader",
-            "verify_bank": "verify",
-        },
+        store="NAME_PATTERN Store StoredBank default_store",
+        reader="Bank Neighbor RawRows open_bank",
+        writer="BankWriter",
+        verify="FileCheck check_digests verify_bank",
+        loaded="LoadedBank NearestTokens",
     )

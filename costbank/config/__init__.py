@@ -57,16 +57,9 @@ __all__ = [
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        {
-            "Setting": "listing",
-            "build_config": "building",
-            "like_settings": "problems",
-            "list_settings": "listing",
-            "load_config": "loading",
-            "semantic_config": "identity",
-            "semantic_settings": "identity",
-            "settings": "identity",
-            "settings_called": "problems",
-            "settings_table": "listing",
-        },
+        listing="Setting list_settings settings_table",
+        building="build_config",
+        problems="like_settings settings_called",
+        loading="load_config",
+        identity="semantic_config semantic_settings settings",
     )

@@ -13,12 +13,6 @@ __all__ = ["EncodedCorpus", "EncodingOptions", "Sampling", "encode_corpus", "ref
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        {
-            "EncodedCorpus": "encoded",
-            "EncodingOptions": "encoding",
-            "Sampling": "encoding",
-            "encode_corpus": "encoding",
-            "refuse_sampling": "encoding",
-            "token_counts": "encoded",
-        },
+        encoded="EncodedCorpus token_counts",
+        encoding="EncodingOptions Sampling encode_corpus refuse_sampling",
     )

@@ -13,10 +13,6 @@ __all__ = ["InputFile", "SourcePlan", "SourceVectors", "plan_source"]
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        {
-            "InputFile": "base",
-            "SourcePlan": "base",
-            "SourceVectors": "base",
-            "plan_source": "planning",
-        },
+        base="InputFile SourcePlan SourceVectors",
+        planning="plan_source",
     )

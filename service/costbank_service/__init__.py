@@ -18,13 +18,9 @@ __all__ = ["Settings", "create_app", "load_settings", "run", "serving"]
 if not TYPE_CHECKING:  # A type checker would accept any name.
     _import_name, __dir__ = lazy_names(
         __name__,
-        {
-            "Settings": "settings",
-            "create_app": "app",
-            "load_settings": "settings",
-            "run": "server",
-            "serving": "server",
-        },
+        settings="Settings load_settings",
+        app="create_app",
+        server="run serving",
     )
 
     def __getattr__(name: str) -> Any:

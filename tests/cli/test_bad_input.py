@@ -130,7 +130,7 @@ def test_json_keeps_stdout_empty_on_an_error(run):
     assert (result.status, result.out) == (3, "")
 
 
-@pytest.mark.parametrize("command", [["list"], ["serve", "--port", "0"]])
+@pytest.mark.parametrize("command", [["list"], ["show", "news"], ["serve", "--port", "0"]])
 def test_a_file_is_not_a_store(run, tmp_path: Path, command: list[str]):
     (tmp_path / "banks").write_text("x")
     result = run(*command, "--store", tmp_path / "banks")

@@ -24,7 +24,6 @@ def command(store: Path | None, as_json: bool) -> None:
     from costbank.errors import CostbankError
 
     opened = Store(store)
-    opened.check()
     listed = []
     for bank in opened.banks():
         entry = {"name": bank.name, "id": bank.id, "latest": bank.latest, "path": str(bank.path)}

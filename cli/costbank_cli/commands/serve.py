@@ -26,10 +26,7 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from costbank_service import load_settings, run
 
-    from costbank.bank import Store
-
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    Store(settings.store).check()
 
     def announce(url: str) -> None:
         if as_json:
