@@ -1,8 +1,8 @@
 """The definition of cost: c(i, t) = 1 − ⟨e_i, e_t⟩ for i ≠ t, and exactly 0 for i = t.
 
-A row e has length 1, or is all zero for a token without a vector, whose cost to every other token is therefore 1. Costs
-are computed in float64 from the stored rows and rounded once to float32. Negative results are raised to 0: unit rows
-are rounded, so the cost of two equal rows could be −1e-7.
+A row e has length 1. The row of a token without a vector is all zero, so its cost to every other token is 1. Costs are
+computed in float64 from the stored rows and rounded once to float32. Negative results are raised to 0: unit rows are
+rounded, so the cost of two equal rows could be −1e-7.
 """
 
 import numpy as np

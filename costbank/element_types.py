@@ -79,7 +79,7 @@ def to_float32(stored: Shaped[np.ndarray, "*shape"], name: str) -> Float32[np.nd
 
 def from_float32(values: Float32[np.ndarray, "*shape"], name: str) -> Shaped[np.ndarray, "*shape"]:
     """Float32 as stored elements of a floating-point type, rounded to nearest, ties to even; NaN stays NaN."""
-    with np.errstate(invalid="ignore"):  # NumPy would warn of NaN in a conversion by ml_dtypes
+    with np.errstate(invalid="ignore"):  # NumPy would warn about NaN in a conversion by ml_dtypes
         return values.astype(_number_type(name), copy=False).view(ELEMENT_TYPES[name].dtype)
 
 

@@ -1,8 +1,8 @@
-"""Decode UTF-8 text, and identify the encoding of other text: certain from its marks, or guessed from its characters.
+"""Decode UTF-8 text, and identify the encoding of other text, from its marks or by a guess from its characters.
 
-Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are certain. Others are guessed: a sample is decoded in each, and the
-guess is the one whose text has the largest share of its language's frequent characters. Without clear evidence, there
-is no guess.
+Wide encodings (UTF-16, UTF-32) and ISO-2022-JP are identified with certainty. Others are guessed: a sample is decoded
+in each encoding, and the guess is the encoding whose text has the largest share of its language's frequent characters.
+Without clear evidence, there is no guess.
 """
 
 import shlex
@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 _SAMPLE_BYTES = 1 << 16
-_FEWEST_HIGH_BYTES = 8
-_MOST_DENSE_WESTERN = 0.3  # the share of letters with accents; other scripts have hardly any ASCII between them
+_MIN_HIGH_CHARACTERS = 8
+_MAX_WESTERN_DENSITY = 0.3  # the share of letters with accents; other scripts have hardly any ASCII between them
 
 _CHINESE = "的一是不了在人有我他中大上到以要就出可也你生而子那得下自之年作"
 _SIMPLIFIED = frozenset(_CHINESE + "这个们来为和国地说时会对能于着过发后里")
@@ -69,7 +69,7 @@ _SHIFT_TO_KANJI = (b"\x1b$B", b"\x1b$@")
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An encoding, the frequent characters of its language, and the least share of these that counts as evidence."""
+    """An encoding, the frequent characters of its language, and the smallest share of these that counts as evidence."""
 
     codec: str
     encoding: Encoding
@@ -119,9 +119,9 @@ def decoded_text(data: bytes, skip_mark: bool = True) -> str | TextFault:
 
 
 def certain_encoding(head: bytes) -> Encoding | None:
-    """The encoding of text that begins with `head`, if it is certain that it is not UTF-8; otherwise None.
+    """The encoding of text that begins with `head`, if the text is certainly not UTF-8; otherwise None.
 
-    UTF-16 and UTF-32 have a byte-order mark, or have NUL bytes and decode to characters and white space alone.
+    UTF-16 and UTF-32 have a byte-order mark, or have NUL bytes and decode to nothing but characters and white space.
     """
     marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
     if marked or not head:
@@ -175,7 +175,7 @@ def _blanks_in(head: bytes, codec: str) -> int:
 
 
 def _score(sample: bytes, candidate: _Candidate) -> float:
-    """The share of frequent characters, divided by the least share that counts as evidence; 0 below that."""
+    """The share of frequent characters, divided by the smallest share that counts as evidence; 0 below that."""
     text = _decoded(sample, candidate.codec)
     high = [character for character in text or "" if character > "\x7f"]
     if not high or any(character in "\ufffd\x80\x81" for character in high):
@@ -183,9 +183,9 @@ def _score(sample: bytes, candidate: _Candidate) -> float:
     share = sum(character in candidate.frequent for character in high) / len(high)
     density = len(high) / len(text or "")
     if candidate.frequent is _WESTERN:
-        plausible = density <= _MOST_DENSE_WESTERN
+        plausible = density <= _MAX_WESTERN_DENSITY
     else:
-        plausible = density > _MOST_DENSE_WESTERN and len(high) >= _FEWEST_HIGH_BYTES
+        plausible = density > _MAX_WESTERN_DENSITY and len(high) >= _MIN_HIGH_CHARACTERS
     if not plausible:
         return 0.0
     return share / candidate.least_share if share >= candidate.least_share else 0.0

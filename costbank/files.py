@@ -115,14 +115,14 @@ def text_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, without their ends.
 
     Raises:
-        CorpusError: as `text_blocks` raises it.
+        CorpusError: see `text_blocks`.
     """
     return "".join(text for text, _ in text_blocks(path)).removesuffix("\n").split("\n")
 
 
 @contextmanager
 def storage_errors(directory: Path) -> Iterator[None]:
-    """Raise a full disk or a refused write as a `StorageError` that names the directory."""
+    """Turn the error of a full disk or a refused write into a `StorageError` that names the directory."""
     try:
         yield
     except OSError as error:
@@ -141,7 +141,7 @@ def storage_errors(directory: Path) -> Iterator[None]:
             errno.EEXIST,
         ):
             raise StorageError(
-                f"cannot write in {directory}: {error.strerror}",
+                f"cannot write to {directory}: {error.strerror}",
                 "give a writable directory with --store, --cache or --out",
             ) from error
         raise
@@ -185,9 +185,9 @@ def fsync_directory(path: Path) -> None:
 def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[Path]:
     """A new directory in `parent` to write into and rename; if it was not renamed, it is removed on exit.
 
-    It is locked while it is in use. A lock ends with its process, so the next process that stages in `parent` detects
-    and removes directories of dead processes. Therefore every name in `parent` that begins with `prefix` must be a
-    staging directory.
+    The directory is locked while it is in use. A lock ends with its process, so the next process that stages in
+    `parent` detects and removes directories of dead processes. Therefore every name in `parent` that begins with
+    `prefix` must be a staging directory.
     """
     with ExitStack() as locks:
         missing = [ancestor for ancestor in (parent, *parent.parents) if not ancestor.exists()]
@@ -242,7 +242,7 @@ def _staged_in(parent: Path, prefix: str, locks: ExitStack) -> Path:
 
 
 def _is_other_file(path: Path) -> bool:
-    """Whether the path exists and is not a directory, in one call: it may appear or disappear between two."""
+    """Whether the path exists and is not a directory, in one call, because it may change between two calls."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def locked(directory: Path, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process has the lock, and `wait` is false.
-        FileNotFoundError: it does not exist, or the last process with the lock removed or replaced it.
+        FileNotFoundError: the directory does not exist, or the last process with the lock removed or replaced it.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -36,7 +36,6 @@ def write_footer(file: BinaryIO, content: Any, magic: bytes) -> None:
 def read_footer(path: Path, magic: bytes, most_bytes: int | None = None) -> Footer | None:
     """The footer of a file; None if the file does not end with the magic, or the footer is longer than `most_bytes`.
 
-
     Raises:
         OSError: the file cannot be read.
         ValueError: the footer is not JSON.

@@ -57,8 +57,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
     is interrupted, its incomplete files are removed.
 
     Raises:
-        CostbankError: an input, a setting or the store is unusable. All that can be checked beforehand is checked
-            before any work.
+        CostbankError: an input, a setting or the store is unusable. Everything that can be checked in advance is
+            checked before any work starts.
     """
     progress = progress or QuietProgress()
     plan = _plan(config, progress)
@@ -79,7 +79,7 @@ class _Plan:
     """A build with checked inputs and settings.
 
     Attributes:
-        config: with the number of neighbors and the method resolved.
+        config: the config, with the number of neighbors and the method resolved.
         source: makes the vectors.
         dim: the number of elements of a row after transforms.
         neighbors: the method for the neighbor table.
@@ -92,7 +92,7 @@ class _Plan:
 
 
 def _plan(config: BuildConfig, progress: Progress) -> _Plan:
-    """Check all that can be checked before any work."""
+    """Check everything that can be checked before any work starts."""
     source = plan_source(config)
     vocab_size, raw_dim = source.shape
     dim = output_dim(config.transforms, raw_dim)
@@ -100,7 +100,7 @@ def _plan(config: BuildConfig, progress: Progress) -> _Plan:
     if k:
         require("faiss", "build")
     with _reproducible_sums(config):
-        pass  # raises if the library for it is not installed
+        pass  # raises if threadpoolctl is needed and not installed
     neighbors = plan_neighbors(vocab_size, dim, k, config.neighbors.method)
     resolved = config.neighbors.model_copy(update={"k": k, "method": neighbors.method})
     config = config.model_copy(update={"neighbors": resolved})
@@ -143,7 +143,7 @@ def _write_rows(
             stored = writer.write_vectors((vocab_size, plan.dim), config.storage.dtype, blocks)
     if rows.usable.sum() < _LEAST_VECTORS:
         raise InputError(
-            f"{int(rows.usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs {_LEAST_VECTORS}",
+            f"{int(rows.usable.sum())} of {vocab_size:,} tokens have a vector; a bank needs at least {_LEAST_VECTORS}",
             "check that the source has rows for this tokenizer's tokens, and that the transforms do not make them zero",
         )
     vocab = vectors.vocab.with_evidence(rows.usable)
@@ -258,15 +258,15 @@ class _UnitRows:
 
 
 def _neighbors_per_token(config: BuildConfig, source: SourcePlan) -> int:
-    """The setting `neighbors.k`, by default 64 or, in a smaller vocabulary, all other tokens."""
-    most = min(source.tokenizer.vocab.size, source.shape[0]) - 1
+    """The setting `neighbors.k`; by default 64, or the number of other tokens if that is smaller."""
+    others = min(source.tokenizer.vocab.size, source.shape[0]) - 1
     k = config.neighbors.k
-    if k is not None and k > most:
+    if k is not None and k > others:
         raise UsageError(
-            f"neighbors.k is {k:,}, but a token of this vocabulary has only {most:,} other tokens",
-            f"give at most {most:,}",
+            f"neighbors.k is {k:,}, but there are only {others:,} other tokens in this vocabulary",
+            f"give at most {others:,}",
         )
-    return max(1, min(_DEFAULT_K, most)) if k is None else k
+    return max(1, min(_DEFAULT_K, others)) if k is None else k
 
 
 def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
@@ -279,7 +279,7 @@ def _check_space(config: BuildConfig, vocab_size: int, dim: int) -> None:
     free_bytes = disk_usage(directory).free
     if bank_bytes > free_bytes:
         raise StorageError(
-            f"the bank needs about {bank_bytes / 1e9:.1f} GB, and {directory} has {free_bytes / 1e9:.1f} GB free",
+            f"the bank needs about {bank_bytes / 1e9:.1f} GB, but {directory} has only {free_bytes / 1e9:.1f} GB free",
             "free some space, give another --store, or --set storage.dtype=F16",
         )
 
@@ -305,7 +305,7 @@ def _tokenizer_facts(tokenizer: Tokenizer) -> TokenizerFacts:
 
 
 def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
-    """Words of five letters or more, with neighbors: the most frequent, or the first if counts are unknown."""
+    """Words of at least five letters with their neighbors: the most frequent, or the first if counts are unknown."""
     if not table.k:
         return []
     frequent = np.argsort(-vocab.counts, kind="stable")

@@ -1,4 +1,4 @@
-"""Progress of long work: bars on a terminal, lines in a log, or no reports at all.
+"""Progress of long-running work: bars on a terminal, lines in a log, or no reports at all.
 
 Library code reports to a `Progress` that its caller passes in.
 """
@@ -15,15 +15,15 @@ logger = logging.getLogger("costbank")
 
 
 class Step(Protocol):
-    """One step of long work, while it runs."""
+    """One step of long-running work, while it runs."""
 
     def advance(self, amount: int) -> None:
-        """Report that `amount` more is done; 0 reports that the step is still running."""
+        """Report that `amount` more units are done; 0 reports that the step is still running."""
         ...
 
 
 class Progress(Protocol):
-    """Receives the progress of long work."""
+    """Receives the progress of long-running work."""
 
     def step(self, title: str, total: int | None = None, unit: str = "") -> Any:
         """A context manager that yields a `Step`; `total` is a number of `unit`s, None if it is unknown."""
@@ -83,7 +83,7 @@ class _LoggedStep:
 
 
 class LogProgress:
-    """Writes to the logger `costbank`: a line every `seconds_between_lines`, and a line at the end of each step."""
+    """Writes to the logger `costbank`: a line every `seconds_between_lines` seconds, and one after each step."""
 
     def __init__(self, seconds_between_lines: float = 10.0) -> None:
         self._seconds_between_lines = seconds_between_lines

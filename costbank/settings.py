@@ -54,7 +54,7 @@ class SpokenDefault:
 
 
 def default_cache() -> Path:
-    """`$COSTBANK_CACHE`, else the platform's cache directory. All of its content can be computed again."""
+    """`$COSTBANK_CACHE`, else the platform's cache directory. Everything in it can be computed again."""
     return Path(os.environ.get("COSTBANK_CACHE") or user_cache_path("costbank") / "encoded")
 
 
@@ -64,7 +64,7 @@ class SettingsModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_true_for_numbers(cls, values: Any) -> Any:
-        """Turn true and false into text, which a setting of numbers refuses: pydantic would accept true as 1."""
+        """Turn true and false into text, which settings with numbers refuse: pydantic would accept true as 1."""
         if not isinstance(values, dict):
             return values
         numbers = {
@@ -116,7 +116,7 @@ class NeighborsConfig(SettingsModel):
 
     k: int | None = Field(
         default=None, ge=0, le=4_096,
-        description="neighbors stored for each token; by default 64, or all other tokens; 0: no table and no index",
+        description="neighbors stored for each token; by default 64, or all others if fewer; 0: no table and no index",
     )  # fmt: skip
     method: Literal["auto", "exact", "int8", "reduced"] = Field(
         default="auto",
@@ -167,7 +167,7 @@ class BuildConfig(SettingsModel):
     @field_validator("transforms")
     @classmethod
     def _valid_transforms(cls, transforms: tuple[str, ...]) -> tuple[str, ...]:
-        from costbank.transforms import canonical_transform  # which needs NumPy
+        from costbank.transforms import canonical_transform  # imported here because it needs NumPy
 
         try:
             return tuple(map(canonical_transform, transforms))
@@ -176,7 +176,7 @@ class BuildConfig(SettingsModel):
 
     @property
     def bank_name(self) -> str:
-        """The setting `name`, by default made of the tokenizer's or the model's name and the source."""
+        """The setting `name`; by default made from the tokenizer's or the model's name and the source."""
         path = (self.tokenizer or self.named_after or Path("bank")).resolve()
         stem = path.name if path.is_dir() else path.stem
         stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "bank"
@@ -188,5 +188,5 @@ class BuildConfig(SettingsModel):
         return None
 
     def without_effect(self) -> set[str]:
-        """Paths of settings without an effect because of other settings; they are not part of a bank's id."""
+        """Paths of settings that have no effect because of other settings; they are not part of a bank's id."""
         return {"neighbors.min_recall"} if self.neighbors.method == "exact" else set()

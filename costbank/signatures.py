@@ -51,7 +51,7 @@ _STARTS: tuple[tuple[bytes, Signature], ...] = (
     (b"model_checkpoint_path:", Signature("tensorflow", "a TensorFlow checkpoint")),
 )
 _PICKLE = Signature("pickle", "a Python pickle")
-_GENSIM = Signature("gensim", "vectors or a model that gensim has pickled")
+_GENSIM = Signature("gensim", "a gensim pickle (vectors or a model)")
 _HTML = Signature("html", "an HTML page")
 _XML_ERROR = Signature("xml-error", "a server's error message in XML")
 _TAR = Signature("tar", "a tar archive")

@@ -15,7 +15,7 @@ _FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 def splitmix64(
     seeds: UInt64[np.ndarray, "..."] | np.uint64, counts: Integer[np.ndarray, "..."]
 ) -> UInt64[np.ndarray, "..."]:
-    """Random numbers of 64 bits: the `counts`-th (from 1) of the generators with these seeds; the arrays broadcast."""
+    """64-bit random numbers: number `counts`, from 1, of the generators with these seeds. The arrays broadcast."""
     state = seeds + counts.astype(np.uint64) * _STEP
     state = (state ^ (state >> np.uint64(30))) * _FACTORS[0]
     state = (state ^ (state >> np.uint64(27))) * _FACTORS[1]

@@ -43,7 +43,7 @@ _MOST_HEADER_BYTES = 100_000_000
 _MOST_SIZE = (1 << 64) - 1
 _MOST_DEPTH = 100
 _FIELDS = ("dtype", "shape", "data_offsets")
-_HASHED_LATER = 2
+_MAX_PENDING_HASHES = 2
 _REPAIR = "the file is damaged; build or copy it again"
 
 
@@ -153,16 +153,16 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
     with path.open("xb", buffering=0) as file, ThreadPoolExecutor(1, "costbank-hash") as hashing:
-        position, hashed = 0, deque[Future[None]]()
+        position, pending_hashes = 0, deque[Future[None]]()
 
         def put(data: bytes | memoryview) -> None:
             nonlocal position
-            hashed.append(hashing.submit(digest.update, data))
+            pending_hashes.append(hashing.submit(digest.update, data))
             while data:
                 data = memoryview(data)[file.write(data) :]
             position = file.tell()
-            if len(hashed) > _HASHED_LATER:
-                hashed.popleft().result()
+            if len(pending_hashes) > _MAX_PENDING_HASHES:
+                pending_hashes.popleft().result()
 
         put(len(encoded).to_bytes(8, "little") + encoded)
         for name, (spec, blocks) in tensors.items():
@@ -184,9 +184,9 @@ def write_tensors(path: Path, tensors: Mapping[str, tuple[TensorSpec, Iterable[n
 def read_header(path: Path, error: type[CostbankError] = CorruptBankError, hint: str = _REPAIR) -> TensorHeader:
     """Read a safetensors header and check it against the file's size, as strictly as the safetensors library does.
 
-    Tensors must cover the data without holes or overlaps, up to the file's last byte. There are two differences: this
-    function refuses two tensors with the same name, of which the library takes the last; and it accepts an unknown
-    dtype, for which the library refuses the file, so that the other tensors can be read.
+    Tensors must cover the data without holes or overlaps, up to the file's last byte. There are two differences. Two
+    tensors with the same name are an error here, while the library takes the last one. An unknown dtype is accepted
+    here, so that the other tensors can be read, while the library refuses the file.
 
     Args:
         path: the file.
@@ -300,7 +300,7 @@ def _is_list_of_sizes(value: object) -> bool:
 
 
 def _is_accepted_by_serde(value: object, encoded: bytes) -> bool:
-    """Whether a value is nested at most 100 deep.
+    """Whether a value is nested at most 100 levels deep.
 
     Raises:
         UnicodeEncodeError: a string has a lone surrogate.

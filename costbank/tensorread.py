@@ -119,7 +119,7 @@ def open_tensors(path: Path) -> dict[str, FileTensor]:
 class _OpenFile:
     """A file descriptor, and the state of the file when it was opened.
 
-    The time of a file's last change (ctime, which programs cannot set) has a resolution of some milliseconds. A second
+    The time of a file's last change (ctime, which programs cannot set) has a resolution of a few milliseconds. A second
     change within that time would be undetected, so opening waits until the last change is older.
     """
 

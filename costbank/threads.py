@@ -28,7 +28,7 @@ def prefetch(items: Iterable[Item], most: int = 3) -> Iterator[Item]:
 def map_in_order(
     function: Callable[..., Iterable[Item]], items: Iterable[tuple[Any, ...]], workers: int
 ) -> Iterator[list[Item]]:
-    """The results of a function for each item, as a list, in the order of the items.
+    """For each item, in order, the list of the results of a function.
 
     Args:
         function: called in one of the threads, with the elements of an item as its arguments.

@@ -1,4 +1,4 @@
-"""The tokens that a typed text may mean, as bytes, the likeliest first. `costbank.vocab.Vocab.match` looks them up."""
+"""The tokens that a typed text can mean, as bytes, the likeliest first. `costbank.vocab.Vocab.match` looks them up."""
 
 import re
 import unicodedata
@@ -19,7 +19,7 @@ __all__ = [
 WORD_START_MARKS = ("▁", "Ġ")
 """How tokenizers write a leading space: SentencePiece as U+2581, byte-level BPE as U+0120."""
 
-FORMS = "name a token by its text, as piece:ing (within a word), id:123 or hex:e4bda0"
+FORMS = "name a token by its text, or as piece:ing (within a word), id:123 or hex:e4bda0"
 """The ways to name a token, for hints."""
 
 _SPACES = str.maketrans(dict.fromkeys(WORD_START_MARKS, " "))
@@ -46,7 +46,7 @@ BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 @dataclass(frozen=True)
 class Reading:
-    """A token that a text may mean.
+    """A token that a text can mean.
 
     Attributes:
         token: the bytes of the token.
@@ -74,7 +74,7 @@ def printable(data: bytes) -> str:
 
 
 def readings(text: str, *, word_ends_in_space: bool = False, piece: bool = False) -> Iterator[Reading]:
-    """The tokens that a text may mean, the likeliest first.
+    """The tokens that a text can mean, the likeliest first.
 
     These are: the token that starts a word with the text; the exact text; then other spellings: `##ing` of WordPiece,
     `king</w>` of CLIP's BPE, `<0x0A>`, escapes such as `\\n` and `\\xe4` as costbank prints them, ▁ within a token,

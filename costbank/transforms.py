@@ -1,4 +1,4 @@
-"""Transforms of raw rows, and the normalization that makes a bank's unit rows of them.
+"""Transforms of raw rows, and the normalization that turns them into a bank's unit rows.
 
     center      subtract the mean row
     abtt:n      all but the top: center, then remove the n leading principal directions (Mu & Viswanath 2018)
@@ -7,7 +7,7 @@
 
 Each transform is an affine map that follows from the mean and the covariance of the rows. The covariance of mapped rows
 follows from that of the rows, so a sequence of transforms is fitted in one pass over the rows, and applied as one map
-in the next. Zero rows stay zero and do not count for the mean.
+in the next. Zero rows stay zero and are not part of the mean.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _WITH_COUNT = {"abtt": 2, "pca": None}
-_WITHOUT = ("center", "whiten")
+_WITHOUT_COUNT = ("center", "whiten")
 _LEAST_VARIANCE = 1e-6
 _ROUNDING = 1e-5
 _CACHED_ELEMENTS = 1 << 16
@@ -57,8 +57,8 @@ def normalize(
 class Affine:
     """x ↦ (x − `offset`) @ `matrix`; a matrix of None is the identity, and without an offset rows do not change.
 
-    `gain` is the largest factor by which the matrix lengthens a vector: with it, a short result is distinguished from a
-    zero with rounding errors.
+    `gain` is the largest factor by which the matrix lengthens a vector. It helps to tell a short result from a zero
+    with rounding errors.
     """
 
     offset: Float64[np.ndarray, "dim"] | None = None
@@ -89,7 +89,7 @@ def parse_transform(text: str) -> tuple[str, int | None]:
         UsageError: there is no such transform, or its number is missing or invalid.
     """
     name, _, number = text.partition(":")
-    if name in _WITHOUT and not number:
+    if name in _WITHOUT_COUNT and not number:
         return name, None
     if name in _WITH_COUNT and ((number.isdecimal() and int(number)) or (not number and _WITH_COUNT[name])):
         return name, int(number or _WITH_COUNT[name] or 0)
@@ -103,7 +103,7 @@ def canonical_transform(text: str) -> str:
     """The canonical text of a transform: `abtt:2` for `abtt`, `pca:64` for `pca:064`.
 
     Raises:
-        UsageError: as `parse_transform`.
+        UsageError: see `parse_transform`.
     """
     name, count = parse_transform(text)
     return name if count is None else f"{name}:{count}"
@@ -118,7 +118,7 @@ def output_dim(transforms: Sequence[str], dim: int) -> int:
     for text in transforms:
         name, count = parse_transform(text)
         if count is not None and count >= dim + (name == "pca"):
-            raise UsageError(f"{text} needs more directions than the {dim:,} of the rows", "give a smaller number")
+            raise UsageError(f"{text} needs more directions than the rows have ({dim:,})", "give a smaller number")
         dim = count if name == "pca" and count else dim
     return dim
 
@@ -176,7 +176,7 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
 
 
 def column_signs(directions: Float[np.ndarray, "dim directions"]) -> Float[np.ndarray, "directions"]:
-    """1 or −1 for each column, so that the product with it has a positive largest element.
+    """1 or −1 for each column, so that the element of largest magnitude is positive in the product of the two.
 
     Eigenvectors and singular vectors are unique only up to their sign; multiplied by these signs, they do not depend on
     the solver.
@@ -208,7 +208,7 @@ def _moments(
         if advance:
             advance(len(block))
     if count < 2 or total is None or shift is None:
-        raise InputError("fewer than two rows are not zero", "transforms are fitted to at least two nonzero rows")
+        raise InputError("fewer than two rows are not zero", "transforms need at least two nonzero rows")
     mean = total / count
     covariance = np.zeros((len(mean), len(mean))) if products is None else products / count - np.outer(mean, mean)
     return shift + mean, covariance

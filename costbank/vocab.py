@@ -46,7 +46,7 @@ class TokenMatch:
 
     Attributes:
         id: the token.
-        other: another token that the same text may mean, such as the piece `king` if `id` is `▁king`; otherwise None.
+        other: another token that the same text can mean, such as the piece `king` if `id` is `▁king`; otherwise None.
     """
 
     id: int
@@ -65,7 +65,7 @@ class TokenFacts:
 
 @dataclass(frozen=True)
 class MatchedToken(TokenFacts):
-    """The description of the token that a text names, and of another that the same text may mean."""
+    """The description of the token that a text names, and of another that the same text can mean."""
 
     other: TokenFacts | None
 
@@ -198,7 +198,7 @@ class Vocab:
         return sorted(ids.tolist(), key=lambda token_id: (_STATUS_ORDER.index(self.status[token_id]), token_id))
 
     def match(self, token: str | SupportsIndex) -> TokenMatch:
-        """The token that a text or an id names, and another that the text may mean.
+        """The token that a text or an id names, and another that the text can mean.
 
         A text names the token that starts a word with it (`king`: ▁king, Ġking, WordPiece's `king`), otherwise the
         exact piece. Leading ▁ and Ġ are spaces. The literal text of a special token names that token. `piece:king` is
@@ -230,10 +230,10 @@ class Vocab:
         return TokenMatch(*ids)
 
     def find(self, token: str | SupportsIndex) -> int:
-        """The id of the `match`.
+        """The id of the token that `match` returns.
 
         Raises:
-            TokenNotFoundError, UsageError: as `match`.
+            TokenNotFoundError, UsageError: see `match`.
         """
         return self.match(token).id
 
@@ -254,7 +254,7 @@ class Vocab:
         return TokenFacts(token_id, self.display(token_id), status, count if count >= 0 else None)
 
     def describe(self, match: TokenMatch) -> MatchedToken:
-        """The description of a match; `dataclasses.asdict` makes JSON values of it."""
+        """The description of a match; `dataclasses.asdict` turns it into JSON values."""
         other = None if match.other is None else self.facts_of(match.other)
         return MatchedToken(**vars(self.facts_of(match.id)), other=other)
 
@@ -262,19 +262,19 @@ class Vocab:
         try:
             return self.check(index(token))
         except TypeError:
-            raise UsageError(f"a token is named by a text or an id, not by a {type(token).__name__}", FORMS) from None
+            raise UsageError(f"a token must be a string or an id, not a {type(token).__name__}", FORMS) from None
 
     @cached_property
     def _lengths(self) -> Int64[np.ndarray, "vocab"]:
         return np.diff(self.offsets)
 
     def _suggestion(self, token: str) -> str:
-        """A hint for a text that names no token: similar tokens, by names for `match`, and the ways to name a token."""
+        """A hint for a text that names no token: similar tokens, by names for `match`, and ways to name a token."""
         text = token.removeprefix("piece:")
         if not text or text.startswith("hex:"):
             return FORMS
         if text.isdecimal() and text.isascii() and len(text) < 19 and int(text) < self.size:
-            return f"the token with the id {int(text)} is id:{int(text)}"
+            return f"write id:{int(text)} for the token with this id"
         bare = text.lstrip(" ".join(WORD_START_MARKS))
         folded = unicodedata.normalize("NFKD", bare)
         without_accents = "".join(char for char in folded if not unicodedata.combining(char))
@@ -307,7 +307,7 @@ class Vocab:
         return bool(ends > max(100 * starts, self.size // 10))
 
     def _readings(self, token: str) -> Iterator[Reading]:
-        """The tokens that a text may mean, first with `piece:` or `hex:` as a prefix, then as part of the text."""
+        """The tokens that a text can mean, first with `piece:` or `hex:` as a prefix, then as part of the text."""
         kind, _, value = token.partition(":")
         if kind == "piece":
             yield from readings(value, piece=True)
@@ -326,7 +326,7 @@ class Vocab:
     def _longest_common_start(self, token: bytes) -> tuple[int, list[int]]:
         """The number of characters in the longest common start with any token, and the tokens that have it.
 
-        They are (0, []) if the common start is not more than half of this token.
+        The result is (0, []) unless the common start is more than half of this token.
         """
         common_bytes, ids = 0, np.arange(self.size)
         for position, byte in enumerate(token):

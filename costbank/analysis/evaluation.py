@@ -53,7 +53,7 @@ def word_similarity(bank: Bank, judgements: Iterable[tuple[str, str, float]]) ->
     usable = [(a, b, score) for a, b, score in pairs if a is not None and b is not None]
     if len(usable) < 3:
         raise InputError(
-            f"{len(usable)} of {len(judgements)} word pairs are tokens of this vocabulary, and 3 are needed",
+            f"{len(usable)} of {len(judgements)} word pairs consist of tokens of this vocabulary, but 3 are needed",
             _WORDS_HINT,
         )
     first, second = (bank.vectors(np.array([pair[i] for pair in usable])) for i in (0, 1))
@@ -63,7 +63,7 @@ def word_similarity(bank: Bank, judgements: Iterable[tuple[str, str, float]]) ->
 
 
 def analogies(bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_bytes: int = _BLOCK_BYTES) -> Analogies:
-    """The share of questions “a is to b as c is to …” whose answer of least cost to e_b − e_a + e_c is d.
+    """The share of questions “a is to b as c is to …” for which the answer of least cost to e_b − e_a + e_c is d.
 
     This is 3CosAdd (Mikolov, Yih & Zweig 2013). Possible answers are the ordinary tokens that start a word and have a
     vector, without a, b and c; the answer is therefore wrong if d is one of these. A question counts if its four words
@@ -83,17 +83,17 @@ def analogies(bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_
     usable = np.array([row for row in question_ids if None not in row], np.int64).reshape(-1, 4)
     if not len(usable):
         raise InputError(f"0 of {len(questions)} questions consist of tokens of this vocabulary", _WORDS_HINT)
-    given, expected = usable[:, :3], usable[:, 3]
-    a, b, c = (bank.vectors(given[:, i]) for i in range(3))
-    answers = _best_answers(bank, b - a + c, np.flatnonzero(_word_starts(bank)), given, block_bytes)
+    abc, expected = usable[:, :3], usable[:, 3]
+    a, b, c = (bank.vectors(abc[:, i]) for i in range(3))
+    answers = _best_answers(bank, b - a + c, np.flatnonzero(_word_starts(bank)), abc, block_bytes)
     return Analogies(float(np.mean(answers == expected)), len(usable), len(questions))
 
 
 def neighbor_overlap(first: Bank, second: Bank, k: int = 10) -> float:
     """The average share of a token's k nearest that two banks of one tokenizer have in common.
 
-    The average is over the tokens with neighbors in both banks. If a token has fewer than k neighbors, its share is of
-    the larger number that one of the banks has.
+    The average is over the tokens with neighbors in both banks. If a token has fewer than k neighbors, the share is
+    relative to the larger of its two numbers of neighbors.
 
     Raises:
         UsageError: the banks have different tokenizers, or a neighbor table has fewer than k columns.
@@ -101,19 +101,19 @@ def neighbor_overlap(first: Bank, second: Bank, k: int = 10) -> float:
     """
     if first.manifest.tokenizer.fingerprint != second.manifest.tokenizer.fingerprint:
         raise UsageError(f"{first.name} and {second.name} have different tokenizers", "give two banks of one tokenizer")
-    most = min(first.neighbors.k, second.neighbors.k)
-    if not 1 <= k <= most:
+    columns = min(first.neighbors.k, second.neighbors.k)
+    if not 1 <= k <= columns:
         raise UsageError(
-            f"k is {k}, and the narrower neighbor table has {most} columns",
-            f"give a k of 1 to {most}, or build both banks with a larger neighbors.k",
+            f"k is {k}, but the narrower neighbor table has {columns} columns",
+            f"give a k from 1 to {columns}, or build both banks with a larger neighbors.k",
         )
     size = min(first.size, second.size)
     tables = [bank.neighbors.ids[:size, :k] for bank in (first, second)]
     counts = np.maximum(*((ids >= 0).sum(axis=1) for ids in tables))
     in_both = (tables[0][:, 0] >= 0) & (tables[1][:, 0] >= 0)
     if not in_both.any():
-        raise InputError(f"no token has neighbors in {first.name} and in {second.name}", "build them from more text")
-    # A row of a table has each id once, so an id that is twice in the two rows is in both.
+        raise InputError(f"no token has neighbors in both {first.name} and {second.name}", "build them from more text")
+    # A row of a table has each id once, so an id that occurs twice in the two rows is in both.
     sorted_ids = np.sort(np.hstack(tables)[in_both], axis=1)
     shared = ((sorted_ids[:, 1:] == sorted_ids[:, :-1]) & (sorted_ids[:, 1:] >= 0)).sum(axis=1)
     return float(np.mean(shared / counts[in_both]))

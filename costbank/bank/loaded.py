@@ -1,8 +1,8 @@
-"""A bank for processes that run for months: a change to its files cannot end the process.
+"""A bank for processes that run for months: a change to its files cannot crash the process.
 
-Tokens and neighbor table are copied into memory and checked against their sha256 when the bank is opened; the index is
-when it is first needed. Rows are read from a file that stays open. The bytes under an id never change, so the copies
-stay correct if the directory is overwritten, truncated or removed.
+The tokens and the neighbor table are copied into memory and checked against their sha256 when the bank is opened, and
+the index when it is first needed. Rows are read from a file that stays open. The bytes under an id never change, so the
+copies stay correct even if the directory is overwritten, truncated or removed.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ _SCAN_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class NearestTokens:
-    """Neighbors by ascending cost, and whether they are certain to be those of least cost."""
+    """Neighbors by ascending cost, and whether they are certain to be the nearest."""
 
     neighbors: list[Neighbor]
     exact: bool
 
 
 class LoadedBank(Bank):
-    """A `Bank` that maps no file; see the module.
+    """A `Bank` that maps no file; see the docstring of the module.
 
     Raises:
         CorruptBankError: a file is missing or being written, or its size or sha256 differs from the manifest's.
@@ -57,7 +57,7 @@ class LoadedBank(Bank):
 
     @property
     def index_bytes(self) -> int:
-        """Bytes that a search by the index would add to these; 0 if the bank has no index, or it is loaded."""
+        """Bytes that loading the index would add to `resident_bytes`; 0 if there is none, or it is loaded."""
         return 0 if self._loaded_index is not None or not self._has_index else self.manifest.files[INDEX].size
 
     @cached_property
@@ -72,7 +72,7 @@ class LoadedBank(Bank):
         """`nearest` from the table in memory; None if the table has fewer than k columns.
 
         Raises:
-            TokenNotFoundError, UsageError: as `nearest`.
+            TokenNotFoundError, UsageError: see `nearest`.
         """
         self._check_k(token, k)
         ids, costs = self.neighbors.ids[token, :k], self.neighbors.costs[token, :k]
@@ -83,8 +83,9 @@ class LoadedBank(Bank):
     def search_nearest(self, token: int, k: int, with_index: bool = True) -> NearestTokens:
         """`nearest` for any k, without the table.
 
-        Searches the index, which is loaded first, or, without one, all rows in blocks of 8 MB. A `flat` index and a
-        search of all rows are exact. Candidates of an `sq8` index are ranked by exact costs, but one may be missing.
+        Searches the index, which is loaded first. Without an index, all rows are searched in blocks of 8 MB. A `flat`
+        index and a search of all rows are exact. Candidates from an `sq8` index are ranked by exact costs, but a
+        neighbor may be missing.
 
         Args:
             token: an id.
@@ -92,7 +93,7 @@ class LoadedBank(Bank):
             with_index: whether the index may be loaded and searched.
 
         Raises:
-            TokenNotFoundError, UsageError: as `nearest`.
+            TokenNotFoundError, UsageError: see `nearest`.
             CorruptBankError: the sha256 of the index differs from the manifest's.
             ChangedFileError: a file was written to since the bank was opened.
         """

@@ -31,8 +31,8 @@ __all__ = [
 
 FORMAT = 1
 _LONE_SURROGATES = "backslashreplace"
-"""Bytes of a path that are not UTF-8 are lone surrogates in Python, which are written as JSON escapes them."""
-REPAIR = "remove this bank's directory and build or copy it again"
+"""Writes lone surrogates, which in Python stand for bytes of a path that are not UTF-8, as JSON escapes."""
+REPAIR = "remove this bank's directory, then build or copy the bank again"
 
 
 class _Facts(BaseModel):
@@ -124,7 +124,7 @@ class BankFacts(_Facts):
     index: IndexFacts
 
     def as_json(self) -> dict[str, Any]:
-        """The attributes that were set, as values of JSON."""
+        """The attributes that were set, as JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -165,7 +165,7 @@ def load_manifest(directory: Path) -> Manifest:
 
     Raises:
         BankNotFoundError: the directory has no manifest.
-        CorruptBankError: the manifest was changed, is missing under an id, or has another format.
+        CorruptBankError: the manifest was changed, is missing from a directory named by an id, or has another format.
     """
     path = directory / MANIFEST
     try:
@@ -213,7 +213,7 @@ def read_manifest(data: bytes, file: str) -> Manifest:
         raise CorruptBankError(f"{file} was changed after it was written", REPAIR)
     if facts.get("format") != FORMAT:
         raise CorruptBankError(
-            f"{file} has format {facts.get('format')}, and this version of costbank reads format {FORMAT}",
+            f"{file} has format {facts.get('format')}, but this version of costbank reads format {FORMAT}",
             "upgrade costbank to read it",
         )
     try:

@@ -72,6 +72,6 @@ def _ids(size: int, vocab_size: int | None, order: np.ndarray | None) -> np.ndar
     outside = order[(order < -1) | (order >= size)]
     if len(outside):
         raise TokenNotFoundError(
-            f"order has id {outside[0]}, and this bank has ids 0 to {size - 1:,}", "give -1 for logits without a token"
+            f"order has id {outside[0]}, but this bank has ids 0 to {size - 1:,}", "give -1 for logits without a token"
         )
     return order

@@ -101,7 +101,7 @@ class Bank:
         return self.manifest.vectors.dim
 
     def vectors(self, ids: Integer[np.ndarray, "rows"] | slice = slice(None)) -> Float32[np.ndarray, "rows dim"]:
-        """The rows of these ids, by default of all, as float32; F32 slices are read-only views of the file."""
+        """The rows of these ids, by default all rows, as float32; F32 slices are read-only views of the file."""
         return self._vectors.float32(ids)
 
     @overload
@@ -206,7 +206,7 @@ class Bank:
         self.vocab.check(token_id)
         if not 1 <= k < self.size:
             raise UsageError(
-                f"k is {k}, and this bank has {self.size - 1:,} other tokens", f"give a k of 1 to {self.size - 1:,}"
+                f"k is {k}, but this bank has {self.size - 1:,} other tokens", f"give a k from 1 to {self.size - 1:,}"
             )
 
     def _neighbors_of(
@@ -235,10 +235,10 @@ class Bank:
         """
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise ShapeError(f"vectors have shape {list(vectors.shape)}, and the bank has dim {self.dim}",
+            raise ShapeError(f"vectors have shape {list(vectors.shape)}, but the bank has dim {self.dim}",
                              f"give an array of shape [queries, {self.dim}]")  # fmt: skip
         if k < 1:
-            raise UsageError(f"k is {k}", f"give a k of 1 to {self.manifest.index.rows:,}")
+            raise UsageError(f"k is {k}", f"give a k from 1 to {self.manifest.index.rows:,}")
         queries, _ = normalize(vectors)
         k = min(k, self.manifest.index.rows)
         if self.manifest.index.kind == "none":
@@ -280,7 +280,7 @@ class Bank:
         return map_tensors(self.path / name)
 
     def _tensors(self, name: str, expected: dict[str, tuple[str, tuple[int | None, ...]]]) -> Mapping[str, Any]:
-        """The tensors of one file, with dtypes and shapes checked; None in a shape is any length."""
+        """The tensors of one file, with dtypes and shapes checked; None in a shape stands for any length."""
         path = self.path / name
         tensors = self._open_tensors(name)
         for key, (dtype, shape) in expected.items():

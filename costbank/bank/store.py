@@ -39,13 +39,13 @@ class StoredBank:
 
 
 class Store:
-    """A directory of banks. It is only read, and need not exist."""
+    """A directory of banks, which need not exist. This class only reads it."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_store() if root is None else root
 
     def check(self) -> None:
-        """Raise UsageError if the store is a file. It may not exist yet."""
+        """Raise UsageError if the store is a file. The directory need not exist yet."""
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file, not a store", "give a directory of banks as --store")
 
@@ -79,7 +79,7 @@ class Store:
             name, at, prefix = reference.partition("@")
             if at and re.fullmatch(NAME_PATTERN, name) and not _REFERENCE_WITH_PREFIX.fullmatch(suggestion or ""):
                 raise UsageError(
-                    f"{reference!r}: {prefix!r} is not 4 to {ID_DIGITS} hexadecimal digits, the prefix of a bank's id",
+                    f"{reference!r}: {prefix!r} is not 4 to {ID_DIGITS} hexadecimal digits (the prefix of an id)",
                     f"{name} has: {', '.join(ids)}" if (ids := _ids(self.root / name)) else "`costbank list` lists ids",
                 )
             raise UsageError(
@@ -118,7 +118,7 @@ class Store:
         problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
         raise CorruptBankError(
             f"{directory / 'latest'} {problem}",
-            f"give the full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
+            f"give a full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
         )
 
     def _not_found(self, reference: str) -> BankNotFoundError:
@@ -133,7 +133,7 @@ class Store:
         return BankNotFoundError(f"there is no bank {reference} in {self.root}", hint)
 
     def _suggestion(self, reference: str) -> str | None:
-        """The reference to an existing bank that is most like one that matches none; None if none is like it."""
+        """The existing bank that a reference without a match most likely meant; None if no name is similar."""
         name, _, prefix = reference.partition("@")
         suggestion = closest(name, self._names())
         if suggestion is None or not prefix:
@@ -154,7 +154,7 @@ def _ids(directory: Path) -> list[str]:
 
 
 def _latest(directory: Path) -> str | None:
-    """The id in the file `latest`; None if there is no such file, and empty if it cannot be read."""
+    """Read the id from the file `latest`. Returns None if the file does not exist, and "" if it cannot be read."""
     try:
         return (directory / "latest").read_bytes().decode("utf-8", "replace").removesuffix("\n")
     except FileNotFoundError:

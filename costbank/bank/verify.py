@@ -141,7 +141,7 @@ def _broken_table(bank: Bank) -> Iterator[str]:
             yield f"a token {where} is its own neighbor"
             return
         if (~usable[ids] & filled).any() or (filled & ~usable[block][:, None]).any():
-            yield f"a token without a vector {where} has a neighbor or is one"
+            yield f"a token without a vector has a neighbor or is a neighbor, {where}"
         if (filled != np.isfinite(costs)).any() or (filled[:, 1:] & ~filled[:, :-1]).any():
             yield f"padding {where} is not −1 and inf at the end"
             return
@@ -150,6 +150,6 @@ def _broken_table(bank: Bank) -> Iterator[str]:
             yield f"neighbors {where} do not ascend by (cost, id)"
         others = bank.vectors(np.maximum(ids, 0).reshape(-1)).reshape(*ids.shape, -1)
         if (np.abs(row_costs(bank.vectors(block), others) - costs)[filled] > _COST_TOLERANCE).any():
-            yield f"a cost {where} differs from that of the vectors"
+            yield f"a cost {where} differs from the cost of the vectors"
             return
         bank.release()

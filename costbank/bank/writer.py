@@ -1,7 +1,7 @@
 """Write a bank: all files in a staging directory, then one rename.
 
 The files may be written in any order; `publish` computes the bank's id from its content and makes the bank visible. A
-process that dies before leaves only a staging directory, which no reader lists and the next writer removes.
+process that dies before that leaves only a staging directory, which no reader lists and the next writer removes.
 """
 
 import errno

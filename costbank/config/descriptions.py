@@ -1,4 +1,4 @@
-"""Values of settings in words, for people: those that a setting accepts, and single values."""
+"""Descriptions of values in words, for people: the values that a setting accepts, and single values."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -11,7 +11,7 @@ from costbank.sources.registry import AllSettings
 __all__ = ["semantic_config", "semantic_settings", "settings"]
 
 _NAMES_IN_IDS = {"spelling": "vocabulary", "vectors": "vector_file", "storage": "vectors"}
-"""The first names of sections that were renamed; ids are computed with the first names."""
+"""The original names of sections that were renamed. Ids are computed with the original names."""
 _SOURCES_IN_IDS = {"spelling": "vocabulary"}
 
 
@@ -26,9 +26,9 @@ def semantic_config(config: BuildConfig) -> dict[str, Any]:
 
 
 def semantic_settings(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings in a semantic config by their paths and present names, without those that are not set."""
-    sections = {first: name for name, first in _NAMES_IN_IDS.items()}
-    sources = {first: name for name, first in _SOURCES_IN_IDS.items()}
+    """The settings in a semantic config by their paths and current names, without those that are not set."""
+    sections = {original: name for name, original in _NAMES_IN_IDS.items()}
+    sources = {original: name for name, original in _SOURCES_IN_IDS.items()}
     values = {}
     for name, value in content.items():
         if isinstance(value, dict):

@@ -21,7 +21,7 @@ class Setting:
 
     Attributes:
         path: such as `word2vec.epochs`.
-        default: in words; "needed" without a default, "–" if the setting is unset by default.
+        default: in words; "needed" if there is no default, "–" if the setting is unset by default.
         takes: the accepted values, in words.
         meaning: what the setting does.
         sources: the sources that have it.

@@ -22,13 +22,13 @@ def load_config(
     assignments: Sequence[str] = (),
     file: Path | None = None,
 ) -> BuildConfig:
-    """A config from a TOML file, then settings by path, then `path=value` assignments; later values replace earlier.
+    """A config from a TOML file, then settings by path, then `path=value` assignments; later values win.
 
     Args:
-        options: values by the path of their setting, or by several paths, of which the source's own is set.
+        options: values by the path of a setting. If a key has several paths, the one that belongs to the source is set.
         assignments: such as `word2vec.epochs=10`. A value is read as TOML if possible (`3`, `false`, `["a", "b"]`),
             otherwise as text.
-        file: relative paths in it are relative to its directory.
+        file: the TOML file; relative paths in it are relative to its directory.
 
     Raises:
         UsageError: a setting does not exist or its value is invalid; the message names each such setting.
@@ -58,14 +58,14 @@ def _read_toml(file: Path) -> dict[str, Any]:
         content = without_mark(file.read_bytes())
         if encoding := certain_encoding(content):
             raise UsageError(
-                f"{file} is {encoding.name} text, and TOML must be UTF-8",
+                f"{file} is {encoding.name} text, but TOML must be UTF-8",
                 f"convert it: {encoding.conversion(str(file))}",
             )
         values = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise InputNotFoundError(f"the config file {file} does not exist", "check the path") from None
     except IsADirectoryError:
-        raise UsageError(f"{file} is a folder, not a TOML file", "give a file in it") from None
+        raise UsageError(f"{file} is a folder, not a TOML file", "give the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not a TOML file: {error}", "`costbank settings` lists the settings") from None
     for path, field in settings().items():
@@ -89,7 +89,7 @@ def _resolve(file: Path, value: Any) -> Any:
 
 
 def _parse_value(path: str, text: str) -> Any:
-    """The value of an assignment, parsed as TOML; a setting of text or a path gets the text, even if it is a number."""
+    """The value of an assignment, parsed as TOML; a setting for text or a path gets the text itself."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

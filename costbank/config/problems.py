@@ -20,7 +20,7 @@ _SYNONYMS = {
     "iter": "epochs", "iterations": "epochs", "passes": "epochs", "threads": "workers", "num_workers": "workers",
     "ns": "negative", "negatives": "negative", "top_k": "k", "jobs": "processes", "n_jobs": "processes",
 }  # fmt: skip
-"""Names of settings in other tools, and ours."""
+"""Names of settings in other tools, and our names for them."""
 
 _MAIN_SETTINGS = {
     "corpus": "corpus.files",
@@ -39,7 +39,7 @@ _SOURCE_SYNONYMS = {
 
 
 def invalid_config(error: ValidationError, values: Mapping[str, Any]) -> UsageError:
-    """An error for all problems that pydantic reports, which names each setting."""
+    """One error for all problems that pydantic reports. It names each setting."""
     source = source_called(values.get("source"))
     source = source if isinstance(source, str) and source in SOURCE_SECTIONS else None
     messages, hints = [], []
@@ -60,7 +60,7 @@ def foreign_setting(path: str, sources: list[str], source: str) -> UsageError:
 
 
 def not_a_section(path: str, section: str) -> UsageError:
-    """The error for a path with a setting in the place of a section."""
+    """The error for a path that has a setting where a section should be."""
     return UsageError(f"{path}: {section} is a setting, not a section", _describe(section) or _suggest(path, None))
 
 
@@ -98,7 +98,7 @@ def settings_called(path: str, source: str | None = None) -> list[str]:
 
 
 def _groups(path: str, source: str | None) -> list[list[str]]:
-    """Paths of settings in two groups, the likelier first: of the same section; of the source, or all without one."""
+    """Paths of settings in two groups, the likelier first: of the same section; of the source, or all if it is None."""
     paths, section = list(settings()), _section(path)
     foreign = foreign_sections(source) if source else set()
     of_section = [candidate for candidate in paths if section and plain(_section(candidate)) == plain(section)]
@@ -111,7 +111,7 @@ def _explain(path: str, problem: Any, source: str | None) -> tuple[str, str]:
     kind, value = problem["type"], problem.get("input")
     field = settings().get(path)
     if kind == "missing":
-        return f"the setting {path} is needed", f"give {path}, on the command line --{path}"
+        return f"the setting {path} is needed", f"give {path}, or --{path} on the command line"
     if kind == "extra_forbidden":
         while isinstance(value, dict) and value:  # the section does not exist
             name, value = next(iter(value.items()))
@@ -121,7 +121,7 @@ def _explain(path: str, problem: Any, source: str | None) -> tuple[str, str]:
         members = [candidate for candidate in settings() if candidate.startswith(f"{path}.")]
         suggestion = f"did you mean {_MAIN_SETTINGS[path]}? " if path in _MAIN_SETTINGS else ""
         return (
-            f"{path} is a section of settings and has no value, but {value_text(value)} was given",
+            f"{path} is a section of settings and cannot have a value, but {value_text(value)} was given",
             f"{suggestion}the section has {', '.join(members)}",
         )
     if isinstance(value, dict):

@@ -17,7 +17,7 @@ def open_engine(
 
     Args:
         kind: `local` processes, or `ray`.
-        processes: shards worked on at a time. None: one per usable core; with Ray, one per CPU of the cluster.
+        processes: shards processed at a time. None: one per usable core; with Ray, one per CPU of the cluster.
         memory: bytes of memory that the work may use on one machine. None: half of the usable memory of this machine.
         ray_address: the address of a running Ray cluster. None: start one on this machine.
         shared: a directory that every machine of the cluster can access under this path.

@@ -42,7 +42,7 @@ class Engine(Protocol):
         A shard is retried on another worker if its worker dies. The first exception that `work` raises stops the run.
 
         Raises:
-            EngineError: workers died again and again.
+            EngineError: workers died repeatedly.
             Exception: any exception that `work` raises.
         """
         ...

@@ -104,7 +104,7 @@ class LocalEngine:
 
 
 def run_in_child(work: Work[Shard, Result], shard: Shard, report: Report, poll: Callable[[], None]) -> Result:
-    """Process one shard in a child process, which exits with this process and is killed when this one is interrupted.
+    """Process one shard in a child process. It exits when this process exits, and is killed if this one is interrupted.
 
     Use it for a library that neither reports progress nor handles signals. `poll` is called twice a second until the
     child is done.

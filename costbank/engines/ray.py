@@ -166,7 +166,7 @@ class RayEngine:
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM after the block: processes of a half started or half stopped cluster would survive."""
+    """Deliver SIGINT and SIGTERM after the block: processes of a half-started or half-stopped cluster would survive."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

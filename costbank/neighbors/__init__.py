@@ -1,11 +1,11 @@
-"""Nearest-cost tables and FAISS indexes.
+"""Neighbor tables and FAISS indexes.
 
     plan_neighbors ─▶ NeighborPlan ─ find_neighbors ─▶ NeighborTable, recall
                                      build_index ────▶ index.faiss
 
-Exact costs (`costbank.cost`) always rank the candidates. A plan chooses what proposes them: FAISS over all rows, with
-an error bound that makes the table exact, or, if that would take too long, a coarser form of the rows, whose recall is
-measured against the exact table of a sample.
+Exact costs (`costbank.cost`) always rank the candidates. A plan chooses what proposes them. FAISS over all rows, with
+an error bound, makes the table exact. If that would take too long, a coarser form of the rows proposes them, and the
+recall is measured against the exact table of a sample.
 """
 
 from costbank.neighbors.index import build_index, load_index, nearest_in_index, search_index

@@ -13,7 +13,7 @@ __all__ = ["Int8Candidates", "Proposer", "ReducedCandidates"]
 
 _BLOCK_BYTES = 64 << 20
 _REDUCED_DIM = 512
-_MULTIPLE = 32  # on CUDA, torch._int_mm takes only matrices whose sizes are multiples of it
+_MULTIPLE = 32  # on CUDA, torch._int_mm takes only matrices whose sizes are multiples of this
 _LEAST_QUERIES = 32
 
 
@@ -21,7 +21,7 @@ class Proposer(Protocol):
     """Proposes tokens that may be among the nearest."""
 
     query_rows: int
-    """The number of queries per call that is fastest."""
+    """The fastest number of queries per call."""
 
     def propose(self, positions: Int64[np.ndarray, "queries"], count: int) -> Int64[np.ndarray, "queries count"]:
         """For each query, `count` candidates in any order; queries and candidates are positions in `row_ids`."""

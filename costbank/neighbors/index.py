@@ -73,7 +73,7 @@ def nearest_in_index(
     """Ids and costs of the k nearest tokens of one token among the candidates of an index, by ascending (cost, id).
 
     A flat index returns more candidates until no other row can be nearer, within the error of its float32 products, so
-    the result is that of a search of all rows. A coarser index returns four candidates per neighbor.
+    the result is the same as that of a search of all rows. A coarser index returns four candidates per neighbor.
 
     Args:
         index: the index of a bank, under its token ids.

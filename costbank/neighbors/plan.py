@@ -51,7 +51,7 @@ class NeighborPlan:
         text = f"the neighbor table will take about {readable_duration(self.seconds)}: {descriptions[self.method]}"
         if self.method == "exact":
             return text
-        return f"{text}; an exact one would take {readable_duration(self.exact_seconds)}"
+        return f"{text}; an exact table would take {readable_duration(self.exact_seconds)}"
 
 
 def measured_rate(element_type: Literal["float32", "int8"], dim: int) -> float:
@@ -60,7 +60,7 @@ def measured_rate(element_type: Literal["float32", "int8"], dim: int) -> float:
     With a CUDA device, integers are not measured: the result is a rate that every such device reaches.
 
     Raises:
-        MissingExtraError: integers are asked for, and torch is not installed.
+        MissingExtraError: `element_type` is `int8`, and torch is not installed.
     """
     if element_type == "float32":
         rows = np.ones((2_048, min(dim, 1_024)), np.float32)
@@ -77,7 +77,7 @@ def plan_neighbors(rows: int, dim: int, k: int, method: str = "auto", rate: Rate
     """Choose a method by the amount of work. The machine's speed changes only the estimates, never the method.
 
     Args:
-        rows: the number of rows, or more.
+        rows: the number of rows, or an upper bound.
         dim: the number of elements of a row.
         k: neighbors per token.
         method: one of `METHODS`, or `auto`: exact up to 3e13 products (`rows`² · `dim`), else int8 if torch is

@@ -15,8 +15,9 @@ from costbank.neighbors.table import NeighborTable, RowReader, exact_nearest, ex
 __all__ = ["RECALL_TOLERANCE", "NeighborResult", "find_neighbors"]
 
 RECALL_TOLERANCE = 1e-4
-"""An entry of a table counts for its recall if its cost is at most this much above the last exact one. Thousands of
-untrained rows of a real head have such costs to each other, and any of them is as good an entry as another."""
+"""An entry of a table counts as correct in the recall if its cost is at most this much above that of the last exact
+entry. The costs between thousands of untrained rows of a real head differ by less, so any of them is as good an entry
+as another."""
 
 _RECALL_AT = 10
 _SAMPLED_ROWS = 512
@@ -63,7 +64,7 @@ def find_neighbors(
     """The k nearest usable tokens of each usable token.
 
     An approximate method is first tried on a sample, with more and more candidates until it reaches the required
-    recall. If it never does, the table is made exactly; `note` is first called with an estimate of the time.
+    recall. If it never does, an exact table is computed; `note` is first called with an estimate of the time.
 
     Args:
         read_rows: unit rows as they are stored.
@@ -123,7 +124,7 @@ def _try_on_sample(
     least_recall: float,
     note: Callable[[str], None],
 ) -> _Trial | None:
-    """Try more and more candidates on a sample of rows; None if no number of candidates reaches the recall."""
+    """Try increasing numbers of candidates on a sample of rows; None if no number of candidates reaches the recall."""
     sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(row_ids))[:_SAMPLED_ROWS]
     began = time.perf_counter()
     exact_costs = exact_nearest(read_rows, row_ids, row_ids[sample], k)[1]
@@ -137,7 +138,7 @@ def _try_on_sample(
              f"within {RECALL_TOLERANCE:g} of the exact costs, on {len(sample)} rows")  # fmt: skip
         if recall >= least_recall:
             return _Trial(count, recall, recall_of_all, len(sample))
-    note(f"recall@{at} stays below {least_recall}: the table is made exactly, which will take about "
+    note(f"recall@{at} stays below {least_recall}: an exact table is computed, which will take about "
          f"{readable_duration(exact_seconds)} at the speed of the sample; to accept the recall instead, stop now and "
          f"build with --set neighbors.min_recall={math.floor(recall * 100) / 100:.2f}")  # fmt: skip
     return None

@@ -2,7 +2,7 @@
 
 Costs are those of `costbank.cost` (float64, rounded once), with ties broken by the smaller id. If a row's candidates
 may lack a neighbor, within the error bound of the float32 products, all rows are searched for it in float64. The result
-is therefore identical to the brute-force table. Rows are read in blocks, so memory is needed for two blocks.
+is therefore identical to the brute-force table. Rows are read in blocks, and at most two are in memory.
 """
 
 from collections.abc import Callable, Iterator

@@ -65,7 +65,7 @@ RULES: dict[str, tuple[Callable[[Parts], None], str, str]] = {
     "a neighbor without a vector": (_point_to_unseen, "neighbors", "a token without a vector"),
     "a token as its own neighbor": (_name_itself, "neighbors", "own neighbor"),
     "padding that has a cost": (_pad_with_a_cost, "neighbors", "padding"),
-    "a cost of other rows": (_change_a_cost, "neighbors", "differs from that of the vectors"),
+    "a cost of other rows": (_change_a_cost, "neighbors", "differs from the cost of the vectors"),
     "a row that is not a unit row": (_lengthen_a_row, "vectors", "row 300 has length 1.001"),
     "statuses that are miscounted": (_miscount, "tokens", "number of tokens of each status differs"),
     "a status that is none": (_know_no_status, "tokens", "status 9"),

@@ -206,7 +206,7 @@ def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
 def test_what_names_no_token_is_refused_in_words(news_bank: Bank):
     code = f"import costbank; costbank.open_bank({str(news_bank.path)!r}).nearest([3])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert "UsageError: a token is named by a text or an id, not by a list" in result.stderr
+    assert "UsageError: a token must be a string or an id, not a list" in result.stderr
 
 
 def test_lists_are_taken_for_arrays(news_bank: Bank, the: int):

@@ -121,7 +121,7 @@ def test_a_token_that_the_order_lacks_is_on_that_axis_too(news_bank: Bank):
         ({"missing": "nan"}, UsageError, "missing is 'nan'", "zero, own-axis"),
         ({"vocab_size": 0}, ShapeError, "vocab_size is 0", "width of the logits"),
         ({"vocab_size": 2, "order": np.array([0, 1])}, UsageError, "both vocab_size and order", "give only order"),
-        ({"order": np.array([0, 2_000])}, TokenNotFoundError, "id 2000, and this bank has ids 0 to 1,999", "-1"),
+        ({"order": np.array([0, 2_000])}, TokenNotFoundError, "id 2000, but this bank has ids 0 to 1,999", "-1"),
         ({"order": np.array([0, -2])}, TokenNotFoundError, "id -2", "-1"),
         ({"order": np.zeros((2, 2), int)}, ShapeError, r"int64 of shape \[2, 2\]", r"\[width\]"),
         ({"order": np.array([0.0, 1.0])}, ShapeError, "float64", "integers"),

@@ -135,7 +135,7 @@ def test_a_folder_is_no_config(tmp_path: Path):
 def test_what_is_needed_is_asked_for():
     with pytest.raises(UsageError, match="setting source is needed") as caught:
         load_config({"tokenizer": "a.model"})
-    assert caught.value.hint == "give source, on the command line --source"
+    assert caught.value.hint == "give source, or --source on the command line"
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path):
@@ -257,6 +257,6 @@ def test_a_byte_order_mark_before_a_config_is_skipped_and_utf16_is_named(tmp_pat
     assert load_config({}, (), file).tokenizer == tmp_path / "a.model"
     for codec in ("utf-16", "utf-16-le"):
         file.write_bytes(content.encode(codec))
-        with pytest.raises(UsageError, match=r"c\.toml is UTF-16.* text, and TOML must be UTF-8") as caught:
+        with pytest.raises(UsageError, match=r"c\.toml is UTF-16.* text, but TOML must be UTF-8") as caught:
             load_config({}, (), file)
         assert caught.value.hint.startswith("convert it: iconv -f UTF-16")

@@ -163,10 +163,10 @@ def _sqlite(path: Path) -> None:
 
 SENTENCES = [["the", "cat", "sat"], ["the", "king"]] * 5
 TOOLS = {
-    "KeyedVectors.kv": (lambda path, rows: _keyed(rows).save(str(path)), "gensim has pickled", "save_word2vec_format"),
+    "KeyedVectors.kv": (lambda path, rows: _keyed(rows).save(str(path)), "a gensim pickle", "save_word2vec_format"),
     "Word2Vec.model": (
         lambda path, _: Word2Vec(SENTENCES, vector_size=DIM, min_count=1, epochs=1).save(str(path)),
-        "gensim has pickled",
+        "a gensim pickle",
         ".wv",
     ),
     "fastText.bin": (

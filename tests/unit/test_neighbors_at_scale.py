@@ -121,7 +121,7 @@ def test_candidates_that_fall_short_are_not_trusted(random: np.random.Generator)
     result = _find_blindly(rows, usable, 0.99, note=notes.append)
     assert result.method == "exact"
     assert np.array_equal(result.table.ids, exact_neighbors(rows.__getitem__, usable, 8).ids)
-    assert "made exactly, which will take about" in notes[-1]
+    assert "an exact table is computed, which will take about" in notes[-1]
     assert f"--set neighbors.min_recall={math.floor(_last_recall(notes) * 100) / 100:.2f}" in notes[-1]
     assert len(notes) == 4, "more and more candidates are tried first"
 
@@ -161,7 +161,7 @@ def test_the_method_follows_from_the_amount_of_work(rows: int, dim: int, method:
     assert slower.method == method, "the speed of the machine does not change the method"
     assert 0 < plan.seconds <= plan.exact_seconds < slower.exact_seconds
     assert "will take about" in str(plan)
-    assert ("an exact one" in str(plan)) == (method != "exact")
+    assert ("an exact table" in str(plan)) == (method != "exact")
 
 
 @pytest.mark.parametrize("method", ["exact", "int8", "reduced"])

@@ -37,5 +37,5 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     if broken:
         raise CorruptBankError(
             f"{path} is damaged: {', '.join(dict.fromkeys(broken))}",
-            "remove this bank's directory and build or copy it again",
+            "remove this bank's directory, then build or copy the bank again",
         )

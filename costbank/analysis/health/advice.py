@@ -25,7 +25,7 @@ _UNSEEN = {
     "cooccurrence": "Add text to --corpus, or lower --set cooccurrence.min_count=N.",
     "lm-head": "Their rows in the head are zero. Use another checkpoint if your text has these tokens.",
     "spelling": "They have no letters to compare, so nothing needs to be done.",
-    "vectors": "The file has no word for them. Use a file that has, or match words more loosely with "
+    "vectors": "The file has no word for them. Use a file that has one, or match words more loosely with "
     "--set vectors.match=folded.",
     "transfer": "None of their pieces has a vector in the donor. Use a donor with more of their pieces.",
 }

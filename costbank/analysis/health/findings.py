@@ -1,8 +1,8 @@
-"""Findings from the measures: a stable code, a severity, the tokens that they are about, and what to do.
+"""Findings from the measures. Each has a stable code, a severity, the tokens that it is about, and advice.
 
 A finding about single tokens is information if they are less than 0.1 % of the tokens with a vector, a warning below
-5 %, and serious from there on: a few bad rows in a vocabulary of a hundred thousand hardly change a loss. The bounds on
-numbers of the whole bank are the project's own; they are constants of this module.
+5 %, and serious otherwise: a few bad rows in a vocabulary of a hundred thousand hardly change a loss. The thresholds
+for numbers about the whole bank are this project's choice; they are constants of this module.
 """
 
 from collections.abc import Iterator
@@ -125,8 +125,8 @@ class _FindingCollector:
             yield self._about_tokens(
                 "unseen-tokens",
                 unseen,
-                f"{share:.1%} of the tokens that can occur in text are unseen and have no vector: their cost to all is "
-                "1.",
+                f"{share:.1%} of the tokens that can occur in text are unseen and have no vector: their cost to "
+                "every other token is 1.",
                 unseen_advice(self._source),
                 share=share,
                 severity=Severity.WARNING if share > _WARNING_UNSEEN_SHARE else Severity.INFO,
@@ -136,7 +136,8 @@ class _FindingCollector:
             yield self._about_tokens(
                 "zero-rows",
                 zero,
-                "These tokens count as usable (status ok or byte), but their rows are zero: their cost to all is 1.",
+                "These tokens count as usable (status ok or byte), but their rows are zero: their cost to every "
+                "other token is 1.",
                 "Build the bank again with this version, which marks such tokens as unseen.",
             )
 
@@ -165,7 +166,7 @@ class _FindingCollector:
             )
         long = np.flatnonzero(usable & (raw.norms > norms.large_above))
         if len(long):
-            also = "; the transforms were fitted with these rows" if self._transformed else ""
+            also = "; the transforms were fitted to these rows" if self._transformed else ""
             yield self._about_tokens(
                 "large-norms",
                 long[np.argsort(-raw.norms[long], kind="stable")],
@@ -248,13 +249,13 @@ class _FindingCollector:
             )
             yield self._without_tokens(
                 "saturation-unknown",
-                f"Saturated rows are unknown: {rotated if self._transformed else short}.",
+                f"It is unknown which rows are saturated: {rotated if self._transformed else short}.",
                 "Build once without transforms to test for them." if self._transformed else NOTHING_TO_DO,
             )
             return
         variation, share = self._measures.rows.variation, self._measures.rows.at_top / self._bank.dim
         saturated, partly = self._measures.saturated, self._measures.partly_saturated
-        why = "Sign-based optimizers such as Lion leave such rows to rare tokens; these rows are meaningless."
+        why = "Sign-based optimizers such as Lion give rare tokens such rows, which are meaningless."
         if len(saturated):
             yield self._about_tokens(
                 "saturated-rows",
@@ -293,7 +294,7 @@ class _FindingCollector:
             yield self._about_tokens(
                 "under-trained",
                 self._measures.candidates,
-                f"The raw rows of these tokens are nearer to the mean of {rows} than is usual (cosine above "
+                f"The raw rows of these tokens are nearer to the mean of {rows} than usual (cosine above "
                 f"{training.threshold:.2f}, in parentheses; the median is {training.median:.2f}): the model has hardly "
                 "learned these tokens (Land & Bartolo 2024).",
                 self._evidence_advice(),

@@ -1,4 +1,4 @@
-"""Hubs: tokens that are among the nearest of many others, independent of meaning."""
+"""Hubs: tokens that are among the nearest of many others, whatever they mean."""
 
 import numpy as np
 from jaxtyping import Bool, Int64

@@ -33,7 +33,7 @@ def health(bank: Bank, named: int = 10, progress: Progress | None = None) -> Hea
 
     Args:
         bank: a bank of format 1, with or without a neighbor table and measures of its raw rows.
-        named: the largest number of tokens, or of groups of tokens, that a finding names.
+        named: the maximum number of tokens, or of groups of tokens, that a finding names.
         progress: receives the number of rows that were read.
 
     Raises:

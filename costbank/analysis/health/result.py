@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _UNUSABLE = ("no-vectors", "equal-rows", "word-forms-at-chance")
-"""Findings after which the bank is useless for training."""
+"""Findings that make a bank useless for training."""
 
 
 class Severity(StrEnum):
@@ -125,7 +125,7 @@ class Isotropy:
 
     Attributes:
         score: IsoScore of Rudman et al. 2022, from 0 (one direction has all variance) to 1 (all have the same).
-        effective_dimension: tr(Σ)² / ‖Σ‖², from 1 to dim; the number of dimensions, if the used ones vary equally.
+        effective_dimension: tr(Σ)² / ‖Σ‖², from 1 to dim; the number of dimensions in use, if these vary equally.
         sampled: the number of rows from which ‖Σ‖² was estimated; 0 if it was computed from all rows.
     """
 
@@ -136,7 +136,7 @@ class Isotropy:
 
 @dataclass(frozen=True)
 class Hubness:
-    """k-occurrences N_k: the number of tokens that have a token among their k nearest (Radovanović et al. 2010).
+    """k-occurrences N_k of a token: how many tokens have it among their k nearest (Radovanović et al. 2010).
 
     The mean of N_k is about k.
 
@@ -147,7 +147,7 @@ class Hubness:
         largest: the largest N_k.
         hubs: the number of tokens with N_k of 10 k or more.
         hub_share: the share of the entries in those columns that are hubs.
-        antihubs: the number of tokens with a vector that are in no one's neighbor list.
+        antihubs: the number of tokens with a vector that are in no other token's neighbor list.
     """
 
     k: int

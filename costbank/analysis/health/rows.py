@@ -132,8 +132,8 @@ def saturated_rows(
     1e-25 at 64. Uniform elements have a ratio of 0.58 ± 0.08 at 32; heavier tails only raise it.
 
     A row is partly saturated if a tenth of its elements, and at least ten, are within 1 % of the largest magnitude, as
-    after clipping. Among normal elements, about 0.01 · m² are (m: the largest in standard deviations), which is 0.2 of
-    4,096.
+    after clipping. A row of normal elements has about 0.01 · m² such elements, where m is the largest in standard
+    deviations: 0.2 for 4,096 elements.
     """
     saturated = variation < _SATURATED_VARIATION
     partly = ~saturated & np.isfinite(variation) & (at_top >= max(_LEAST_AT_TOP, _TOP_SHARE * dim))
@@ -235,7 +235,7 @@ def _sampled_norms(
     """Estimates of tr(Σ) and ‖Σ‖² from a sample of rows, and the size of the sample.
 
     For rows x about their mean, ‖Σ‖² is the mean of (x·y)² over all ordered pairs, including each row with itself. The
-    two kinds of pairs are averaged separately, because a sample has a larger share of rows with themselves.
+    two kinds of pairs are averaged separately, because pairs of a row with itself are a larger share in a sample.
     """
     count = len(row_ids)
     chosen = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(row_ids)[:sampled_rows])

@@ -1,12 +1,12 @@
 """Whether forms of one word lie nearer to each other than by chance: a test of the vectors that needs no word list.
 
 The vocabulary itself holds pairs of tokens that are two forms of one word: ▁king and king, ▁king and ▁King, ▁king and
-▁kings. In trained vectors the forms of a word are near each other. In random vectors, and in good vectors in the rows
-of other tokens, they are not. For each pair, the cosine of its two rows is compared with the cosines of its first row
-to the second rows of all other pairs of the kind, and of its second row to their first rows. The share of these that
-are smaller, with ties counted half, is the area under the ROC curve (AUC): 0.5 by chance, 1 if a form always lies
-nearer to its partner than to all others. A row is compared only with rows of the same kind of form, so a cluster of
-capitalized tokens, or of plurals, does not count. Pairs of bit-equal rows show nothing and are left out.
+▁kings. In trained vectors the forms of a word are near each other. In random vectors they are not, nor in good vectors
+in the rows of other tokens. For each pair, the cosine of its two rows is compared with other cosines: of its first row
+to the second rows of all other pairs of the same kind, and of its second row to their first rows. The share of these
+other cosines that are smaller, with ties counted half, is the area under the ROC curve (AUC): 0.5 by chance, 1 if a
+form always lies nearer to its partner than to all others. A row is compared only with rows of the same kind of form, so
+a cluster of capitalized tokens, or of plurals, does not count. Pairs of bit-equal rows show nothing and are left out.
 
 The test shows that rows belong to their tokens and are more than noise. It does not show that near tokens have similar
 meanings; `costbank.analysis.evaluation` does, given a list of judgments. Text without letter case, spaces or endings
@@ -139,7 +139,7 @@ def _split_space(text: str) -> tuple[str, str]:
 
 
 def _is_word(word: str) -> bool:
-    """Whether a text has only letters, and the marks for vowels of many scripts."""
+    """Whether a text has only letters and marks, such as the vowel marks of many scripts."""
     return word.isalpha() or (word[0].isalpha() and all(unicodedata.category(c)[0] in "LM" for c in word))
 
 
@@ -165,7 +165,10 @@ def _ending_pairs(ids: dict[str, int]) -> list[tuple[int, int]]:
 
 
 def _chance_error(pairs: int) -> float:
-    """The standard error of the AUC of so many random pairs. Each win is uniform then; the average of two has less."""
+    """The standard error of the AUC of this many random pairs, or slightly more.
+
+    The result of each of a random pair's two comparisons is uniform, with a variance of 1/12; their average has less.
+    """
     return 1 / sqrt(12 * pairs)
 
 
