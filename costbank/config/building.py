@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from costbank.config.problems import foreign_setting, invalid_config
 from costbank.settings import BuildConfig
-from costbank.sources.registry import SOURCE_SECTIONS, AllSettings, AnyBuild, foreign_sections, source_called
+from costbank.sources.registry import SOURCE_SECTIONS, AllSettings, AnyBuild, canonical_source, foreign_sections
 
 __all__ = ["build_config"]
 
@@ -27,7 +27,7 @@ def build_config(**values: Any) -> BuildConfig:
             each such setting.
     """
     if "source" in values:
-        values["source"] = source_called(values["source"])
+        values["source"] = canonical_source(values["source"])
     try:
         config = AllSettings.model_validate(values)
     except ValidationError as error:

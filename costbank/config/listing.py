@@ -9,7 +9,7 @@ from costbank.config.descriptions import accepted_values, value_text
 from costbank.config.identity import settings
 from costbank.errors import UsageError
 from costbank.settings import Execution, SpokenDefault
-from costbank.sources.registry import SOURCE_SECTIONS, source_called
+from costbank.sources.registry import SOURCE_SECTIONS, canonical_source
 from costbank.suggestions import closest
 
 __all__ = ["Setting", "list_settings", "settings_table"]
@@ -42,7 +42,7 @@ def list_settings(source: str | None = None) -> list[Setting]:
     Raises:
         UsageError: there is no such source.
     """
-    source = source_called(source)
+    source = canonical_source(source)
     if source is not None and source not in SOURCE_SECTIONS:
         suggestion = closest(source, SOURCE_SECTIONS)
         raise UsageError(

@@ -12,7 +12,7 @@ from costbank.corpus.readers.inputs import STANDARD_INPUT
 from costbank.encodings import certain_encoding, without_mark
 from costbank.errors import InputNotFoundError, UsageError
 from costbank.settings import BuildConfig, expand_home, is_location
-from costbank.sources.registry import SOURCE_SECTIONS, source_called
+from costbank.sources.registry import SOURCE_SECTIONS, canonical_source
 
 __all__ = ["load_config"]
 
@@ -38,7 +38,7 @@ def load_config(
     assigned = [_parse_assignment(text) for text in assignments]
     by_paths = {(path,) if isinstance(path, str) else path: value for path, value in options.items()}
     source = dict(assigned).get("source") or by_paths.get(("source",)) or values.get("source")
-    own_sections = SOURCE_SECTIONS.get(str(source_called(source)), ())
+    own_sections = SOURCE_SECTIONS.get(str(canonical_source(source)), ())
     for paths, value in by_paths.items():
         _assign(values, next((path for path in paths if path.partition(".")[0] in own_sections), paths[0]), value)
     for path, value in assigned:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from costbank.config.descriptions import accepted_values, choices, join_or, value_text
 from costbank.config.identity import settings
 from costbank.errors import UsageError
-from costbank.sources.registry import SOURCE_SECTIONS, foreign_sections, source_called
+from costbank.sources.registry import SOURCE_SECTIONS, canonical_source, foreign_sections
 from costbank.suggestions import closest, plain
 
 __all__ = ["foreign_setting", "invalid_config", "like_settings", "not_a_section", "settings_called"]
@@ -40,7 +40,7 @@ _SOURCE_SYNONYMS = {
 
 def invalid_config(error: ValidationError, values: Mapping[str, Any]) -> UsageError:
     """One error for all problems that pydantic reports. It names each setting."""
-    source = source_called(values.get("source"))
+    source = canonical_source(values.get("source"))
     source = source if isinstance(source, str) and source in SOURCE_SECTIONS else None
     messages, hints = [], []
     for problem in error.errors():

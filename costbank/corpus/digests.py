@@ -60,7 +60,7 @@ def file_contents(files: Sequence[CorpusFile], engine: Engine, cache: Path, prog
     """Identify the content of each file; a file without a cached digest is read.
 
     Raises:
-        CorpusError: a file cannot be read, or was changed while it was read.
+        CorpusError: a file cannot be read, or was changed while it was being read.
     """
     local = [file for file in files if not file.is_remote]
     shards = [
@@ -112,7 +112,7 @@ def _digest_file(shard: _DigestShard, report: Report) -> tuple[FileState, FileDi
     """Digest a file, and cache the digest. Runs in an engine.
 
     Raises:
-        CorpusError: the file cannot be read, or was changed while it was read.
+        CorpusError: the file cannot be read, or was changed while it was being read.
     """
     try:
         state, digest = FileState.of(shard.path), sha256_file(shard.path)
@@ -135,5 +135,6 @@ def refuse_changed(states: Iterable[tuple[Path, FileState]]) -> None:
     for path, state in states:
         if not path.exists() or FileState.of(path) != state:
             raise CorpusError(
-                f"{path} was changed while it was read", "run the build again when no process writes to the file"
+                f"{path} was changed while it was being read",
+                "run the build again when no process is writing to the file",
             )

@@ -93,7 +93,7 @@ def _count_ids(shard: tuple[Sequence[EncodedPart], int], report: Report) -> Int6
 
 
 def _piece_ends(ends: Int64[np.ndarray, "documents"], max_tokens: int) -> Int64[np.ndarray, "pieces"]:
-    """The ends of pieces of at most `max_tokens` ids that documents are cut into; empty documents have no piece."""
+    """Cut documents into pieces of at most `max_tokens` ids, and return their ends; empty documents have no piece."""
     lengths = np.diff(ends, prepend=0)
     pieces = -(-lengths // max_tokens)
     number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)

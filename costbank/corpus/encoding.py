@@ -96,11 +96,11 @@ def refuse_sampling(tokenizer: Tokenizer, sampling: Sampling) -> None:
     """Check that a tokenizer supports random segmentation.
 
     Raises:
-        UsageError: it does not, or not with this alpha.
+        UsageError: the tokenizer does not support it, or not with this `alpha`.
     """
     if not isinstance(tokenizer, SamplingTokenizer):
         raise UsageError(
-            f"a tokenizer of the kind {tokenizer.kind} does not support sampling",
+            f"{tokenizer.kind} tokenizers do not support sampling",
             "remove --sampling, or use a SentencePiece or BytePiece model",
         )
     tokenizer.sample(["a"], sampling.alpha, np.zeros(1, np.int64))
@@ -119,10 +119,10 @@ def encode_corpus(
         engine: runs the encoding.
         cache: the directory of the entries.
         progress: shows the steps, and a note about skipped records.
-        part_sizes: how files are cut into parts. Other sizes give other entries.
+        part_sizes: how files are cut into parts. Different sizes give different entries.
 
     Raises:
-        CorpusError: a file cannot be read or was changed while it was read, or the corpus has no tokens.
+        CorpusError: a file cannot be read or was changed while it was being read, or the corpus has no tokens.
         StorageError: the cache cannot be written.
         EngineError: workers died again and again.
     """
@@ -223,7 +223,7 @@ def _map_tokens(shard: _Shard, report: Report) -> None:
     ids, ends = ids_file.ids, ids_file.ends
     ids_file.check_ids(lambda count: report(count * ids.itemsize))
     refuse_changed(shard.source.states)
-    offset = shard.source.size - ids.nbytes  # in every format, the ids end at the end of the file
+    offset = shard.source.size - ids.nbytes  # in every format, the ids are the last bytes of the file
     write_mapped_entry(shard.entry, shard.staging, (file.path.absolute(), offset, ids.dtype, len(ids)), ends)
 
 

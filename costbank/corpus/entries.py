@@ -1,6 +1,6 @@
 """Cache entries: the token ids of one part of a corpus, written once and mapped from disk.
 
-    ids        U16 or U32, little-endian; absent if the ids are in a file of the user
+    ids        U16 or U32, little-endian; absent if the ids are in one of the user's files
     zeros      padding to a multiple of 8 bytes
     ends       I64: the end of each document in the ids
     footer     see `costbank.footers`: offsets, types and counts of the above
@@ -65,7 +65,7 @@ class EncodedPart:
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The type that entries store ids of a vocabulary of this size in: U16 if it fits, else U32."""
+    """The type in which entries store the ids of a vocabulary of this size: U16 if it fits, else U32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
@@ -106,7 +106,14 @@ def write_mapped_entry(
     ids: tuple[Path, int, np.dtype, int],
     ends: Int64[np.ndarray, "documents"],
 ) -> None:
-    """Write an entry for ids that stay in a file of the user: its path, the ids' byte offset in it, type and number."""
+    """Write an entry for ids that stay in one of the user's files.
+
+    Args:
+        path: the file to write.
+        staging: the directory for the unfinished file.
+        ids: the path of the user's file, and the byte offset, type and number of the ids in it.
+        ends: the end of each document in the ids.
+    """
     ids_path, offset, dtype, tokens = ids
     facts = {"ids_path": str(ids_path), "ids_dtype": dtype.str, "ids_offset": offset, "tokens": tokens, "read": {}}
     with staging_directory(staging) as staged:

@@ -38,11 +38,11 @@ _MAX_SHOWN = 5
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The text to train on; `costbank build --corpus` takes the same.
+    """The text to train on; `costbank build` takes the same settings for a corpus.
 
     Attributes:
         files: files, folders, patterns, URLs, or `-` for standard input.
-        format: the format of the files; `auto` detects it by their names and contents.
+        format: the format of the files; `auto` detects it from their names and contents.
         read: what counts as a document; each line of a document is a sentence.
         on_error: what to do with unreadable records and files.
     """
@@ -88,8 +88,8 @@ def train_tokenizer(
         `out`.
 
     Raises:
-        UsageError: `out` is a directory, or it exists and `overwrite` is false; the files hold token ids; the options
-            cannot be met by any text.
+        UsageError: `out` is a directory, or it exists and `overwrite` is false; the files hold token ids; no text can
+            satisfy the options.
         InputNotFoundError, InputError, CorpusError: a file is missing, cannot be read, or is not text.
         MissingExtraError: SentencePiece is not installed.
         TokenizerError: the text is not enough for a vocabulary of this size.

@@ -19,7 +19,7 @@ __all__ = [
     "RowBlocks",
     "SourcePlan",
     "SourceVectors",
-    "given_tokenizer",
+    "configured_tokenizer",
     "in_blocks",
     "mean_row",
     "row_ranges",
@@ -28,7 +28,7 @@ __all__ = [
 
 _MAX_PADDING = 2_048
 """The maximum number of rows after the tokenizer's last token. Heads are padded to a multiple of 64 to 128 for each of
-up to 16 devices; the largest known padding of a public model is 1,069 rows, of gpt-oss. In a small head, at least every
+up to 16 devices; the largest known padding of a public model is 1,069 rows, in gpt-oss. In a small head, at least every
 second row has a token."""
 
 RowBlocks = Iterable[Float32[np.ndarray, "rows dim"]]
@@ -44,7 +44,7 @@ class SourceVectors:
         facts: counts and measurements for the manifest.
         inputs: returns the files that the vectors depend on; called after all rows are read.
         reproducible: whether equal inputs and configs give equal bytes.
-        origin: a name of the rows' origin for error messages.
+        origin: where the rows come from, for error messages.
         unused_mean: the mean raw row of ids that no text uses. None: there are no such rows, or their mean is zero.
     """
 
@@ -64,9 +64,9 @@ class SourcePlan:
     Attributes:
         tokenizer: the tokenizer that the rows belong to.
         shape: the number of rows (token ids and any padding rows), and the size of a row.
-        make: does the work.
+        make: computes the vectors.
         libraries: distributions, besides the tokenizer's, on which the vectors depend.
-        advice: a note about such vectors for the bank's card.
+        advice: a note about the vectors of this source for the bank's card.
     """
 
     tokenizer: Tokenizer
@@ -76,7 +76,7 @@ class SourcePlan:
     advice: str = ""
 
 
-def given_tokenizer(config: BuildConfig) -> Tokenizer:
+def configured_tokenizer(config: BuildConfig) -> Tokenizer:
     """The tokenizer that the config names.
 
     Raises:
@@ -89,7 +89,7 @@ def given_tokenizer(config: BuildConfig) -> Tokenizer:
 
 
 def in_blocks(rows: Float32[np.ndarray, "vocab dim"], block_bytes: int = 8 << 20) -> list[np.ndarray]:
-    """Split an array into blocks, which are views and not copies."""
+    """Split an array into blocks, which are views, not copies."""
     return [rows[start:stop] for start, stop in row_ranges(len(rows), rows.shape[1] * rows.itemsize, block_bytes)]
 
 
@@ -104,7 +104,7 @@ def mean_row(blocks: RowBlocks) -> Float32[np.ndarray, "dim"] | None:
 
 
 def too_many_rows(rows: int, tokens: int) -> bool:
-    """Whether more rows lack a token than padding explains, so the rows are probably not those of the tokenizer."""
+    """Whether padding cannot explain all rows without a token, so the rows probably belong to another tokenizer."""
     return rows - tokens > min(_MAX_PADDING, rows // 2)
 
 

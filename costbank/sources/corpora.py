@@ -15,18 +15,18 @@ from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
 from costbank.plurals import counted
 from costbank.progress import Progress
-from costbank.sources.base import InputFile, given_tokenizer
+from costbank.sources.base import InputFile, configured_tokenizer
 from costbank.sources.corpus_settings import CorpusBuild
 from costbank.tokenizers import Tokenizer
 
-__all__ = ["CorpusPlan", "LearntCorpus", "plan_corpus"]
+__all__ = ["CorpusPlan", "LearnedCorpus", "plan_corpus"]
 
 
 Config = TypeVar("Config", bound=CorpusBuild)
 
 
 @dataclass(frozen=True)
-class LearntCorpus:
+class LearnedCorpus:
     """An encoded corpus, the number of occurrences of each id, and the engine, which is still open."""
 
     encoded: EncodedCorpus
@@ -53,7 +53,7 @@ class CorpusPlan(Generic[Config]):
     notes: tuple[str, ...]
 
     @contextmanager
-    def encode(self, min_count: int, progress: Progress) -> Iterator[LearntCorpus]:
+    def encode(self, min_count: int, progress: Progress) -> Iterator[LearnedCorpus]:
         """Encode the parts of the corpus that are not in the cache, and count tokens; the engine is closed on exit.
 
         Raises:
@@ -82,7 +82,7 @@ class CorpusPlan(Generic[Config]):
                     f"{counted(min_count, 'time')}; vectors need at least two such ids",
                     f"use more text, or --set {config.source}.min_count=1",
                 )
-            yield LearntCorpus(encoded, counts, engine)
+            yield LearnedCorpus(encoded, counts, engine)
 
 
 def plan_corpus(config: Config) -> CorpusPlan[Config]:
@@ -101,7 +101,7 @@ def plan_corpus(config: Config) -> CorpusPlan[Config]:
     if config.engine.kind == "ray":
         require("ray", "scale")
         files = tuple(file if file.is_remote else replace(file, location=str(file.path.absolute())) for file in files)
-    tokenizer = given_tokenizer(config)
+    tokenizer = configured_tokenizer(config)
     if config.corpus.sampling is not None:
         refuse_sampling(tokenizer, Sampling(config.corpus.sampling, config.corpus.sampling_seed))
     if tokenizer.kind == "gguf" and not all(file.is_tokens for file in files):

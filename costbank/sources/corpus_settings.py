@@ -20,7 +20,7 @@ class CorpusConfig(SettingsModel):
         default=(), description="files, folders, patterns such as `data/**/*.jsonl`, URLs, or `-` for standard input"
     )
     format: Annotated[FormatName, Execution] = Field(
-        default="auto", description="format of the files; `auto` detects it by their names and contents"
+        default="auto", description="format of the files; `auto` detects it from their names and contents"
     )
     documents: DocumentRule = Field(
         default="line", description="in text files, a document is a line, or a paragraph between blank lines"
@@ -36,8 +36,8 @@ class CorpusConfig(SettingsModel):
     )
     sampling: float | None = Field(
         default=None, gt=0, le=100,
-        description="segment each text at random: for a unigram or BytePiece model, by probabilities to this power; "
-        "for a BPE model, by skipping merges with this probability; not given: the best segmentation",
+        description="segment each text at random: for a unigram or BytePiece model, with probabilities raised to this "
+        "power; for a BPE model, by skipping merges with this probability; not given: the best segmentation",
     )  # fmt: skip
     sampling_seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the random segmentations")
 
@@ -49,7 +49,7 @@ class CorpusConfig(SettingsModel):
 
 
 class EngineConfig(SettingsModel):
-    """How the reading and counting of a corpus is run."""
+    """How a corpus is read and counted."""
 
     kind: Annotated[EngineKind, Execution] = Field(
         default="local", description="processes of this machine (`local`), or a Ray cluster (`ray`)"
@@ -74,7 +74,7 @@ class CorpusBuild(BuildConfig):
     engine: Annotated[EngineConfig, Execution] = Field(default_factory=EngineConfig)
 
     def without_effect(self) -> set[str]:
-        """Also settings that were added later, at their defaults, so that ids of banks do not change."""
+        """Include later settings that have their default values, so the ids of older banks do not change."""
         unset = {"sampling_seed"} if self.corpus.sampling is None else set()
         for name in ("text_field", "separator", "sampling"):
             if getattr(self.corpus, name) == CorpusConfig.model_fields[name].default:

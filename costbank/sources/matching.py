@@ -1,4 +1,4 @@
-"""Match tokens with the words of another vocabulary by bytes, with or without a leading space, in any case."""
+"""Match tokens with the words of another vocabulary by bytes, with or without a leading space, or in lower case."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def wanted_words(vocab: Vocab, loosest: Match) -> Callable[[bytes], bool]:
 
 
 def rows_of_vocab(vocab: Vocab, usable: Bool[np.ndarray, "vocab"]) -> dict[bytes, int]:
-    """The ids of usable ordinary tokens by bytes; of equal tokens, one with the status `OK`, then the smallest id."""
+    """The ids of usable ordinary tokens by bytes; of equal tokens, the first with the status `OK`, else the first."""
     rows: dict[bytes, int] = {}
     for status in (TokenStatus.OK, TokenStatus.BYTE):
         for token_id in np.flatnonzero(usable & (vocab.status == status)).tolist():
@@ -88,7 +88,7 @@ def same_bytes(vocab: Vocab, other: Vocab, usable: Bool[np.ndarray, "other"]) ->
     """For each token, the usable id of `other` with the same bytes and any status, or −1.
 
     If several ids have these bytes (such as a letter and a byte token), the result is the token's own id if it is one
-    of them, else the first id with the same status, else the first id. A token without bytes has −1.
+    of them, else the first id with the same status, else the first id. A token without bytes gets −1.
     """
     ids: dict[bytes, list[int]] = {}
     for row in np.flatnonzero(usable & (np.diff(other.offsets) > 0)).tolist():

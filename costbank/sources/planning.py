@@ -23,5 +23,5 @@ def plan_source(config: BuildConfig) -> SourcePlan:
             f"a {type(config).__name__} cannot be built: it is not the config of a source",
             "make it with build_config(source=…)",
         )
-    # The plan is next to the settings. It is imported only now, with the libraries that it needs.
+    # The plan's module is next to the settings. It is imported only now, because it imports the libraries it needs.
     return import_module(f"{own.__module__.rpartition('.')[0]}.plan").plan(config)

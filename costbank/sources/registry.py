@@ -12,7 +12,7 @@ from costbank.sources.transfer.settings import TransferBuild
 from costbank.sources.vectors.settings import VectorsBuild
 from costbank.sources.word2vec.settings import Word2VecBuild
 
-__all__ = ["SOURCES", "SOURCE_SECTIONS", "AllSettings", "AnyBuild", "foreign_sections", "source_called"]
+__all__ = ["SOURCES", "SOURCE_SECTIONS", "AllSettings", "AnyBuild", "canonical_source", "foreign_sections"]
 
 AnyBuild = Annotated[
     Word2VecBuild | CooccurrenceBuild | LMHeadBuild | SpellingBuild | VectorsBuild | TransferBuild,
@@ -50,6 +50,6 @@ def foreign_sections(source: str) -> set[str]:
     return {section for own in SOURCE_SECTIONS.values() for section in own} - set(SOURCE_SECTIONS[source])
 
 
-def source_called(name: Any) -> Any:
-    """The name of the source that `name` or an alias of it means; any other value is returned unchanged."""
+def canonical_source(name: Any) -> Any:
+    """Replace an alias of a source with the source's name; any other value is returned unchanged."""
     return _OTHER_NAMES.get(name, name) if isinstance(name, str) else name

@@ -79,7 +79,7 @@ def test_the_linear_form_trains_as_the_models_own_logits(name: str, tmp_path: An
         assert ours["loss"] == pytest.approx(own["loss"], rel=5e-3)
         assert ours["ce"] == pytest.approx(own["ce"], rel=5e-3)
         assert ours["emd"] == pytest.approx(own["emd"], rel=2e-2)
-    # They learnt something: the comparison is not of what a model begins with alone.
+    # They learned something: the comparison is not of what a model begins with alone.
     assert linear[-1]["ce"] < linear[0]["ce"]
 
 

@@ -183,7 +183,7 @@ def test_a_column_may_lie_within_another_and_its_whole_name_wins(tmp_path: Path)
         ("words", "no column 'words'; its columns are id .int64., text .string., raw .binary."),
         ("a.b", "no column 'a.b'"),
         ("text.x", "no column 'text.x'"),
-        ("id", "column 'id' of .* holds int64 instead of text; its columns are id"),
+        ("id", "column 'id' of .* holds int64 instead of text; the file's columns are id"),
         ("raw", "column 'raw' of .* holds binary"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_table_without_rows_is_no_document(tmp_path: Path):
 def test_a_text_that_is_no_utf8_is_bad_and_named_by_its_row(tmp_path: Path):
     texts = pa.array([b"one", b"b\xe4d", b"three"] * 2).view(pa.string())
     file = _table(tmp_path, {"text": texts}, row_group_size=3)
-    with pytest.raises(CorpusError, match=r"x\.parquet is not UTF-8: byte 0xe4 of a text at row 1"):
+    with pytest.raises(CorpusError, match=r"x\.parquet has text that is not UTF-8: byte 0xe4 at row 1"):
         _texts(file, BadRecords())
     bad = BadRecords("skip")
     assert _texts(file, bad) == ["one", "three"] * 2

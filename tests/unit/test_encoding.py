@@ -187,7 +187,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(news_model
             with path.open("a") as file:
                 file.write("three\n")
 
-    with pytest.raises(CorpusError, match="text was changed while it was read"):
+    with pytest.raises(CorpusError, match="text was changed while it was being read"):
         _encode([path], news_model, tmp_path / "cache", progress=RecordedProgress(append))
     assert _entries(tmp_path / "cache") == []
 
@@ -311,5 +311,5 @@ def test_sampling_trains_pieces_that_the_best_segmentation_never_uses(news: Path
 
 def test_a_tokenizer_without_sampling_is_refused(tmp_path: Path):
     (tmp_path / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(UsageError, match="kind list does not support sampling"):
+    with pytest.raises(UsageError, match="list tokenizers do not support sampling"):
         refuse_sampling(load_tokenizer(tmp_path / "vocab.txt"), Sampling(0.1, 1))

@@ -110,7 +110,7 @@ TEXT = {
     "a table": (lambda rows: b"word,d0,d1,d2,d3,d4\n" + _glove(rows, ","), "separates numbers with commas"),
     "decimal commas": (
         lambda rows: _glove(rows).replace(b"0.", b"0,").replace(b"1.", b"1,"),
-        "decimal commas instead of points",
+        "decimal commas instead of decimal points",
     ),
     "brackets": (lambda rows: b"".join(b"%s [%f %f]\n" % (b"w", *row[:2]) for row in rows), "in brackets"),
     "column names": (lambda rows: b"word d0 d1 d2 d3 d4\n" + _glove(rows), "line 1 of .* is not a word and a vector"),

@@ -160,7 +160,7 @@ def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
     corpus = _corpus(tmp_path, zipf, 1, 300)
     for number in (1, processes):  # the first leaves its runs to the other
         with open_engine("local", number, 400_000 * number, None, tmp_path) as engine:
-            with pytest.raises(CorpusError, match="too small to merge") as caught:
+            with pytest.raises(CorpusError, match="not enough memory to merge") as caught:
                 count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)
             assert list((tmp_path / "pairs").glob("*.work/*.run"))
     required = float(caught.value.hint.split("--memory ")[1].split("GB")[0])
@@ -195,7 +195,7 @@ def test_a_build_that_waited_for_another_takes_its_counts_and_leaves_nothing(zip
         (table,) = (tmp_path / "pairs").iterdir()
         progress = _OtherProcess(table)
         assert count_pairs(corpus, weights, engine, tmp_path, progress).digest == first.digest
-    assert progress.notes == ["waiting for another process that counts the same corpus"]
+    assert progress.notes == ["waiting for another process that is counting the same corpus"]
     assert "count pairs" not in progress.steps
     assert list((tmp_path / "pairs").iterdir()) == [table]
 

@@ -126,7 +126,7 @@ def test_a_megatron_index_that_makes_no_sense_is_refused(tmp_path: Path, options
 def test_a_megatron_index_of_other_data_is_refused(tmp_path: Path, change: int, message: str):
     path = _megatron(tmp_path, DOCUMENTS)
     path.write_bytes((path.read_bytes() + b"\0")[: 14 + change])
-    with pytest.raises(CorpusError, match=rf"x\.bin .*{message}.* should have 14 bytes by its index x\.idx"):
+    with pytest.raises(CorpusError, match=rf"x\.bin .*{message}.* should have 14 bytes according to its index x\.idx"):
         _open(path, "megatron")
 
 

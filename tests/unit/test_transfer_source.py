@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_refused(donor: Bank, new: Path, tmp_path: Path):
         _build(new, tmp_path)
     with pytest.raises(BankNotFoundError):
         _build(new, tmp_path, donor="nobody")
-    with pytest.raises(InputError, match="of another tokenizer"):
+    with pytest.raises(InputError, match="of a tokenizer other than"):
         _build(new, tmp_path, donor="donor", method="omp", guide="donor")
     with pytest.raises(UsageError, match=r"transfer\.guide has no effect with"):
         _build(new, tmp_path, donor="donor", guide="donor")

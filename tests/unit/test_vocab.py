@@ -201,10 +201,10 @@ def test_a_match_is_described_with_its_other_reading():
 def test_ordinary_tokens_without_evidence_become_unseen(vocab: Vocab):
     seen = np.zeros(vocab.size, bool)
     seen[[3, 7]] = True
-    learnt = vocab.with_evidence(seen)
-    names = [TokenStatus(s).name for s in learnt.status]
+    learned = vocab.with_evidence(seen)
+    names = [TokenStatus(s).name for s in learned.status]
     assert names == ["SPECIAL", "UNSEEN", "UNSEEN", "OK", "UNSEEN", "UNSEEN", "UNSEEN", "BYTE", "UNUSED", "UNSEEN"]
-    assert learnt.status_counts() == {"ok": 1, "byte": 1, "special": 1, "unused": 1, "unseen": 6}
+    assert learned.status_counts() == {"ok": 1, "byte": 1, "special": 1, "unused": 1, "unseen": 6}
 
 
 def test_padding_rows_follow_the_tokens(vocab: Vocab):

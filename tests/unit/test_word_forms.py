@@ -1,4 +1,4 @@
-"""Whether forms of a word tell vectors that learnt something from random ones, and from good ones in the wrong rows."""
+"""Whether forms of a word tell learned vectors from random ones, and from good ones in the wrong rows."""
 
 from itertools import product
 from pathlib import Path
@@ -46,7 +46,7 @@ def _bank(place: Path, vocab: Vocab, rows: np.ndarray, source: str = "cooccurren
 _ALL_FORMS = (" {word}", "{word}", " {Word}", " {word}s")
 
 
-def _learnt(random: np.random.Generator, forms: int = 4, noise: float = 0.7) -> np.ndarray:
+def _learned(random: np.random.Generator, forms: int = 4, noise: float = 0.7) -> np.ndarray:
     """Each word has a direction, and its forms are near it."""
     words = np.tile(random.normal(size=(len(_STEMS), 48)), (forms, 1))
     return words + noise * random.normal(size=words.shape)
@@ -56,8 +56,8 @@ def _codes(found: HealthReport) -> dict[str, Severity]:
     return {finding.code: finding.severity for finding in found.findings}
 
 
-def test_vectors_that_learnt_something_are_good(tmp_path: Path, random: np.random.Generator):
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learnt(random)))
+def test_vectors_that_learned_something_are_good(tmp_path: Path, random: np.random.Generator):
+    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random)))
     assert [(kind.kind, kind.pairs) for kind in found.word_forms.kinds] == [("space", 300), ("case", 300),
                                                                             ("ending", 300)]  # fmt: skip
     assert found.word_forms.auc is not None
@@ -72,7 +72,7 @@ def test_vectors_that_learnt_something_are_good(tmp_path: Path, random: np.rando
 @pytest.mark.parametrize("source", ["lm-head", "word2vec", "cooccurrence", "vectors", "spelling", "transfer"])
 def test_vectors_that_tell_nothing_are_poor_whatever_their_geometry(tmp_path: Path, seed: int, what: str, source: str):
     random = np.random.default_rng(seed)
-    rows = _learnt(random)
+    rows = _learned(random)
     rows = {
         "random": random.normal(size=rows.shape),
         "shuffled": random.permutation(rows),
@@ -94,7 +94,7 @@ def test_constant_vectors_are_poor(tmp_path: Path):
 
 def _in_any_order(random: np.random.Generator) -> tuple[Vocab, np.ndarray]:
     """The same tokens and rows, mixed as in a real vocabulary."""
-    vocab, rows = _vocab(_ALL_FORMS), _learnt(random)
+    vocab, rows = _vocab(_ALL_FORMS), _learned(random)
     order = random.permutation(vocab.size)
     tokens = [vocab.token(int(i)) for i in order]
     return Vocab.from_tokens(tokens, [TokenStatus.OK] * len(tokens)), rows[order]
@@ -122,7 +122,7 @@ def test_rows_that_are_shifted_from_an_id_on_are_found_there(tmp_path: Path, ran
 
 @pytest.mark.parametrize("source", ["spelling", "transfer"])
 def test_forms_that_are_alike_by_construction_prove_nothing(tmp_path: Path, random: np.random.Generator, source: str):
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learnt(random, noise=0.1), source))
+    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random, noise=0.1), source))
     assert found.built_in
     assert found.quality is Quality.UNKNOWN
     assert found.verdict == "meaning not tested (forms of words are similar by construction); geometry: no defect found"
@@ -131,7 +131,7 @@ def test_forms_that_are_alike_by_construction_prove_nothing(tmp_path: Path, rand
 
 def test_forms_that_share_a_row_are_left_out(tmp_path: Path, random: np.random.Generator):
     """`king`, ` king` and ` King` met one word of a file of vectors; only plurals have rows of their own."""
-    rows = _learnt(random, noise=0)
+    rows = _learned(random, noise=0)
     rows[900:] += 0.7 * random.normal(size=(300, 48))
     found = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, "vectors"))
     assert [kind.kind for kind in found.word_forms.kinds] == ["ending"]
@@ -169,7 +169,7 @@ def test_a_few_pairs_are_not_enough_to_call_vectors_random(tmp_path: Path, rando
     found = health(_bank(tmp_path, few, random.normal(size=(len(tokens), 48))))
     assert found.word_forms.pairs >= 50
     assert found.word_forms.evidence is Evidence.UNDECIDED
-    assert health(_bank(tmp_path, few, _learnt(random)[keep])).quality is Quality.GOOD, "but enough for clear ones"
+    assert health(_bank(tmp_path, few, _learned(random)[keep])).quality is Quality.GOOD, "but enough for clear ones"
 
 
 def test_what_is_a_pair():
@@ -189,7 +189,7 @@ def test_what_is_a_pair():
 @pytest.mark.parametrize(
     ("stem", "ending"), [("слов{}а", "ми"), ("λόγ{}α", "ς"), ("हिन्द{}ी", "का"), ("학교{}나라", "에"), ("wort{}i", "en")]
 )
-def test_endings_of_many_scripts_are_learnt_from_the_vocabulary(stem: str, ending: str):
+def test_endings_of_many_scripts_are_learned_from_the_vocabulary(stem: str, ending: str):
     words = [" " + stem.format(letter) for letter in stem.replace("{}", "")[:1] * 1] + [
         " " + stem.format(stem[0] * n) for n in range(2, 16)
     ]
@@ -217,7 +217,7 @@ def test_equal_cosines_are_chance():
 
 def test_a_head_is_held_to_more_than_a_bank_of_text(tmp_path: Path, random: np.random.Generator):
     """An AUC that is usual for a few megabytes of text is not that of a trained head."""
-    rows = _learnt(random, noise=2.6)
+    rows = _learned(random, noise=2.6)
     text = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows))
     head = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, "lm-head"))
     assert text.word_forms.auc is not None

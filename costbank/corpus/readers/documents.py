@@ -24,7 +24,7 @@ class PartSizes:
     Attributes:
         parts: the number of parts.
         min_bytes: the minimum size of a part, in stored bytes.
-        max_bytes: the maximum size of a part, in stored bytes; a part ends after this, at the end of a document.
+        max_bytes: the maximum size of a part, in stored bytes; its last document can exceed it.
     """
 
     parts: int = 16
@@ -49,7 +49,7 @@ def read_documents(
         options: what counts as a document.
         bad: collects unreadable records.
         part: the part to read.
-        block_bytes: the approximate size of a block of text. A block has whole documents.
+        block_bytes: the approximate size of a block of text. A block contains only whole documents.
 
     Yields:
         The documents of a block, and the number of stored bytes that were read for it. Over all parts, these numbers
@@ -89,7 +89,7 @@ def parts_of(file: CorpusFile, rule: DocumentRule, sizes: PartSizes = DEFAULT_PA
 
 
 def _byte_cuts(handle: BinaryIO, size: int, part_bytes: int, whole_paragraphs: bool) -> Iterator[int]:
-    """The start of each part, and the end of the file. No byte is read twice, even in a document of many parts."""
+    """The start of each part, and the end of the file. No byte is read twice, even in documents longer than a part."""
     reached = 0
     yield 0
     for position in range(part_bytes, size, part_bytes):

@@ -26,7 +26,7 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 
 class FileSystem(Protocol):
-    """Files by location, a path or a URL. Lists are sorted by path component, so the order is the same everywhere."""
+    """Access to files by path or URL. Lists are sorted by path component, so the order is the same everywhere."""
 
     def exists(self, location: str) -> bool: ...
 

@@ -36,7 +36,7 @@ _HINTS = {
     "office": "save it as plain text in UTF-8",
     "epub": "convert it to text: pandoc -t plain {path}",
     "html": "if a server sent this page instead of the file, download the file again",
-    "xml-error": "download the file again; this is an error message of the server",
+    "xml-error": "download the file again; this is an error message from the server",
     "tar": "unpack it: tar -xf {path}",
     "rar": "unpack it: unrar x {path}",
     "gz": "it is compressed twice; decompress it once: gzip -dc {path}",
@@ -52,10 +52,10 @@ _DEFAULT_HINT = "a corpus file holds text, JSON lines, Parquet or token ids"
 
 
 def refuse_foreign_archive(shown: str, head: bytes) -> None:
-    """Refuse an archive of an unsupported kind; `head` has the first stored bytes of the file.
+    """Refuse an unsupported archive; `head` holds the first stored bytes of the file.
 
     Raises:
-        InputError: the file is such an archive.
+        InputError: the file is an unsupported archive.
     """
     signature = signature_of(head)
     if signature and signature.kind in _ZIPPED:
@@ -67,10 +67,14 @@ def refuse_foreign_archive(shown: str, head: bytes) -> None:
 
 
 def refuse_foreign(file: CorpusFile, head: bytes) -> None:
-    """Refuse a file of text, JSON lines or Parquet with other content; `head` has its first decompressed bytes.
+    """Refuse a file whose content is not the text, JSON lines or Parquet that its format says.
+
+    Args:
+        file: the file.
+        head: its first decompressed bytes.
 
     Raises:
-        CorpusError: the file is of another kind, or its first bytes prove that its encoding is not UTF-8.
+        CorpusError: the file has another format, or its first bytes prove that its encoding is not UTF-8.
     """
     signature = signature_of(head)
     is_html = signature is not None and signature.kind == "html" and suffix_of(file.name) in _HTML_SUFFIXES
@@ -97,7 +101,7 @@ def refuse_foreign_ids(shown: str, head: bytes) -> None:
     """Refuse a `.bin` file that starts with the signature of another format.
 
     Raises:
-        CorpusError: it does.
+        CorpusError: the file starts with such a signature.
     """
     signature = signature_of(head)
     if signature and signature.kind in _LONG_SIGNATURES:

@@ -1,7 +1,8 @@
 """The description of a corpus file: its format and compression, and parts of it.
 
-The suffix determines the format and the first bytes the compression, so a compressed file needs no suffix such as
-`.gz`. Files of token ids are an exception: ids can start with any bytes, and the files are mapped as they are stored.
+The suffix determines the format. The first bytes determine the compression, so a compressed file needs no suffix such
+as `.gz`. Files of token ids are an exception: ids can start with any bytes, and the files are mapped as they are
+stored.
 """
 
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class CorpusFile:
         return Path(self.location)
 
     def conversion(self, encoding: Encoding) -> str:
-        """A shell command that converts the text to UTF-8; it includes the path only of a local file."""
+        """A shell command that converts the text to UTF-8; it includes the path only if the file is local."""
         if self.title or self.is_remote:
             return f"iconv -f {encoding.iconv} -t UTF-8"
         return encoding.conversion(self.location, _UNPACKERS[self.compression])
@@ -102,9 +103,10 @@ class CorpusFile:
 
 @dataclass(frozen=True)
 class Part:
-    """A range of a file, in bytes for text and JSON lines, in row groups for Parquet. `stop` is None for the end.
+    """A range of a file, in bytes for text and JSON lines, in row groups for Parquet. `stop` is None for the end
+    of the file.
 
-    A part has only complete documents.
+    A part contains only complete documents.
     """
 
     start: int
@@ -127,7 +129,7 @@ def known_suffixes(format_name: FormatName) -> dict[str, FileFormat]:
 
 
 def compression_of(head: bytes) -> Compression:
-    """The compression of a file with the first bytes `head`: the magic number of gzip, or of a frame of Zstandard."""
+    """The compression of a file that starts with `head`, by the magic numbers of gzip and of Zstandard frames."""
     if head.startswith(b"\x1f\x8b"):
         return "gz"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F

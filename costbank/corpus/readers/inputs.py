@@ -1,7 +1,7 @@
 """Find the files of a corpus from files, folders, patterns, URLs and standard input.
 
-The name of a file determines its format, and its first bytes its compression. Standard input has no name, so its
-content determines the format.
+The name of a file determines its format, and its first bytes determine its compression. Standard input has no name, so
+its content determines the format.
 """
 
 import json
@@ -104,7 +104,7 @@ class _Search:
     """The files found so far, and the ones that were skipped.
 
     Attributes:
-        files: by a name that is the same for all paths to one file.
+        files: the files, by a name that is the same for all paths to one file.
         foreign: errors about skipped files.
     """
 
@@ -186,8 +186,8 @@ class _Search:
             others += f"; files of other kinds: {_counted(unknown)}" if unknown else ""
             raise InputNotFoundError(
                 f"no file matches {entry}{others}",
-                f"the suffixes {', '.join(sorted(self._known))} are read, also with .gz or .zst; to read another file, "
-                "name it, or use a pattern with its suffix",
+                f"files with the suffixes {', '.join(sorted(self._known))} are read, also with .gz or .zst; to read "
+                "another file, name it, or use a pattern with its suffix",
             )
         self._unknown += unknown
         self._empty += empty
@@ -323,7 +323,7 @@ def _check_json_lines(file: CorpusFile) -> None:
     """Check that a `.json` file has one object per line.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not have one object per line.
     """
     if _json_objects(file):
         return

@@ -20,7 +20,7 @@ __all__ = ["is_blank", "read_jsonl", "read_text"]
 
 _MAX_KEYS_SHOWN = 8
 _MISSING = object()
-_FIELD_HINT = "name the field of the text with --set corpus.text_field=…"
+_FIELD_HINT = "name the text field with --set corpus.text_field=…"
 _parse = json.JSONDecoder().raw_decode
 
 
@@ -45,7 +45,7 @@ class _LineBlock:
     def lines(self) -> list[str] | Iterator[str | _Fault]:
         """The lines without their line ends: a list if all are valid text, else an iterator that includes faults.
 
-        Concatenated files have byte-order marks in the middle; a mark at the start of a line is skipped.
+        Concatenated files can have byte-order marks in the middle, so a mark at the start of any line is skipped.
         """
         if b"\0" not in self.data:
             try:
@@ -91,9 +91,9 @@ def read_text(
 ) -> Iterator[tuple[list[str], int]]:
     """Read the documents of a UTF-8 text file; see `costbank.corpus.readers.documents.read_documents`.
 
-    Lines end in LF or CRLF. A document is a line that is not blank; by the rule `paragraph`, it is the text between
-    blank lines, with its line ends. A byte order mark at the start is skipped. A line that is not text is a bad record,
-    and by the rule `paragraph` its whole paragraph is one.
+    Lines end in LF or CRLF. A document is a line that is not blank; with the rule `paragraph`, it is the text between
+    blank lines, with its line ends. A byte order mark at the start is skipped. A line that is not text is a bad record;
+    with the rule `paragraph`, its whole paragraph is a bad record.
 
     Raises:
         CorpusError: a line is not text, and `bad` refuses bad records; compressed data ends too early or is damaged.
@@ -139,7 +139,7 @@ def read_jsonl(
 ) -> Iterator[tuple[list[str], int]]:
     """Read the documents of a file of JSON lines; see `costbank.corpus.readers.documents.read_documents`.
 
-    Blank lines and blank texts are skipped. A line is a bad record if it is not a JSON object, or if its field of text
+    Blank lines and blank texts are skipped. A line is a bad record if it is not a JSON object, or if its text field
     is missing, is not a string or is not valid Unicode.
 
     Raises:
@@ -182,7 +182,7 @@ def _text_or_fault(line: str, field: str) -> str | _Fault:
     except json.JSONDecodeError as error:
         return _Fault(f"has a line that is not JSON ({error.msg})", len(line[: error.pos].encode()))
     except (ValueError, RecursionError):
-        return _Fault("has a line of JSON with a number that is too large or too deep a nesting")
+        return _Fault("has a line of JSON whose numbers are too large or whose nesting is too deep")
     if not isinstance(record, dict):
         return _Fault("has a line that is JSON but not an object")
     text = _field(record, field)

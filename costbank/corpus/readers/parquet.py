@@ -20,8 +20,8 @@ def read_parquet(
 ) -> Iterator[tuple[list[str], int]]:
     """Read the documents of a Parquet file; see `costbank.corpus.readers.documents.read_documents`.
 
-    A document is a value of the column that is neither null nor blank. A value that is not UTF-8 is a bad record. The
-    memory is limited to a batch and a page of that column; other columns are not read.
+    A document is a value of the column that is neither null nor blank. A value that is not UTF-8 is a bad record. At
+    most a batch and a page of that column are in memory; other columns are not read.
 
     Raises:
         CorpusError: the file is damaged or not Parquet, the column is missing or does not hold strings, or a record is
@@ -74,7 +74,7 @@ def _opened(file: CorpusFile) -> Iterator[Any]:
             _ = parquet.schema_arrow.names, _leaves(parquet, "")  # this decodes the names, which may not be UTF-8
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise CorpusError(
-                f"{file.shown} is not a complete Parquet file of {file.size} bytes: {error}",
+                f"{file.shown} is not a complete Parquet file ({file.size} bytes): {error}",
                 "copy or download it again",
             ) from error
         with parquet:
@@ -98,18 +98,18 @@ def _share_ends(size: int, group_bytes: list[int]) -> list[int]:
 
 
 def _text_column(file: CorpusFile, schema: Any, name: str) -> str:
-    """Check that the column of text exists and holds strings; return its name, a path with dots if it is nested."""
+    """Check that the text column exists and holds strings; return its name, a path with dots if it is nested."""
     field = schema.field(name) if schema.names.count(name) == 1 else _field_within(schema, name)
     if field is None:
         raise CorpusError(
             f"{file.shown} has no column {name!r}; its columns are {_shown_columns(schema)}",
-            "name the column of the text with --set corpus.text_field=…",
+            "name the text column with --set corpus.text_field=…",
         )
     if not _holds_strings(field.type):
         raise CorpusError(
-            f"the column {name!r} of {file.shown} holds {field.type} instead of text; its columns are "
+            f"the column {name!r} of {file.shown} holds {field.type} instead of text; the file's columns are "
             f"{_shown_columns(schema)}",
-            "name the column of the text with --set corpus.text_field=…",
+            "name the text column with --set corpus.text_field=…",
         )
     return name
 
@@ -136,7 +136,7 @@ def _shown_columns(schema: Any) -> str:
 
 
 def _leaves(parquet: Any, path: str) -> list[int]:
-    """The numbers of the stored columns with a path; two if a column's name with dots is also the path of another."""
+    """The numbers of the stored columns with this path; two if a column's name has dots and is also another's path."""
     return [number for number in range(parquet.metadata.num_columns) if parquet.schema.column(number).path == path]
 
 
@@ -173,7 +173,7 @@ def _documents(file: CorpusFile, values: Any, first_row: int, bad: BadRecords) -
         try:
             text = value.as_py()
         except UnicodeDecodeError as error:
-            reason = f"is not UTF-8: byte 0x{error.object[error.start]:02x} of a text"
+            reason = f"has text that is not UTF-8: byte 0x{error.object[error.start]:02x}"
             bad.add(BadRecord(file.shown, reason, f"row {first_row + number}"))
         else:
             if text and not text.isspace():

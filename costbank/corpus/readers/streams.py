@@ -60,7 +60,7 @@ class ByteStream:
 
     @property
     def consumed(self) -> int:
-        """The number of stored bytes that were read, or of a compressed file, decompressed, so far."""
+        """The number of stored bytes that were read so far or, in a compressed file, decompressed so far."""
         return self._stored.used if self._compressed else self._read_bytes
 
     def read(self, size: int) -> bytes:
@@ -79,10 +79,10 @@ def open_stream(file: CorpusFile, part: Part = WHOLE) -> Iterator[ByteStream]:
     """Open the text of a file, or of a range of its bytes; a compressed file is always read completely.
 
     Raises:
-        CorpusError: while reading: compressed data ends too early, is damaged, or is followed by other bytes.
-        InputError: it cannot be opened or read.
-        InputNotFoundError: it no longer exists.
-        MissingExtraError: a library that it needs is not installed.
+        CorpusError: compressed data ends too early, is damaged, or is followed by other bytes; raised while reading.
+        InputError: the file cannot be opened or read.
+        InputNotFoundError: the file no longer exists.
+        MissingExtraError: a library that the file needs is not installed.
     """
     with open_stored(file) as handle:
         yield ByteStream(file, handle, part)
@@ -93,9 +93,9 @@ def open_stored(file: CorpusFile) -> Iterator[Any]:
     """Open the stored bytes of a local or remote file.
 
     Raises:
-        InputError: it cannot be opened.
-        InputNotFoundError: it no longer exists.
-        MissingExtraError: a library that it needs is not installed.
+        InputError: the file cannot be opened.
+        InputNotFoundError: the file no longer exists.
+        MissingExtraError: a library that the file needs is not installed.
     """
     with _read_errors(file):
         if file.is_remote:

@@ -1,4 +1,4 @@
-"""Map token ids in the formats of language-model trainers from disk. Every number in a file is checked before its use.
+"""Memory-map token ids in the formats of language-model trainers. Every number in a file is checked before it is used.
 
 Sources: Megatron-LM's indexed_dataset.py, nanoGPT's prepare.py, llm.c's data_common.py, datatrove's tokenizer.py.
 """
@@ -66,7 +66,7 @@ class TokenBin:
             advance(len(block))
 
     def _range_hint(self, token_id: int) -> str:
-        hint = "the ids are of another tokenizer or in another format: check --tokenizer and corpus.format"
+        hint = "the ids come from another tokenizer or are in another format: check --tokenizer and corpus.format"
         if token_id < 0:
             return f"{hint}; some tools use ids below 0 to mask labels, but they are not tokens"
         other = other_reading(self.ids, self.vocab_size) if self.file.format in RAW_TYPES else ""
@@ -84,7 +84,7 @@ def check_token_bin(file: CorpusFile, vocab_size: int) -> str | None:
     """Check the size, the index and the bit width of a file of token ids before long work.
 
     Returns:
-        A note about ids that may have been truncated; None if they were not.
+        A note if ids may have been truncated; otherwise None.
 
     Raises:
         CorpusError: the file is truncated, has another format, does not match its index, or has ids wider than its
@@ -163,7 +163,7 @@ def _read_megatron(path: Path) -> _Layout:
     if len(documents) == 0 or documents[0] != 0 or documents[-1] != len(lengths) or (np.diff(documents) < 0).any():
         _refuse(index, f"its documents do not cover its {len(lengths)} sequences in order")
     tokens = int(sequence_ends[-1]) if len(lengths) else 0
-    _check_size(path, tokens * dtype.itemsize, f"by its index {index.name}")
+    _check_size(path, tokens * dtype.itemsize, f"according to its index {index.name}")
     ends = np.concatenate([np.zeros(1, np.int64), sequence_ends])[documents[1:]]
     return _Layout(_mapped(path, dtype), ends)
 
@@ -178,7 +178,7 @@ def _megatron_index(
         _refuse(
             index,
             "it does not start with MMIDIDX",
-            "it is not an index of Megatron; set corpus.format to the format of the file",
+            "it is not a Megatron index; set corpus.format to the format of the file",
         )
     if len(counts) < _MEGATRON_COUNTS.size:
         _refuse(index, "it is truncated within its header")
@@ -236,7 +236,7 @@ def _read_llmc(path: Path) -> _Layout:
 
 
 def _read_datatrove(path: Path) -> _Layout:
-    """datatrove's `.ds` and `.ds.index`: 16-bit or 32-bit ids, as the file size and the last end determine."""
+    """datatrove's `.ds` and `.ds.index`: 16-bit or 32-bit ids; the file size and the last end determine which."""
     index = Path(f"{path}.index")
     size, index_size = path.stat().st_size, index.stat().st_size
     if index_size % 8:
@@ -267,7 +267,7 @@ def _read_npy(path: Path) -> _Layout:
         )
     if not array.flags.c_contiguous:
         _refuse(path, "its array is in Fortran order", "save numpy.ascontiguousarray(ids)")
-    _check_size(path, array.offset + array.nbytes, "by its header")
+    _check_size(path, array.offset + array.nbytes, "according to its header")
     ends = np.arange(1, len(array) + 1, dtype=np.int64) * array.shape[1] if array.ndim == 2 else None
     return _Layout(np.asarray(array).reshape(-1), ends)
 

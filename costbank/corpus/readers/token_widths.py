@@ -98,7 +98,10 @@ def other_reading(ids: Integer[np.ndarray, "tokens"], vocab_size: int) -> str:
 
 
 def _are_halves(ids: Integer[np.ndarray, "tokens"], parts: int, vocab_size: int) -> bool:
-    """Whether each `parts` ids are one wider id: only the first of them may exceed the upper bits of the largest id."""
+    """Whether each group of `parts` ids is one wider id.
+
+    If so, only the first id of a group can exceed the upper bits of the largest id.
+    """
     size = _SAMPLE_BYTES // ids.dtype.itemsize
     samples = [ids] if len(ids) <= 2 * size else [ids[:size], ids[(len(ids) - size) // parts * parts :]]
     bits = 8 * ids.dtype.itemsize

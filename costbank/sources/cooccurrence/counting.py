@@ -114,7 +114,7 @@ def count_shard(shard: CountShard, report: Report) -> None:
 def _chunks(
     spans: tuple[Span, ...], chunk_tokens: int, window: int
 ) -> Iterator[tuple[UInt64[np.ndarray, "tokens"], Int64[np.ndarray, "chunk"], int]]:
-    """For each chunk: its ids and up to `window` more, the distance of each id from its document's end, its length."""
+    """For each chunk: its ids and up to `window` more, the distance of each id from its document's end, its size."""
     for span in spans:
         ids, ends = span.part.ids, span.part.ends
         document = int(np.searchsorted(ends, span.start, "right"))
@@ -136,7 +136,7 @@ def _write_pairs(
     out: UInt64[np.ndarray, "capacity"],
     scratch: UInt64[np.ndarray, "scratch"],
 ) -> int:
-    """Write an entry for every pair of a chunk to `out`, and return their number."""
+    """Write an entry for every pair of a chunk to `out`, and return the number of entries."""
     bits = np.uint64(shard.packing.weight_bits)
     low = ids << bits
     high = low << np.uint64(shard.packing.id_bits)

@@ -66,7 +66,7 @@ class PairPacking:
         second: Integer[np.ndarray, "entries"],
         weights: Integer[np.ndarray, "entries"],
     ) -> UInt64[np.ndarray, "entries"]:
-        """Make entries; in each pair the first id must not exceed the second, nor the weight `max_weight`."""
+        """Make entries; in each pair, first id ≤ second id, and weight ≤ `max_weight`."""
         pairs = (first.astype(np.uint64) << np.uint64(self.id_bits)) | second.astype(np.uint64)
         return (pairs << np.uint64(self.weight_bits)) | weights.astype(np.uint64)
 
@@ -108,7 +108,10 @@ def fold_pairs(
 def _split(
     pairs: UInt64[np.ndarray, "pairs"], sums: UInt64[np.ndarray, "pairs"], max_weight: np.uint64
 ) -> UInt64[np.ndarray, "entries"]:
-    """Entries for sums that may exceed one entry. They are no more than the summed entries, so they fit in place."""
+    """Pack sums into entries, with several entries for a sum that exceeds the maximum weight of one.
+
+    There are never more entries than were summed, so the result fits in their place.
+    """
     full = (sums // max_weight).astype(np.int64)
     remainder = sums % max_weight
     entries = np.concatenate([(pairs | remainder)[remainder > 0], np.repeat(pairs | max_weight, full)])

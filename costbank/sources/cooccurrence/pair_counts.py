@@ -1,6 +1,6 @@
 """Count all pairs of a corpus, with any engine, into one table that is cached next to the encoded text.
 
-Each shard's counts are a file until all are merged, so an interrupted run continues from the shards it finished.
+Each shard's counts stay in a file until all are merged, so an interrupted run continues from the shards it finished.
 """
 
 import json
@@ -85,8 +85,8 @@ def count_pairs(
         sizes: how the work is divided; does not change the counts.
 
     Raises:
-        CorpusError: the vocabulary is too large to count pairs, the memory is too small for the merge, or a file of the
-            corpus was changed.
+        CorpusError: the vocabulary is too large to count pairs, there is not enough memory for the merge, or a file of
+            the corpus was changed.
         StorageError: the cache cannot be written.
         EngineError: workers died again and again.
     """
@@ -132,7 +132,7 @@ def _merge(
     if (needed := merge_memory(segments)) > engine.memory * _MERGE_SHARE:
         required = needed / _MERGE_SHARE * engine.machine_memory / engine.memory
         raise CorpusError(
-            f"the memory is too small to merge {total:,} counted pairs from {len(segments):,} runs",
+            f"there is not enough memory to merge {total:,} counted pairs from {len(segments):,} runs",
             f"set --memory {np.ceil(required / 1e8) / 10:.1f}GB or more, or reduce --processes, then run the command "
             "again; finished counts are reused",
         )
@@ -148,7 +148,7 @@ def _merge(
 
 @contextmanager
 def _locked(work: Path, progress: Progress) -> Iterator[None]:
-    """Make and lock the work directory. Another process may delete it before the lock, so this retries."""
+    """Make and lock the work directory. Another process can delete it before it is locked, so this retries."""
     with ExitStack() as lock:
         has_noted = False
         while True:
@@ -158,7 +158,7 @@ def _locked(work: Path, progress: Progress) -> Iterator[None]:
                     attempt.enter_context(locked(work, wait=False))
                 except BlockingIOError:
                     if not has_noted:
-                        progress.note("waiting for another process that counts the same corpus")
+                        progress.note("waiting for another process that is counting the same corpus")
                     has_noted = True
                     attempt.enter_context(locked(work))
                 lock.push(attempt.pop_all())

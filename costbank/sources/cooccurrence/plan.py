@@ -12,13 +12,13 @@ from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
 from costbank.sources.cooccurrence.counting import pair_weights
 from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
 from costbank.sources.cooccurrence.settings import CooccurrenceBuild
-from costbank.sources.corpora import CorpusPlan, LearntCorpus, plan_corpus
+from costbank.sources.corpora import CorpusPlan, LearnedCorpus, plan_corpus
 
 __all__ = ["factorized_vectors", "plan"]
 
 
 def plan(config: CooccurrenceBuild) -> SourcePlan:
-    """Check the corpus and the tokenizer. Ids that occur less than `min_count` times will have no vector.
+    """Check the corpus and the tokenizer. Ids that occur fewer than `min_count` times get no vector.
 
     Raises:
         UsageError: no corpus or no tokenizer is named.
@@ -33,7 +33,8 @@ def plan(config: CooccurrenceBuild) -> SourcePlan:
         lambda progress: factorized_vectors(corpus, progress),
         ("numpy", "scipy"),
         "Tokens are near each other if they occur in the same contexts of the corpus: words that can replace each "
-        "other, and words of one subject. The vectors depend only on counts, so the same corpus gives the same bank.",
+        "other, and words on the same subject. The vectors depend only on counts, so the same corpus gives the same "
+        "bank.",
     )
 
 
@@ -45,30 +46,30 @@ def factorized_vectors(plan: CorpusPlan[CooccurrenceBuild], progress: Progress) 
         EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.cooccurrence
-    with plan.encode(settings.min_count, progress) as learnt:
+    with plan.encode(settings.min_count, progress) as learned:
         weights = pair_weights(settings.window, settings.weighting == "flat")
-        pairs = count_pairs(learnt.encoded, weights, learnt.engine, config.cache.absolute(), progress)
-        memory = learnt.engine.machine_memory
-    rows, facts = _vectors(pairs, learnt, config, memory, progress)
+        pairs = count_pairs(learned.encoded, weights, learned.engine, config.cache.absolute(), progress)
+        memory = learned.engine.machine_memory
+    rows, facts = _vectors(pairs, learned, config, memory, progress)
     return SourceVectors(
-        plan.tokenizer.vocab.with_counts(learnt.counts),
+        plan.tokenizer.vocab.with_counts(learned.counts),
         in_blocks(rows),
-        learnt.facts | facts,
-        lambda: learnt.inputs,
+        learned.facts | facts,
+        lambda: learned.inputs,
         True,
         "the factorization of the counts",
     )
 
 
 def _vectors(
-    pairs: PairCounts, learnt: LearntCorpus, config: CooccurrenceBuild, memory: int, progress: Progress
+    pairs: PairCounts, learned: LearnedCorpus, config: CooccurrenceBuild, memory: int, progress: Progress
 ) -> tuple[np.ndarray, dict]:
     from costbank.sources.cooccurrence.ppmi import PpmiOptions, most_frequent, pair_marginals, plan_ppmi
     from costbank.sources.cooccurrence.truncated_svd import factor_bytes, truncated_svd
 
     settings = config.cooccurrence
-    frequent = learnt.counts >= settings.min_count
-    frequent_counts = np.where(frequent, learnt.counts, 0)
+    frequent = learned.counts >= settings.min_count
+    frequent_counts = np.where(frequent, learned.counts, 0)
     contexts = frequent if settings.contexts is None else most_frequent(frequent_counts, settings.contexts)
     options = PpmiOptions(settings.smoothing, settings.shift, settings.cap, settings.min_pair)
     if not pairs.pairs:

@@ -29,7 +29,7 @@ the pairs are distinct and sorted by first, then by second. The iterable can be 
 
 _SLICE_PAIRS = 1 << 18
 _INDEX_32 = np.iinfo(np.int32).max
-# By rounding, the PMI of a pair that occurs exactly as often as by chance may be about 1e-15 instead of 0.
+# Because of rounding, the PMI of a pair that occurs exactly as often as by chance can be about 1e-15 instead of 0.
 _MIN_PMI = 1e-9
 
 
@@ -121,7 +121,7 @@ def pair_marginals(
 
 
 def most_frequent(counts: Int64[np.ndarray, "vocab"], number: int) -> Bool[np.ndarray, "vocab"]:
-    """The `number` ids with the largest counts, the smaller id first at equal counts; never an id with count 0."""
+    """The `number` ids with the largest counts, smaller ids first at equal counts; ids with count 0 are excluded."""
     selected = np.zeros(len(counts), np.bool_)
     selected[np.argsort(-counts, kind="stable")[:number]] = True
     return selected & (counts > 0)

@@ -40,7 +40,7 @@ class Segment:
 
 
 class RunWriter:
-    """Writes a run file. Use it as a context manager; without a call of `finish`, no file is created.
+    """Writes a run file. Use it as a context manager; unless `finish` is called, no file is created.
 
     Args:
         path: the file to write.
@@ -143,7 +143,7 @@ def merge_shards(
 
 
 def _slack(segments: Sequence[Segment]) -> float:
-    """How many entries a range may have above its estimate: those between two samples of each segment."""
+    """How many more entries than estimated a range can have: those between two samples of each segment."""
     return sum(segment.entries / len(segment.samples) for segment in segments)
 
 

@@ -89,7 +89,7 @@ def truncated_svd(
         dim: the number of triplets.
         seed: the seed of the start; the result depends on it within the tolerance.
         tolerance: the maximum residual, divided by the largest value. The minimum with products in float32 is about
-            1e-6. If `max_passes` are not enough, `TruncatedSvd.residual` is larger.
+            1e-6. If `max_passes` is too small, `TruncatedSvd.residual` is larger.
         advance: called with the number of passes since the last call.
         max_passes: the maximum number of passes.
     """
@@ -182,7 +182,7 @@ class _Basis:
         self.gram[:] = self.product.inner(self.images, self.images.astype(np.float64))
 
     def expand(self, block: np.ndarray) -> np.ndarray:
-        """Append orthonormal columns, and return the product of AᵀA and these."""
+        """Append orthonormal columns, and return the product of AᵀA with them."""
         old, new = self.size, self.size + block.shape[1]
         image = self.product.forward(block)
         self.vectors[:, old:new] = block
@@ -196,7 +196,7 @@ class _Basis:
     def orthonormal(
         self, block: np.ndarray, extra: np.ndarray | None = None
     ) -> tuple[Float32[np.ndarray, "columns rank"], Float64[np.ndarray, "rank block"]]:
-        """Q and R of the part of a block orthogonal to the basis and to `extra`, without directions of length 0.
+        """Q and R of the part of a block that is orthogonal to the basis and `extra`, without directions of length 0.
 
         Orthogonalization is done twice, because once is not enough for columns that are nearly in the basis (Parlett
         1980).

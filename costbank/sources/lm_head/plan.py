@@ -28,7 +28,7 @@ _MAX_SHOWN = 5
 
 _ADVICE = (
     "Tokens are near each other if the model gives them similar logits: words that can replace each other in its "
-    "predictions. Rows of rare tokens may be closer to their random start than to a meaning; see `costbank health`."
+    "predictions. Rows of rare tokens may still be close to their random initialization; see `costbank health`."
 )
 
 
@@ -38,8 +38,8 @@ def plan(config: LMHeadBuild) -> SourcePlan:
     Raises:
         UsageError: no model is named.
         InputNotFoundError: the model, its weights or its tokenizer does not exist.
-        CheckpointError: the weights cannot be read, or the tensor has fewer rows than the tokenizer has tokens that are
-            not added tokens.
+        CheckpointError: the weights cannot be read, or the tensor has fewer rows than the tokenizer has tokens, not
+            counting added tokens.
         TokenizerError: the tokenizer cannot be read, or is not the model's.
     """
     model = config.lm_head.model
@@ -114,7 +114,7 @@ def _placeholder_note(counts: dict[str, int], keep: bool) -> str:
 
 
 def _outliers(matrix: Matrix, unused: Bool[np.ndarray, "vocab"], mean: Float32[np.ndarray, "dim"]) -> list[int]:
-    """Unused ids with rows in another direction than the others; empty if the rows have no common direction."""
+    """Unused ids whose rows point in another direction than most; empty if the rows have no common direction."""
     parts = []
     for rows in _unused_rows(matrix, unused):
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(mean)

@@ -1,8 +1,8 @@
 """Find the tokenizer of a model's head, and check that it fits.
 
-With a wrong tokenizer, every row of the bank would belong to another token, and no later step could detect this. So the
-tokens of a named tokenizer are compared with those of the model's own tokenizer, if the model's folder or GGUF file has
-one; else its size is compared with the number of rows.
+With a wrong tokenizer, every row of the bank would belong to the wrong token, and no later step could detect this. So
+the tokens of a named tokenizer are compared with those of the model's own tokenizer, if the model's folder or GGUF file
+has one. Otherwise, the size of the named tokenizer is compared with the number of rows.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class HeadTokenizer:
 
     @property
     def least_rows(self) -> int:
-        """The minimum number of rows of a head: all tokens, without the added tokens at the end."""
+        """The minimum number of rows of a head: one for each token, without the added tokens at the end."""
         size = self.tokenizer.vocab.size
         while size and size - 1 in self.tokenizer.added_ids:
             size -= 1
@@ -61,8 +61,8 @@ class HeadTokenizer:
 
         Raises:
             CheckpointError: the head has too few rows, or the tensor is probably transposed.
-            TokenizerError: too many rows have no token, or some rows have no token and the model's ids may be shifted;
-                unless `accept_other`.
+            TokenizerError: `accept_other` is false, and too many rows have no token, or some rows have no token and the
+                model's ids may be shifted.
         """
         vocab, notes = self.tokenizer.vocab, list(self.notes)
         tensor, rows = head.matrix.name, head.matrix.shape[0]

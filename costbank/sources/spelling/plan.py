@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64
 from costbank.errors import TokenizerError, UsageError, require
 from costbank.plurals import counted
 from costbank.progress import Progress
-from costbank.sources.base import SourcePlan, SourceVectors, given_tokenizer, in_blocks
+from costbank.sources.base import SourcePlan, SourceVectors, configured_tokenizer, in_blocks
 from costbank.sources.spelling.settings import SpellingBuild, SpellingConfig
 from costbank.transforms import signed
 from costbank.vocab import Vocab
@@ -29,9 +29,9 @@ _MIN_TOKENS = 3
 _MIN_NORM = 1e-6
 _SEED = 0
 _ADVICE = (
-    "Tokens are near each other if their spelling is similar: forms of one word, words of one stem, the same word with "
-    "and without a space or a capital. Such vectors separate near misses in spelling from other errors, serve a "
-    "tokenizer without a model or a corpus, and are a baseline. They do not reflect meaning: synonyms without common "
+    "Tokens are near each other if their spelling is similar: forms of one word, words with the same stem, the same "
+    "word with and without a space or a capital. Such vectors separate near misses in spelling from other errors, need "
+    "neither a model nor a corpus, and serve as a baseline. They do not reflect meaning: synonyms that share no "
     "letters cost about 1, and words with similar spelling are near, whatever they mean."
 )
 
@@ -49,7 +49,7 @@ def plan(config: SpellingBuild) -> SourcePlan:
             f"spelling.min_ngram={settings.min_ngram} is larger than spelling.max_ngram={settings.max_ngram}",
             "set spelling.min_ngram to at most spelling.max_ngram",
         )
-    tokenizer = given_tokenizer(config)
+    tokenizer = configured_tokenizer(config)
     ordinary = int(tokenizer.vocab.ordinary.sum())
     if ordinary < _MIN_TOKENS:
         raise TokenizerError(
@@ -95,7 +95,7 @@ def spelling_vectors(
 def ngram_matrix(tokens: list[bytes], min_ngram: int, max_ngram: int) -> Any:
     """The matrix of tokens and byte n-grams: idf = ln(tokens / tokens with the n-gram), then rows scaled to length 1.
 
-    N-grams of a single token are ignored. If no token starts with a space, every token gets the mark of a word start.
+    N-grams that only one token has are ignored. If no token starts with a space, every token is marked as a word start.
 
     Args:
         tokens: the bytes of each token.
@@ -129,7 +129,7 @@ def _fold(token: bytes) -> bytes:
 
 
 def _symbols(token: bytes, starts_word: bool) -> Int64[np.ndarray, "symbols"]:
-    """The bytes plus 1, with a start mark instead of a leading space or if `starts_word`, and an end mark."""
+    """A start mark, in place of a leading space or if `starts_word`; then each byte plus 1; then an end mark."""
     start = [_START] if starts_word or token.startswith(b" ") else []
     word = token if starts_word else token.removeprefix(b" ")
     return np.array([*start, *(byte + 1 for byte in word), _END], np.int64)

@@ -140,5 +140,5 @@ def _pursue(targets: np.ndarray, atoms: np.ndarray, rows: np.ndarray, weights: n
 
 
 def _has_several_characters(piece: bytes) -> bool:
-    """Whether a piece has more than one character, without a leading space."""
+    """Whether a piece has more than one character, not counting a leading space."""
     return len(piece.removeprefix(b" ").decode("utf-8", "replace")) > 1

@@ -1,9 +1,9 @@
 """Transfer the vectors of a donor bank to another tokenizer, token by token.
 
-A token takes the donor's row with equal bytes (also if it is special), else the row with or without a leading space.
-The other tokens become sums of donor rows: the mean of their pieces in the donor's vocabulary, or a sum by orthogonal
-matching pursuit (Pati et al. 1993) in a second space of all tokens of the new tokenizer, as in Goddard and Fernandes
-Neto (2025). The quality of such sums is measured on shared tokens that are held out.
+A token takes the row of the donor's token with the same bytes (even if it is special), or else of the one that differs
+only by a leading space. The other tokens become sums of donor rows: the mean of their pieces in the donor's vocabulary,
+or a sum by orthogonal matching pursuit (Pati et al. 1993) in a second space of all tokens of the new tokenizer, as in
+Goddard and Fernandes Neto (2025). The quality of such sums is measured on shared tokens that are held out.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ from costbank.bank import Bank, check_digests, open_bank
 from costbank.bank.layout import TOKENS, VECTORS
 from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
+from costbank.plurals import counted
 from costbank.progress import Progress
-from costbank.sources.base import InputFile, SourcePlan, SourceVectors, given_tokenizer, row_ranges
+from costbank.sources.base import InputFile, SourcePlan, SourceVectors, configured_tokenizer, row_ranges
 from costbank.sources.matching import Match, Matches, match_tokens, rows_of_vocab, same_bytes
 from costbank.sources.spelling.settings import SpellingConfig
 from costbank.sources.transfer.combining import Sums, matching_pursuit, segmented_sums
@@ -37,7 +38,7 @@ _OVERLAP_AT = 10
 _SEED = 0
 _ADVICE = (
     "The vectors are those of the donor bank; see its card. Tokens that the donor lacks are sums of its rows; the "
-    "held-out figures above show how close such sums are to the true rows of tokens that it has."
+    "held-out figures above show how close such sums are to the true rows of tokens that the donor has."
 )
 
 
@@ -59,18 +60,18 @@ def plan(config: TransferBuild) -> SourcePlan:
             "use --set transfer.method=omp, or remove transfer.guide",
         )
     donor = open_bank(settings.donor, config.store)
-    tokenizer = given_tokenizer(config)
+    tokenizer = configured_tokenizer(config)
     guide = open_bank(settings.guide, config.store) if settings.guide else None
     if guide and guide.manifest.tokenizer.fingerprint != tokenizer.vocab.fingerprint:
         raise InputError(
-            f"the guide {guide.name}@{guide.id} is a bank of another tokenizer than {tokenizer.file}",
+            f"the guide {guide.name}@{guide.id} is a bank of a tokenizer other than {tokenizer.file}",
             "build a bank for this tokenizer to guide the transfer",
         )
     rows = rows_of_vocab(donor.vocab, donor.usable)
     matches = match_tokens(tokenizer.vocab, rows, Match.WORD_START)
-    if (matches.rows >= 0).sum() < 2:
+    if (shared := int((matches.rows >= 0).sum())) < 2:
         raise InputError(
-            f"{donor.name} and {tokenizer.file} have {int((matches.rows >= 0).sum())} tokens in common",
+            f"{donor.name} and {tokenizer.file} have {counted(shared, 'token')} in common",
             "use a donor for the same languages",
         )
     matches = _with_same_bytes(matches, same_bytes(tokenizer.vocab, donor.vocab, donor.usable))

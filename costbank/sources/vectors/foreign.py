@@ -1,4 +1,4 @@
-"""Refuse unsupported vector files of other tools and text that is not vectors, with a hint how to convert them."""
+"""Refuse unsupported vector files of other tools and text that is not vectors, with a hint on how to convert them."""
 
 import re
 import shlex
@@ -19,8 +19,8 @@ _SAVE = "save the vectors with numpy.save, and name the words of the rows with -
 _HINTS = {
     "lfs": "fetch the file itself: git lfs pull",
     "annex": "fetch the file itself: git annex get",
-    "html": "download the file again; this is a web page of the server",
-    "xml-error": "download the file again; this is an error message of the server",
+    "html": "download the file again; this is a web page from the server",
+    "xml-error": "download the file again; this is an error message from the server",
     "gensim": f"{_TO_TEXT}; in a full model, the vectors are the attribute .wv",
     "pickle": _SAVE,
     "fasttext": "use the .vec file that comes with it, or write one: gensim.models.fasttext.load_facebook_vectors("
@@ -48,7 +48,7 @@ _OTHER_SEPARATORS = ((b",", "commas", ","), (b";", "semicolons", ";"))
 
 
 def refuse_foreign_vectors(path: Path, head: bytes, expected: Sequence[str] = ()) -> None:
-    """Refuse a file if its first bytes, last bytes or name show that its kind is unsupported.
+    """Refuse a file if its first bytes, last bytes or name show that its format is unsupported.
 
     Args:
         path: the file.
@@ -56,7 +56,7 @@ def refuse_foreign_vectors(path: Path, head: bytes, expected: Sequence[str] = ()
         expected: the kinds of signatures that are allowed.
 
     Raises:
-        InputError: the kind is unsupported, or the file is text in an encoding other than UTF-8.
+        InputError: the format is unsupported, or the file is text in an encoding other than UTF-8.
     """
     signature = signature_of(head[:SIGNATURE_BYTES])
     if signature and signature.kind not in expected:
@@ -101,7 +101,8 @@ def explain_text(path: Path, lines: Sequence[bytes]) -> InputError:
     fields = second.split()
     if len(fields) > 2 and all(_DECIMAL_COMMA.fullmatch(field) for field in fields[1:]):
         return InputError(
-            f"{path} has decimal commas instead of points", f"convert it: sed 's/,/./g' {shlex.quote(str(path))}"
+            f"{path} has decimal commas instead of decimal points",
+            f"convert it: sed 's/,/./g' {shlex.quote(str(path))}",
         )
     if any(b"[" in field or b"]" in field for field in fields[1:]):
         return InputError(f"{path} has vectors in brackets", f"remove them: sed 's/[][,]/ /g' {shlex.quote(str(path))}")
@@ -112,7 +113,7 @@ def explain_text(path: Path, lines: Sequence[bytes]) -> InputError:
 
 
 def _ends_as_sstable(path: Path) -> bool:
-    """Whether a file ends like the index of a TensorFlow checkpoint, which is a table of LevelDB."""
+    """Whether a file ends like the index of a TensorFlow checkpoint, which is a LevelDB table."""
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - len(_SSTABLE_END)))

@@ -20,7 +20,7 @@ from costbank.sources.base import (
     InputFile,
     SourcePlan,
     SourceVectors,
-    given_tokenizer,
+    configured_tokenizer,
     mean_row,
     row_ranges,
     too_many_rows,
@@ -35,9 +35,9 @@ from costbank.vocab import TokenStatus, Vocab
 __all__ = ["plan"]
 
 _ADVICE = (
-    "Which tokens are near each other depends on the file of vectors. A token that matches no word has no vector and "
-    "costs 1 to all others. A token that matches a word in another case, or with or without a space, has that word's "
-    "vector."
+    "Which tokens are near each other depends on the file of vectors. A token that matches no word has no vector, and "
+    "its cost to every other token is 1. A token that matches a word in another case, or with or without a space, has "
+    "that word's vector."
 )
 _TOKENIZER_ENDINGS = (".json", ".model", ".tiktoken", ".gguf")
 _ARRAYS = {".npy": ("npy", "npz"), ".safetensors": ("safetensors",)}
@@ -69,7 +69,7 @@ def plan(config: VectorsBuild) -> SourcePlan:
     if not path.exists() and Path(f"{path}.index").exists():
         refuse_foreign_vectors(Path(f"{path}.index"), b"")
     check_readable(path, "vectors file")
-    vocab = (tokenizer := given_tokenizer(config)).vocab
+    vocab = (tokenizer := configured_tokenizer(config)).vocab
     loosest = _LOOSEST[settings.match]
     if path.suffix not in _ARRAYS:
         dim, make = _from_words(path, settings.vocabulary, vocab, loosest)
@@ -114,7 +114,7 @@ def _from_list(array: _Array, vocabulary: Path, vocab: Vocab, loosest: Match) ->
     if listed.size != array.rows:
         raise InputError(
             f"{vocabulary} lists {listed.size:,} words, but there are {array.rows:,} rows of vectors",
-            "set vectors.vocabulary to the list of these vectors",
+            "set vectors.vocabulary to the list of the words of these vectors",
         )
     rows = rows_of_vocab(listed, np.ones(listed.size, bool))
     if not is_tokenizer:
@@ -193,7 +193,7 @@ def _open_array(path: Path, tensor: str | None) -> _Array:
         return _Array(rows, dim, lambda ids: _rows_of(matrix, ids))
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy parses the header as Python, so damaged bytes raise any exception
+    except Exception as error:  # NumPy parses the header as Python, so damaged bytes can raise any exception
         raise InputError(f"{path} is not a .npy array of numbers: {error}", "write it with numpy.save") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an archive of arrays", "save only the array of vectors with numpy.save")

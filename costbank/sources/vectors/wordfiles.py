@@ -1,17 +1,18 @@
 """Read files of words and vectors: word2vec's text and binary formats, and GloVe's text format.
 
 Files of millions of words are read in one pass that parses only the vectors of requested words. A word can contain
-spaces, as in GloVe 840B: the vector of a line is its last fields, as many as most of the first lines have. A byte-order
-mark at the start is skipped, and gzip is detected by the first bytes.
+spaces, as in GloVe 840B, so the vector of a line is its last fields; their number is that of most of the first lines. A
+byte-order mark at the start is skipped, and gzip is detected by the first bytes.
 """
 
 import gzip
+import io
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -58,7 +59,7 @@ class WordVectors:
 
 
 def open_word_file(path: Path) -> WordFile:
-    """Detect the format by the first lines.
+    """Detect the format from the first lines.
 
     Raises:
         InputError: the format is unsupported, such as sparse vectors, or the header does not match the lines.
@@ -92,7 +93,7 @@ def open_word_file(path: Path) -> WordFile:
     if dim == 0:
         raise explain_text(path, body)
     raise InputError(
-        f"by its first line, {path} has {header_dim:,} numbers per word, but its words have {dim:,}",
+        f"according to its first line, {path} has {header_dim:,} numbers per word, but its words have {dim:,}",
         f"correct the first line: sed '1s/.*/{words} {dim}/'",
     )
 
@@ -122,7 +123,7 @@ def _numeric_tail(line: bytes) -> int:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether the start of a file is text; float32 values of a binary file almost never are."""
+    """Whether the start of a file is text; the float32 values of a binary file almost never look like text."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -134,7 +135,7 @@ def _is_text(data: bytes) -> bool:
 def read_word_file(
     file: WordFile, wanted: Callable[[bytes], bool], advance: Callable[[int], None] = lambda _: None
 ) -> WordVectors:
-    """Read the vectors of requested words. If a word occurs several times, the first vector counts.
+    """Read the vectors of requested words. If a word occurs several times, its first vector is used.
 
     A leading `▁` or `Ġ` of a word is read as a space.
 
@@ -144,8 +145,8 @@ def read_word_file(
         advance: called with the number of bytes read since the last call.
 
     Raises:
-        InputError: the file is truncated, a line does not hold a word and a vector, or the number of words is not that
-            of the header.
+        InputError: the file is truncated, a line does not hold a word and a vector, or the number of words differs
+            from the header.
     """
     rows: dict[bytes, int] = {}
     vectors: list[np.ndarray] = []
@@ -162,7 +163,7 @@ def read_word_file(
         raise InputError(f"{file.path} cannot be read after word {words:,}: {error}", "download it again") from None
     if file.words is not None and words != file.words:
         raise InputError(
-            f"by its first line, {file.path} has {file.words:,} words, but it has {words:,}",
+            f"according to its first line, {file.path} has {file.words:,} words, but it has {words:,}",
             _miscount_hint(file, words),
         )
     return WordVectors(rows, np.array(vectors, np.float32).reshape(-1, file.dim), words)
@@ -221,8 +222,8 @@ def _binary_words(file: WordFile, advance: Callable[[int], None]) -> _Words:
             yield word, lambda vector=vector: np.frombuffer(vector, "<f4")
 
 
-def _opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if _is_gzip(path) else path.open("rb")  # type: ignore[return-value]
+def _opened(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if _is_gzip(path) else path.open("rb")
 
 
 def _is_gzip(path: Path) -> bool:

@@ -2,9 +2,9 @@
 
 gensim reads Python lists, because its `corpus_file=` reader drops and repeats text (measured on gensim 4.4). It
 silently truncates lists of more than 10,000 tokens, so longer documents are split, and the number of tokens that gensim
-trained is compared with the number of the corpus.
+trained on is compared with the number of tokens in the corpus.
 
-The words of gensim are the ids as text. With integers, gensim would confuse words with row numbers when it looks up
+gensim's words are the ids as text. With integers, gensim would confuse words with row numbers when it looks up
 counts, and would sample its noise from the wrong distribution.
 """
 
@@ -28,7 +28,7 @@ _REPORT_TOKENS = 50_000
 
 
 def plan(config: Word2VecBuild) -> SourcePlan:
-    """Check the corpus, the tokenizer and the settings. Ids that occur less than `min_count` times will have no vector.
+    """Check the corpus, the tokenizer and the settings. Ids that occur fewer than `min_count` times get no vector.
 
     Raises:
         UsageError: no corpus or no tokenizer is named, or the settings disable both kinds of training targets.
@@ -48,7 +48,7 @@ def plan(config: Word2VecBuild) -> SourcePlan:
         lambda progress: train_vectors(corpus, progress),
         ("gensim", "numpy", "scipy"),
         "Tokens are near each other if they occur in the same contexts of the corpus: words that can replace each "
-        "other, and words of one subject.",
+        "other, and words on the same subject.",
     )
 
 
@@ -56,17 +56,17 @@ def train_vectors(plan: CorpusPlan[Word2VecBuild], progress: Progress) -> Source
     """Encode the corpus, unless it is in the cache, and train.
 
     Raises:
-        CorpusError: the text cannot be read, or has fewer than two ids to train.
+        CorpusError: the text cannot be read, or has fewer than two ids to train on.
         EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.word2vec
-    with plan.encode(settings.min_count, progress) as learnt:
-        corpus, counts = learnt.encoded, learnt.counts
+    with plan.encode(settings.min_count, progress) as learned:
+        corpus, counts = learned.encoded, learned.counts
     model, trained_tokens = _train(corpus, counts, config, progress)
     corpus.refuse_changed()
     rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
     rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
-    facts = learnt.facts | {
+    facts = learned.facts | {
         "expected_tokens": corpus.tokens * settings.epochs,
         "trained_tokens": trained_tokens,
         "trained_ids": len(model.wv),
@@ -75,7 +75,7 @@ def train_vectors(plan: CorpusPlan[Word2VecBuild], progress: Progress) -> Source
         plan.tokenizer.vocab.with_counts(counts),
         in_blocks(rows),
         facts,
-        lambda: learnt.inputs,
+        lambda: learned.inputs,
         settings.workers == 1,
         "the vectors that gensim trained",
     )
@@ -111,7 +111,7 @@ def _train(
         raise feed.failure
     if trained_tokens != expected:
         raise RuntimeError(
-            f"gensim trained {trained_tokens:,} tokens instead of {expected:,}; its vectors are discarded"
+            f"gensim trained on {trained_tokens:,} tokens instead of {expected:,}; its vectors are discarded"
         )
     return model, trained_tokens
 
