@@ -32,7 +32,7 @@ class Matrix:
         file: the file that contains it; the first one if several contain parts of it.
         dtype: the element type, as in `TensorInfo`.
         shape: the number of rows, and of elements in a row.
-        read: gives the stored bytes of the rows from `start` to `stop`.
+        read: returns the stored bytes of the rows from `start` to `stop`.
         decode: converts such bytes to float32 rows.
     """
 
@@ -44,7 +44,7 @@ class Matrix:
     decode: Callable[[UInt8[np.ndarray, "bytes"]], Float32[np.ndarray, "rows dim"]]
 
     def rows(self, start: int, stop: int) -> Float32[np.ndarray, "rows dim"]:
-        """The rows from `start` to `stop`: the stored values, of which only F64 is rounded."""
+        """The rows from `start` to `stop` in float32. Only F64 values are rounded."""
         return self.decode(self.read(start, stop))
 
 
@@ -55,12 +55,12 @@ class Checkpoint:
     Attributes:
         path: the folder or file that was opened.
         files: the file of each tensor, by the tensor's name. The file may be missing.
-        matrix: gives a two-dimensional tensor by its name. Raises `CheckpointError` if it cannot be read.
-        describe: gives the element type and the shape of a tensor by its name; None if its file is missing.
+        matrix: returns a two-dimensional tensor by its name. Raises `CheckpointError` if it cannot be read.
+        describe: returns the element type and the shape of a tensor by its name; None if its file is missing.
         config: `config.json`; empty if there is none.
-        missing_files: files that are missing, by the names of those that exist.
+        missing_files: files that are missing, as the names of the existing files show.
         adapter_config: `adapter_config.json`, which PEFT writes; empty if there is none.
-        is_gguf: whether this is GGUF, in which tensors have the names of llama.cpp.
+        is_gguf: whether the files are GGUF, where tensors have the names that llama.cpp gives them.
     """
 
     path: Path
@@ -80,7 +80,7 @@ def row_decoder(dtype: str, dim: int) -> Callable[[UInt8[np.ndarray, "bytes"]], 
 
 
 def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndarray, "bytes"]:
-    """`count` bytes of a file from `begin` on, which belong to `tensor`.
+    """Read `count` bytes of the tensor named `tensor` from a file, starting at the offset `begin`.
 
     Raises:
         CheckpointError: the file is too short.
@@ -98,7 +98,7 @@ def read_bytes(path: Path, begin: int, count: int, tensor: str) -> UInt8[np.ndar
 
 
 def join_rows(parts: list[Matrix]) -> Matrix:
-    """The rows of several matrices as one matrix. Tensor-parallel training saves a vocabulary in such parts."""
+    """The rows of several matrices as one matrix. Tensor-parallel training saves heads and embeddings in such parts."""
     if len(parts) == 1:
         return parts[0]
     ends = np.cumsum([part.shape[0] for part in parts])

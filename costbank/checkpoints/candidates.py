@@ -4,7 +4,7 @@
                  ─▶ those with a row for each token ─▶ those of the text model ─▶ one, or several equally likely ones
 
 Names, element types and shapes decide; no row is read. A module that is not a plain matrix of floats stays a candidate,
-so that an error can name it: no other tensor silently replaces it.
+so an error can name it, and no other tensor silently replaces it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,8 +42,8 @@ class Candidate:
         path: the parts of its name.
         weight: the full name of its weight, or of its first parameter if it has no plain weight.
         shape: the shape of the weight; empty if it is not known, or there is no plain weight.
-        problem: why the weight alone is not the module's rows; empty if it is.
-        exact: whether its whole name is a known one.
+        problem: why the weight alone does not give the module's rows; empty if it does.
+        exact: whether its full name is a known name, rather than only the end of it.
         ambiguous: whether modules with this name are often something else.
     """
 
@@ -60,7 +60,7 @@ class Candidate:
 
     @property
     def auxiliary_part(self) -> str:
-        """The part of the model to which it belongs, if that is not the text model itself; else empty."""
+        """The auxiliary part that it belongs to, such as `vision`; empty if it belongs to the text model."""
         words = (word for part in self.path for word in AUXILIARY_PARTS if word in part.lower())
         return next(words, "")
 
@@ -144,16 +144,16 @@ def _could_be_head(matrix: TensorInfo | None, embedding: Candidate, tokens: int 
 def narrow_down(
     candidates: Sequence[Candidate], tokens: int | None, known_names: Sequence[str], tied: bool = False
 ) -> list[Candidate]:
-    """Apply rules by rows, parts and names, each of which drops candidates unless it would drop them all.
+    """Apply rules about rows, parts and names. Each rule drops candidates, unless it would drop all of them.
 
     Args:
         candidates: of the head, or of the embedding.
         tokens: how many tokens the tokenizer has; None if that is not known.
-        known_names: the names of such modules, the more likely ones first.
-        tied: whether the candidates are embeddings in place of a head, which belongs to the decoder.
+        known_names: the known names of such modules, the most likely ones first.
+        tied: whether the candidates are embeddings that serve as the head. A head belongs to the decoder.
 
     Returns:
-        The remaining candidates: several if the rules do not decide.
+        The remaining candidates, several if the rules do not decide between them.
     """
     remaining = list(candidates)
     for keep in (
@@ -189,7 +189,7 @@ def _describe_matrix(describe: Describe, name: str) -> TensorInfo | None:
 
 
 def _modules(names: Iterable[str], known_names: Sequence[str]) -> dict[tuple[str, ...], _Module]:
-    """The modules outside numbered layers whose path ends in a known name; of nested ones, the innermost."""
+    """The modules outside numbered layers whose path ends in a known name; the innermost ones, if they are nested."""
     modules: dict[tuple[str, ...], _Module] = {}
     for name in names:
         parts = name_parts(name)
@@ -216,8 +216,8 @@ def _candidate(path: tuple[str, ...], module: _Module, describe: Describe, ambig
         return candidate(adapter, problem="part of an adapter")
     encoded = next(((scheme, name) for scheme, name in schemes if scheme), None)
     if weight is None:
-        special = encoded or _unknown_parameter(module, describe)
-        return candidate(special[1], problem=f"not a plain weight but {special[0]}") if special else None
+        special = (f"it uses {encoded[0]}", encoded[1]) if encoded else _unknown_parameter(module, describe)
+        return candidate(special[1], problem=f"not a plain weight; {special[0]}") if special else None
     info = describe(weight)
     if info is None:
         return candidate(weight)
@@ -232,12 +232,12 @@ def _candidate(path: tuple[str, ...], module: _Module, describe: Describe, ambig
 
 
 def _unknown_parameter(module: _Module, describe: Describe) -> tuple[str, str] | None:
-    """A description and the name of a matrix that is a parameter of a head itself, and not its weight."""
+    """The problem with a matrix that is a parameter of a head itself but not its weight, and the matrix's name."""
     if module.known_name not in HEADS:
         return None
     for below, name in module.parameters.items():
         if len(below) == 1 and below != ("bias",) and _describe_matrix(describe, name):
-            return f"{below[0]}, which is not known", name
+            return f"the parameter name {below[0]!r} is unknown", name
     return None
 
 

@@ -1,4 +1,4 @@
-"""Matrices and metadata in GGUF files, quantized or not, whole or split. The gguf library dequantizes."""
+"""Matrices and metadata in GGUF files, quantized or not, whole or split. The gguf library dequantizes them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class GGUFFile:
 
     Attributes:
         headers: the header of each file, in order.
-        tensors: the header that lists each tensor, and its entry there, by name.
+        tensors: for the name of each tensor, the header that lists it, and its entry there.
     """
 
     headers: tuple[GGUFHeader, ...]
@@ -48,9 +48,9 @@ class GGUFFile:
                 if name in tensors:
                     raise CheckpointError(
                         f"tensor {name!r} is in {tensors[name][0].path.name} and in {header.path.name}",
-                        "the files do not belong together",
+                        "give files of the same model",
                     )
-                # The size of a tensor of an unknown type is not known, and does not matter unless it is read.
+                # The size of a tensor of an unknown type is unknown too. It matters only if the tensor is read.
                 if tensor.kind in sizes and tensor.begin + _stored_bytes(tensor, *sizes[tensor.kind]) > header.size:
                     raise CheckpointError(f"{header.path} is cut short: it ends within the tensor {name!r}", _AGAIN)
                 tensors[name] = header, tensor
@@ -58,7 +58,7 @@ class GGUFFile:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The first file's metadata: numbers, booleans, strings as bytes, arrays by their offset."""
+        """The first file's metadata: numbers, booleans, strings as bytes, arrays as `GGUFArray`."""
         return self.headers[0].metadata
 
     def value(self, key: str) -> Any:
@@ -140,7 +140,7 @@ def split_series(path: Path) -> tuple[Path, ...]:
 
 
 def _block_sizes() -> Mapping[int, tuple[int, int]]:
-    """The number of elements and of bytes in a block, by ggml's code of the type."""
+    """The number of elements and of bytes in a block, by ggml's code for the type."""
     return require("gguf", "build").GGML_QUANT_SIZES
 
 

@@ -3,8 +3,8 @@
     magic, version, counts ─ metadata: key, type, value … ─ tensors: name, shape, type, offset … ─ padding ─ data
 
 Versions 2 and 3, in either byte order (github.com/ggml-org/ggml, docs/gguf.md). Opening a file only locates the arrays;
-each is read on demand, because those of a vocabulary make up nearly all of a header. Every count and length is checked
-against the size of the file before it is used.
+each is read on demand, because the arrays of a vocabulary make up nearly all of a header. Every count and length is
+checked against the size of the file before it is used.
 """
 
 import mmap
@@ -37,7 +37,7 @@ _AGAIN = "download or copy this file again"
 
 @dataclass(frozen=True)
 class GGUFArray:
-    """An array in the metadata: the format's code of its element type, its length, and its offset in the file."""
+    """An array in the metadata: GGUF's code for its element type, its length, and its offset in the file."""
 
     kind: int
     length: int
@@ -46,12 +46,12 @@ class GGUFArray:
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """A tensor's place in its file.
+    """A tensor's entry in the header.
 
     Attributes:
         name: its name.
         shape: rows first, as in NumPy. The file stores the dimensions in the opposite order.
-        kind: ggml's code of the element type.
+        kind: ggml's code for the element type.
         begin: its offset in the file.
     """
 
@@ -69,7 +69,7 @@ class GGUFHeader:
         path: the file.
         size: its length in bytes.
         big_endian: whether its numbers are in big-endian byte order.
-        metadata: numbers, booleans, strings as bytes, and arrays by their place.
+        metadata: numbers, booleans, strings as bytes, and arrays as `GGUFArray`.
         tensors: every tensor by name.
     """
 
@@ -137,7 +137,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
     number = int.from_bytes(version, "big" if big_endian else "little")
     if number not in _VERSIONS:
         raise CheckpointError(
-            f"{path} has GGUF version {number}, and only versions 2 and 3 are supported",
+            f"{path} has GGUF version {number}, but only versions 2 and 3 are supported",
             "convert the model again with a current llama.cpp",
         )
     with _Cursor.over(path, big_endian) as cursor:
@@ -168,7 +168,7 @@ def _header(cursor: "_Cursor") -> GGUFHeader:
     start = _data_start(cursor, metadata)
     for name, tensor in listed.items():
         if start + tensor.begin > cursor.size and prod(tensor.shape):
-            raise cursor.broken(f"is cut short: the tensor {name!r} begins after its end")
+            raise cursor.broken(f"is cut short: the tensor {name!r} begins after the end of the file")
     absolute = {name: replace(tensor, begin=start + tensor.begin) for name, tensor in listed.items()}
     return GGUFHeader(cursor.path, cursor.size, cursor.order == ">", metadata, absolute)
 
@@ -243,9 +243,9 @@ class _Cursor:
         except UnicodeDecodeError:
             raise self.broken(f"has {what} that is not UTF-8: {stored[:40]!r}") from None
 
-    def check_count(self, count: int, min_bytes: int, most: int, what: str) -> None:
-        """Check a count of things of at least so many bytes against a limit and the rest of the file."""
-        if count > most or count * min_bytes > self.size - self.at:
+    def check_count(self, count: int, min_bytes: int, limit: int, what: str) -> None:
+        """Check a count of items, each of at least `min_bytes`, against a limit and the rest of the file."""
+        if count > limit or count * min_bytes > self.size - self.at:
             raise self.broken(f"is cut short, or claims {count:,} {what}")
 
     def skip_strings(self, count: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Choose the LM head of a checkpoint, and see whether it is tied: the tensors decide, not the config."""
+"""Choose the LM head of a checkpoint, and check whether it is tied. The tensors decide that, not the config."""
 
 import re
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class HeadChoice:
         matrix: the rows.
         role: `head`; `embedding` (the model has no head of its own); `named` (the user named the tensor); or `only`
             (the checkpoint has one tensor).
-        tied: whether the head equals the embedding, or the model has no head of its own; None if only one of the two
-            can be read, or the user named the tensor.
-        config_tied: `tie_word_embeddings` of `config.json`; None if it is not there.
+        tied: whether the head equals the embedding, or the model has no head of its own; None if they were not
+            compared, because only one of them can be read or the user named the tensor.
+        config_tied: `tie_word_embeddings` of `config.json`; None if the config does not have it.
         reason: why this tensor was chosen, as the end of a sentence.
-        guessed: whether only the end of its name is known.
+        guessed: whether only the end of the tensor's name is a known name.
         others: the heads that were not chosen, with their numbers of rows.
     """
 
@@ -55,7 +55,11 @@ class HeadChoice:
         if self.tied is None or self.config_tied is None or self.tied == self.config_tied:
             return ""
         config = "is tied to" if self.config_tied else "is not tied to"
-        fact = "the model has no head of its own, or it equals the embedding" if self.tied else "the two tensors differ"
+        fact = (
+            "the model has no head of its own, or its head equals the embedding"
+            if self.tied
+            else "the two tensors differ"
+        )
         return f"the config says that the head {config} the embedding, but {fact}; the rows are from {self.matrix.name}"
 
     @property
@@ -72,8 +76,8 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | N
 
     Args:
         checkpoint: the model.
-        name: a tensor to take instead.
-        tokens: how many tokens the tokenizer has, if that is known. It decides between heads of several parts.
+        name: the tensor to use instead.
+        tokens: how many tokens the tokenizer has, if that is known. It helps to choose between several heads.
 
     Raises:
         CheckpointError: the tensor does not exist, several could be the head, none could be, the head is quantized or
@@ -90,7 +94,7 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | N
     if checkpoint.missing_files:
         raise CheckpointError(
             f"the files in {checkpoint.path} contain no head, and {checkpoint.missing_files[0]} is missing",
-            "put all parts there, or choose a tensor with --tensor",
+            "put all parts into one folder, or choose a tensor with --tensor",
         )
     if embeddings:
         return _choose_embedding(checkpoint, embeddings, tokens, config_tied)
@@ -104,7 +108,7 @@ def choose_head(checkpoint: Checkpoint, name: str | None = None, tokens: int | N
     shown = ", ".join(list(checkpoint.files)[:_MAX_LISTED])
     more = " …" if len(checkpoint.files) > _MAX_LISTED else ""
     raise CheckpointError(
-        f"none of the {len(checkpoint.files):,} tensors of {checkpoint.path} has a known name of a head or embedding",
+        f"none of the {len(checkpoint.files):,} tensors of {checkpoint.path} has a known head or embedding name",
         f"choose one with --tensor: {shown}{more}",
     )
 
@@ -144,7 +148,7 @@ def _choose_embedding(
     if heads := unnamed_heads(checkpoint.files, checkpoint.describe, tokens, chosen, embeddings):
         options = " or ".join(f"--tensor {name}" for name in (*heads[: _MAX_LISTED - 1], chosen.weight))
         raise CheckpointError(
-            f"no tensor of {checkpoint.path} has a known name of a head, but {heads[0]!r} has the rows of one, so it "
+            f"no tensor of {checkpoint.path} has a known head name, but {heads[0]!r} has as many rows as a head, so it "
             "may be the head",
             f"choose one: {options}",
         )
@@ -196,7 +200,7 @@ def _alternatives(candidates: Sequence[Candidate], embeddings: Sequence[Candidat
     if not plain:
         return ""
     shown = ", ".join(f"--tensor {one.weight} ({one.rows:,} rows)" for one in plain[:_MAX_LISTED])
-    return f"; to take other rows instead: {shown}"
+    return f"; to use other rows instead: {shown}"
 
 
 def _all_equal(checkpoint: Checkpoint, candidates: Sequence[Candidate]) -> bool:
@@ -209,7 +213,7 @@ def _all_equal(checkpoint: Checkpoint, candidates: Sequence[Candidate]) -> bool:
 
 
 def _refuse_adapter(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that is an adapter: whether its embedding is tied to the head is known to the base model.
+    """Refuse a checkpoint that is only an adapter. Its base model shows whether the embedding is tied to the head.
 
     Raises:
         CheckpointError: the checkpoint is an adapter.
@@ -233,7 +237,7 @@ def _adapter_remark(checkpoint: Checkpoint, chosen: Candidate, role: str) -> str
     """A remark on an adapter next to the model's weights, as the end of a sentence; empty if there is none.
 
     Raises:
-        CheckpointError: by its configuration the adapter changes the rows.
+        CheckpointError: the adapter's configuration says that it changes the rows.
     """
     config = checkpoint.adapter_config
     if not config or _has_adapter_files_only(checkpoint):
@@ -245,8 +249,8 @@ def _adapter_remark(checkpoint: Checkpoint, chosen: Candidate, role: str) -> str
         trains_tokens = setting == "trainable_token_indices" and role == "embedding" and bool(value)
         if trains_tokens or any(_names_module(str(one), module) for one in listed for module in modules):
             raise CheckpointError(
-                f"next to the weights in {checkpoint.path} is an adapter whose {setting} changes the {role}",
-                f"{_MERGE}; to take the rows without the adapter: --tensor {chosen.weight}",
+                f"there is an adapter next to the weights in {checkpoint.path}, and its {setting} changes the {role}",
+                f"{_MERGE}; to use the rows without the adapter: --tensor {chosen.weight}",
             )
     return f"; the adapter next to the weights does not change the {role}"
 
@@ -261,11 +265,11 @@ def _check_name(checkpoint: Checkpoint, name: str) -> None:
         return
     inside = [one for one in checkpoint.files if one.startswith(f"{name}.")][:_MAX_LISTED]
     near = inside or get_close_matches(name, checkpoint.files, _MAX_LISTED, 0.3) or list(checkpoint.files)[:_MAX_LISTED]
-    raise CheckpointError(f"{checkpoint.path} has no tensor {name!r}", f"there are: {', '.join(near)}")
+    raise CheckpointError(f"{checkpoint.path} has no tensor {name!r}", f"choose an existing one: {', '.join(near)}")
 
 
 def _config_tied(checkpoint: Checkpoint) -> bool | None:
-    """`tie_word_embeddings` of the config, or of the part of it for the text model."""
+    """`tie_word_embeddings` of the config, or of its part for the text model."""
     config = checkpoint.config
     thinker = config.get("thinker_config")
     inner = [thinker.get("text_config")] if isinstance(thinker, dict) else []

@@ -117,7 +117,7 @@ def ends_in(path: Sequence[str], known: str) -> bool:
 
 
 def in_numbered_layer(path: Sequence[str]) -> bool:
-    """Whether a number follows a name, as in `model.layers.3.…`, but not in `0.…`, the first stage of a pipeline."""
+    """Whether a number follows a name, as in `model.layers.3.…`. A leading number, as in `0.…`, is a pipeline stage."""
     return any(part.isdecimal() for part in path[1:])
 
 

@@ -1,4 +1,4 @@
-"""Open a model folder, an index or a file of weights: find the file of each tensor, without loading any."""
+"""Open a model folder, an index or a file of weights: find the file of each tensor, without loading any tensor."""
 
 import json
 import re
@@ -25,8 +25,8 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a model folder, an index, or a file of weights. Only names and headers are read.
 
-    In a folder, an index names the files. Without one, all files of the first format are read for which there are any:
-    safetensors, PyTorch, GGUF.
+    In a folder, an index names the files. Without an index, the files of one format are read: safetensors if there are
+    any, else PyTorch, else GGUF.
 
     Raises:
         InputNotFoundError: the path does not exist, or the folder has no weights.
@@ -122,11 +122,13 @@ def _open_files(path: Path, files: list[Path]) -> Checkpoint:
         parts = parts_of(name)
         if len(parts) > 1 and not _is_one_series(files_with[name], files):
             shown = " and ".join(file.name for file in files_with[name][:2])
-            raise CheckpointError(f"tensor {name!r} is in {shown}", "choose one of these files with --model")
+            raise CheckpointError(
+                f"tensor {name!r} is in {shown}, with different content", "choose one of these files with --model"
+            )
         if len({(part.dtype, part.shape[1]) for part in parts}) > 1:
             raise CheckpointError(
                 f"tensor {name!r} has another type or width in {parts[1].file.name} than in {parts[0].file.name}",
-                "the files do not belong together",
+                "give files of the same model",
             )
         return join_rows(parts)
 
@@ -162,7 +164,7 @@ def _missing_files(files: list[Path]) -> tuple[str, ...]:
 
 
 def _is_one_series(with_tensor: list[Path], files: list[Path]) -> bool:
-    """Whether the files are one series `…-00001-of-00004`, and all of them have the tensor: parts of its rows."""
+    """Whether the files are one series `…-00001-of-00004`, and each has a part of the tensor's rows."""
     matches = [_SERIES.fullmatch(file.name) for file in files]
     return with_tensor == files and all(matches) and len({match[1] for match in matches if match}) == 1
 
@@ -177,12 +179,12 @@ def _matrix_in(file: Path, name: str) -> Matrix:
         return safetensors_matrix(file, name)
     tensors = pickled_tensors(file)
     if name not in tensors:
-        raise CheckpointError(f"{file} has no tensor {name!r}", "the index and the file do not belong together")
+        raise CheckpointError(f"{file} has no tensor {name!r}", "download the index and this file again")
     return torch_matrix(file, name, tensors[name])
 
 
 def _is_pickled(file: Path) -> bool:
-    """Whether a file is a pickled one, by its name, or by its content: torch.save writes a zip archive."""
+    """Whether a file is pickled, as its suffix shows, or its content: torch.save writes a zip archive."""
     if file.suffix in _PICKLED:
         return True
     with file.open("rb") as opened:

@@ -33,7 +33,7 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
     """
     header = read_header(path, CheckpointError, _DAMAGED)
     if name not in header.entries:
-        raise CheckpointError(f"{path} has no tensor {name!r}", "the index and the file do not belong together")
+        raise CheckpointError(f"{path} has no tensor {name!r}", "download the index and this file again")
     entry = header.entries[name]
     if len(entry.shape) != 2 or not prod(entry.shape):
         raise CheckpointError(
@@ -55,7 +55,7 @@ def safetensors_matrix(path: Path, name: str) -> Matrix:
 
 
 def _refuse_block_scales(path: Path, name: str, rows: int, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a weight with a scale for each block. One for the tensor or for each row would change no cosine."""
+    """Refuse a weight with a scale for each block. One scale for the tensor or for each row changes no cosine."""
     for suffix in ("_scale_inv", "_scale"):
         if prod(shapes.get(name + suffix, ())) not in (1, rows):
             raise CheckpointError(

@@ -81,12 +81,12 @@ class ExportFormat:
     Attributes:
         name: the name on the command line.
         write: writes the files of a job.
-        estimate_bytes: estimates the size of the export in bytes from above, without the tokenizer.json.
+        estimate_bytes: returns an upper estimate of the export's size in bytes, without the tokenizer.json.
         is_folder: whether the export is a folder rather than a file.
         companion_suffix: the suffix of the file next to the exported one; empty if there is none.
         has_all_tokens: whether tokens without a vector are included, as zeros.
         has_tokenizer: whether the export contains a tokenizer.json.
-        is_cost_matrix: whether the export contains the cost of each pair of tokens. Its size is then always reported,
+        is_cost_matrix: whether the export contains the cost of each pair of tokens. If so, its size is always reported,
             and its element type can be chosen.
         bank_files: the bank's tensor files that are read.
         library: the library that is needed; empty if NumPy is enough.

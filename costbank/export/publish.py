@@ -129,7 +129,7 @@ def check_space(needed_bytes: int, out: Path, progress: Progress, unreported_byt
         progress.note(f"{out} takes about {_amount(needed_bytes)}, and {_amount(free_bytes)} is free")
     if needed_bytes > free_bytes:
         raise StorageError(
-            f"{out} takes about {_amount(needed_bytes)}, and {existing} has {_amount(free_bytes)} free",
+            f"{out} takes about {_amount(needed_bytes)}, but {existing} has only {_amount(free_bytes)} free",
             "free some space, or choose another --out",
         )
 
@@ -155,7 +155,7 @@ def _format(name: str) -> ExportFormat:
 def _check_options(chosen: ExportFormat, tokenizer: Path | None, dtype: CellType) -> None:
     if chosen.has_tokenizer and tokenizer is None:
         raise UsageError(
-            f"{chosen.name} needs a tokenizer, and a bank contains only its vocabulary",
+            f"{chosen.name} needs a tokenizer, but a bank contains only a vocabulary",
             "give --tokenizer FILE, the tokenizer that the bank was built with",
         )
     if tokenizer is not None and not chosen.has_tokenizer:
@@ -182,7 +182,7 @@ def _check_bank_files(bank: Bank, chosen: ExportFormat, progress: Progress) -> N
 
 
 def _sync_files(staged: Sequence[Path]) -> list[Path]:
-    """Sync the staged files and folders to disk, and return all files, with those in folders."""
+    """Sync the staged files and folders to disk, and return all files, including those in folders."""
     files = []
     for top in staged:
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -201,7 +201,7 @@ def _sync_files(staged: Sequence[Path]) -> list[Path]:
 
 
 def _rename(staged: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Rename the staged files, the main one last: it never exists without the file next to it."""
+    """Rename the staged files, the main one last, so it never exists without the file next to it."""
     pairs = list(zip(staged, targets, strict=True))
     try:
         for source, target in [*pairs[1:], pairs[0]]:

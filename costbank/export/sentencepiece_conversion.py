@@ -30,13 +30,13 @@ def from_sentencepiece(original: SentencePieceTokenizer, path: Path) -> bytes:
     """Convert a SentencePiece model.
 
     Raises:
-        TokenizerError: the model is of whole words, or its spaces are not written as ▁ before words.
+        TokenizerError: the model's pieces are whole words, or it does not write spaces as ▁ before words.
     """
     t = require("tokenizers", "export")
     model = SentencePieceFile.read(path.read_bytes())
     if model.kind == ModelKind.WORD or model.treat_whitespace_as_suffix or not model.escape_whitespaces:
         reason = (
-            "it is a model of whole words"
+            "its pieces are whole words"
             if model.kind == ModelKind.WORD
             else "it does not write spaces as ▁ before words"
         )

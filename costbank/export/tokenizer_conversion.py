@@ -25,7 +25,7 @@ def from_bytepiece(original: BytePieceTokenizer, path: Path) -> bytes:
     for token_id, count in enumerate(vocab.counts.tolist()):
         token = vocab.token(token_id)
         if vocab.status_of(token_id) is TokenStatus.SPECIAL:
-            # Byte-level text has no spaces, so that no text matches this piece.
+            # Byte-level text has no spaces, so no text matches this piece.
             pieces.append((f" {token.decode()}", 0.0))
         else:
             pieces.append((byte_level_text(token), math.log(count) - log_total))
@@ -42,7 +42,7 @@ def from_ranks(original: TiktokenTokenizer | TekkenTokenizer, path: Path) -> byt
     Tokens without a rank are omitted.
 
     Raises:
-        TokenizerError: no known encoding has this number of ranks, so that the splitting rule is unknown.
+        TokenizerError: no known encoding has this number of ranks, so the splitting rule is unknown.
     """
     t = require("tokenizers", "export")
     names = {rank: byte_level_text(token) for token, rank in sorted(original.ranks.items(), key=itemgetter(1))}

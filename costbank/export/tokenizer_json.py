@@ -160,6 +160,6 @@ def _decomposed_texts() -> list[str]:
 
 
 def _line_texts(vocab: Vocab) -> list[str]:
-    """Texts of a list's own lines: a list can lack a token for any other word."""
+    """Texts made of a list's own lines, because a list may have no token for other words."""
     lines = [line for line in (vocab.token(i).decode() for i in range(vocab.size)) if len(line.split()) == 1]
     return [*lines, "  ".join(lines[:1_000]), "\n\u3000".join(reversed(lines[-1_000:])), ""]

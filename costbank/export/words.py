@@ -6,15 +6,15 @@ A word is the token's text with these replacements:
     ▁ itself              \u2581
     a backslash           \\
     tab, LF, CR           \t  \n  \r
-    any other invisible character (controls, other spaces, marks of direction)
+    any other invisible character (controls, other spaces, direction marks)
                           \xNN below U+0080, else \uNNNN or \UNNNNNNNN
     a byte that is not UTF-8
-                          \xNN, with NN from 80 on
+                          \xNN, where NN is 80 or more
     an id with no bytes, or with the same bytes as another id
-                          \#123 at the end, the id
+                          \#123 at the end, where 123 is the id
 
-Of the ids with the same bytes, the first that `Vocab.ids_of` returns gets the word without an id: an ordinary token
-rather than a byte piece.
+If several ids have the same bytes, the first one that `Vocab.ids_of` returns gets the word without an id: an ordinary
+token rather than a byte piece.
 """
 
 import re
@@ -59,7 +59,7 @@ def bytes_of_word(word: str) -> bytes:
 
 
 def _escape_token(token: bytes) -> str:
-    """Different bytes give different words; no bytes give an empty one."""
+    """The word for these bytes, without an id. Different bytes give different words; no bytes give an empty word."""
     return "".join(map(_escape, token.decode("utf-8", "surrogateescape")))
 
 

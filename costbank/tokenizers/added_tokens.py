@@ -2,7 +2,7 @@
 
 A SentencePiece model, a vocab.json or a tiktoken file holds only a model's first tokens. These files list the tokens
 that were added later, and which tokens are special. They are read if the tokenizer's file has one of the names that
-model folders use; a copy under another name is read alone.
+model folders use. A tokenizer file with another name is read alone.
 """
 
 import json
@@ -42,7 +42,7 @@ MODEL_FOLDER_NAMES = (
     "vocab.json",
     "vocab.txt",
 )
-"""File names of tokenizers in model folders. A tokenizer.json contains all that the other files contain together."""
+"""File names of tokenizers in model folders. A tokenizer.json contains everything that the other files contain."""
 
 _CONFIG, _ADDED, _SPECIAL_MAP, _MODEL = (
     "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "config.json",
@@ -67,11 +67,11 @@ UNUSED_ENTRY = VocabEntry("", b"", TokenStatus.UNUSED)
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token that a file next to the tokenizer gives an id.
+    """A token that gets its id from a file next to the tokenizer.
 
     Attributes:
-        special: whether that file, or the token's text, says that it is markup and not part of a text.
-        file: the name of that file.
+        special: whether the file or the token's text says that the token is markup and not part of a text.
+        file: the name of the file.
     """
 
     text: str
@@ -99,7 +99,7 @@ class TokenizerSettings:
 
 
 def read_settings(path: Path) -> TokenizerSettings:
-    """Read the files next to a tokenizer's file. Empty if its name is not one that model folders use.
+    """Read the files next to a tokenizer's file. The result is empty if model folders do not use the file's name.
 
     Raises:
         TokenizerError: one of these files cannot be read, or they contradict each other.
@@ -126,9 +126,9 @@ def read_settings(path: Path) -> TokenizerSettings:
 def add_tokens(
     own: Sequence[VocabEntry], settings: TokenizerSettings, path: Path, *, metaspace: bool
 ) -> tuple[list[VocabEntry], frozenset[int]]:
-    """The entries of a tokenizer together with added tokens, and the ids of the latter.
+    """The entries of a tokenizer together with added tokens, and the ids of the added tokens.
 
-    An added token may rename a special or unused one. Ids without a token are unused.
+    An added token can rename a special or unused one. Ids without a token are unused.
 
     Args:
         own: the entries in the tokenizer's own file, by id.
@@ -168,7 +168,7 @@ def add_tokens(
 
 
 def vocab_of_entries(entries: Sequence[VocabEntry]) -> Vocab:
-    """The vocabulary of these entries. Placeholders are unused in it."""
+    """The vocabulary of these entries. Placeholders get the status unused."""
     return build_vocab([entry.token for entry in entries], [entry.status for entry in entries])
 
 
@@ -176,20 +176,20 @@ def check_largest_id(path: Path, largest: int, tokens: int, file: str) -> None:
     """Check that the largest id in `file` is plausible for a vocabulary of `tokens` tokens.
 
     Raises:
-        TokenizerError: it is far larger than the number of tokens.
+        TokenizerError: the id is far larger than the number of tokens.
     """
     if largest < 2 * tokens + _MAX_UNUSED:
         return
     if file == path.name:
         raise TokenizerError(
-            f"{path} has {tokens:,} tokens and an id {largest:,}, which is out of range for such a vocabulary",
+            f"{path} has {tokens:,} tokens, so its id {largest:,} is out of range",
             "download or create the file again",
         )
     raise _conflict(path, f"the id {largest:,} in {file} is out of range for {path.name}, which has {tokens:,} tokens")
 
 
 def _as_special(entry: VocabEntry) -> VocabEntry:
-    """The entry as a special token, which represents its literal text: ▁ in it is not a space."""
+    """The entry as a special token. Its bytes are its literal text: ▁ in it is not a space."""
     return VocabEntry(entry.text, entry.text.encode("utf-8", "surrogateescape"), TokenStatus.SPECIAL)
 
 
@@ -234,7 +234,7 @@ def _parse(path: Path, key: Any, text: Any, special: bool, file: str) -> tuple[i
         isinstance(key, str) and key.strip().isdecimal()
     )
     if not is_integer or int(key) < 0:
-        raise _conflict(path, f"{text!r} has the id {key!r} in {file}, which is not a non-negative integer")
+        raise _conflict(path, f"{text!r} has the id {key!r} in {file}, but an id must be an integer of 0 or more")
     if not isinstance(text, str) or not text:
         raise _conflict(path, f"id {key} in {file} has no text")
     return int(key), AddedToken(text, special or is_markup(text), file)
@@ -253,5 +253,5 @@ def _special_texts(content: dict[str, Any]) -> Iterator[str]:
 def _conflict(path: Path, what: str) -> TokenizerError:
     return TokenizerError(
         f"the files next to {path} do not fit it: {what}",
-        f"correct these files, or give a copy of {path.name} under another name, for which they are not read",
+        f"correct these files, or give a copy of {path.name} under another name, which is read without them",
     )

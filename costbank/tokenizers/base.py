@@ -29,10 +29,10 @@ class Tokenizer(Protocol):
         kind: the name of the format, such as `sentencepiece`.
         libraries: the distributions whose versions decide how text is encoded.
         file: the name of the file.
-        sha256: of the file. Two files with one vocabulary may encode differently, so this is part of the key of encoded
-            text.
+        sha256: the sha256 of the file. It is part of the key of cached token ids, because two files with the same
+            vocabulary can encode text differently.
         vocab: the bytes and the status of each id.
-        added_ids: the ids of tokens that were added to the model's own. A head may lack rows for the last of them.
+        added_ids: the ids of tokens that were added to the model's own. A head may have no rows for the last of them.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
         """Encode texts without adding special tokens.
 
         Returns:
-            The ids of all texts in one array, and the position in it at which each text ends.
+            The ids of all texts in one array, and the position in this array at which each text ends.
         """
         ...
 
@@ -58,7 +58,7 @@ class SamplingTokenizer(Tokenizer, Protocol):
     def sample(
         self, texts: Sequence[str], alpha: float, seeds: Integer[np.ndarray, "texts"]
     ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """Encode each text by a random segmentation.
+        """Encode each text with a random segmentation.
 
         A unigram model samples a segmentation in proportion to its probability to the power of `alpha`. A BPE model
         skips each merge with the probability `alpha` (BPE-dropout, Provilkov et al. 2020). The result depends only on
@@ -70,16 +70,16 @@ class SamplingTokenizer(Tokenizer, Protocol):
             seeds: a seed for each text, from 0 to 2³² − 1.
 
         Returns:
-            As `encode`.
+            The same as `encode`.
 
         Raises:
-            UsageError: the model has only one segmentation of a text, or `alpha` is out of range.
+            UsageError: the model has only one segmentation of each text, or `alpha` is out of range.
         """
         ...
 
 
 def encode_threads() -> int:
-    """One thread for each core, or one where `$TOKENIZERS_PARALLELISM` is false, as in the workers of an engine."""
+    """The number of threads: all usable cores, or 1 if `$TOKENIZERS_PARALLELISM` is false, as in engine workers."""
     return 1 if os.environ.get("TOKENIZERS_PARALLELISM") == "false" else usable_cores()
 
 
@@ -93,7 +93,7 @@ def flatten(encoded: Sequence[Sequence[int]]) -> tuple[Integer[np.ndarray, "toke
 def flatten_parts(
     encoded: Sequence[Sequence[int]], parts_of_text: Int64[np.ndarray, "texts"]
 ) -> tuple[Integer[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-    """As `flatten`, from a list of ids for each part of a text and the number of parts of each text."""
+    """Like `flatten`, from a list of ids for each part of a text and the number of parts of each text."""
     ids, part_ends = flatten(encoded)
     return ids, np.concatenate([[0], part_ends])[np.cumsum(parts_of_text)]
 
@@ -101,7 +101,7 @@ def flatten_parts(
 def merge_repeated_unknown(
     ids: Int32[np.ndarray, "tokens"], ends: Int64[np.ndarray, "texts"], unknown: int
 ) -> tuple[Int32[np.ndarray, "kept"], Int64[np.ndarray, "texts"]]:
-    """Encoded texts in which each run of the unknown id within a text is one id."""
+    """Replace each run of the unknown id within a text by a single unknown id."""
     repeats = ids == unknown
     repeats[1:] &= repeats[:-1]
     repeats[:1] = False

@@ -1,8 +1,8 @@
 """BytePiece models (Su 2023): a unigram model over bytes, stored as JSON {base64 of the piece: [id, text, count]}.
 
-The text in the file is lossy, so only the base64 is used. Encoding is that of the reference implementation: NFC, a
-split into lines that keep their line feeds, and the most probable segmentation of each line. The `tokenizers` library
-computes it, with each byte written as the character of the same number. Its time is linear in the length of a line.
+The text in the file is lossy, so only the base64 is used. Text is encoded as in the reference implementation: NFC,
+a split into lines that keep their line feeds, and the most probable segmentation of each line. The `tokenizers` library
+computes it, with each byte written as the character of the same number, in time linear in the length of a line.
 """
 
 import base64

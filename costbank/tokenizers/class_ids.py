@@ -2,7 +2,7 @@
 
 Models from fairseq begin with four special tokens of their own, and shift the other pieces by one. Pegasus shifts them
 by 103, and other classes add tokens after the last piece. tokenizer_config.json or config.json names the class. The
-tests compare these ids with those of transformers. A class that shifts ids in a way not supported here is refused.
+tests compare these ids with those of transformers. A class that shifts ids in an unsupported way is refused.
 """
 
 import re
@@ -79,9 +79,9 @@ class IdLayout:
 
     Attributes:
         items: for each id, the number of its piece or the text of its special token.
-        piece_ids: the id of each piece. Pieces without an id have that of the unknown token.
+        piece_ids: the id of each piece. Pieces without an id have the id of the unknown token.
         shifted: whether the id of any piece differs from its number.
-        appended: the ids after that of the last piece.
+        appended: the ids after the last piece's id.
     """
 
     items: tuple[_Item, ...]
@@ -102,7 +102,7 @@ class IdLayout:
 
 
 def tokenizer_class_of(settings: TokenizerSettings) -> str:
-    """The tokenizer's class: the named one, else that of the model's type; empty if neither is known."""
+    """The tokenizer's class: the class that a file names, else that of the model's type; empty if neither is known."""
     name = settings.tokenizer_class
     is_known = name in _LAYOUTS or name in _UNSUPPORTED | _UNSHIFTED
     return name if is_known else _CLASS_OF_MODEL_TYPE.get(settings.model_type, name)
@@ -117,7 +117,7 @@ def shifts_ids(settings: TokenizerSettings) -> bool:
 def assumes_unshifted_ids(path: Path, settings: TokenizerSettings) -> bool:
     """Whether the file has the name that models from fairseq use, but no file says whether its ids are shifted.
 
-    Added tokens with the first ids show that they are not: these tokens must be the pieces with these numbers.
+    Added tokens with the first ids settle this: they must agree with the pieces that have these numbers.
     """
     known = tokenizer_class_of(settings) in _LAYOUTS or tokenizer_class_of(settings) in _UNSHIFTED
     return path.name == _FAIRSEQ_FILE and not known and min(settings.added, default=len(_FAIRSEQ)) >= len(_FAIRSEQ)
@@ -137,7 +137,7 @@ def id_layout(path: Path, settings: TokenizerSettings, pieces: Sequence[str], un
     """
     name = tokenizer_class_of(settings)
     if name in _UNSUPPORTED:
-        raise _refusal(path, name, "which assigns ids other than the pieces' numbers")
+        raise _refusal(path, name, "whose ids differ from the pieces' numbers in an unsupported way")
     if name not in _LAYOUTS:
         return None
     items = _LAYOUTS[name](path, settings, pieces)
@@ -147,8 +147,8 @@ def id_layout(path: Path, settings: TokenizerSettings, pieces: Sequence[str], un
 def _refusal(path: Path, name: str, why: str) -> TokenizerError:
     return TokenizerError(
         f"{path} has the tokenizer class {name}, {why}",
-        "give the model's tokenizer.json (save_pretrained of a fast tokenizer writes one). In a copy of the file under "
-        "another name, ids are the pieces' numbers",
+        "give the model's tokenizer.json (save_pretrained of a fast tokenizer writes one). If you copy the file to "
+        "another name, its ids are the pieces' numbers",
     )
 
 
@@ -201,7 +201,7 @@ def _pegasus(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> 
 
 
 def _t5(path: Path, settings: TokenizerSettings, pieces: Sequence[str]) -> list[_Item]:
-    """The sentinels of masked spans follow the last piece, unless the model has pieces for them, as mT5 has."""
+    """The sentinels of masked spans follow the last piece, unless the model has pieces for them, like mT5."""
     extra_ids = settings.options.get("extra_ids", _T5_EXTRA_IDS)
     if not isinstance(extra_ids, int) or extra_ids < 0:
         raise _refusal(path, "T5Tokenizer", f"with {extra_ids!r} extra ids")

@@ -1,4 +1,4 @@
-"""The vocabulary stored in a GGUF file. It has the bytes of each id, and cannot encode text."""
+"""The vocabulary stored in a GGUF file. It has the bytes of each id, but cannot encode text."""
 
 import hashlib
 import re
@@ -94,7 +94,7 @@ def _decode(stored: bytes, kind: int, model: str) -> tuple[bytes, TokenStatus]:
 
 
 def _unescaped(stored: bytes) -> bytes:
-    """Undo the escapes of a Python literal, with which RWKV writes its tokens: `\\xe4\\xbd`, `\\n`, `\\\\`."""
+    """Undo the escapes of Python literals that RWKV's tokens contain: `\\xe4\\xbd`, `\\n`, `\\\\`."""
 
     def byte(match: re.Match[bytes]) -> bytes:
         code = match[1]

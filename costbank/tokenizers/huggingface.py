@@ -40,8 +40,8 @@ def byte_level_text(token: bytes) -> str:
 class HuggingFaceTokenizer:
     """A `tokenizer.json` as a `costbank.tokenizers.Tokenizer`.
 
-    Added tokens are their literal text. Those marked special are special, and so is the unknown token. Ids without a
-    token are unused.
+    Added tokens represent their literal text. Those marked special are special, and so is the unknown token. Ids
+    without a token are unused.
 
     Raises:
         TokenizerError: the file is not a tokenizer, or the installed `tokenizers` cannot read it.
@@ -76,7 +76,7 @@ class HuggingFaceTokenizer:
         stored = without_mark(path.read_bytes())
         if encoding := certain_encoding(stored):
             raise TokenizerError(
-                f"{path} is {encoding.name} text, and a tokenizer.json must be UTF-8",
+                f"{path} is {encoding.name} text, but a tokenizer.json must be UTF-8",
                 f"convert it: {encoding.conversion(str(path))}",
             )
         return stored
@@ -94,7 +94,7 @@ class HuggingFaceTokenizer:
         for text, token_id in by_text.items():
             tokens[token_id], status[token_id] = decode_token(text)
         for token_id, added in self._tokenizer.get_added_tokens_decoder().items():
-            # A decoder turns ▁ into spaces in an added token too (Gemma has such). Special tokens are not decoded.
+            # A decoder also turns ▁ into spaces in added tokens, such as Gemma's. Special tokens are not decoded.
             special = added.special or is_markup(added.content)
             text = added.content if special or not metaspace else added.content.replace("▁", " ")
             tokens[token_id] = text.encode("utf-8", "replace")
@@ -110,7 +110,7 @@ class HuggingFaceTokenizer:
 
 
 def _token_decoder(content: dict[str, Any]) -> Callable[[str], tuple[bytes, TokenStatus]]:
-    """The function that gives the bytes and the status of a token of this tokenizer, by its text in the file."""
+    """The function that returns the bytes and the status of a token of this tokenizer, by its text in the file."""
     model = content["model"]
     components = {component.get("type") for component in _components(content)}
     metaspace = _has_metaspace(content)
@@ -137,7 +137,7 @@ def _token_decoder(content: dict[str, Any]) -> Callable[[str], tuple[bytes, Toke
 
 
 def _components(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The normalizers, pre-tokenizers and decoders, those inside sequences included."""
+    """The normalizers, pre-tokenizers and decoders, including those inside sequences."""
     return [part for name in ("normalizer", "pre_tokenizer", "decoder") for part in _with_inner(content.get(name))]
 
 

@@ -1,8 +1,8 @@
 """Which added tokens are markup and not part of a text, by their names.
 
 The files of one model disagree: a tokenizer.json says that Gemma's `<mask>` or Qwen's `<|fim_prefix|>` is ordinary, and
-the GGUF file of the same model says that it is a control token. For `<start_of_image>` it is the other way round. So
-one rule decides for all files.
+the GGUF file of the same model says that it is a control token. For `<start_of_image>` it is the other way around.
+So one rule decides for all files.
 """
 
 import re

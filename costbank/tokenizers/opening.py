@@ -49,7 +49,7 @@ def load_tokenizer(path: str | Path, kind: TokenizerKind = "auto") -> Tokenizer:
 
     Raises:
         InputNotFoundError: the file does not exist, or the folder has no tokenizer.
-        TokenizerError: the file is not a tokenizer of that format, or of any, or the folder has several.
+        TokenizerError: the file is not a tokenizer of that format or of any other, or the folder has several.
     """
     path = Path(path)
     path = find_tokenizer(path) if path.is_dir() else path
@@ -75,7 +75,7 @@ def find_tokenizer(folder: Path) -> Path:
     if first.name != "tokenizer.json" and any(not _same_content(first, other) for other in candidates[1:]):
         raise TokenizerError(
             f"the folder {folder} has several tokenizers: {', '.join(file.name for file in candidates)}",
-            "choose the model's own with --tokenizer FILE",
+            "choose the one that belongs to the model with --tokenizer FILE",
         )
     return first
 

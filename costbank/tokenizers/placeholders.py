@@ -1,8 +1,8 @@
 """Ids that a model was not trained to predict, recognized by the name or the byte of their token.
 
 Tokenizers reserve ids for later use under names such as `[unused12]` and `<|reserved_special_token_7|>`. Many
-vocabularies also have the bytes that never occur in valid UTF-8, so that no text can produce them. All of these have
-the status `unused`.
+vocabularies also have the bytes that never occur in valid UTF-8, which no text can produce. All of these have the
+status `unused`.
 
 Trained tokens with similar names are not listed: T5's `<extra_id_N>` mark masked spans and are predicted;
 `<|fim_prefix|>` and similar tokens mark code to fill in; OLMo's `|||EMAIL_ADDRESS|||` replaces personal data in its
@@ -36,9 +36,9 @@ _PATTERNS = {
     "madeupwordN": r"<madeupword\d+>|madeupword\d+",
 }
 _COMPILED = {label: re.compile(pattern.encode()) for label, pattern in _PATTERNS.items()}
-_MAY_MATCH = re.compile(rb"\d[^0-9A-Za-z\s]|madeupword")  # rare in ordinary tokens, so most need one search
+_MAY_MATCH = re.compile(rb"\d[^0-9A-Za-z\s]|madeupword")  # rare in ordinary tokens, so most need only this search
 _IMPOSSIBLE = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
-_IMPOSSIBLE_LABEL = "bytes that UTF-8 cannot hold"
+_IMPOSSIBLE_LABEL = "bytes that UTF-8 cannot contain"
 
 
 def placeholder_pattern(token: bytes) -> str | None:
@@ -52,7 +52,7 @@ def placeholder_pattern(token: bytes) -> str | None:
 
 
 def build_vocab(tokens: Sequence[bytes], status: Sequence[TokenStatus], counts: Sequence[int] | None = None) -> Vocab:
-    """The vocabulary of a tokenizer. Placeholders are unused in it, and are their literal text."""
+    """The vocabulary of a tokenizer. Placeholders get the status unused, and represent their literal text."""
     labels = list(map(placeholder_pattern, tokens))
     literal = [token.removeprefix(b" ") if label else token for token, label in zip(tokens, labels, strict=True)]
     final_status = [TokenStatus.UNUSED if label else own for own, label in zip(status, labels, strict=True)]

@@ -43,10 +43,10 @@ class PlainTokenizer:
         lines = text_lines(path)
         if len(lines) > 1 and all(_TOKEN_AND_NUMBER.fullmatch(line) for line in lines):
             raise TokenizerError(
-                f"each line of {path} has a token, a tab and a number, and should have a token only",
+                f"each line of {path} has a token, a tab and a number, but should have only a token",
                 f"keep only the tokens: cut -f1 {shlex.quote(str(path))} > {shlex.quote(path.stem + '.tokens.txt')}, "
-                "and read that file with --set tokenizer_kind=list; instead of a SentencePiece .vocab file, give the "
-                ".model",
+                "and read that file with --set tokenizer_kind=list; if this is a SentencePiece .vocab file, give its "
+                ".model file instead",
             )
         self._ids: dict[str, int] = {}
         for token_id, line in enumerate(lines):

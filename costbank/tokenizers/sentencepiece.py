@@ -28,20 +28,20 @@ _UNITS = re.compile(f"{_SPACE}+[^{_SPACE}]*|[^{_SPACE}]+")
 _SPACE_INSIDE = re.compile(f"[^{_SPACE}]{_SPACE}")
 _UNKNOWN_PENALTY = 10.0
 _USER_BONUS = 0.1
-_HIGHEST_SCORE = 0.0  # the lowest score of a model without ordinary pieces
+_HIGHEST_SCORE = 0.0  # instead of the lowest score, if the model has no ordinary pieces
 
 
 class SentencePieceTokenizer:
     """A SentencePiece model as a `costbank.tokenizers.Tokenizer`.
 
     The bytes of a piece are its text with ▁ replaced by a space. A `<0x0A>` piece is the byte itself. Control and
-    unknown pieces are special, and are their literal text. The files next to the model list added tokens and name the
-    class, which may shift ids.
+    unknown pieces are special, and represent their literal text. The files next to the model list added tokens and name
+    the class, which may shift ids.
 
     Attributes:
         settings: the contents of these files.
-        ids_assumed: whether ids are assumed to be the pieces' numbers: models with a file of this name usually shift
-            them, and no file says whether this one does.
+        ids_assumed: whether it is only an assumption that ids are the pieces' numbers. Models with a file of this name
+            usually shift ids, and no file says whether this model does.
 
     Raises:
         TokenizerError: the file is not a SentencePiece model, a file next to it contradicts it, or its class shifts ids
@@ -102,12 +102,12 @@ class SentencePieceTokenizer:
         """The sampler for this kind of model.
 
         Raises:
-            UsageError: the model has only one segmentation of a text.
+            UsageError: the model has only one segmentation of each text.
         """
         model = SentencePieceFile.read(self._processor.serialized_model_proto())
         if model.kind in (ModelKind.WORD, ModelKind.CHAR):
             raise UsageError(
-                f"a SentencePiece model of the kind {model.kind.name.lower()} has only one segmentation of a text",
+                f"a SentencePiece model of type {model.kind.name.lower()} has only one segmentation of each text",
                 "omit --sampling, or give a unigram or BPE model",
             )
         return BPEDropout(model, _splitter(model)) if model.kind == ModelKind.BPE else _unigram_sampler(model)

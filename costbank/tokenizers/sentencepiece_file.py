@@ -1,7 +1,7 @@
 """The fields of a SentencePiece model file that the library does not expose: kinds of pieces, and normalization.
 
-The file is a protocol buffer (`sentencepiece_model.proto`). The fields that are needed are read by their numbers, and
-have the names that they have there.
+The file is a protocol buffer (`sentencepiece_model.proto`). The needed fields are read by their numbers, and have
+the same names here.
 """
 
 import struct

@@ -101,6 +101,6 @@ def _special_tokens(content: dict[str, Any]) -> list[tuple[str, bool]]:
         tokens[rank] = (text, bool(token.get("is_control", True)) or is_markup(text))
     if listed and (outside := [rank for rank in tokens if not 0 <= rank < count]):
         raise ValueError(
-            f"the special token {tokens[outside[0]][0]} has rank {outside[0]}, and there are {count} special tokens"
+            f"the special token {tokens[outside[0]][0]} has rank {outside[0]}, but there are {count} special tokens"
         )
     return [tokens.get(rank, (f"<SPECIAL_{rank}>", True)) for rank in range(count)]

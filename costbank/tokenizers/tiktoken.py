@@ -71,7 +71,7 @@ class TiktokenTokenizer:
                 lines += 1
             except (ValueError, binascii.Error):
                 raise TokenizerError(
-                    f"{path} line {number} is not a token in base64 and its rank", "give a .tiktoken file"
+                    f"{path} line {number} is not a token in base64 followed by its rank", "give a .tiktoken file"
                 ) from None
         ranks = set(self.ranks.values())
         if not ranks or min(ranks) < 0 or len(ranks) < lines or max(ranks) >= _MAX_RANKS_PER_LINE * lines:
@@ -99,7 +99,7 @@ class TiktokenTokenizer:
         if pattern is None:
             raise TokenizerError(
                 f"{self._path} has {len(self.ranks):,} ranks, and no known encoding has this number",
-                "use the model's tokenizer.json to encode text; a bank from its head needs no encoding",
+                "use the model's tokenizer.json to encode text; a bank from the model's head needs no encoding",
             )
         return pattern
 

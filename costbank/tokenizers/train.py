@@ -32,7 +32,7 @@ class TrainingOptions:
         vocab_size: the number of pieces, including special and byte pieces.
         model_type: `unigram` (Kudo 2018) or `bpe` (Sennrich et al. 2016).
         byte_fallback: add the 256 byte pieces, so that every text can be encoded.
-        most_lines: if the input has more lines, train on so many of them, sampled with a fixed seed.
+        most_lines: if the input has more lines, train on this many of them, sampled with a fixed seed.
     """
 
     vocab_size: int = 16_000
@@ -48,12 +48,12 @@ class TrainingOptions:
         """
         least = _SPECIAL_PIECES + _BYTE_PIECES * self.byte_fallback + 1
         if self.vocab_size < least:
-            fixed = f"{_SPECIAL_PIECES} special" + (
-                f" and {_BYTE_PIECES} byte pieces" if self.byte_fallback else " pieces"
+            fixed = f"{_SPECIAL_PIECES} special pieces" + (
+                f", {_BYTE_PIECES} byte pieces" if self.byte_fallback else ""
             )
             smaller = ", or --no-byte-fallback for a smaller vocabulary" if self.byte_fallback else ""
             raise UsageError(
-                f"a vocabulary of {self.vocab_size:,} pieces has no room for {fixed} and any character",
+                f"a vocabulary of {self.vocab_size:,} pieces has no room for {fixed} and one character",
                 f"give --vocab-size {least} or more, for instance 16000{smaller}",
             )
         if self.vocab_size > _MAX_PIECES:
@@ -75,9 +75,9 @@ def train_sentencepiece(
     `out` is replaced only after the training has succeeded. See `TrainingOptions` for the other arguments.
 
     Raises:
-        UsageError: `out` is a directory, or no text can meet the options.
+        UsageError: `out` is a directory, or the options cannot be met with any text.
         InputNotFoundError, InputError: an input is missing, or is not UTF-8 text.
-        TokenizerError: the text is too small for such a vocabulary, or the vocabulary for the text.
+        TokenizerError: the text is too small for the vocabulary, or the vocabulary is too small for the text.
     """
     out, inputs = Path(out), [Path(path) for path in inputs]
     if out.is_dir():
@@ -93,9 +93,9 @@ def train_on_texts(texts: Iterable[str], options: TrainingOptions) -> bytes:
     """Train a SentencePiece model on texts with a sentence on each line, and return the content of its file.
 
     Raises:
-        UsageError: no text can meet the options.
+        UsageError: the options cannot be met with any text.
         CorpusError: the texts are empty.
-        TokenizerError: the texts are too small for such a vocabulary, or the vocabulary for the texts.
+        TokenizerError: the texts are too small for the vocabulary, or the vocabulary is too small for the texts.
         MissingExtraError: SentencePiece is not installed.
         Exception: whatever the iteration over `texts` raises.
     """
@@ -129,7 +129,7 @@ class _Sentences:
 
     Attributes:
         count: how many sentences were read.
-        failure: the exception that the texts raised. The trainer itself replaces it by one of its own.
+        failure: the exception that reading the texts raised. The trainer raises one of its own instead.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

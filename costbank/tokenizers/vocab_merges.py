@@ -50,15 +50,15 @@ _QWEN2_PATTERN = (
 
 
 def merges_path(vocab: Path) -> Path:
-    """The file of the merges for a vocab.json: the same name with merges.txt instead of vocab.json."""
+    """The file with the merges of a vocab.json: the same name with merges.txt instead of vocab.json."""
     return vocab.with_name(vocab.name.removesuffix(_VOCAB) + _MERGES)
 
 
 class VocabMergesTokenizer:
     """A vocab.json and its merges.txt as a `costbank.tokenizers.Tokenizer`.
 
-    The path may be that of either file. Tokens that no merge produces are their literal text. Text can be encoded if
-    the rule by which the model's class splits text is known.
+    The path may be that of either file. Tokens that no merge produces represent their literal text. Text can be
+    encoded if the rule by which the model's class splits text is known.
 
     Raises:
         InputNotFoundError: the vocab.json does not exist.
@@ -76,7 +76,7 @@ class VocabMergesTokenizer:
         check_readable(path, "vocabulary")
         if not merges.is_file():
             raise TokenizerError(
-                f"{path} needs its merges, and there is no {merges.name} next to it",
+                f"{path} needs its merges, but there is no {merges.name} next to it",
                 "give both files of a byte-level BPE tokenizer, or a tokenizer.json; for a list of words or labels, "
                 "give a file with one on each line and --set tokenizer_kind=list",
             )
@@ -135,7 +135,7 @@ class VocabMergesTokenizer:
 
 
 def _split_pattern(settings: TokenizerSettings, path: Path) -> str | None:
-    """The expression that splits text before merging; None for that of GPT-2, which the library contains.
+    """The expression that splits text before merging; None for GPT-2's expression, which the library contains.
 
     Raises:
         TokenizerError: the class or its rule is not known.
@@ -148,8 +148,8 @@ def _split_pattern(settings: TokenizerSettings, path: Path) -> str | None:
     what = f"the rule of the class {name} is not known" if name else "no file next to it names the model's class"
     raise TokenizerError(
         f"{path} does not say how text is split before merging, and {what}",
-        "use the model's tokenizer.json to encode text; a bank from its head needs no encoding. If text is split as in "
-        'GPT-2, add a tokenizer_config.json with {"tokenizer_class": "GPT2Tokenizer"} next to it',
+        "use the model's tokenizer.json to encode text; a bank from the model's head needs no encoding. If text is "
+        'split as in GPT-2, add a tokenizer_config.json with {"tokenizer_class": "GPT2Tokenizer"} next to it',
     )
 
 

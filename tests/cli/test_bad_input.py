@@ -80,7 +80,7 @@ CASES = {
     "exporting to an unknown format": ([*EXPORT, "hdf5"], 2, "no format 'hdf5'"),
     "exporting no bank": (["export", "missing", *EXPORT[2:], "npy"], 3, "there is no bank missing"),
     "exporting over a file": (["export", "news", "--format", "npy", "--out", "{empty}"], 2, "already exists"),
-    "exporting without the tokenizer": ([*EXPORT, "model2vec"], 2, "a bank contains only its vocabulary"),
+    "exporting without the tokenizer": ([*EXPORT, "model2vec"], 2, "a bank contains only a vocabulary"),
     "exporting with a missing tokenizer": ([*EXPORT, "model2vec", "--tokenizer", "missing.model"], 3, "missing.model"),
     "exporting with another tokenizer": (
         [*EXPORT, "sentence-transformers", "--tokenizer", "{labels}"],

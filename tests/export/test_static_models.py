@@ -89,7 +89,7 @@ def test_sentence_transformers_opens_what_is_for_model2vec_too(news_model: Path,
 def test_the_tokenizer_is_required_and_must_be_the_banks(news_bank: Bank, news: Path, tmp_path: Path, library: str):
     from costbank.tokenizers.train import train_sentencepiece
 
-    with pytest.raises(UsageError, match="a bank contains only its vocabulary") as caught:
+    with pytest.raises(UsageError, match="a bank contains only a vocabulary") as caught:
         export_bank(news_bank, library, tmp_path / "model")
     assert "--tokenizer" in caught.value.hint
     other = train_sentencepiece([news], tmp_path / "other.model", 900)

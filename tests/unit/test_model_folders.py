@@ -145,7 +145,7 @@ def test_words_that_end_in_a_mark_and_tokens_that_no_merge_makes(tmp_path: Path)
         ("vocab.json", lambda text: text.replace('"b":65', '"b":64'), "gives 'a' and 'b' the id 64"),
         ("vocab.json", lambda text: text.replace('"b":65', '"bq":65'), "no token for byte 0x62"),
         ("vocab.json", lambda text: text.replace('"b":65', '"b":-5'), "does not map each token to an id"),
-        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "an id 9,000,000, which is out of range"),
+        ("vocab.json", lambda text: text.replace('"b":65', '"b":9000000'), "its id 9,000,000 is out of range"),
         ("vocab.json", lambda text: text[:-30], "not a vocab.json"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_tekken_json_without_special_tokens_has_those_of_the_first_versions(tr
         (lambda c: c["special_tokens"][1].update(rank=0), "the special tokens a and b have the same rank, 0"),
         (
             lambda c: c["special_tokens"][1].update(rank=12),
-            "the special token b has rank 12, and there are 12 special tokens",
+            "the special token b has rank 12, but there are 12 special tokens",
         ),
     ],
 )

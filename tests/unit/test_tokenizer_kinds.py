@@ -108,7 +108,7 @@ def test_added_tokens_and_statuses_of_a_tokenizer_json(byte_level: Path, metaspa
     assert vocab.status_counts()["byte"] == 128 - 13
     fallback = load_tokenizer(metaspace).vocab
     assert fallback.status_counts()["byte"] == 256 - 13
-    assert fallback.status_counts()["unused"] == 13  # bytes that UTF-8 cannot hold
+    assert fallback.status_counts()["unused"] == 13  # bytes that UTF-8 cannot contain
     assert fallback.status_of(0) is fallback.status_of(1) is TokenStatus.SPECIAL
 
 
@@ -272,7 +272,7 @@ def _word_level(path: Path, ids: dict[str, int]) -> Path:
 
 def test_an_id_out_of_range_is_refused(tmp_path: Path):
     path = _word_level(tmp_path / "tokenizer.json", {"a": 0, "b": 4_000_000_000})
-    with pytest.raises(TokenizerError, match="has 2 tokens and an id 4,000,000,000, which is out of range"):
+    with pytest.raises(TokenizerError, match="has 2 tokens, so its id 4,000,000,000 is out of range"):
         load_tokenizer(path)
     # Ids may have holes.
     assert load_tokenizer(_word_level(path, {"a": 0, "b": 60_000})).vocab.size == 60_001

@@ -95,8 +95,8 @@ def test_a_file_that_appears_during_the_training_is_kept(news: Path, tmp_path: P
     [
         (TrainingOptions(0), "a vocabulary of 0 pieces has no room", "--vocab-size 260 or more"),
         (TrainingOptions(-5), "a vocabulary of -5 pieces", "--no-byte-fallback"),
-        (TrainingOptions(259), "3 special and 256 byte pieces", "--vocab-size 260"),
-        (TrainingOptions(3, byte_fallback=False), "3 special pieces and any character", "--vocab-size 4 or more"),
+        (TrainingOptions(259), "3 special pieces, 256 byte pieces and one character", "--vocab-size 260"),
+        (TrainingOptions(3, byte_fallback=False), "3 special pieces and one character", "--vocab-size 4 or more"),
         (TrainingOptions(2**31 - 1), "2,147,483,647 pieces is too large", "100000000"),
         (TrainingOptions(2**40), "is too large", "100000000"),
     ],

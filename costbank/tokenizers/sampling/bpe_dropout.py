@@ -56,8 +56,8 @@ class BPEDropout:
         """
         if not 0 < alpha < 1:
             raise UsageError(
-                f"alpha is {alpha:g}, and for a BPE model must be between 0 and 1",
-                "it is the probability that a merge is skipped; a usual value is 0.1",
+                f"alpha is {alpha:g}, but must be between 0 and 1 for a BPE model",
+                "alpha is the probability that a merge is skipped; a usual value is 0.1",
             )
         if len(self._cache.ids) > _MAX_CACHED:
             self._cache = _SegmentationCache()
@@ -112,7 +112,7 @@ class BPEDropout:
         return self._merge(unit, dropped)[0]
 
     def _merge(self, unit: str, dropped: Container[int]) -> tuple[list[int], int]:
-        """Apply BPE to a unit without the dropped merges, which are numbered as they are tried.
+        """Apply BPE to a unit without the dropped merges. Merges are numbered in the order in which they are tried.
 
         Returns:
             The ids, and how many merges were tried.
@@ -164,7 +164,7 @@ class BPEDropout:
         return symbols + list(unit[end:]), fixed
 
     def _ids_of(self, symbol: str, merged_from: dict[str, tuple[str, str]]) -> list[int]:
-        """The id of a symbol; for an unused piece, the ids of the two it was merged from; else those of its bytes."""
+        """The id of a symbol; for an unused piece, the ids of its two parts; for unknown text, the ids of its bytes."""
         if symbol in merged_from:
             return [token_id for part in merged_from[symbol] for token_id in self._ids_of(part, merged_from)]
         if (token_id := self._ids.get(symbol)) is not None:
@@ -201,6 +201,6 @@ class _SegmentationCache:
 def _merges_kept(
     random: UInt64[np.ndarray, "#draws"], drops: Int64[np.ndarray, "#draws"], alpha: float
 ) -> Int64[np.ndarray, "draws"]:
-    """How many merges are kept before the next one is dropped: geometric, so a kept merge needs no random number."""
+    """How many merges are kept before the next drop. This is geometric, so only drops need random numbers."""
     kept = np.log1p(-uniforms(random, drops)) / np.log1p(-alpha)
     return np.minimum(kept, _MAX_KEPT).astype(np.int64)

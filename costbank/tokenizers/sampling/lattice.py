@@ -7,7 +7,7 @@ probability of a piece and Z(j) the sum over all segmentations up to boundary j 
     Z(start) = 1,   Z(j) = Σ over arcs i→j of Z(i) · exp(α·s),   P(i→j given a piece ends at j) = Z(i) · exp(α·s) / Z(j)
 
 Z is computed for all segments in parallel, ordered by a boundary's distance from the start of its segment. A long
-segment is computed by itself, so that short ones need not wait for it.
+segment is computed by itself, so short ones need not wait for it.
 """
 
 import math
@@ -22,7 +22,7 @@ from costbank.tokenizers.sampling.trie import END, PieceMatches, Trie
 __all__ = ["LONG_SEGMENT_BYTES", "Lattice", "PieceScores", "segment_boundaries", "to_symbols"]
 
 LONG_SEGMENT_BYTES = 1 << 10
-"""A segment of at least so many bytes is processed by itself."""
+"""A segment of at least this many bytes is processed by itself."""
 
 _MAX_CHARACTER_BYTES = 4
 _CHARACTER_BYTES = np.zeros(END + 1, np.uint8)  # by the first byte of a character; 0 for other bytes and `END`
@@ -36,7 +36,7 @@ class PieceScores:
 
     Attributes:
         log_probs: by piece id; those of pieces that no text can match are not used.
-        unknown_id: the id of a character that is not a piece, −1 where every byte is a piece.
+        unknown_id: the id of a character that is not a piece; −1 if every byte is a piece.
     """
 
     log_probs: Float64[np.ndarray, "vocab"]
@@ -54,7 +54,7 @@ class Lattice:
         prob: the probability of each arc, given that a piece ends at its node.
         start, piece: the boundary at which each arc begins, and the id of its piece.
         segment_starts, segment_ends: the boundaries of each segment, in the order of the texts.
-        long_segment_bytes: a segment of at least so many bytes is long.
+        long_segment_bytes: a segment of at least this many bytes is long.
     """
 
     symbols: UInt16[np.ndarray, "symbols"]
@@ -76,7 +76,7 @@ class Lattice:
         alpha: float,
         long_segment_bytes: int = LONG_SEGMENT_BYTES,
     ) -> "Lattice":
-        """The lattice of texts. A segmentation weighs its probability to the power of `alpha`."""
+        """The lattice of texts. The weight of a segmentation is its probability to the power of `alpha`."""
         matches = _with_unknown_characters(symbols, list(trie.matches(symbols)), scores)
         ending, spanning = _count_pieces(matches, len(symbols))
         is_cut = spanning == 0
@@ -108,7 +108,7 @@ class Lattice:
     def sample_arcs(
         self, boundaries: Int64[np.ndarray, "draws"], uniforms: Float64[np.ndarray, "draws"]
     ) -> Int64[np.ndarray, "draws"]:
-        """An arc that ends at each boundary, drawn by its probability with a uniform number for each boundary."""
+        """Draw an arc that ends at each boundary by its probability, with a uniform number for each boundary."""
         nodes = self.node[boundaries]
         arcs, last = self.first_arc[nodes], self.first_arc[nodes + 1] - 1
         rest, active = uniforms.copy(), np.flatnonzero(arcs < last)
@@ -236,7 +236,7 @@ def _forward_segment(
     prob: Float64[np.ndarray, "arcs"],
     segment_start: int,
 ) -> None:
-    """`_forward_step` for all nodes of one segment. Plain Python is faster where one node follows the other."""
+    """`_forward_step` for all nodes of one segment. Plain Python is faster here: each node needs those before it."""
     bounds = first_arc[nodes.start : nodes.stop + 1].tolist()
     arcs = slice(bounds[0], bounds[-1])
     starts, log_weights, log_z = start[arcs].tolist(), prob[arcs].tolist(), {segment_start: 0.0}

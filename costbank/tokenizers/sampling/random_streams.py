@@ -1,4 +1,4 @@
-"""Streams of random numbers: one for each pair of seed and position. Any number of a stream can be computed alone."""
+"""Streams of random numbers: one for each pair of seed and position. Each number can be computed by itself."""
 
 import numpy as np
 from jaxtyping import Float64, Integer, UInt64
@@ -20,5 +20,5 @@ def streams(
 def uniforms(
     streams: UInt64[np.ndarray, "#draws"], counters: Integer[np.ndarray, "#draws"]
 ) -> Float64[np.ndarray, "draws"]:
-    """The random numbers with these counters, from 0 on, in the streams: uniform in [0, 1)."""
+    """The random numbers of the streams at these counters, which start at 0: uniform in [0, 1)."""
     return (splitmix64(streams, counters + 1) >> np.uint64(11)).astype(np.float64) * _UNIT

@@ -14,14 +14,14 @@ __all__ = ["END", "PieceMatches", "Trie"]
 END = 256
 """The symbol after the last byte of a text. No piece contains it."""
 
-_SLOTS_PER_NODE = 4  # with so many free slots, few attempts are needed to place a node's children
+_SLOTS_PER_NODE = 4  # with this many free slots, few attempts are needed to place a node's children
 _MIN_SLOTS = 1 << 12
 _MAX_ATTEMPTS = 200
 _MIN_CHILDREN = (64, 16, 4, 1)  # nodes with many children are placed first, while most slots are free
 
 
 class PieceMatches(NamedTuple):
-    """Matches of pieces of one length: where each begins, in ascending order, and the id of its piece."""
+    """Matches of pieces of one length: where each match begins, in ascending order, and the id of its piece."""
 
     starts: Int32[np.ndarray, "matches"]
     ids: Int32[np.ndarray, "matches"]
@@ -69,7 +69,7 @@ class Trie:
         return cls(base, check, piece_id, root)
 
     def matches(self, symbols: UInt16[np.ndarray, "symbols"]) -> Iterator[PieceMatches]:
-        """The matches of pieces of 1, 2, … bytes anywhere in texts, each of which is followed by `END`."""
+        """The matches of pieces of 1, 2, … bytes anywhere in texts. `END` must follow each text."""
         starts = np.arange(len(symbols), dtype=np.int32)
         slots = self.base[self.root] + symbols.astype(np.int32)
         parents = np.int32(self.root)

@@ -33,7 +33,7 @@ class UnigramSampler:
         split: splits a text into units that no piece crosses.
         byte_ids: the piece of each byte, for unknown characters. Without it, consecutive unknown characters become one
             unknown id.
-        block_bytes: units are processed in blocks of about so many bytes.
+        block_bytes: units are processed in blocks of about this many bytes.
     """
 
     trie: Trie
@@ -52,7 +52,7 @@ class UnigramSampler:
         """
         if not 0 < alpha <= _MAX_ALPHA:
             raise UsageError(
-                f"alpha is {alpha:g}, and must be above 0 and at most {_MAX_ALPHA:g}", "a usual value is 0.1"
+                f"alpha is {alpha:g}, but must be above 0 and at most {_MAX_ALPHA:g}", "a usual value is 0.1"
             )
         units, occurrences = self._distinct_units(texts, seeds)
         piece_ending_at = np.full(occurrences.total_bytes + 1, -1, np.int32)
@@ -82,7 +82,7 @@ class UnigramSampler:
         return [part for unit in units for part in self._split_long(unit)]
 
     def _split_long(self, unit: str) -> Iterator[str]:
-        """A unit longer than a block, in parts that fit a block where it has boundaries that no piece spans."""
+        """Split a long unit at boundaries that no piece spans, into parts that fit a block if possible."""
         data = unit.encode()
         if len(data) <= self.block_bytes:
             yield unit
@@ -142,7 +142,7 @@ class UnigramSampler:
     def _collect(
         self, piece_ending_at: Int32[np.ndarray, "boundaries"], text_ends: Int64[np.ndarray, "texts"]
     ) -> tuple[Int32[np.ndarray, "tokens"], Int64[np.ndarray, "texts"]]:
-        """The ids in order, and where each text ends in them."""
+        """The ids in order, and the position at which each text ends."""
         piece_ends = np.flatnonzero(piece_ending_at >= 0)
         ids, ends = piece_ending_at[piece_ends], np.searchsorted(piece_ends, text_ends, "right")
         return (ids, ends) if self.byte_ids is not None else merge_repeated_unknown(ids, ends, self.scores.unknown_id)
@@ -154,9 +154,9 @@ class _Occurrences:
 
     Attributes:
         unit: the index of the unit.
-        start: the bytes before it in all texts.
+        start: the number of bytes before it in all texts.
         streams: its random stream, by the seed of its text and its position in the text.
-        text_ends: the bytes up to the end of each text.
+        text_ends: the number of bytes up to the end of each text.
     """
 
     unit: Int64[np.ndarray, "occurrences"]
@@ -226,7 +226,7 @@ def _blocks(units: list[bytes], block_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _backtrack(starts: Int32[np.ndarray, "draws"], ends: Int64[np.ndarray, "draws"]) -> Int64[np.ndarray, "path"]:
-    """Of pieces drawn at every boundary of a segment, the ones that follow each other from its end to its start."""
+    """Follow the pieces drawn at the boundaries of a segment from its end to its start, and return their indices."""
     before = np.searchsorted(ends, starts)
     before = np.where(ends[np.minimum(before, len(ends) - 1)] == starts, before, -1).tolist()
     path, at = [], len(ends) - 1
