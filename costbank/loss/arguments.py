@@ -82,7 +82,7 @@ def check_label_range(labels: Tensor, kept: Tensor, width: int, options: EMOOpti
     elif labels.device.type != "meta":
         # The only check that does not wait for the device; PyTorch has no public name for it.
         torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-            allowed.all(), f"a label is neither below {width} nor {options.ignore_index}"
+            allowed.all(), f"a label is neither a token id below {width} nor ignore_index={options.ignore_index}"
         )
 
 
@@ -117,8 +117,8 @@ def check_costs(costs: Costs | None, width: int, options: EMOOptions) -> None:
         return
     if width != costs.vocab_size:
         raise ShapeError(
-            f"the logits are {width:,} wide, and the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
-            f"if the ids agree (added tokens, or a padded head), use {width_hint(costs, width)}; "
+            f"the logits are {width:,} wide, but the costs of {costs.bank} are for {costs.vocab_size:,} tokens",
+            f"if the token ids match (added tokens, or a padded head), use {width_hint(costs, width)}; "
             "otherwise use the bank of this model's tokenizer",
         )
 
@@ -127,14 +127,14 @@ def check_devices(costs: Costs | None, options: EMOOptions, **tensors: Tensor | 
     """Check that all tensors are on one device.
 
     Raises:
-        UsageError: they are not; the message has the device of each.
+        UsageError: they are not; the message names the device of each.
     """
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if costs is not None and options.needs_costs:
         devices["costs"] = costs.device
     if len(set(devices.values())) > 1:
         listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise UsageError(f"{listed}: that is more than one device", "move all to one device with .to(device)")
+        raise UsageError(f"tensors are on different devices: {listed}", "move all to one device with .to(device)")
 
 
 def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
@@ -148,8 +148,8 @@ def check_finite(losses: Tensor, options: EMOOptions, what: str) -> None:
     if options.nan_logits == "pass":
         return
     advice = (
-        "find the step at which the model's weights became NaN (a high learning rate, float16 without a scaler); "
-        "with nan_logits='pass' the loss is NaN and training goes on"
+        "find the step at which the model's weights became NaN (usual causes: a high learning rate, or float16 without "
+        "a gradient scaler); with nan_logits='pass', the loss is NaN and training continues"
     )
     if losses.device.type == "cpu":
         if losses.isnan().any():
@@ -186,9 +186,11 @@ def check_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"a bias of shape {list(bias.shape)} for {len(weight):,} rows", "give a bias of shape [vocab]")
     if not hidden.is_floating_point() or not weight.is_floating_point():
-        raise ShapeError(f"hidden states are {hidden.dtype}, the weight {weight.dtype}", "give floating-point tensors")
+        raise ShapeError(
+            f"hidden states are {hidden.dtype}, and the weight is {weight.dtype}", "give floating-point tensors"
+        )
     if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
         raise UsageError(
-            f"hidden states are {hidden.dtype}, the weight {weight.dtype}",
+            f"hidden states are {hidden.dtype}, but the weight is {weight.dtype}",
             "cast one of them, or call the loss under torch.autocast",
         )

@@ -30,11 +30,11 @@ def emo_loss(
 
     Rows are processed in blocks, and the gradient is computed together with the values. Besides the gradient of the
     logits, memory is needed for one block only. Sums are in float32 for any type of logits. −inf logits mask tokens, as
-    in cross-entropy. If all tokens of a batch are ignored, the loss is 0 and the gradient zero.
+    in cross-entropy. If all tokens of a batch are ignored, the loss and its gradient are 0.
 
     Args:
         logits: [..., vocab], any floating-point dtype.
-        labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
+        labels: [...], token ids or `options.ignore_index`; or distributions over tokens, as `SoftTargets`.
         costs: a cost for each column of the logits, on the same device; None for objectives without costs.
         options: the objective, the mixing, the reduction and others.
         token_weights: [...], a factor for each token's loss, without gradient; with `shift`, a weight belongs to the
@@ -48,7 +48,7 @@ def emo_loss(
 
     Raises:
         ShapeError: shapes or widths do not match.
-        UsageError: labels are not integers or out of range, logits are NaN (both checked asynchronously on an
+        UsageError: labels are not integers or are out of range, logits are NaN (both checked asynchronously on an
             accelerator), tensors are on several devices, or the objective does not support the costs.
     """
     return _emo_loss(logits, Arguments(labels, costs, options.at(step), token_weights)).loss
@@ -69,7 +69,8 @@ def emo_loss_with_parts(
 
     Args:
         logits, labels, costs, options, token_weights, step: see `emo_loss`.
-        entropy: whether the parts include the entropy of each token's probabilities, for one more pass over each block.
+        entropy: whether the parts include the entropy of each token's probabilities, at the price of one more
+            pass over each block.
 
     Raises:
         ShapeError, UsageError: see `emo_loss`.

@@ -39,9 +39,10 @@ def linear_emo_loss(
     because it brings a factor for each token; so does a second backward pass.
 
     Args:
-        hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast, products have its dtype.
+        hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast, products have the
+            dtype of autocast.
         weight: [vocab, dim], as in `torch.nn.Linear`.
-        labels: [...], token ids or `options.ignore_index`; or distributions of tokens, as `SoftTargets`.
+        labels: [...], token ids or `options.ignore_index`; or distributions over tokens, as `SoftTargets`.
         costs: a cost for each row of the weight, on the same device; None for objectives without costs.
         options: the objective, the mixing, the reduction and others.
         bias: [vocab].
@@ -105,7 +106,7 @@ def linear_losses(
     Args:
         hidden, weight, bias: tensors that `check_linear` has accepted.
         arguments: the other arguments of the loss.
-        shard: the slice of the vocabulary of the weight's rows.
+        shard: the slice of the vocabulary that the weight's rows represent.
         reduce_hidden: sums the gradient of the hidden states over processes, in place.
     """
     device = hidden.device.type

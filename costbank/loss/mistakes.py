@@ -1,4 +1,4 @@
-"""Frequent mistakes in calls of a loss, and what to give instead."""
+"""Common mistakes in calls of a loss, and what to pass instead."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,18 +34,18 @@ def check_kinds(costs: Any, **arguments: Any) -> None:
         raise UsageError(f"costs are of type {type(costs).__name__}", f"give {like_costs(costs, 'open_costs({})')}")
 
 
-def like_costs(given: Any, opened: str) -> str:
-    """Code that makes costs from the argument that was given instead of costs.
+def like_costs(value: Any, opened: str) -> str:
+    """Code that makes costs from an argument that is not costs.
 
     Args:
-        given: the argument.
+        value: the argument.
         opened: code that makes costs from a bank; `{}` is the bank.
     """
-    if isinstance(given, str | Path):
-        return opened.format(f"open_bank({str(given)!r})")
-    if isinstance(given, Bank):
+    if isinstance(value, str | Path):
+        return opened.format(f"open_bank({str(value)!r})")
+    if isinstance(value, Bank):
         return f"{opened.format('bank')}, or use EMOLoss(bank)"
-    if isinstance(given, Tensor):
+    if isinstance(value, Tensor):
         return "DenseCosts(rows)"
     return f"{opened.format('open_bank(name)')}, open_costs(bank, form) or DenseCosts(rows)"
 
@@ -71,7 +71,7 @@ def refuse_other_shapes(hidden: Tensor, weight: Tensor, costs: Costs | None, lab
 
     Args:
         hidden, weight, labels: the arguments of the loss.
-        costs: the costs of the loss, which may not be fitted to the weight's rows yet.
+        costs: the costs of the loss. They may have another number of tokens than the weight has rows.
 
     Raises:
         ShapeError: they are swapped, the weight is transposed, or the hidden states are logits.
@@ -116,7 +116,7 @@ def _not_a_tensor(name: str, value: Any) -> tuple[str, str]:
             named = f".{part}" if hasattr(value, part) else f"[{part!r}]"
             return message, f"pass its tensor: {named}{last}"
     if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
-        return message, f"pass one tensor of it, such as {name}[0]"
+        return message, f"pass one of its tensors, such as {name}[0]"
     if type(value).__module__ == "numpy":
         return message, f"pass torch.from_numpy({name})"
     numbers = isinstance(value, tuple | list | int | float)

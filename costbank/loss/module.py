@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Loss(nn.Module):
-    """Costs and options. A checkpoint contains the name and id of the costs' bank, and no costs."""
+    """Costs and options. A checkpoint contains the name and id of the costs' bank, but not the costs."""
 
     def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class _Loss(nn.Module):
     def fit(self, width: int) -> None:
         """Fit the costs to the width of the logits if the loss was made from a bank; otherwise change nothing.
 
-        Ids beyond the bank (added tokens, the padding of a head) cost 1 to every token, which is logged. Each call of
-        the loss does this with its logits.
+        Ids beyond the bank (added tokens, the padding of a head) cost 1 to every token, and a warning is logged. Each
+        call of the loss fits the costs to its logits.
 
         Raises:
             ShapeError: the logits are more than a quarter wider than the bank, or lack tokens that have a vector.
@@ -52,24 +52,24 @@ class _Loss(nn.Module):
             self._refit(width)
 
     def _misfits(self, width: int) -> bool:
-        """Whether the costs come from a bank and have another width. They are fitted after a check of the arguments."""
+        """Whether the costs come from a bank and have another width. Arguments are checked before costs are fitted."""
         if self._bank_size is None or self.costs is None or not self.options.needs_costs:
             return False
         return self.costs.vocab_size != width
 
     @eager
     def _refit(self, width: int, rows: Tensor | None = None, labels: Any = None) -> None:
-        """Fit the costs to a width, after a comparison of the call's rows and labels if they are given."""
+        """Fit the costs to a width. If the call's rows and labels are given, their shapes are compared first."""
         if rows is not None and isinstance(labels, Tensor):
             check_labels(labels, rows.shape[:-1])
         bank_size = self._bank_size
         assert isinstance(self.costs, DenseCosts)
         assert bank_size is not None
-        insist = f"{type(self).__name__}(open_costs(bank, 'dense', vocab_size={width}))"
-        self.costs = fit_dense(self.costs, width, bank_size, insist)
+        explicit = f"{type(self).__name__}(open_costs(bank, 'dense', vocab_size={width}))"
+        self.costs = fit_dense(self.costs, width, bank_size, explicit)
         if width > bank_size:
             _LOG.warning(
-                "the logits are %s wide, and %s has %s tokens: the ids past these (added tokens, or the padding of a "
+                "the logits are %s wide, and %s has %s tokens: the ids beyond these (added tokens, or the padding of a "
                 "head) cost 1 to every token", f"{width:,}", self.costs.bank, f"{bank_size:,}",
             )  # fmt: skip
 
@@ -89,17 +89,17 @@ class _Loss(nn.Module):
         """Check that a checkpoint was trained with these costs.
 
         Raises:
-            UsageError: it was trained with others.
+            UsageError: it was trained with other costs.
         """
         saved = bytes(state.tolist()).decode()
         if not same_pin(saved, self.pin):
             raise UsageError(
-                f"the checkpoint was trained with the costs {saved}, and this loss has {self.pin}",
+                f"the checkpoint was trained with the costs {saved}, but this loss has {self.pin}",
                 "open the bank of the checkpoint; to change costs on purpose, do not load the loss's state",
             )
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] -- all are passed on
-        # A model may have been trained without this loss, so a missing key is no error.
+        # A model may have been trained without this loss, so a missing key is not an error.
         state_dict = {prefix + "_extra_state": self.get_extra_state(), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -113,8 +113,8 @@ class _Loss(nn.Module):
 class EMOLoss(_Loss):
     """`emo_loss` with its costs and options: `EMOLoss(open_bank("my-bank"))(logits, labels)`.
 
-    The costs follow the module to a device and keep their type through `.half()` and `.bfloat16()`. They are neither
-    parameters nor buffers: a checkpoint holds the name and id of their bank instead.
+    The costs move with the module to a device, but `.half()` and `.bfloat16()` do not change their type. They are
+    neither parameters nor buffers: a checkpoint holds the name and id of their bank instead.
 
     Args:
         costs: a bank, for its dense costs, fitted to the logits at each call (see `fit`); or costs of another form or
@@ -209,7 +209,7 @@ class LinearEMOLoss(_Loss):
         bias: Tensor | None,
         token_weights: Tensor | None,
     ) -> Tensor | SoftTargets:
-        if labels is None:  # as in a call with logits and labels
+        if labels is None:  # probably a call with logits and labels
             raise UsageError(
                 "labels are missing: the arguments are (hidden, head.weight, labels)",
                 "for logits and labels, use EMOLoss; for hidden states, give the head's weight as well",

@@ -24,7 +24,7 @@ class Schedule:
     Attributes:
         start: the weight up to step `begin`.
         end: the weight from step `begin + steps` on.
-        steps: the number of steps of the change; 0 is a jump.
+        steps: the number of steps that the change takes; 0 is a jump.
         begin: the step at which the change begins.
         shape: `linear`, or half a `cosine`.
 
@@ -69,8 +69,8 @@ class EMOOptions:
     - `ce`: cross-entropy alone; `tailr`: cross-entropy times sg(p_t / (γ + (1 − γ) p_t)), at least
       `tailr_least` (Ji et al. 2023, γ = `tailr_gamma`); `mixce`: cross-entropy times η + (1 − η) sg(p_t) (Zhang et al.
       2023, η = `mixce_ratio`);
-    - `d2gpo`: −Σ q_i log p_i, q = softmax(N(r_i; 0, σ) / T) with r_i the rank of i among the label's neighbors, itself
-      0, σ = `d2gpo_std` and T = `d2gpo_temperature` (Li et al. 2020).
+    - `d2gpo`: −Σ q_i log p_i, q = softmax(N(r_i; 0, σ) / T) with r_i the rank of i among the label's neighbors (0 for
+      the label), σ = `d2gpo_std` and T = `d2gpo_temperature` (Li et al. 2020).
 
     With CE the cross-entropy and sg the stop-gradient, `mixing` combines CE and D for each token:
 
@@ -91,7 +91,7 @@ class EMOOptions:
         reduction: `mean` over the tokens that are not ignored (weighted if there are weights), `sum`, or `none` for a
             loss for each token.
         shift: whether position i predicts label i + 1, as in Hugging Face models, where labels are the input ids.
-        softcap: logits z become softcap · tanh(z / softcap) first (Gemma 2).
+        softcap: logits z first become softcap · tanh(z / softcap) (Gemma 2).
         temperature: the divisor of logits, after the softcap. `gibbs` and `d2gpo` have temperatures of their own for
             their target distributions, and warn if only this one is given.
         z_loss: the factor of the squared log-sum-exp that is added (PaLM, arXiv 2204.02311).
@@ -163,16 +163,19 @@ class EMOOptions:
             )
         if self.objective in ("log", "gibbs", "d2gpo") and self.mixing not in ("fixed", "interpolate"):
             raise UsageError(
-                f"mixing is {self.mixing!r} and the objective {self.objective!r}, which is a cross-entropy itself",
-                f"give mixing='interpolate' and a weight, or mixing='fixed': {self.mixing} weighs costs",
+                f"mixing is {self.mixing!r}, but the objective {self.objective!r} is itself a cross-entropy",
+                f"give mixing='interpolate' and a weight, or mixing='fixed': {self.mixing} is for objectives that are "
+                "costs",
             )
         if self.target_mass == "detached" and self.objective != "emo":
             raise UsageError(
-                f"target_mass is 'detached' and the objective {self.objective!r}", "only 'emo' has a target mass"
+                f"target_mass='detached' does not apply to the objective {self.objective!r}",
+                "omit it, or use objective='emo'",
             )
         if self.objective in _CROSS_ENTROPIES[1:] and self.label_smoothing:
             raise UsageError(
-                f"label_smoothing with the objective {self.objective!r}", "leave it 0, or use objective='ce'"
+                f"label_smoothing cannot be combined with the objective {self.objective!r}",
+                "leave it at 0, or use objective='ce'",
             )
         self._warn_of_temperature()
 
@@ -183,8 +186,8 @@ class EMOOptions:
         own, default = getattr(self, name), getattr(EMOOptions, name)
         if own == default:
             warnings.warn(
-                f"temperature={self.temperature:g} divides the logits; the temperature of {self.objective!r} is "
-                f"{name}, which is {own:g}",
+                f"temperature={self.temperature:g} divides the logits; the temperature of the targets of "
+                f"{self.objective!r} is {name}, which is {own:g}",
                 stacklevel=4,
             )
 
@@ -195,26 +198,26 @@ class EMOOptions:
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether the objective is only a cross-entropy, weighted or not, so that nothing is mixed."""
+        """Whether the objective is only a cross-entropy, weighted or not, so there is nothing to mix."""
         return self.objective in _CROSS_ENTROPIES
 
     def at(self, step: int | None) -> "EMOOptions":
         """These options at a training step, with a number as weight.
 
         Raises:
-            UsageError: the weight follows a schedule, and no step is given.
+            UsageError: the weight follows a schedule, but no step is given.
         """
         if not isinstance(self.weight, Schedule):
             return self
         if step is None:
-            raise UsageError("the weight follows a schedule, and no step is given", "call the loss with step=n")
+            raise UsageError("the weight follows a schedule, but no step is given", "call the loss with step=n")
         return replace(self, weight=self.weight.at(step))
 
 
 def _check_number(name: str, value: object, above: bool = False, most: float = math.inf) -> None:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not (math.isfinite(number) and (number > 0 if above else number >= 0) and number <= most):
-        limits = f"{'above 0' if above else 'of 0 or more'}{f' and {most:g} at most' if most < math.inf else ''}"
+        limits = f"{'above' if above else 'of at least'} 0{f' and at most {most:g}' if most < math.inf else ''}"
         raise UsageError(f"{name} is {value!r}", f"give a finite number {limits}")
 
 

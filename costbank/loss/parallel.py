@@ -45,23 +45,23 @@ def parallel_linear_emo_loss(
 ) -> Tensor:
     """`linear_emo_loss` for a group of processes, each with a slice of the head's rows.
 
-    Slices are contiguous, in the order of processes. All processes must call it with the same tokens and options, and
-    get the same loss; if one does not call it, the others wait. A block of tokens takes one all-gather in float32: for
-    `emo` 4 numbers per token with dense costs and 5 with neighbor costs, for other objectives 3 to 6, for `kernel` 3
-    and one for each dimension of the costs. Label smoothing and soft targets add 2, parts 1, and the entropy 1. With
-    `reduction="none"`, or on a second backward pass, blocks are computed and exchanged again.
+    Slices are contiguous, in the order of processes. All processes must call this function with the same tokens and
+    options, and all get the same loss; if one does not call it, the others wait. A block of tokens takes one all-gather
+    in float32: for `emo` 4 numbers per token with dense costs and 5 with neighbor costs, for other objectives 3 to 6,
+    for `kernel` 3 and one for each dimension of the costs. Label smoothing and soft targets add 2, parts 1, and the
+    entropy 1. With `reduction="none"`, or on a second backward pass, blocks are computed and exchanged again.
 
     Args:
         hidden: [..., dim], the same on all processes; or a replicated DTensor.
         weight: [local_vocab, dim], this process's slice; or a DTensor placed Shard(0) on a mesh of one dimension. Its
-            gradient is then a DTensor, too.
+            gradient is then also a DTensor.
         labels: [...], token ids of the whole vocabulary, or `options.ignore_index`; or `SoftTargets` over all tokens
             or with ids of the whole vocabulary; the same on all processes.
         costs: the costs of the whole vocabulary, on each process; None for objectives without costs.
         options: the objective, the mixing, the reduction and others; the same on all processes.
         group: the processes; default: all, or those of a DTensor's mesh.
-        vocab_start: the token id of the slice's first row. By default, and for objectives without costs, processes
-            exchange their sizes in each call, which synchronizes with accelerators. Not needed for a DTensor.
+        vocab_start: the token id of the slice's first row; not needed for a DTensor. By default, and for objectives
+            without costs, processes exchange their sizes in each call, which synchronizes with accelerators.
         bias: [local_vocab], this process's slice.
         token_weights: see `emo_loss`; the same on all processes.
         step: see `emo_loss`.

@@ -1,4 +1,4 @@
-"""The preparation of a call, for all forms of the loss: checks, the tokens that count, and the plan of the blocks."""
+"""Prepare a call, for all forms of the loss: checks, the tokens that count, and the plan of the blocks."""
 
 from dataclasses import dataclass
 
@@ -66,15 +66,15 @@ def prepare(
     Args:
         arguments: the arguments of the loss.
         shape: the shape of the rows, which labels and weights must have.
-        shard: the slice of the vocabulary of the logits' columns.
+        shard: the slice of the vocabulary that the logits' columns represent.
         dtype: the type of the logits.
         compact: leave out ignored rows, which synchronizes with an accelerator once.
-        **tensors: the other tensors of the call by name; they must be on the device of labels, weights and costs.
+        **tensors: the other tensors of the call by name; they must be on the same device as labels, weights and costs.
 
     Raises:
         ShapeError: labels, weights or costs do not match the logits.
-        UsageError: labels are not integers or out of range (checked asynchronously on an accelerator), the objective
-            does not support the costs, or tensors are on several devices.
+        UsageError: labels are not integers or are out of range (checked asynchronously on an accelerator), the
+            objective does not support the costs, or tensors are on several devices.
     """
     labels, costs, options, weights = arguments.labels, arguments.costs, arguments.options, arguments.token_weights
     soft = isinstance(labels, SoftTargets)
@@ -150,7 +150,7 @@ def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> T
 def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:
     """Each position's next label and its weight; the last position is ignored."""
     if labels.ndim == 0:
-        raise ShapeError("one label cannot be shifted", "give sequences [..., length], or shift=False")
+        raise ShapeError("one label cannot be shifted", "give sequences [..., length], or use shift=False")
     if labels.shape[-1] == 0:
         return labels, weights
     labels = torch.nn.functional.pad(labels[..., 1:], (0, 1), value=options.ignore_index)

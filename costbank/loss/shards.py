@@ -43,7 +43,7 @@ def open_shard(name: str, tensor: Tensor, dim: int, group: ProcessGroup | None, 
         start: the token id of the first column, if known.
 
     Raises:
-        UsageError: there is no process group, a DTensor has other placements, or `start` or `group` contradict it.
+        UsageError: there is no process group, a DTensor has other placements, or `start` or `group` contradicts it.
         ShapeError: a process has no row, or the rows of a DTensor are not divided evenly.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -67,7 +67,7 @@ def whole(name: str, tensor: Tensor | None, partial_gradient: bool = False) -> T
     Args:
         name: the name of the argument, for messages.
         tensor: a plain tensor, or a replicated DTensor.
-        partial_gradient: whether the gradient of each process is a summand of the full gradient (`Partial`).
+        partial_gradient: whether the full gradient is the sum of the gradients of all processes (`Partial`).
 
     Raises:
         UsageError: it is a DTensor with other placements.
@@ -84,7 +84,7 @@ def whole(name: str, tensor: Tensor | None, partial_gradient: bool = False) -> T
         )
     if partial_gradient and len(placements) > 1:
         raise UsageError(
-            f"{name} is a DTensor on a mesh of {len(placements)} dimensions, with a gradient that is not summed",
+            f"{name} is a DTensor on a mesh of {len(placements)} dimensions, and its gradient is not summed",
             f"give reduce_hidden=True, or {name} on the mesh of the processes that share the vocabulary",
         )
     grads = [Partial()] if partial_gradient else None
@@ -110,7 +110,7 @@ def vocab_shard_of(shard: Shard, size: int, tokens: int, costs: Costs | None, op
     Args:
         shard: the part.
         size: its number of columns.
-        tokens: the number of tokens of the batch, which must be equal on all processes.
+        tokens: the number of tokens in the batch, which must be the same on all processes.
         costs: the costs of the whole vocabulary.
         options: the options of the loss.
 
@@ -138,7 +138,7 @@ def summed_over(group: ProcessGroup) -> Callable[[Tensor], None]:
     """A function that sums a tensor over processes, in place."""
 
     def sum_(tensor: Tensor) -> None:
-        # Hidden states can be strided, and differently on each process.
+        # Hidden states can have different strides on each process.
         total = tensor.contiguous()
         distributed.all_reduce(total, group=group)
         if total is not tensor:
@@ -168,11 +168,13 @@ def _exchange_sizes(
     sizes, counts, starts = zip(*_gatherer(group)(own)[:, 0].tolist(), strict=True)
     if min(counts) != max(counts):
         raise ShapeError(
-            f"processes have {', '.join(map(str, counts))} tokens", "give all processes of the group the same tokens"
+            f"processes have different numbers of tokens: {', '.join(map(str, counts))}",
+            "give all processes of the group the same tokens",
         )
     if min(sizes) < 1:
         raise ShapeError(
-            f"processes have {', '.join(map(str, sizes))} rows of the head", "give each process at least one row"
+            f"a process has no rows of the head: processes have {', '.join(map(str, sizes))}",
+            "give each process at least one row",
         )
     actual = [sum(sizes[:i]) for i in range(len(sizes))]
     if any(start not in (-1, first) for start, first in zip(starts, actual, strict=True)):
@@ -196,7 +198,7 @@ def _open_dtensor(name: str, tensor: Any, dim: int, group: ProcessGroup | None, 
         raise UsageError(
             f"{name} is a DTensor on a mesh of {mesh.ndim} dimensions, placed {_listed(placements)}",
             "under FSDP, call the loss inside the forward of a wrapped module, where the mesh has one dimension; "
-            f"otherwise give {name}.to_local(), and as group= the mesh dimension that splits the vocabulary",
+            f"otherwise give {name}.to_local() and group=, the group of the mesh dimension that splits the vocabulary",
         )
     # Not a subclass: strided shards are not contiguous.
     if type(placements[0]) is not Sharded or placements[0].dim != dim:
@@ -207,17 +209,17 @@ def _open_dtensor(name: str, tensor: Any, dim: int, group: ProcessGroup | None, 
         )
     own, vocab = mesh.get_group(), tensor.shape[dim]
     if group is not None and distributed.get_process_group_ranks(group) != distributed.get_process_group_ranks(own):
-        raise UsageError(f"group is not the one of the DTensor {name}", "omit group: a DTensor has its own")
+        raise UsageError(f"group is not the process group of the DTensor {name}", "omit group: a DTensor has its own")
     rank, processes = distributed.get_rank(own), distributed.get_world_size(own)
     rows = -(-vocab // processes)
     begin, local = min(rank * rows, vocab), tensor.to_local()
     if local.shape[dim] != min(rows, vocab - begin) or (processes - 1) * rows >= vocab:
         raise ShapeError(
-            f"{name} is a DTensor of {vocab:,} tokens, {local.shape[dim]:,} of them at process {rank} of {processes}",
+            f"{name} is a DTensor of {vocab:,} tokens; process {rank} of {processes} has {local.shape[dim]:,} of them",
             f"give each process {rows:,} tokens, and the last at least one; or give {name}.to_local() and vocab_start",
         )
     if start not in (None, begin):
-        raise UsageError(f"vocab_start is {start}, and {name} starts at {begin}", "omit it: a DTensor has its own")
+        raise UsageError(f"vocab_start is {start}, but {name} starts at {begin}", "omit it: a DTensor has its own")
     return Shard(local, own, begin, vocab)
 
 

@@ -1,8 +1,8 @@
-"""The Earth Mover's Distance itself, solved on the tokens that carry the mass: for soft targets, and as an oracle.
+"""The exact Earth Mover's Distance on the tokens with the most mass: for soft targets, and to check other losses.
 
-With a one-hot target the transport plan is forced and `emo_loss` is exact already. With a soft target q there is a plan
-to be found: this module finds the best one with the network simplex of POT (Bonneel et al. 2011), one token at a time
-on the CPU. It has no part in `emo_loss`.
+With a one-hot target there is only one transport plan, so `emo_loss` is already exact. With a soft target q there are
+many plans: this module finds the best one with the network simplex of POT (Bonneel et al. 2011), one token at a time on
+the CPU. `emo_loss` does not use it.
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ _MOST_ITERATIONS = 1_000_000
 
 
 class TransportParts(NamedTuple):
-    """What was solved for each token, [...] without gradient; 0 for masked ones.
+    """The solution for each token, [...] without gradient; 0 for masked tokens.
 
     The distance over the whole vocabulary is within 2 · (`left_out_logits` + `left_out_targets`) of `distance`.
 
     Attributes:
-        distance: least cost of moving p onto q, both renormalized on the support.
-        left_out_logits: probability of the tokens outside the support under the logits.
-        left_out_targets: the same under the target, and what is missing of a sparse target's sum.
+        distance: the least cost of moving p onto q, both renormalized on the support.
+        left_out_logits: the probability of the tokens outside the support under the logits.
+        left_out_targets: the same under the target; for a sparse target, 1 minus its sum.
     """
 
     distance: Tensor
@@ -48,7 +48,7 @@ class TransportResult(NamedTuple):
 
 
 class _Targets(NamedTuple):
-    """The entries of n soft targets that are kept, in float64 on the CPU; their ids are in no order."""
+    """The entries of n soft targets that are kept, in float64 on the CPU, in no particular order of ids."""
 
     ids: Int64[np.ndarray, "n k"]
     q: Float64[np.ndarray, "n k"]
@@ -56,7 +56,7 @@ class _Targets(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """One token's support: its ids and the mass of p there, and where q has mass."""
+    """One token's transport problem: the ids of its support with the mass of p, and the ids with mass of q."""
 
     ids: Int64[np.ndarray, "rows"]
     p: Float64[np.ndarray, "rows"]
@@ -82,28 +82,29 @@ def exact_transport_loss(
     distance of 0 is the minimum, so its gradient is 0. No gradient goes to the targets.
 
     The costs are those of `Bank.cost_matrix`, rounded to float32. They are not a metric (the triangle inequality does
-    not hold), so mass that p and q share may still be moved.
+    not hold), so the best plan may move mass that p and q share.
 
     This is slow: it solves a transport problem for each token on one core, and is slower still where the threads of
     PyTorch and BLAS compete for that core. Use it for thousands of tokens, not millions.
 
     Args:
         logits: [..., vocab], any floating-point dtype.
-        targets: probabilities [..., vocab]; or (ids [..., k], probabilities [..., k]) of the k tokens of a target that
-            have any, all of them in the support. Dense ones sum to 1; sparse ones may sum to less, as those of a
-            teacher's top k do, and what is missing counts as left out. Entries of probability 0 are ignored. Or
-            `SoftTargets` of either kind, whose positions without any probability do not count.
-        vectors: float32 [vocab, dim] of unit or zero rows, or an object with such `vectors`, as `DenseCosts`.
+        targets: probabilities [..., vocab]; or (ids [..., k], probabilities [..., k]) of the k tokens with a nonzero
+            probability, which are all in the support. Dense targets sum to 1. Sparse ones can sum to less, as a
+            teacher's top k does; the rest counts as left out. Entries of probability 0 are ignored. `SoftTargets` of
+            either form are accepted too; their positions with only zeros do not count.
+        vectors: float32 [vocab, dim] of unit or zero rows, or an object with such `vectors`, such as `DenseCosts`.
         support: how many entries of p, and of dense q, are kept; the width of the vocabulary or more keeps all.
-        mask: [...], true, or not 0, for the tokens that count; by default all.
+        mask: [...], true or not 0 for the tokens that count; by default all count.
         reduction: `mean` over the tokens that count, `sum`, or `none`: a loss for each token, 0 for the others.
 
     Returns:
         The loss in float32 (float64 for such logits): a scalar, or [...] for `reduction="none"`. NaN for NaN logits.
 
     Raises:
-        ShapeError: shapes or widths that do not fit.
-        UsageError: targets that are negative, or sum to something else; ids out of range; no such reduction.
+        ShapeError: shapes or widths do not match.
+        UsageError: targets are negative or have another sum, ids or `support` are out of range, or `reduction` is
+            invalid.
         MissingExtraError: POT is not installed.
     """
     return exact_transport_loss_with_parts(
@@ -120,7 +121,7 @@ def exact_transport_loss_with_parts(
     mask: Bool[Tensor, "*tokens"] | Integer[Tensor, "*tokens"] | None = None,
     reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> TransportResult:
-    """`exact_transport_loss`, and for each token the distance and the masses left out, which bound the error.
+    """`exact_transport_loss` with the distance of each token and the masses left out, which bound the error.
 
     Args:
         logits, targets, vectors, support, mask, reduction: see `exact_transport_loss`.
@@ -134,7 +135,7 @@ def exact_transport_loss_with_parts(
         sums = targets.probabilities.sum(dim=-1, keepdim=True)
         some = sums[..., 0] > 0
         mask = some if mask is None else mask & some
-        # Positions without a target are masked; they get one that passes for a distribution.
+        # Positions without a target are masked. They get a uniform target, which is a valid distribution.
         q = torch.where(sums > 0, targets.probabilities / sums, 1 / targets.probabilities.shape[-1])
         targets = q if targets.ids is None else (targets.ids, q)
     _check(logits, targets, rows, support, mask, reduction)
@@ -206,7 +207,7 @@ def _largest(targets: Tensor | tuple[Tensor, Tensor], support: int) -> _Targets:
 def _problems(
     logits: Tensor, targets: _Targets, support: int, kept: Tensor
 ) -> Iterator[tuple[int, _Problem, tuple[float, float]]]:
-    """Each token that counts: its number, its transport problem, and the masses of p and q that are left out of it."""
+    """Each token that counts: its index, its transport problem, and the masses of p and q that it leaves out."""
     whole = torch.logsumexp(logits, dim=1).double().cpu()
     largest = logits.topk(support, dim=1).indices.cpu().numpy()
     for token in torch.nonzero(kept)[:, 0].tolist():
@@ -230,7 +231,7 @@ def _solve(problem: _Problem, vectors: Float32[Tensor, "vocab dim"]) -> tuple[fl
     plan, log = ot.emd(
         problem.p, problem.q, costs, numItermax=_MOST_ITERATIONS, log=True, center_dual=True, check_marginals=False
     )
-    # The plan's own cost: POT's is summed in another order, and is not exactly 0 where every cost that is paid is.
+    # Summed here, because POT sums in another order, and not to exactly 0 if all costs in the plan are 0.
     return float((plan * costs).sum()), log["u"]
 
 
@@ -242,7 +243,7 @@ def _check(logits: Tensor, targets: Any, vectors: Tensor, support: int, mask: Te
     width = logits.shape[-1]
     if vectors.ndim != 2 or len(vectors) != width:
         raise ShapeError(
-            f"logits are {width:,} wide, and vectors have shape {list(vectors.shape)}",
+            f"logits are {width:,} wide, but vectors have shape {list(vectors.shape)}",
             f"give one row for each logit, as bank.matrix('torch', vocab_size={width}) does",
         )
     if support < 1:
@@ -251,7 +252,7 @@ def _check(logits: Tensor, targets: Any, vectors: Tensor, support: int, mask: Te
         raise UsageError(f"reduction is {reduction!r}", "give one of: mean, sum, none")
     if mask is not None and mask.shape != logits.shape[:-1]:
         raise ShapeError(
-            f"mask has shape {list(mask.shape)}", f"give {list(logits.shape[:-1])}, one for each row of logits"
+            f"mask has shape {list(mask.shape)}", f"give {list(logits.shape[:-1])}, one value for each row of logits"
         )
     dense = isinstance(targets, Tensor)
     ids, q = (None, targets) if dense else targets
@@ -263,23 +264,24 @@ def _check(logits: Tensor, targets: Any, vectors: Tensor, support: int, mask: Te
     if ids is not None:
         if ids.shape != q.shape:
             raise ShapeError(
-                f"target ids of shape {list(ids.shape)} with probabilities of shape {list(q.shape)}", "give one for one"
+                f"target ids of shape {list(ids.shape)} with probabilities of shape {list(q.shape)}",
+                "give one probability for each id",
             )
         if ids.is_floating_point() or bool(((ids < 0) | (ids >= width)).any()):
             raise UsageError(
-                f"target ids are not all integers below {width:,}", "give probability 0 to any valid id to fill a row"
+                f"target ids are not all integers below {width:,}", "to pad a row, give any valid id probability 0"
             )
     _check_sums(q if mask is None else q[mask], dense)
 
 
 def _check_sums(q: Tensor, dense: bool) -> None:
-    """Refuse what is not a distribution; NaN too."""
+    """Refuse targets that are not distributions or contain NaN."""
     if not bool((q >= 0).all()):
-        raise UsageError("targets have negative entries or NaN", "give probabilities, not logits or their logarithms")
+        raise UsageError("targets have negative entries or NaN", "give probabilities, not logits or log-probabilities")
     sums = q.sum(dim=-1, dtype=torch.float64)
     fit = (sums <= 1 + _SUM_TOLERANCE) & ((sums >= 1 - _SUM_TOLERANCE) if dense else (sums > 0))
     if not bool(fit.all()):
         raise UsageError(
             f"the targets of a token sum to {sums[~fit][0].item():.6g}",
-            "give probabilities that sum to 1" if dense else "give probabilities that sum to 1, or less if cut off",
+            "give probabilities that sum to 1" if dense else "give probabilities that sum to 1, or less if truncated",
         )

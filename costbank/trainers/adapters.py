@@ -8,7 +8,7 @@ from costbank.errors import UsageError
 
 __all__ = ["active_module", "check_adapters", "unwrap_peft", "virtual_token_count"]
 
-# Kinds of prompt learning whose virtual tokens have hidden states. A prefix has only keys and values.
+# Types of prompt learning whose virtual tokens have hidden states. A prefix has only keys and values.
 _TYPES_WITH_VIRTUAL_HIDDEN_STATES = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
 # Settings by which an adapter adds a term to the model's own loss: AdaLoRA's, and the loss of shadow models.
 _EXTRA_LOSS_SETTINGS = ("orth_reg_weight", "auxiliary_loss_weight")

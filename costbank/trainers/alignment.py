@@ -1,4 +1,4 @@
-"""Where a data collator put the tokens of each row, so that numbers that belong to tokens can go to the same place."""
+"""Find where a data collator put the tokens of each row, to put numbers that belong to tokens at the same positions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ _LEAST_AGREEMENT = 0.5
 
 
 def label_column(feature: Mapping[str, Any]) -> str | None:
-    """The column that a row's numbers go with: its labels, which an encoder-decoder's inputs are not, or its inputs."""
+    """The column that a row's numbers belong to: its labels, or its inputs if there are no labels.
+
+    Labels come first because in an encoder-decoder, inputs have other positions.
+    """
     return next((name for name in _TOKEN_COLUMNS if feature.get(name) is not None), None)
 
 
@@ -34,14 +37,14 @@ def align_to_batch(
         numbers: for each feature, one number for each label or token.
 
     Returns:
-        None if the batch has other rows, or has them in another order.
+        None if the batch has other rows than the features, or has them in another order.
     """
     columns = {n: batch[n] for n in _TOKEN_COLUMNS if isinstance(batch.get(n), Tensor) and batch[n].ndim == 2}
     target = columns.get(label_column(features[0]) or "")
     if target is None:
         return None
     (count, width), lengths = target.shape, [len(row) for row in numbers]
-    # An encoder's tokens are not where a decoder's labels are.
+    # An encoder's tokens have other positions than a decoder's labels.
     matcher = _Matcher({n: rows for n, rows in columns.items() if rows.shape == target.shape}, features, lengths)
     if count == 1 and len(features) > 1 and sum(lengths) <= width:
         starts = torch.tensor([0, *lengths[:-1]]).cumsum(0).tolist()
@@ -87,7 +90,7 @@ class _Matcher:
     def agreement(self, row: int, start: int, index: int) -> float:
         """The share of a feature's tokens and labels that row `row` has from position `start` on.
 
-        A token may be there as an input or as a label, because masking leaves it in one of the two.
+        A token counts if it is there as an input or as a label, because masking may have removed one of the two.
         """
         length = self.lengths[index]
         windows = [rows[row, start : start + length] for rows in self.columns.values()]

@@ -15,7 +15,7 @@ Loss = EMOLoss | LinearEMOLoss
 
 
 def as_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLoss]) -> EMOLoss | LinearEMOLoss:
-    """The loss that an argument names: itself, or the default loss of a bank.
+    """The loss for an argument: the argument itself, or the default loss of a bank.
 
     Args:
         value: a loss or a bank.
@@ -40,10 +40,8 @@ def check_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLo
         return value
     if isinstance(value, type):
         raise UsageError(f"{argument} is the class {value.__name__} itself", f"give {kind.__name__}(bank)")
-    actual = "missing" if value is None else f"of type {type(value).__name__}"
-    raise UsageError(
-        f"{argument} is {actual}, and neither EMOLoss nor LinearEMOLoss", f"give {_loss_from(value, kind)}"
-    )
+    actual = "missing" if value is None else f"of type {type(value).__name__}, not EMOLoss or LinearEMOLoss"
+    raise UsageError(f"{argument} is {actual}", f"give {_loss_from(value, kind)}")
 
 
 def as_bank(value: Any, argument: str) -> Bank | None:
@@ -55,11 +53,11 @@ def as_bank(value: Any, argument: str) -> Bank | None:
     if value is None or isinstance(value, Bank):
         return value
     hint = f"open_bank({str(value)!r})" if isinstance(value, str | Path) else "a bank, as open_bank(name) returns it"
-    raise UsageError(f"{argument} is of type {type(value).__name__}, and not a bank", f"give {hint}")
+    raise UsageError(f"{argument} is of type {type(value).__name__}, not a bank", f"give {hint}")
 
 
 def _loss_from(value: Any, kind: type) -> str:
-    """The expression that makes a loss from what was given instead of one."""
+    """Code that makes a loss from a value that is not a loss."""
     if isinstance(value, str | Path):
         return f"{kind.__name__}(open_bank({str(value)!r}))"
     if isinstance(value, Costs):

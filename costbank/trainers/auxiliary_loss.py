@@ -17,7 +17,7 @@ _COEFFICIENTS = {
     "encoder_z_loss": _ROUTER_Z,
     "decoder_z_loss": _ROUTER_Z,
 }
-"""Auxiliary losses among a model's outputs, with the names that their coefficient may have."""
+"""Auxiliary losses among a model's outputs, with the names that their coefficients can have."""
 
 
 def auxiliary_loss(model: Any, outputs: Any) -> Tensor | None:
@@ -40,7 +40,7 @@ def auxiliary_loss(model: Any, outputs: Any) -> Tensor | None:
 
 
 def loss_coefficients(model: Any) -> dict[str, float]:
-    """Settings other than 0 by which a model's config may add a term to the model's own loss."""
+    """Nonzero settings of a model's config that may add a term to the model's own loss."""
     config = _text_config(model)
     settings = {name: getattr(config, name, None) for name in sorted(vars(config)) if "loss" in name}
     return {n: v for n, v in settings.items() if isinstance(v, int | float) and not isinstance(v, bool) and v}
@@ -53,7 +53,7 @@ def _coefficient(model: Any, output: str, names: tuple[str, ...]) -> float:
             if isinstance(value, int | float):
                 return float(value)
     raise UsageError(
-        f"{type(model).__name__} returns {output}, and has no coefficient for it ({', '.join(names)})",
+        f"{type(model).__name__} returns {output}, but has no coefficient for it ({', '.join(names)})",
         "set output_router_logits=False in its config, so that there is no auxiliary loss",
     )
 

@@ -1,4 +1,4 @@
-"""The metric that selects the best checkpoint, if it is one that this loss logs."""
+"""Check the metric that selects the best checkpoint, if this loss logs it."""
 
 import logging
 from typing import Any
@@ -33,8 +33,8 @@ def check_best_metric(arguments: Any, compute_metrics: Any) -> None:
         _LOG.warning(
             "metric_for_best_model=%r: evaluations with predict_with_generate=True and compute_metrics do not compute "
             "this loss or its parts, so training ends with a KeyError at the first evaluation unless compute_metrics "
-            "returns this metric: set metric_for_best_model='eval_loss', which is the model's own loss, or leave "
-            "predict_with_generate out", metric,
+            "returns this metric: set metric_for_best_model='eval_loss', which is the model's own loss, or leave out "
+            "predict_with_generate", metric,
         )  # fmt: skip
 
 

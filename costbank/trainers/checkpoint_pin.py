@@ -25,7 +25,8 @@ def make_pin(loss: EMOLoss | LinearEMOLoss) -> dict[str, Any]:
 def check_pin(saved: dict[str, Any], loss: EMOLoss | LinearEMOLoss, *, may_change: tuple[str, ...] = ()) -> None:
     """Check that training is resumed with the costs and options that it began with.
 
-    The name of a bank may change, but not its id. An option that is newer than the checkpoint had its default.
+    The name of a bank may change, but not its id. An option that is newer than the checkpoint is taken to
+    have had its default.
 
     Args:
         saved: the pin from a checkpoint, as `make_pin` returned it.
@@ -38,7 +39,7 @@ def check_pin(saved: dict[str, Any], loss: EMOLoss | LinearEMOLoss, *, may_chang
     now, before = make_pin(loss), {"costs": saved["costs"], "options": {**asdict(EMOOptions()), **saved["options"]}}
     if not same_pin(now["costs"], before["costs"]):
         raise UsageError(
-            f"the checkpoint was trained with the costs {before['costs']}, and this loss has {now['costs']}",
+            f"the checkpoint was trained with the costs {before['costs']}, but this loss has {now['costs']}",
             "open the checkpoint's bank; to change the costs on purpose, load only the weights and start a new run",
         )
     changed = [

@@ -1,4 +1,4 @@
-"""Decoder inputs that a model makes from labels. A loss takes the labels out before the model sees them."""
+"""Make the decoder inputs that a model would make from labels, because the model does not get the labels."""
 
 import inspect
 import sys
@@ -21,7 +21,7 @@ class DecoderInputCheck:
     """Checks that an encoder-decoder is called with decoder inputs when a Trainer has taken out its labels.
 
     Without decoder inputs and labels, BART and similar models feed the source to the decoder and learn to copy it. The
-    check is a forward hook, which is there while a Trainer calls the model. It removes itself at the second call
+    check is a forward hook, which is installed while a Trainer calls the model. It removes itself at the second call
     that is not followed by `check`.
     """
 
@@ -52,7 +52,7 @@ class DecoderInputCheck:
         if missing:
             raise UsageError(
                 f"the batch has no decoder_input_ids, and a Trainer with compute_loss_func calls {self._name} without "
-                "the labels that it would make them from",
+                "the labels that it makes them from",
                 _USE_COLLATOR + "; or use the EMOTrainerMixin, which makes them",
             )
 
@@ -64,7 +64,7 @@ class DecoderInputCheck:
             self._handle = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a model that is saved with its hook: where it is loaded, the hook checks nothing and removes itself."""
+        """For a model that is saved with its hook: after loading, the hook checks nothing and removes itself."""
         return {**self.__dict__, "_model": None, "_missing": False, "_unchecked_calls": 1}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,12 +78,12 @@ class DecoderInputCheck:
             return
         self._missing = all(named.get(name) is None for name in (*_DECODER_INPUTS, "labels"))
         if self._missing and _in_training_step():
-            # At once, because T5 would raise a less helpful error before the loss is called.
+            # Checked at once, because T5 would raise a less helpful error before the loss is called.
             self.check()
 
 
 def _in_training_step() -> bool:
-    """Whether a Trainer's `training_step` is calling.
+    """Whether the call comes from a Trainer's `training_step`.
 
     The call stack is the only evidence: no callback runs when a step is interrupted, and after that a user may call the
     model without decoder inputs on purpose.

@@ -15,7 +15,7 @@ from costbank.trainers.adapters import active_module, unwrap_peft
 __all__ = ["FULL_LOGITS", "ModelHead", "find_head", "head_output", "output_module", "replaced_input"]
 
 FULL_LOGITS = "give emo=EMOLoss(bank), which uses the model's own logits"
-"""The hint where the linear form cannot be used."""
+"""The hint of errors about models that the linear form cannot be used with."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ModelHead:
         """Yield a list to which each call of the model appends the head's input at all positions.
 
         The head itself gets only the last position, so the model computes the logits of one position, whether it has a
-        `logits_to_keep` or not. If it is called with a `logits_to_keep`, that is dropped. Forward hooks do this while
-        the context is open; no `forward` is replaced.
+        `logits_to_keep` or not. If it is called with a `logits_to_keep`, the argument is dropped. Forward hooks do
+        this while the context is open; no `forward` is replaced.
         """
         hidden_states: list[Tensor] = []
 
@@ -78,7 +78,7 @@ def replaced_input(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> It
 
 
 def output_module(model: Any) -> nn.Module | None:
-    """The module that makes the logits, of any class. If PEFT trains a copy of it, the copy in use."""
+    """The module that makes the logits, of any class. If PEFT trains a copy of it, this is the copy in use."""
     model = unwrap_peft(model)
     module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return None if module is None else active_module(module)
@@ -99,11 +99,11 @@ def find_head(model: Any) -> ModelHead:
     head = output_module(model)
     if head is None:
         raise UsageError(f"{name} does not say which part of it is the head (get_output_embeddings)", FULL_LOGITS)
-    # An adapter's layer also has a weight, that of the layer it adapts. The adapter would be left out silently, because
-    # it starts at zero and no comparison of the first batch would show it.
+    # An adapter's layer also has a weight, that of the layer it adapts. The adapter would be left out silently: it
+    # starts at zero, so no comparison of the first batch would show it.
     if hasattr(head, "base_layer") or type(head).__module__.startswith("peft."):
         raise UsageError(
-            f"the head of {name} is adapted by PEFT's {type(head).__module__}.{type(head).__name__}, and is not one "
+            f"the head of {name} is adapted by PEFT's {type(head).__module__}.{type(head).__name__}, so it is not one "
             "weight",
             "keep the adapter off the head (leave it out of target_modules, target_parameters and "
             "trainable_token_indices, and set ensure_weight_tying=False), train it fully with modules_to_save, or "
@@ -135,8 +135,8 @@ def check_forward(head: nn.Linear, name: str) -> None:
     """Check that a head has the `forward` of `torch.nn.Linear`.
 
     Raises:
-        UsageError: its class or the module itself has another one, as adapters outside PEFT, muP readouts and
-            quantized layers have.
+        UsageError: its class or the module itself has another `forward`, as in adapters outside PEFT, muP readouts
+            and quantized layers.
     """
     own_forward = vars(head).get("forward")
     # accelerate replaces the forward with one that moves inputs between devices and then calls the original.
@@ -145,10 +145,10 @@ def check_forward(head: nn.Linear, name: str) -> None:
         return
     class_name = f"{type(head).__module__}.{type(head).__name__}"
     raise UsageError(
-        f"the head of {name} is {class_name}, which has another forward than torch.nn.Linear"
+        f"the head of {name} is {class_name}, whose forward is not that of torch.nn.Linear"
         if own_forward is None
         else f"the forward of the head of {name} ({class_name}) has been replaced",
-        f"the linear form would only multiply with its weight and leave the rest out; {FULL_LOGITS}",
+        f"the linear form would only multiply by its weight and leave out the rest; {FULL_LOGITS}",
     )
 
 

@@ -100,7 +100,7 @@ class EMOTrainerMixin(_Trainer):
     the last of them predicts the first label.
 
     A dataset column `token_weights`, with a number for each label, multiplies the losses of tokens in training. The
-    mean of a step is then the weighted sum over the sum of weights. Evaluations count all tokens alike.
+    mean of a step is then the weighted sum divided by the sum of weights. Evaluations count all tokens equally.
 
     `ce`, `emd` and `mean_token_accuracy` are logged with the loss, as means over the tokens since the last line;
     evaluations log `eval_ce` and so on. `eval_loss` is the cross-entropy, as in a run without this loss;
@@ -115,7 +115,7 @@ class EMOTrainerMixin(_Trainer):
     Raises:
         UsageError: `emo` is neither a loss nor a bank, or arguments contradict each other. In training: the linear form
             cannot use the head, or a checkpoint was trained with other costs or options.
-        TokenizerError: `processing_class` is or has a fast tokenizer, which is not the bank's.
+        TokenizerError: `processing_class` is or has a fast tokenizer that is not the bank's.
     """
 
     def __init__(
@@ -138,11 +138,11 @@ class EMOTrainerMixin(_Trainer):
         self.data_collator = WeightsCollator(self.data_collator, self.args)
         if bank is not None and has_tokenizer_json(self.processing_class):
             check_tokenizer(bank, self.processing_class)
-        # So that the Trainer counts the tokens of all accumulated batches, and leaves the mean over them to this loss.
+        # Then the Trainer counts the tokens of all accumulated batches, and leaves the mean over them to this loss.
         self.model_accepts_loss_kwargs = True
         self._emo_probe = ModelProbe(self.model, self.emo.options, check_loss=emo_check_loss)
         self._set_token_count()
-        # SFTTrainer logs the entropy of predictions. At another temperature the loss has other probabilities.
+        # SFTTrainer logs the entropy of predictions. At another temperature, the loss computes other probabilities.
         self._emo_entropy = is_sft(self) and self.emo.options.temperature == 1.0
         self._emo_metrics = {training: LossMetrics(entropy=self._emo_entropy) for training in (True, False)}
         self._emo_tokens = TokenCount()
@@ -160,13 +160,13 @@ class EMOTrainerMixin(_Trainer):
         if "labels" not in inputs:
             raise UsageError("the batch has no labels", "use a data collator that makes them")
         linear = isinstance(self.emo, LinearEMOLoss) and (model.training or self._emo_loss_only) and not return_outputs
-        # The batches of a step whose tokens were counted have been measured then.
+        # If the tokens of a step were counted, its batches were measured before that.
         if num_items_in_batch is None or not self._emo_probe.has_measured(linear=linear):
             self._measure(model, [inputs], linear)
         unwrapped = self.accelerator.unwrap_model(model)
         batch = split_labels(unwrapped, inputs)
         call = self._call_model(model, unwrapped, batch.inputs, linear)
-        # Evaluations count all tokens alike, so that runs with other weights, or without any, can be compared.
+        # Evaluations count all tokens equally, so that runs with other weights, or without any, can be compared.
         labels = batch.targets
         weights = batch.target_weights(inputs.get(TOKEN_WEIGHTS)) if model.training else None
         if labels.shape[1] != call.length:
@@ -182,11 +182,11 @@ class EMOTrainerMixin(_Trainer):
             self._emo_metrics[True].add(result, labels, options, weights)
             total = result.loss
         else:
-            # As in a run with cross-entropy: the value of this loss would look like an improvement.
+            # Cross-entropy, as in a run without this loss: the value of this loss would look like an improvement.
             total = self._evaluation_ce(call, labels, options)
         loss = divide_by_items(total, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The count is of all processes, and gradients are averaged over them.
+            # Tokens are counted over all processes, and gradients are averaged over them.
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         loss = loss + self._auxiliary_loss(call.outputs, num_items_in_batch)
         return (loss, call.outputs) if return_outputs else loss
@@ -260,11 +260,11 @@ class EMOTrainerMixin(_Trainer):
         self._signature_columns = [*dict.fromkeys([*(self._signature_columns or ()), TOKEN_WEIGHTS])]
 
     def _check_logits(self) -> None:
-        """Check that the linear form computes the model's logits. The device is waited for."""
+        """Check that the linear form computes the model's logits. Waits for the device."""
         self._emo_probe.check_logits(self.accelerator.unwrap_model(self.model), self.accelerator)
 
     def _weighted_count(self, batches: list[Any], device: torch.device) -> Tensor:
-        """What the Trainer counts as the tokens of a step, for tokens with weights."""
+        """The Trainer's token count of a step if tokens have weights: the sum of the weights."""
         shift, index = self._loss_shifts_labels, self.emo.options.ignore_index
         counts = [weighted_token_count(batch, shift, index).to(device, torch.float32) for batch in batches]
         count = torch.stack(counts).sum()
@@ -274,10 +274,10 @@ class EMOTrainerMixin(_Trainer):
         return count / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
 
     def _measure(self, model: Any, batches: list[dict[str, Any]], linear: bool, training: bool = False) -> bool:
-        """Measure with batches what the model does to its logits and in its own loss, before tokens are counted.
+        """Measure what the model does to its logits and in its own loss, before tokens are counted.
 
         Returns:
-            Whether tokens must be counted anew.
+            Whether tokens must be counted again.
         """
         shift_before = self._loss_shifts_labels
         for batch in batches:
@@ -293,7 +293,7 @@ class EMOTrainerMixin(_Trainer):
         return self._loss_shifts_labels != shift_before
 
     def _set_token_count(self) -> None:
-        """Have the Trainer leave first labels out of its count if nothing predicts them; virtual tokens do."""
+        """Make the Trainer leave first labels out of its count if nothing predicts them. Virtual tokens would."""
         self._loss_shifts_labels = self._emo_probe.shift and not virtual_token_count(self.model)
 
     def _call_model(self, model: Any, unwrapped: Any, inputs: dict[str, Any], linear: bool) -> _ForwardPass:
@@ -353,14 +353,14 @@ class EMOTrainerMixin(_Trainer):
     def _auxiliary_loss(self, outputs: Any, num_items_in_batch: Tensor | int | None) -> Tensor | float:
         model = self.accelerator.unwrap_model(self.model)
         auxiliary = self._emo_probe.auxiliary_loss(unwrap_peft(model), outputs)
-        # It is a mean of its own, so it is averaged over batches if the Trainer leaves accumulation to the loss.
+        # It is already a mean of its batch, so it is averaged over batches if the Trainer does not average the loss.
         accumulated = num_items_in_batch is not None and model.training
         batches = self.current_gradient_accumulation_steps if accumulated else 1
         return 0.0 if auxiliary is None else auxiliary / batches
 
     def _check_arguments(self) -> None:
         if self.compute_loss_func is not None:
-            raise UsageError("both emo= and compute_loss_func= were given", "give one of them")
+            raise UsageError("both emo= and compute_loss_func= were given", "give only one of them")
         if self.args.torch_compile and isinstance(self.emo, LinearEMOLoss):
             raise UsageError("a compiled model bypasses the hooks that the linear form needs", "give emo=EMOLoss(bank)")
         model: Any = self.model
@@ -377,7 +377,7 @@ class EMOTrainerMixin(_Trainer):
             raise UsageError(f"loss_type={self.args.loss_type!r} cannot be combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:
             raise UsageError(
-                f"one process with {self.args.n_gpu} GPUs (DataParallel)", "start one process for each with torchrun"
+                f"one process uses {self.args.n_gpu} GPUs (DataParallel)", "start one process per GPU with torchrun"
             )
 
     def _check_width(self, model: Any) -> None:

@@ -18,8 +18,9 @@ def shifts_labels(model: Any, device: Any = None) -> bool:
 
     Args:
         model: a model, with or without PEFT's wrapper.
-        device: if all parameters are there, the shift is measured. Otherwise, and if the measurement shows nothing, it
-            follows from the kind of model: an encoder-decoder and a masked language model do not shift labels.
+        device: if all parameters are on this device, the shift is measured. Otherwise, or if the measurement shows
+            nothing, the shift follows from the kind of model: an encoder-decoder and a masked language model do not
+            shift labels.
     """
     if device is not None and all(parameter.device.type == device.type for parameter in model.parameters()):
         measured = measure_shift(model)
@@ -41,7 +42,7 @@ def measure_shift(model: Any) -> bool | None:
         model: a model, with or without PEFT's wrapper.
 
     Returns:
-        None if that shows nothing: the model takes something else than token ids, or its loss is not just
+        None if that shows nothing: the model takes something other than token ids, or its loss is not just
         cross-entropy.
     """
     base, virtual = unwrap_peft(model), virtual_token_count(model)

@@ -1,4 +1,4 @@
-"""A Trainer's batch, with labels and inputs apart."""
+"""Split a Trainer's batch into labels and inputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,13 @@ __all__ = ["LabeledBatch", "split_labels"]
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """A Trainer's batch, with labels and inputs apart.
+    """A Trainer's batch, split into labels and inputs.
 
     Attributes:
         inputs: the model's inputs, without labels.
         labels: [batch, length].
-        shift_labels: labels that are shifted already, if the collator makes them too.
-        collated_inputs: the inputs from the collator, if decoder inputs have been added to `inputs` since.
+        shift_labels: labels that are already shifted, if the collator also makes these.
+        collated_inputs: the collator's inputs; None unless decoder inputs were added to `inputs`.
     """
 
     inputs: dict[str, Any]

@@ -34,8 +34,8 @@ __all__ = ["EMOLightningMixin"]
 class EMOLightningMixin(_Module):
     """`class Model(EMOLightningMixin, LightningModule)` with an `EMOLoss` or `LinearEMOLoss` among its modules.
 
-    Checkpoints are pinned to the costs and options of each such loss. A checkpoint with others cannot be loaded. Works
-    with `lightning` and with `pytorch_lightning`, and imports neither.
+    Checkpoints are pinned to the costs and options of each such loss. A checkpoint with others cannot be loaded. This
+    class works with `lightning` and with `pytorch_lightning`, and imports neither.
     """
 
     def emo_step(
@@ -48,13 +48,13 @@ class EMOLightningMixin(_Module):
     ) -> Tensor:
         """Call a loss at the current training step, and log it with the means of its parts over tokens.
 
-        Ignored tokens, and tokens of weight 0, are not counted. Lightning averages over batches in an evaluation, for
-        example. Each batch then counts by its tokens, and its loss by their weights, so that the result is the mean
-        over all tokens.
+        Ignored tokens, and tokens of weight 0, are not counted. When Lightning averages over batches, as in an
+        evaluation, each batch is weighted by its number of tokens, and its loss by the sum of their weights, so the
+        result is the mean over all tokens.
 
         Args:
             loss: one of this module's losses.
-            *args: the loss's arguments; labels come last, or by name.
+            *args: the loss's arguments; labels are the last of them, or given by name.
             prefix: the prefix of the logged names `loss`, `ce`, `emd` and `accuracy`. While the module is not training,
                 `ce` is plain cross-entropy, at temperature 1 and not smoothed, whatever the loss's options.
             sync_dist: log the means over all processes; by default if the module is not training.
@@ -64,7 +64,7 @@ class EMOLightningMixin(_Module):
             The loss, for `training_step` to return.
 
         Raises:
-            UsageError: `loss` is not a loss, or the call of the loss raises it.
+            UsageError: `loss` is not a loss, or the call of the loss raises this error.
         """
         loss = check_loss(loss, "the loss of emo_step", LinearEMOLoss)
         result = loss.with_parts(*args, step=self.global_step, **kwargs)

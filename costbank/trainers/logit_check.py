@@ -13,7 +13,7 @@ from costbank.trainers.logit_transform import LogitTransform
 __all__ = ["LogitCheck"]
 
 _BLOCK_TOKENS = 4096
-# Logits verify nothing if their spread is less than this times what rounding may change.
+# Logits whose spread is less than this many times the error of rounding verify nothing.
 _LEAST_SPREAD = 3.0
 
 
@@ -24,7 +24,7 @@ class LogitCheck:
     (nearly) equal, such as those of a head that starts at zero: they would be equal for any hidden states.
 
     Attributes:
-        verified: whether logits have been compared that are not all equal.
+        verified: whether any compared logits were not all equal.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class LogitCheck:
         tolerance: float,
         all_tokens: bool = False,
     ) -> None:
-        """Compare the logits of the last position, for the next block of tokens. The device is not waited for.
+        """Compare the logits of the last position for the next block of tokens, without waiting for the device.
 
         Args:
             head: the model's head.
@@ -58,7 +58,8 @@ class LogitCheck:
         """
         if logits.shape[-1] != transform.width:
             raise UsageError(
-                f"{type(head.model).__name__} returns {logits.shape[-1]:,} logits, but {transform.width:,} before",
+                f"{type(head.model).__name__} returns {logits.shape[-1]:,} logits, but before it returned "
+                f"{transform.width:,}",
                 FULL_LOGITS,
             )
         last = hidden[..., -1:, :].detach()
@@ -92,8 +93,8 @@ class LogitCheck:
         if not difference <= self._tolerance:
             raise UsageError(
                 f"the logits of {name} are not its hidden states times its head's weight: they differ by up to "
-                f"{difference:.2g} of the largest, where rounding explains {self._tolerance:.2g}",
-                f"the model does something more to them; {FULL_LOGITS}",
+                f"{difference:.2g} of the largest, but rounding explains only {self._tolerance:.2g}",
+                f"the model does something else to its logits; {FULL_LOGITS}",
             )
         self.verified = self.verified or bool(informative)
 

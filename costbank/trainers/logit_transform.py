@@ -1,8 +1,8 @@
-"""What a model does between its head and its logits: a scale, a softcap, a bias, masked tokens, tokens left out.
+"""What a model does between its head and its logits: a scale, a softcap, a bias, masked or omitted tokens.
 
 It is measured, not read from a config: known numbers replace the head's output, and the resulting logits show what the
-model does with them. So it does not matter what a config calls a setting, whether the model applies it, and what the
-head's weight is, even if it is all zeros.
+model does with them. So it does not matter what a config calls a setting, whether the model applies it, or what the
+head's weight is, even if that is all zeros.
 """
 
 import math
@@ -23,7 +23,7 @@ __all__ = ["LogitTransform", "check_called_once", "logits_of", "measure_transfor
 
 # Exponents of the magnitudes that replace the head's output: 2^-6 to 2^14, which float16 can hold.
 _LEAST_EXPONENT, _LARGEST_EXPONENT = -6.0, 14.0
-# Masked logits are the least number of their type, or -inf. No bias of a trained model is as low as this.
+# Masked logits are the smallest number of their type, or -inf. No bias of a trained model is as low as this.
 _MASKED_BELOW = -1e4
 # Multiples of the golden ratio, modulo 1, are spread evenly over [0, 1).
 _GOLDEN_RATIO = 0.6180339887498949
@@ -97,7 +97,7 @@ def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransfor
 
     Raises:
         UsageError: the model does not call its head exactly once, needs the logits of all positions, or does
-            something else than scale, cap, shift and mask its head's output.
+            something other than scale, cap, shift and mask its head's output.
     """
     name, known = type(head.model).__name__, _known_outputs(len(head.linear.weight))
     dtypes: list[torch.dtype] = []
@@ -117,8 +117,8 @@ def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransfor
         if not dtypes:
             raise
         raise UsageError(
-            f"{name} needs the logits of all positions itself: with those of a few it raised {type(error).__name__}: "
-            f"{error}",
+            f"{name} needs the logits of all positions itself: with only a few positions, it raised "
+            f"{type(error).__name__}: {error}",
             FULL_LOGITS,
         ) from error
     finally:
@@ -140,7 +140,7 @@ def check_called_once(head: ModelHead, count: int) -> None:
     """Check that a model called its head once.
 
     Raises:
-        UsageError: it did not, because it multiplies with the weight itself, or predicts several tokens at once.
+        UsageError: it did not, because it multiplies by the weight itself, or predicts several tokens at once.
     """
     if count != 1:
         raise UsageError(
@@ -159,7 +159,7 @@ def logits_of(outputs: Any) -> Tensor:
     logits = outputs.get("logits") if isinstance(outputs, dict) else outputs[0]
     if not isinstance(logits, Tensor):
         names = ", ".join(outputs) if isinstance(outputs, dict) else type(outputs).__name__
-        raise UsageError(f"the model returns no logits, but {names}", "use a model with a language-model head")
+        raise UsageError(f"the model returns no logits; it returns {names}", "use a model with a language-model head")
     return logits
 
 
@@ -176,7 +176,7 @@ def parameters_after_head(head: ModelHead) -> Iterator[Callable[[Tensor], list[l
 
     def parameter_shapes(logits: Tensor) -> list[list[int]]:
         shapes, visited = [], {output.grad_fn for output in head_outputs}
-        # An inner module returns before the one around it. PEFT calls some models without their hooks, but not its own.
+        # A wrapped model returns before its wrapper. PEFT skips the hooks of some wrapped models, but not its own.
         pending: list[Any] = [(logits_of(model_outputs[0]) if model_outputs else logits).grad_fn]
         while pending:
             node = pending.pop()
@@ -215,7 +215,7 @@ def _fit(
     offset = logits[0].masked_fill(masked, -math.inf)
     has_offset = bool(masked.any() or offset.any())
     x, y = outputs[1:, ~masked], (logits[1:] - logits[0])[:, ~masked]
-    # A 16-bit type may overflow.
+    # 16-bit types can overflow.
     finite = y.isfinite()
     x, y = x[finite], y[finite]
     offset_size = offset.expand(2, -1)[:, ~masked][finite].abs()
@@ -234,7 +234,7 @@ def _fit(
 
 
 def _fit_curve(x: Tensor, y: Tensor, rounding: float, offset_size: Tensor) -> tuple[float | None, float | None]:
-    """The scale, and the softcap if there is one, for which y is the transform of x; None and None if it is not."""
+    """The scale, and the softcap if there is one, with which x becomes y; None and None if there are none."""
 
     def fits(predicted: Tensor) -> bool:
         return bool(((y - predicted).abs() <= rounding * (predicted.abs() + offset_size)).all())
@@ -256,7 +256,7 @@ def _fit_curve(x: Tensor, y: Tensor, rounding: float, offset_size: Tensor) -> tu
 
 
 def _snap(value: float, config_values: list[float], rounding: float) -> float:
-    """The exact value for a measured one: 1, a number of the config or its inverse, if one is near."""
+    """The exact value for a measured one: 1, a number from the config, or the inverse of one, if any is close."""
     exact_values = [1.0, *config_values, *(1 / number for number in config_values)]
     nearest = min(exact_values, key=lambda number: abs(number - value))
     return nearest if abs(nearest - value) <= rounding * abs(value) else value

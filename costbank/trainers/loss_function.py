@@ -26,7 +26,7 @@ from costbank.trainers.token_weights import refuse_token_weights
 
 __all__ = ["PinCallback", "compute_loss_func"]
 
-# Options that the Trainer decides, whatever the loss says.
+# Options that the Trainer sets, whatever the loss has.
 _TRAINER_OPTIONS = ("reduction", "shift")
 
 
@@ -67,7 +67,7 @@ class ComputeLoss(PinCallback):
         """Whether the model shifts labels in its own loss; None if the function is not a callback of the Trainer.
 
         Raises:
-            UsageError: several Trainers have this function, their models differ in this, and none is training.
+            UsageError: several Trainers have this function, only some of the models shift labels, and none is training.
         """
         states = self._current_states()
         if len({state.shift for state in states}) > 1:
@@ -98,7 +98,7 @@ class ComputeLoss(PinCallback):
         move_loss(self.loss, logits.device)
         if isinstance(self.loss.options.weight, Schedule) and self.step is None:
             raise UsageError(
-                "the weight follows a schedule, and the step is not known",
+                "the weight follows a schedule, but the step is not known",
                 "give the same object to the Trainer twice: Trainer(compute_loss_func=f, callbacks=[f])",
             )
         shift = _predicts_next_token(outputs) if self.shifts is None else self.shifts
@@ -163,7 +163,7 @@ class ComputeLoss(PinCallback):
         return list(self._models.values()) if self._in_training is None else [self._in_training]
 
     def _add_model(self, model: Any, args: Any, state: TrainerState) -> _ModelState:
-        """Find out how a model's own loss treats labels, and keep it."""
+        """Find out whether a model's own loss shifts labels, and store that."""
         check_adapters(model)
         if model in self._models:
             self._models[model].decoder.remove()
@@ -177,7 +177,7 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
 
     The function is also a callback. As a callback it knows the step, for a weight that follows a schedule, and pins
     checkpoints to the costs and options of the loss. It also knows the model: it shifts labels if the model's own loss
-    does, which it measures with eight tokens when the Trainer is made, and it refuses batches of an encoder-decoder
+    does, which it measures with eight tokens when the Trainer is made. It also refuses batches of an encoder-decoder
     without `decoder_input_ids`, because the Trainer removes the labels from which the model would make them. Without
     the callback it sees only outputs, and shifts the labels of every model except an encoder-decoder, which is wrong
     for masked language models, XLNet and BART's decoder.
@@ -189,7 +189,7 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
     BART's decoder it leaves out first labels, which are predicted, so the mean is larger.
 
     Several Trainers may share the function. If their models shift labels differently, evaluations outside of training
-    are refused, because a call does not say to which Trainer it belongs. The hook that sees the inputs of an
+    are refused, because a call does not say to which Trainer it belongs. The hook that checks the inputs of an
     encoder-decoder is removed when training ends.
 
     A column `token_weights` does not reach the function: a Trainer removes it. If the Trainer is set to keep it,
@@ -199,9 +199,9 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
         loss: a loss, which the first call moves to the logits' device, or a bank for `EMOLoss(bank)`.
 
     Raises:
-        UsageError: `loss` is neither a loss nor a bank, or its `ignore_index` is not -100, by which a Trainer counts
-            tokens. In calls: a schedule without the callback. From the Trainer: an adapter with a loss of its own,
-            a resumed checkpoint with other costs or options, or a batch without decoder inputs.
+        UsageError: `loss` is neither a loss nor a bank, or its `ignore_index` is not -100, the label that a Trainer
+            does not count. In calls: a schedule without the callback. From the Trainer: an adapter with a loss of its
+            own, a resumed checkpoint with other costs or options, or a batch without decoder inputs.
         ShapeError: in calls, rows that prompt tuning has lengthened.
     """
     loss = as_loss(loss, "the loss", EMOLoss)

@@ -29,7 +29,7 @@ class LossMetrics:
             result: the result of the loss.
             labels: the labels that the loss was called with.
             options: the options of the loss.
-            weights: token weights. Tokens of weight 0 are left out; the others count alike.
+            weights: token weights. Tokens of weight 0 are left out; all others count equally.
         """
         parts = result.parts
         counted = counted_mask(labels, options)
@@ -58,7 +58,7 @@ class LossMetrics:
 
 
 def counted_mask(labels: Tensor, options: EMOOptions) -> Bool[Tensor, "*batch predicted"]:
-    """Which tokens a loss is the mean of, before weights."""
+    """Which tokens the mean of a loss is taken over, before weights."""
     return (labels[..., 1:] if options.shift else labels) != options.ignore_index
 
 
@@ -66,8 +66,8 @@ def ignore_repeated_rows(labels: Int[Tensor, "rows length"], accelerator: Any, i
     """Ignore the labels of rows that accelerate repeats in an evaluation's last batch.
 
     accelerate fills up the last batch with the first rows of the dataset, so that all processes have equally many. As
-    in `gather_for_metrics`, the repeated rows are those after the dataset's last row, in the order of processes. They
-    are unknown, and counted, for an iterable dataset without a length with `dispatch_batches=False`.
+    in `gather_for_metrics`, the repeated rows are those after the dataset's last row, in the order of processes. For an
+    iterable dataset without a length and `dispatch_batches=False`, they are unknown and therefore counted.
 
     Args:
         labels: this process's labels.

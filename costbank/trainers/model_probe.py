@@ -1,4 +1,4 @@
-"""What a trainer measures of its model: what the model does to its logits, and how it computes its own loss."""
+"""Measure what a trainer's model does to its logits, and how it computes its own loss."""
 
 import logging
 from typing import Any
@@ -27,7 +27,7 @@ from costbank.trainers.own_loss_call import preserved_state
 __all__ = ["ModelProbe"]
 
 _LOG = logging.getLogger(__name__)
-# Largest differences of equal logits, as parts of the largest logit.
+# The largest differences between equal logits, relative to the largest logit.
 _FLOAT32_TOLERANCE, _MIXED_TOLERANCE = 1e-3, 3e-2
 _SOFTCAP_TOLERANCE = 1e-2
 
@@ -36,8 +36,8 @@ class ModelProbe:
     """Measures, from a few batches, how a model computes logits and loss, and checks the logits while training.
 
     Attributes:
-        transform: what the model does to its head's output; None until the linear form has needed it.
-        shift: whether the model shifts labels. It follows from the kind of model until a batch has shown it.
+        transform: what the model does to its head's output; None until the linear form needs it.
+        shift: whether the model shifts labels. This follows from the kind of model until a batch shows it.
     """
 
     def __init__(self, model: Any, options: EMOOptions, *, check_loss: bool) -> None:
@@ -47,13 +47,13 @@ class ModelProbe:
         self._logit_check = LogitCheck()
         self._batches = 0
         self._has_auxiliary = self._warned_unverified = False
-        # Which parameters were trained when the parameters after the head were last searched for.
+        # Which parameters were trainable in the last search for parameters after the head.
         self._searched_trainable: tuple[bool, ...] | None = None
 
     def needs_batch(self, *, linear: bool) -> bool:
         """Whether `measure` should be called with the next batch.
 
-        That is the first batch, and until one has shown the shift of labels, the 2nd, 4th, 8th and so on.
+        These are the first batch and, until one shows whether labels are shifted, the 2nd, 4th, 8th and so on.
 
         Args:
             linear: whether the linear form is about to be computed.
@@ -71,7 +71,7 @@ class ModelProbe:
         """Measure with a batch, in a few calls of the model without gradient.
 
         Args:
-            model: what is called, with all wrappers.
+            model: the model to call, with all wrappers.
             unwrapped: the model, with or without PEFT's wrapper.
             batch: the batch.
             linear: whether the linear form is about to be computed.
@@ -106,7 +106,7 @@ class ModelProbe:
     def share(self, accelerator: Any) -> None:
         """Share what the batches of all processes have shown. All processes call it after `measure`.
 
-        Then all count tokens with the same shift, and all need the same batches.
+        After that, all count tokens with the same shift, and all need the same batches.
         """
         if accelerator.num_processes == 1:
             return
@@ -120,13 +120,13 @@ class ModelProbe:
     def call_for_hidden_states(
         self, head: ModelHead, model: Any, inputs: dict[str, Any], *, mixed: bool
     ) -> tuple[Any, Tensor]:
-        """Call a model for the logits of the last position and its head's input at all, and check the logits with it.
+        """Call a model for the logits of the last position and its head's input at all positions, and compare the two.
 
         Args:
             head: the model's head.
-            model: what is called, with all wrappers.
+            model: the model to call, with all wrappers.
             inputs: the model's inputs, without labels.
-            mixed: whether autocast rounds.
+            mixed: whether the model runs under autocast.
 
         Returns:
             The outputs, and the head's input, [batch, length, dim].
@@ -140,7 +140,7 @@ class ModelProbe:
             outputs = model(**{**inputs, "use_cache": False})
         check_called_once(head, len(hidden_states))
         logits = logits_of(outputs)
-        # A parameter that was frozen is in no graph, so the search is repeated when it is trained.
+        # A frozen parameter is in no graph, so the search is repeated if it becomes trainable.
         trainable = tuple(parameter.requires_grad for parameter in head.model.parameters())
         is_new = self._searched_trainable != trainable
         if is_new and logits.grad_fn is not None:
@@ -168,15 +168,15 @@ class ModelProbe:
         loss = auxiliary_loss(model, outputs)
         if loss is None and self._has_auxiliary:
             raise UsageError(
-                f"{type(model).__name__} computes its auxiliary loss with labels alone, and this loss calls it without "
-                "labels",
+                f"{type(model).__name__} computes its auxiliary loss only if it gets labels, but this loss calls it "
+                "without labels",
                 "set output_router_logits=False in its config; to train without the auxiliary loss, give "
                 "emo_check_loss=False",
             )
         return loss
 
     def check_logits(self, unwrapped: Any, accelerator: Any) -> None:
-        """Check the logits of the steps since the last call. The device is waited for.
+        """Check the logits of the steps since the last call. Waits for the device.
 
         Raises:
             UsageError: the linear form did not compute the model's logits.
@@ -186,14 +186,14 @@ class ModelProbe:
         if self.transform is not None and not self._logit_check.verified and not self._warned_unverified:
             self._warned_unverified = True
             _LOG.warning(
-                "all logits of %s are (nearly) equal so far, so they do not verify yet that the linear form computes "
-                "them; the check goes on", name,
+                "all logits of %s are (nearly) equal so far, so they do not yet verify that the linear form computes "
+                "them; the check continues", name,
             )  # fmt: skip
 
     def _check_softcap(self, head: ModelHead, transform: LogitTransform) -> None:
         ours, own = self._options.softcap, transform.softcap
         if ours is not None and (own is None or abs(ours - own) > _SOFTCAP_TOLERANCE * own):
             raise UsageError(
-                f"softcap is {ours}, and that of {type(head.model).__name__} is {own}",
+                f"softcap is {ours}, but that of {type(head.model).__name__} is {own}",
                 "leave it out: what the model does to its logits is measured",
             )

@@ -28,7 +28,7 @@ from costbank.trainers.own_loss_call import (
 
 __all__ = ["OwnLossFacts", "compare_own_loss"]
 
-# Errors of a product in 16 bits, in units of the tolerance for a loss.
+# The error of a 16-bit product, as a multiple of the tolerance for a loss.
 _HALF_PRODUCT_FACTOR = 3
 
 
@@ -38,7 +38,7 @@ class OwnLossFacts:
 
     Attributes:
         shift: whether position i predicts label i + 1. None if the batch does not show it: all logits are equal, its
-            labels are given shifted, or the model has no loss.
+            labels are already shifted, or the model has no loss.
         auxiliary: the auxiliary losses that the model added to its cross-entropy.
     """
 
@@ -57,15 +57,15 @@ def compare_own_loss(
 ) -> OwnLossFacts:
     """Compare a model's own loss of a batch with the cross-entropy of its logits, and with that of the linear form.
 
-    The model is called once, with labels and without gradient; twice if its logits are all alike.
+    The model is called once, with labels and without gradient; twice if its logits are all (nearly) equal.
 
     Args:
-        model: what is called, with all wrappers.
+        model: the model to call, with all wrappers.
         unwrapped: the model, with or without PEFT's wrapper.
         batch: the batch.
         linear: the head and the transform of its output, if the linear form is used.
         ignore_index: the label that is ignored.
-        max_logits: of a batch with more logits, a part of a row is compared.
+        max_logits: of a batch with more logits, only a part of one row is compared.
 
     Raises:
         UsageError: the losses differ, with shifted labels and without; the message has the numbers.
@@ -80,7 +80,7 @@ def compare_own_loss(
     if losses is None:
         return OwnLossFacts()
     if losses.is_ambiguous():
-        # A model at its beginning has logits that are nearly equal. Random logits show the shift.
+        # An untrained model can have nearly equal logits. Random logits show the shift.
         random_call = call_with_labels(
             model, base, batch, virtual, ignore_index, random_logits=True, max_logits=max_logits
         )
@@ -97,7 +97,7 @@ def compare_own_loss(
 
 
 def _check_decoder_inputs(model: Any, base: Any, batch: LabeledBatch, call: OwnLossCall, ignore_index: int) -> None:
-    """Check the decoder inputs made by `with_decoder_inputs`: the head's input must be that of the model's own.
+    """Check the decoder inputs made by `with_decoder_inputs`: with the model's own, the head must get the same input.
 
     Raises:
         UsageError: the head's input differs at positions that have labels.
@@ -108,7 +108,7 @@ def _check_decoder_inputs(model: Any, base: Any, batch: LabeledBatch, call: OwnL
 
     def keep_last(hidden: Tensor) -> Tensor:
         head_inputs.append(hidden)
-        # One position suffices. The loss may then raise an error; it is not used.
+        # One position suffices. The model's loss may then raise an error, but it is not used.
         return hidden[..., -1:, :]
 
     with suppress(*MODEL_ERRORS), ExitStack() as stack:
@@ -131,9 +131,9 @@ def _check_decoder_inputs(model: Any, base: Any, batch: LabeledBatch, call: OwnL
     bound = _product_tolerance(call.hidden.dtype == torch.float32)
     if float((ours - own).abs().max()) > bound * max(1.0, float(own.abs().max())):
         raise UsageError(
-            f"{type(base).__name__} makes other decoder inputs from labels than this loss makes for it",
+            f"{type(base).__name__} makes other decoder inputs from labels than this loss does",
             "use a data collator that makes decoder_input_ids, and decoder_attention_mask if the model takes it; to "
-            "train nevertheless, give emo_check_loss=False",
+            "train anyway, give emo_check_loss=False",
         )
 
 
@@ -146,7 +146,7 @@ def _check_linear_form(
     shift: bool,
     ignore_index: int,
 ) -> None:
-    """Check that the linear form has the model's own loss.
+    """Check that the linear form computes the model's own loss.
 
     Raises:
         UsageError: it differs.
@@ -180,5 +180,5 @@ def _mismatch(model: Any, own: float, cross_entropy: dict[bool, float], auxiliar
         f"it is {values}{added}",
         "the model's loss is more than the cross-entropy of its logits"
         + (f" (its config has {settings}: set the extra terms to 0)" if settings else "")
-        + "; to train with this loss nevertheless, without those terms, give emo_check_loss=False",
+        + "; to train with this loss anyway, without those terms, give emo_check_loss=False",
     )

@@ -1,4 +1,4 @@
-"""One call of a model with labels, and the loss that it returns next to the cross-entropy of its logits."""
+"""Call a model with labels, and compare the loss that it returns with the cross-entropy of its logits."""
 
 import logging
 import random
@@ -47,9 +47,9 @@ class OwnLossCall:
 
     Attributes:
         outputs: the model's outputs.
-        labels: as long as the logits.
-        shift_labels: labels that were given shifted, if any.
-        hidden: the head's input; None if the head was not called once.
+        labels: the labels, padded to the length of the logits.
+        shift_labels: labels that the batch has already shifted, if any.
+        hidden: the head's input; None if the head was not called exactly once.
     """
 
     outputs: dict[str, Any]
@@ -68,7 +68,7 @@ class LossComparison:
 
     Attributes:
         own: the model's own loss.
-        cross_entropy: by whether labels are shifted, with `auxiliary` added.
+        cross_entropy: its value for each shift that was tried (True: labels are shifted), plus `auxiliary`.
         auxiliary: the model's auxiliary losses.
         tolerance: the largest relative difference that rounding explains.
     """
@@ -104,12 +104,13 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
     device_type = next(iter(devices)).type if devices else "cuda"
     # Speech models draw the masks of SpecAugment from NumPy.
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the models' generator
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 -- the global generator that models draw from
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=sorted(devices, key=str), device_type=device_type):
         yield
     random.setstate(python_state)
-    np.random.set_state(numpy_state)  # noqa: NPY002 -- the models' generator
+    np.random.set_state(numpy_state)  # noqa: NPY002 -- the global generator that models draw from
     with torch.no_grad():
         for buffer, version, before in buffers:
             if buffer._version != version:
@@ -117,7 +118,7 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
 
 
 def compare_losses(base: Any, call: OwnLossCall, ignore_index: int) -> LossComparison | None:
-    """Compare a model's own loss with cross-entropy; None if it has no loss, or it cannot be compared."""
+    """Compare a model's own loss with cross-entropy; None if the model has no loss, or it cannot be compared."""
     own, logits = call.outputs.get("loss"), logits_of(call.outputs)
     if not isinstance(own, Tensor):
         _LOG.warning("%s returns no loss, so this loss is not compared with the model's own", type(base).__name__)
@@ -149,13 +150,13 @@ def call_with_labels(
     """Call a model with labels, without gradient. For a large batch, its head sees a part of one row.
 
     Args:
-        model, base: what is called, with all wrappers, and the model without wrappers.
+        model, base: the model to call, with all wrappers, and the model without wrappers.
         batch: the batch.
         virtual_tokens: the number of virtual tokens before each row.
         ignore_index: the label that is ignored.
         random_logits: replace the head's output with random numbers.
         quiet: log errors of the model at debug level.
-        max_logits: the number of logits from which a batch is large.
+        max_logits: a batch with more logits is large.
 
     Returns:
         None if the model raises an error, does not return a dict, or the batch is too large.
@@ -165,7 +166,7 @@ def call_with_labels(
     rows, positions = _window(labels, head, max_logits, ignore_index)
     if rows != slice(None):
         if head is None or virtual_tokens:
-            _LOG.warning("the batch is too large to compare this loss with the one of %s", type(base).__name__)
+            _LOG.warning("the batch is too large to compare this loss with %s's own", type(base).__name__)
             return None
         labels = labels[rows, positions]
         shift_labels = None if shift_labels is None else shift_labels[rows, positions]
@@ -216,7 +217,7 @@ def densest_window(labels: Tensor, length: int, ignore_index: int) -> tuple[slic
 
 
 def _random_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-    """A forward hook that replaces a module's output with random numbers, so that no two positions are alike."""
+    """A forward hook that replaces a module's output with random numbers, so that no two positions are the same."""
     if not isinstance(output, Tensor):
         return output
     return torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output.device, output.dtype)

@@ -38,7 +38,7 @@ def divide_by_items(loss: Tensor, num_items_in_batch: Tensor | int | None) -> Te
 
 
 def plain_ce_options(options: EMOOptions) -> EMOOptions | None:
-    """Options of plain cross-entropy, without smoothing and at temperature 1; None if the loss's own is that.
+    """Options of plain cross-entropy, without smoothing and at temperature 1; None if the loss's own is the same.
 
     The softcap stays, because it belongs to the model.
     """
@@ -52,7 +52,7 @@ def plain_ce_options(options: EMOOptions) -> EMOOptions | None:
 
 
 def move_loss(loss: EMOLoss | LinearEMOLoss, device: torch.device) -> None:
-    """Move the costs of a loss to a device, if they are not there."""
+    """Move the costs of a loss to a device, if they are not on it."""
     if loss.costs is not None and loss.costs.device != device:
         loss.to(device)
 

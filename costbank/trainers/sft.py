@@ -14,7 +14,7 @@ def is_sft(trainer: Any) -> bool:
 
 
 class TokenCount:
-    """The number of tokens without padding since the last `log`, on the device, so that nothing waits for it."""
+    """The number of tokens without padding since the last `log`, kept on the device so that nothing waits for it."""
 
     def __init__(self) -> None:
         self._count: Tensor | None = None

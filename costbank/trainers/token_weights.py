@@ -1,4 +1,4 @@
-"""The dataset column `token_weights`, on its way through the collator to the loss."""
+"""Pass the dataset column `token_weights` through the collator to the loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,17 +22,17 @@ __all__ = [
 TOKEN_WEIGHTS = "token_weights"
 """The name of the column: for each token of a row, a factor of the loss of the label at the same position."""
 
-_NEGATIVE = "a weight multiplies the loss of its token: give numbers from 0, which ignores the token, upwards"
+_NEGATIVE = "a weight multiplies the loss of its token: give numbers of 0 or more; 0 ignores the token"
 
 
 class WeightsCollator:
-    """A data collator that also pads `token_weights`, with 0, to where the inner collator puts each row's labels.
+    """A data collator that also pads `token_weights` with 0, so that they match the labels of the inner collator.
 
     Features without the column, and attributes of the inner collator, are passed through.
 
     Args:
         inner: the collator that makes a batch; it may pad rows on either side, or join them into one row.
-        args: the trainer's arguments. SFTTrainer's have the way in which it truncates rows.
+        args: the trainer's arguments. Those of SFTTrainer say how it truncates rows.
     """
 
     def __init__(self, inner: Any, args: Any = None) -> None:
@@ -68,7 +68,7 @@ class WeightsCollator:
         return batch
 
     def _weights_of(self, feature: Mapping[str, Any]) -> Float[Tensor, "length"]:
-        """The weights of a row, truncated as SFTTrainer has truncated its tokens."""
+        """The weights of a row, truncated as SFTTrainer truncates its tokens."""
         weights = torch.as_tensor(feature[TOKEN_WEIGHTS], dtype=torch.float32)
         name = label_column(feature)
         if name is None:
@@ -122,8 +122,8 @@ def check_columns_kept(before: list[str], after: list[str]) -> None:
 def refuse_token_weights(dataloader: Any) -> None:
     """Refuse a dataset with the column, for a loss that cannot see it.
 
-    If the dataset's columns are unknown, each row is checked when it is collated: reading one ahead could lose it from
-    a stream that gives each row once.
+    If the dataset's columns are unknown, each row is checked when it is collated: reading a row ahead could lose it
+    from a stream that yields each row only once.
 
     Raises:
         UsageError: the dataset has the column; later, a row has it.

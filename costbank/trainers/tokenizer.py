@@ -1,4 +1,4 @@
-"""Check that a bank is for the tokenizer that a model is trained with."""
+"""Check that a bank belongs to the tokenizer that a model is trained with."""
 
 import tempfile
 import warnings
@@ -27,7 +27,7 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
 
     Raises:
         UsageError: `tokenizer` is not one of these.
-        TokenizerError: ids differ; the message has their number and the first of them.
+        TokenizerError: ids differ; the message has their number and lists the first of them.
     """
     backend = _backend(tokenizer)
     if backend is None:
@@ -77,7 +77,7 @@ def _backend(tokenizer: Any) -> Any:
 
 
 def _is_padding(bank: Bank, token_id: int) -> bool:
-    """Whether an id is after a bank's last, or has no bytes and no vector there."""
+    """Whether an id is after a bank's last one, or has no bytes and no vector in the bank."""
     if token_id >= bank.vocab.size:
         return True
     return not bank.vocab.token(token_id) and not bank.vectors(slice(token_id, token_id + 1)).any()

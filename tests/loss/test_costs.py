@@ -147,7 +147,7 @@ def test_rows_by_hand_are_a_matrix(rows: torch.Tensor):
 
 def test_costs_are_of_a_floating_point_type(news_bank: Bank, costs: DenseCosts):
     for refused in (lambda: open_costs(news_bank, dtype=torch.int64), lambda: costs.to(dtype=torch.int64)):
-        with pytest.raises(UsageError, match=r"costs in torch.int64"):
+        with pytest.raises(UsageError, match=r"costs cannot be torch.int64"):
             refused()
 
 

@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_refused_in_words(head, labels, costs, news_bank: B
         linear_emo_loss(hidden, weight, labels, costs, bias=bias[1:])
     with pytest.raises(ShapeError, match=r"37 wide.*2,000 tokens"):
         LinearEMOLoss(news_bank)(hidden, weight, labels)
-    with pytest.raises(UsageError, match=r"the weight torch\.bfloat16") as caught:
+    with pytest.raises(UsageError, match=r"the weight is torch\.bfloat16") as caught:
         linear_emo_loss(hidden, weight.bfloat16(), labels, costs)
     assert "autocast" in caught.value.hint
     with pytest.raises(UsageError, match="weight on meta"):
@@ -367,7 +367,7 @@ def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_
     assert "open_bank" in caught.value.hint
     with pytest.raises(UsageError, match=r"weight is 0\.5, but mixing 'emo1_clamped'"):
         EMOLoss(costs, weight=0.5)
-    with pytest.raises(UsageError, match="k is 3 and form 'dense'"):
+    with pytest.raises(UsageError, match="k=3 does not apply to form='dense'"):
         open_costs(news_bank, k=3)
 
 

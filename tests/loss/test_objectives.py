@@ -299,7 +299,7 @@ def test_what_a_form_cannot_do_is_refused_with_one_that_can(logits, labels, cost
     with pytest.raises(UsageError, match="'d2gpo' does not support dense costs") as caught:
         emo_loss(logits, labels, costs, EMOOptions(objective="d2gpo", mixing="fixed"))
     assert "neighbors" in caught.value.hint
-    with pytest.raises(UsageError, match="8 neighbors per token") as caught:
+    with pytest.raises(UsageError, match="needs 12 neighbors per token, but there are 8") as caught:
         emo_loss(logits, labels, neighbors, EMOOptions(objective="d2gpo", mixing="fixed", d2gpo_std=2))
     assert "k=12" in caught.value.hint
     with pytest.raises(UsageError, match="needs costs"):

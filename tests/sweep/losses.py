@@ -49,7 +49,8 @@ class Row:
         own_gradient: the same for gradients.
         applies: what the model does between its head and its logits.
         shift: whether labels are shifted; None if no batch was measured.
-        measured: whether `compute_loss_func` can measure that without a batch; else it follows from the kind of model.
+        measured: whether `compute_loss_func` can measure the shift without a batch. If not, it follows from the kind of
+            model.
         largest: the largest logit.
     """
 

@@ -150,7 +150,7 @@ def test_the_hint_about_costs_of_another_width_works(width: int, form: str, bank
     rows = torch.tensor(bank.vectors())
     costs = DenseCosts(rows) if form == "rows" else open_costs(bank, form, **settings)
     logits, labels = torch.randn(2, width), torch.tensor([1, 2])
-    with pytest.raises(ShapeError, match=f"logits are {width} wide, and the costs of .* are for 300 tokens") as caught:
+    with pytest.raises(ShapeError, match=f"logits are {width} wide, but the costs of .* are for 300 tokens") as caught:
         emo_loss(logits, labels, costs)
     call = caught.value.hint.split(", use ")[1].split("; otherwise")[0]
     names = {"bank": bank, "rows": rows, "torch": torch, "DenseCosts": DenseCosts, "open_costs": open_costs}
@@ -165,14 +165,14 @@ def test_rows_without_a_vector_may_be_cut_off(bank: Bank):
     assert (padded.costs.vectors[VOCAB:] == 0).all()
     padded.fit(305)
     assert padded.costs.vocab_size == 305
-    with pytest.raises(ShapeError, match="1 of the ids that they lack have vectors"):
+    with pytest.raises(ShapeError, match="1 of the ids without logits have vectors"):
         padded.fit(299)
 
 
 def test_a_narrower_head_is_refused_before_any_batch(bank: Bank, arguments: Any, texts: Any):
-    with pytest.raises(ShapeError, match=r"200 wide, and tiny@.* has 300 tokens: 42 of the ids that they lack"):
+    with pytest.raises(ShapeError, match=r"200 wide, and tiny@.* has 300 tokens: 42 of the ids without logits"):
         EMOTrainer(resized(200), arguments(), train_dataset=texts, emo=bank)
-    with pytest.raises(ShapeError, match=r"200 wide, and the costs of tiny@.* are for 300 tokens"):
+    with pytest.raises(ShapeError, match=r"200 wide, but the costs of tiny@.* are for 300 tokens"):
         EMOTrainer(resized(200), arguments(), train_dataset=texts, emo=LinearEMOLoss(open_costs(bank, "dense")))
 
 
@@ -194,7 +194,7 @@ def test_the_width_of_the_logits_counts_and_not_that_of_the_head(emo: Any, bank:
     assert whole.emo.costs.vocab_size == VOCAB
     assert not torch.equal(before["lm_head.weight"][:VOCAB], after["lm_head.weight"][:VOCAB])
     assert torch.equal(before["lm_head.weight"][VOCAB:], after["lm_head.weight"][VOCAB:])
-    with pytest.raises(ShapeError, match=r"300 wide, and the costs of .* 400 tokens") as caught:
+    with pytest.raises(ShapeError, match=r"300 wide, but the costs of .* 400 tokens") as caught:
         EMOTrainer(
             unpadded(), arguments(), train_dataset=texts, emo=emo(open_costs(bank, "dense", vocab_size=400))
         ).train()

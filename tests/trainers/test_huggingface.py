@@ -216,7 +216,7 @@ def test_resuming_asks_for_the_same_bank_and_options(
 
     whole = trained(trainer(3, bank))
     trainer(2, bank).train()
-    with pytest.raises(UsageError, match=rf"{bank.id} dense, and this loss has tiny@{other_bank.id}"):
+    with pytest.raises(UsageError, match=rf"{bank.id} dense, but this loss has tiny@{other_bank.id}"):
         trainer(3, other_bank).train(resume_from_checkpoint=True)
     with pytest.raises(UsageError, match=r"mixing='emo1_clamped', now 'fixed'; weight=1.0, now 0.5"):
         trainer(3, bank, mixing="fixed", weight=0.5).train(resume_from_checkpoint=True)
@@ -324,7 +324,7 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
         EMOTrainer(gpt2(), arguments(), emo=LinearEMOLoss(bank, ignore_index=0))
     with pytest.raises(UsageError, match="ignore_index is 0"):
         compute_loss_func(EMOLoss(bank, ignore_index=0))
-    with pytest.raises(UsageError, match=r"softcap is 3.0, and that of GPT2LMHeadModel is None"):
+    with pytest.raises(UsageError, match=r"softcap is 3.0, but that of GPT2LMHeadModel is None"):
         EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank, softcap=3.0)).train()
     with pytest.raises(UsageError, match="compiled model"):
         EMOTrainer(gpt2(), arguments(torch_compile=True, torch_compile_backend="eager"), emo=bank)
@@ -359,7 +359,7 @@ def test_what_is_no_loss_is_named_with_what_to_give(make: Any, message: str, hin
 
 
 def test_an_emo_bank_that_is_none_is_refused(bank: Bank, arguments: Any):
-    with pytest.raises(UsageError, match="emo_bank= is of type str, and not a bank") as caught:
+    with pytest.raises(UsageError, match="emo_bank= is of type str, not a bank") as caught:
         EMOTrainer(gpt2(), arguments(), emo=EMOLoss(bank), emo_bank="my-bank")
     assert caught.value.hint == "give open_bank('my-bank')"
 

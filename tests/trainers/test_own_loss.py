@@ -161,7 +161,7 @@ class LoRALinear(nn.Linear):
 def test_a_head_with_another_forward_is_refused():
     model = llama()
     model.lm_head = LoRALinear(16, VOCAB, bias=False)
-    with pytest.raises(UsageError, match=r"LoRALinear, which has another forward than torch.nn.Linear"):
+    with pytest.raises(UsageError, match=r"LoRALinear, whose forward is not that of torch.nn.Linear"):
         find_head(model)
     model = llama()
     model.lm_head.forward = lambda x: nn.functional.linear(x, model.lm_head.weight) / 2
@@ -426,7 +426,7 @@ def test_a_loss_that_is_more_is_refused_with_both_numbers(emo: Any, bank: Bank, 
 def test_an_auxiliary_loss_that_comes_with_labels_alone_is_refused(emo: Any, bank: Bank, arguments: Any):
     model = nllb().train()
     inputs = {"input_ids": IDS, "labels": masked()}
-    with pytest.raises(UsageError, match="computes its auxiliary loss with labels alone") as error:
+    with pytest.raises(UsageError, match="computes its auxiliary loss only if it gets labels") as error:
         EMOTrainer(model, arguments(), emo=emo(bank)).compute_loss(model, inputs)
     assert "emo_check_loss=False" in error.value.hint
     EMOTrainer(model, arguments(), emo=emo(bank), emo_check_loss=False).compute_loss(model, inputs)

@@ -1,4 +1,4 @@
-"""Costs for training, in three forms: all rows, rows of fewer dimensions, or neighbors and a mean for other tokens."""
+"""Costs for training in three forms: all rows, rows with fewer dimensions, or neighbors and a mean for other tokens."""
 
 from costbank.loss.costs.base import Costs, same_pin
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts

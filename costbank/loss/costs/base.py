@@ -14,12 +14,12 @@ from costbank.errors import UsageError
 __all__ = ["UNNAMED", "Costs", "check_type", "rounding", "same_pin"]
 
 UNNAMED = "unnamed"
-"""The bank of costs that do not come from a bank."""
+"""The value of `Costs.bank` for costs that do not come from a bank."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Costs:
-    """Frozen costs c(i, t) of every token i if t is right. Their tensors get no gradients.
+    """Frozen costs c(i, t) of predicting token i where t is right. Their tensors get no gradients.
 
     Attributes:
         bank: name and id of the bank. A checkpoint is pinned to them.
@@ -63,8 +63,8 @@ class Costs:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same costs on another device, or with their vectors in another type.
 
-        A 16-bit type makes products of rows fast on accelerators, with an error of costs up to 8e-3 (bfloat16). The
-        cost of a token to itself is 0 in any type, because it is never computed.
+        A 16-bit type makes products of rows fast on accelerators, but costs then have an error of up to 8e-3
+        (bfloat16). The cost of a token to itself is 0 in any type, because it is never computed.
 
         Raises:
             UsageError: the type is not a floating-point one.
@@ -90,7 +90,7 @@ def check_type(dtype: torch.dtype | None) -> None:
         UsageError: it is not a floating-point type.
     """
     if dtype is not None and not dtype.is_floating_point:
-        raise UsageError(f"costs in {dtype}", "use a floating-point type, such as torch.bfloat16")
+        raise UsageError(f"costs cannot be {dtype}", "use a floating-point type, such as torch.bfloat16")
 
 
 def rounding(values: Tensor, before: str = "") -> str:

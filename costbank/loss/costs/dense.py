@@ -22,7 +22,7 @@ class DenseCosts(Costs):
 
     Raises:
         ShapeError: vectors are not a floating-point tensor [vocab, dim].
-        UsageError: vectors that do not come from a bank have a row of another length, or NaN.
+        UsageError: vectors that do not come from a bank have a row whose length is neither 1 nor 0, or NaN.
     """
 
     vectors: Float[Tensor, "vocab dim"]
@@ -45,7 +45,7 @@ class DenseCosts(Costs):
             row = int(wrong.nonzero()[0])
             raise UsageError(
                 f"the vector of token {row} has length {lengths[row].item():.4g}",
-                "divide rows by their lengths, torch.nn.functional.normalize(rows, dim=1); rows of zeros may stay",
+                "divide rows by their lengths: torch.nn.functional.normalize(rows, dim=1); rows of zeros are allowed",
             )
 
     @property
@@ -69,7 +69,7 @@ class DenseCosts(Costs):
     ) -> Float[Tensor, "n columns"]:
         """Write −⟨e_i, e_t⟩ for the tokens i of `columns` and the labels t into `out`.
 
-        On a CPU, consecutive equal labels are computed once.
+        On a CPU, the row of consecutive equal labels is computed once.
         """
         if labels.device.type != "cpu":
             return self._multiply(labels, columns, out)
@@ -87,9 +87,9 @@ class DenseCosts(Costs):
     def fill(
         self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
     ) -> Float[Tensor, "n columns"]:
-        """Write the costs of the tokens of `columns` to the labels into `out`; never below 0.
+        """Write c(i, t) for the tokens i of `columns` and the labels t into `out`. No cost is below 0.
 
-        The cost of a label to itself has a rounding error: the caller masks it.
+        The cost of a label to itself has a rounding error, so the caller masks it.
         """
         return self.negated_products(labels, columns, out).add_(1.0).clamp_min_(0.0)
 
@@ -115,16 +115,16 @@ class LowRankCosts(DenseCosts):
     product of the two largest residual lengths.
 
     Attributes:
-        largest_error: that product plus the float32 rounding of rows: a bound on the error of the cost of two
+        largest_error: that product plus the float32 rounding of rows. It bounds the error of the cost between two
             different tokens.
-        mean_error: mean of |⟨r_i, r_t⟩| over sampled pairs.
+        mean_error: the mean of |⟨r_i, r_t⟩| over sampled pairs.
     """
 
     largest_error: float
     mean_error: float
 
     def _check_rows(self) -> None:
-        """Projected rows are shorter than 1."""
+        """Check nothing: projected rows are shorter than 1."""
 
     @classmethod
     def project(cls, costs: DenseCosts, rank: int, sample: int = 2_048) -> "LowRankCosts":
@@ -133,14 +133,14 @@ class LowRankCosts(DenseCosts):
         Args:
             costs: the costs, of any width; the projection is computed in float64.
             rank: from 1 to the number of dimensions.
-            sample: the number of evenly spaced rows; the mean error is over their pairs.
+            sample: how many evenly spaced rows to take; the mean error is that of their pairs.
 
         Raises:
             ShapeError: the rank is out of range.
         """
         dim = costs.vectors.shape[1]
         if not 1 <= rank <= dim:
-            raise ShapeError(f"rank is {rank}, and the rows of {costs.bank} have {dim} dimensions", f"give 1 to {dim}")
+            raise ShapeError(f"rank is {rank}, but the rows of {costs.bank} have {dim} dimensions", f"give 1 to {dim}")
         blocks = costs.vectors.split(16_384)
         gram = torch.zeros(dim, dim, dtype=torch.float64, device=costs.device)
         for block in blocks:
@@ -152,7 +152,7 @@ class LowRankCosts(DenseCosts):
             wide = block.double()
             near = wide @ axes
             rows.append(near.to(torch.float32))
-            # From the residual itself: as a difference of squares it would lose half the digits.
+            # Computed from the residual itself: a difference of squares would lose half the digits.
             lengths.append((wide - near @ axes.T).norm(dim=1))
         longest = torch.cat(lengths).topk(min(2, costs.vocab_size)).values
         chosen = costs.vectors[:: max(1, costs.vocab_size // sample)].double()
@@ -160,7 +160,7 @@ class LowRankCosts(DenseCosts):
         products = (cut @ cut.T).abs_().fill_diagonal_(0.0)
         mean = products.sum() / max(1, len(cut) * (len(cut) - 1))
         largest = float(longest.prod()) if len(longest) == 2 else 0.0
-        # Rounding moves each of two unit rows by half an epsilon at most.
+        # Rounding moves each of the two unit rows by at most half an epsilon.
         return cls(torch.cat(rows), largest + torch.finfo(torch.float32).eps, float(mean), bank=costs.bank)
 
     @property
@@ -173,6 +173,6 @@ class LowRankCosts(DenseCosts):
 
     @property
     def error(self) -> str:
-        return f"{self.vectors.shape[1]} dimensions, error of costs at most {self.largest_error:.3g}, " + (
+        return f"{self.vectors.shape[1]} dimensions, error of a cost at most {self.largest_error:.3g}, " + (
             f"{self.mean_error:.3g} on average" + rounding(self.vectors, ", ")
         )

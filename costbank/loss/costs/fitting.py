@@ -15,7 +15,7 @@ WIDEST = 1.25
 """The largest width of logits, as a multiple of a bank's size. Wider logits are likely those of another model."""
 
 
-def fit_dense(costs: DenseCosts, width: int, bank_size: int, insist: str) -> DenseCosts:
+def fit_dense(costs: DenseCosts, width: int, bank_size: int, explicit: str) -> DenseCosts:
     """The same costs for logits of a given width.
 
     Ids beyond the bank cost 1 to every token, like tokens without a vector. Rows beyond the logits are dropped if none
@@ -25,7 +25,7 @@ def fit_dense(costs: DenseCosts, width: int, bank_size: int, insist: str) -> Den
         costs: the costs of a bank, of any width.
         width: the width of the logits.
         bank_size: the number of tokens of the bank.
-        insist: for the hint, the argument that fits the costs in any case.
+        explicit: code for the hint that fits the costs without these checks.
 
     Raises:
         ShapeError: the logits are wider than `WIDEST` times the bank, or lack a token that has a vector.
@@ -34,12 +34,12 @@ def fit_dense(costs: DenseCosts, width: int, bank_size: int, insist: str) -> Den
     if width > max(bank_size, 1) * WIDEST:
         reason = f"more than {WIDEST - 1:.0%} wider"
     elif width < len(rows) and rows[width:].any():
-        reason = f"{int(rows[width:].any(dim=1).sum()):,} of the ids that they lack have vectors"
+        reason = f"{int(rows[width:].any(dim=1).sum()):,} of the ids without logits have vectors"
     else:
         return replace(costs, vectors=torch.nn.functional.pad(rows, (0, 0, 0, width - len(rows))))
     raise ShapeError(
         f"the logits are {width:,} wide, and {costs.bank} has {bank_size:,} tokens: {reason}",
-        f"use the bank of this model's tokenizer; if the ids agree, give {insist} instead of the bank",
+        f"use the bank of this model's tokenizer; if the token ids match, give {explicit} instead of the bank",
     )
 
 

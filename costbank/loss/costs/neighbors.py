@@ -23,7 +23,7 @@ class NeighborCosts(Costs):
 
     Attributes:
         ids: int32 [vocab, k], the neighbors; −1 if a token has fewer.
-        costs: [vocab, k], the costs of the neighbors; `far` if there is no neighbor.
+        costs: [vocab, k], the costs of the neighbors; `far` where `ids` is −1.
         far: [vocab], the mean cost of the tokens that are neither the label nor its neighbors.
         deviation: [vocab], the largest difference between the cost of such a token and `far`, or a bound on it.
         measured: whether the deviations are exact.
@@ -90,7 +90,7 @@ class NeighborCosts(Costs):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         moved = super().to(device, dtype)
-        # A rounded bound may be too small.
+        # A bound that is rounded may be too small.
         object.__setattr__(moved, "deviation", self.deviation.to(device))
         return moved
 
@@ -114,6 +114,7 @@ class NeighborCosts(Costs):
     def error(self) -> str:
         worst = float(self.deviation.max())
         exactly = "" if self.measured else ", not measured"
-        return f"{self.ids.shape[1]} neighbors, error of K at most {worst:.3g} of the far probability{exactly}" + (
-            rounding(self.costs, ", ")
+        return (
+            f"{self.ids.shape[1]} neighbors, error of K at most {worst:.3g} times the probability of other tokens"
+            f"{exactly}{rounding(self.costs, ', ')}"
         )

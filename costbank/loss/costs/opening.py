@@ -15,7 +15,7 @@ __all__ = ["FORMS", "open_costs"]
 FORMS = ("dense", "low-rank", "neighbors")
 
 _MEASURED_PRODUCTS = 5e12
-"""With more products, measuring errors takes too long for a default."""
+"""With more products, measuring the errors takes too long to be the default."""
 
 
 def open_costs(
@@ -42,8 +42,10 @@ def open_costs(
         vocab_size: the width of the logits; default: the bank's size. Ids beyond the bank (the padding of a model's
             head) cost 1 to every token. With fewer ids, the bank's last rows are dropped.
         vocab: the vocabulary of the model's tokenizer; it is an error if the bank is for another tokenizer.
-        measure: for `neighbors`, compute all costs once to find the largest error; default: up to 5e12 products.
-        device: the device of the costs. Dense rows are copied there block by block, so that no other device has all.
+        measure: for `neighbors`, compute all costs once to find the largest error; default: only if that takes at most
+            5e12 products.
+        device: the device of the costs. Dense rows are copied to it block by block, so no other device holds
+            all of them.
         dtype: the type of the vectors, or of the neighbors' costs; default: float32. See `Costs.to`.
         block_rows: rows that are read from the bank at a time.
 
@@ -58,7 +60,7 @@ def open_costs(
         raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
     for name, value, owner in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
         if value is not None and form != owner:
-            raise UsageError(f"{name} is {value} and form {form!r}", f"omit it, or use form={owner!r}")
+            raise UsageError(f"{name}={value} does not apply to form={form!r}", f"omit it, or use form={owner!r}")
     if vocab is not None:
         _check_vocab(bank, vocab)
     width = bank.size if vocab_size is None else vocab_size
@@ -95,7 +97,7 @@ def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | Non
     k = table.k if k is None else k
     if not 1 <= k <= table.k:
         raise UsageError(
-            f"k is {k}, and the table of {dense.bank} has {table.k} neighbors per token",
+            f"k is {k}, but the table of {dense.bank} has {table.k} neighbors per token",
             f"give 1 to {table.k}, or build the bank with --set neighbors.k={max(k, 1)}"
             if table.k
             else "build the bank with --set neighbors.k=64, or use form='dense'",
@@ -127,9 +129,9 @@ def _check_vocab(bank: Bank, vocab: Vocab) -> None:
         and bank.vocab.offsets[-1] == bank.vocab.offsets[shared]
     ):
         return
-    shown = ", ".join(f"{i} ({vocab.display(i)} there, {bank.vocab.display(i)} here)" for i in differing[:3])
+    shown = ", ".join(f"{i} ({vocab.display(i)}, in the bank {bank.vocab.display(i)})" for i in differing[:3])
     raise TokenizerError(
-        f"the tokenizer has {vocab.size:,} tokens, and {bank.name}@{bank.id} is for another one with {bank.size:,}"
+        f"the tokenizer has {vocab.size:,} tokens, but {bank.name}@{bank.id} is for another one, with {bank.size:,}"
         + (f"; {len(differing):,} ids differ, the first: {shown}" if differing else ""),
-        "build a bank for this tokenizer; costbank build --source transfer converts this bank",
+        "build a bank for this tokenizer; costbank build --source transfer converts this bank to it",
     )

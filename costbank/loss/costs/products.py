@@ -1,4 +1,4 @@
-"""Matrix products with results in a wider type than the factors."""
+"""Matrix products whose results can have a wider type than the factors."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ __all__ = ["add_product_", "product_"]
 def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float[Tensor, "n k"]) -> None:
     """Write left · right into `out`, which may have a wider type.
 
-    On CUDA, products of 16-bit factors give their float32 sums. On a CPU these are rounded first, as in
+    On CUDA, products of 16-bit factors are float32 sums. On a CPU, the sums are first rounded to 16 bits, as in
     torch.nn.Linear.
     """
     if left.dtype == out.dtype:

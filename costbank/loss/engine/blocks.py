@@ -65,9 +65,9 @@ def block_losses(
 ) -> BlockResult:
     """Losses of a block of tokens, none of which is ignored.
 
-    `logits` are overwritten, with the gradient of the sum of weighted losses if it is wanted. A block is large for the
-    matrix products around it. Here it is processed in pieces: each needs costs for its own rows only, and fits the
-    processor's cache.
+    `logits` are overwritten, with the gradient of the sum of weighted losses if the plan asks for it. Blocks are large
+    because the matrix products outside this function are faster then. Here a block is processed in pieces: each needs
+    costs for its own rows only, and fits the processor's cache.
     """
     rows = _PIECE_ROWS if logits.device.type == "cpu" and plan.shard.gather is None else len(logits)
     pieces = [slice(start, start + rows) for start in range(0, len(logits), max(1, rows))]
@@ -134,8 +134,8 @@ def _softmax_(
     shard, objective, temperature = plan.shard, plan.objective, plan.options.temperature
     best_other = shard.best_other_logit(logits, label) if plan.with_parts else None
     label_logit = shard.logits_of(logits, label)
-    # From here on logits are differences from the largest: what all have in common may be thousands, and would take the
-    # digits of whatever is added to it.
+    # From here on logits are differences from the largest. All logits may be in the thousands, and numbers added to
+    # them would lose precision.
     top, shift = shard.max_and_shift(logits)
     logits.sub_(shift[:, None])
     if temperature != 1.0:
@@ -150,7 +150,7 @@ def _softmax_(
         sums = sums._replace(targets=(*own_targets, term))
     others, spread = probs.sum(dim=1), None
     if plan.with_parts and plan.with_entropy:
-        # p (shift − z) is −p log p + p log peak: of probabilities, which have all digits left where logits are gone.
+        # p (shift − z) is −p log p + p log peak. Probabilities have full precision, and the logits are overwritten.
         entropies = torch.special.entr(probs, out=workspace.take("entropy", len(probs)))
         spread = entropies.sum(dim=1) + torch.log(peak) * others
     stats, sums = shard.merge(LocalStats(top, label_logit, peak, others, best_other, spread), temperature, sums)
@@ -206,7 +206,7 @@ def _gradient_(
 
 
 def _add_terms_(grad: Float[Tensor, "n columns"], stats: SoftmaxStats, gradient: Gradient, weight: Tensor) -> None:
-    """Add the terms of an objective's gradient besides p_i · common, times [n] weights."""
+    """Add the terms of an objective's gradient other than p_i · common, times [n] weights."""
     if gradient.costs is not None:
         grad.add_(gradient.costs.mul_(stats.local(weight)[:, None]))
     if gradient.targets is not None:

@@ -37,7 +37,7 @@ class Tokens:
     chunk_rows: int
 
     def weights_of(self, rows: "slice | Tensor") -> Tensor | None:
-        """The targets of some rows."""
+        """The weights of some rows, or None if tokens have no weights."""
         return None if self.weights is None else self.weights[rows]
 
     def blocks(self) -> list["slice | Tensor"]:

@@ -32,7 +32,7 @@ class HeadCall:
         call: the call for the logits.
         products: the type of the factors of matrix products.
         reduce_hidden: sums the gradient of hidden states over processes, in place; None for one process.
-        grad_enabled: whether gradients are enabled.
+        grad_enabled: whether autograd is enabled.
     """
 
     call: Call
@@ -112,8 +112,8 @@ class _HiddenLosses(torch.autograd.Function):
         # The first backward pass overwrites the gradients; another one computes them again.
         if gradients is None:
             plan = replace(head.call.plan, with_parts=False)
-            again = replace(head, call=replace(head.call, plan=plan))
-            _, gradients = _run(hidden, weight, bias, again, weights, ctx.wanted)
+            without_parts = replace(head, call=replace(head.call, plan=plan))
+            _, gradients = _run(hidden, weight, bias, without_parts, weights, ctx.wanted)
         if head.reduce_hidden is not None and gradients.hidden is not None:
             head.reduce_hidden(gradients.hidden)
         return (*gradients.times(factor, (hidden, weight, bias)), None)

@@ -1,4 +1,4 @@
-"""Cross-entropy joined with the value of an objective, for each token."""
+"""Combine cross-entropy with the value of an objective, for each token."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Mixed(NamedTuple):
 
 
 def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, options: EMOOptions) -> Mixed:
-    """Combine the two by `EMOOptions.mixing`. Weights get no gradient."""
+    """Combine cross-entropy and value as `EMOOptions.mixing` says. Weights get no gradient."""
     one = torch.ones_like(ce)
     if options.is_cross_entropy:
         weight = _ce_weight(ce, stats, options)
@@ -32,7 +32,7 @@ def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, 
     if options.target_mass == "detached":
         value = value + stats.label_prob
     weight = options.weight
-    assert not isinstance(weight, Schedule), "a call takes its options at a step"
+    assert not isinstance(weight, Schedule), "the options of a call have a number as weight"
     if options.mixing == "fixed":
         return Mixed(ce if weight == 0 else ce + weight * value, one, weight * one)
     if options.mixing == "interpolate":

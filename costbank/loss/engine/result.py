@@ -20,8 +20,8 @@ class EMOParts(NamedTuple):
         ce_weight: α, the weight of the cross-entropy's gradient.
         value_weight: β, the weight of D's gradient.
         lse: log Σ_i exp z_i, after softcap and temperature.
-        correct: 1 if the label has the largest logit, and the first of several equal ones. The label of soft targets
-            is their most probable token.
+        correct: 1 if the label has the largest logit; if several logits are equally large, the first one counts. The
+            label of soft targets is their most probable token.
         neighbor_mass: the probability of the label's neighbors if the costs list them; else NaN.
         entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, if it was requested; else NaN.
     """

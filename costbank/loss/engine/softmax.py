@@ -1,4 +1,4 @@
-"""The softmax of a block of logits over the whole vocabulary, of which a process has all or a slice.
+"""The softmax of a block of logits over the whole vocabulary. A process has all columns or a slice of them.
 
 Processes that share a vocabulary exchange statistics of each token, once per block. Each process sends its largest
 logit, the logit of the label if it has it, the sum of exp(z − largest) over its other columns, and the objective's sums
@@ -58,8 +58,8 @@ class SoftmaxStats(NamedTuple):
         label_prob: p_t.
         other_prob: 1 − p_t, as the sum over the other tokens.
         log_scale: log of the factor that makes exp(z − shift) of this process's columns a probability.
-        scale: the factor that makes a probability among this process's columns one among all; None for 1.
-        correct: 1 if no logit is larger than the label's, and no earlier one equal; empty if not requested.
+        scale: the factor that converts a probability over this process's columns to one over all columns; None for 1.
+        correct: 1 if no logit is larger than the label's and no earlier logit equals it; empty if not requested.
         entropy: −Σ p_i log p_i; None if not requested.
     """
 
@@ -108,7 +108,7 @@ class VocabShard:
         start: the token id of the first column.
         size: the number of columns.
         vocab: the number of tokens of the whole vocabulary.
-        gather: from [s, n] of this process to [processes, s, n] of all; None if the slice is the whole vocabulary.
+        gather: turns [s, n] of each process into [processes, s, n]; None if the slice is the whole vocabulary.
         rank: the rank of this process in the group.
     """
 
@@ -157,13 +157,13 @@ class VocabShard:
     def max_and_shift(self, logits: Float[Tensor, "n columns"]) -> tuple[Tensor, Tensor]:
         """[n] largest logits, and the shift that is subtracted from all logits."""
         top = logits.amax(dim=1)
-        # If all columns of a token here are masked, other processes have its probability.
+        # If all columns of this process are masked for a token, other processes have its probability.
         return top, top if self.gather is None else torch.where(top == -torch.inf, 0.0, top)
 
     def softmax_(self, logits: Float[Tensor, "n columns"], top: Float[Tensor, "n"]) -> Tensor:
         """The softmax over this process's columns, in place, and its largest entries [n]."""
         if self.gather is not None:
-            # If all columns are masked, one is made finite, so that there is a softmax; `merge` gives it weight 0.
+            # If all columns are masked, make one finite, so that the softmax is defined; `merge` gives it weight 0.
             logits[:, 0] = torch.where(top == -torch.inf, 0.0, logits[:, 0])
         torch.softmax(logits, dim=1, out=logits)
         return logits.amax(dim=1)
@@ -178,7 +178,7 @@ class VocabShard:
         """
         if self.gather is None:
             return _whole(local, temperature, sums)
-        # Sums are sent as Σ exp(z − top), and logits unchanged: only their differences have full precision.
+        # Sums are sent as Σ exp(z − top), but logits unchanged: only their differences have full precision.
         peak = local.peak
         sent = [torch.stack([local.top, local.label, local.others / peak]), *(_rows(m) / peak for m in sums.means)]
         sent += [*(torch.stack(term) for term in sums.targets), *(log[None] for log in sums.logs)]
@@ -257,7 +257,7 @@ def _whole(local: LocalStats, temperature: float, sums: PartialSums) -> tuple[So
 
 
 def _entropy(stats: SoftmaxStats, spread: Tensor) -> Tensor:
-    """log Σ exp(z − top) + Σ p_i (top − z_i), [n]; `spread` is that sum without the label, after temperature."""
+    """log Σ exp(z − top) + Σ p_i (top − z_i), [n]; `spread` is the latter sum without the label, after temperature."""
     own = torch.where(stats.label_prob > 0, stats.label_prob * stats.label_gap, 0.0)
     return stats.log_sum + spread - own
 

@@ -24,8 +24,8 @@ __all__ = ["SmoothedTargets", "SoftTargets", "Targets", "TeacherTargets", "check
 class SoftTargets:
     """Target distributions q, passed to a loss instead of labels.
 
-    A position with only zeros is ignored. Other probabilities are divided by their sum, so that a teacher's k most
-    probable tokens form a distribution. Targets get no gradient.
+    A position with only zeros is ignored. At other positions, probabilities are divided by their sum, so that a
+    teacher's k most probable tokens form a distribution. Targets get no gradient.
 
     Attributes:
         probabilities: [..., vocab], or [..., k] with `ids`; not negative.
@@ -57,7 +57,7 @@ class SoftTargets:
     def flat(self, dtype: torch.dtype) -> tuple["SoftTargets", Tensor]:
         """The targets with one dimension of positions, and whether each position counts, [tokens]."""
         q = self.probabilities.detach().reshape(-1, self.probabilities.shape[-1])
-        # A dense teacher keeps its type: rows are divided by their sums block by block.
+        # Dense probabilities keep their type: rows are divided by their sums later, block by block.
         kept = q.sum(dim=1, dtype=dtype) != 0
         ids = None if self.ids is None else self.ids.reshape(q.shape).long()
         return SoftTargets(q, ids), kept
@@ -185,33 +185,37 @@ def check_soft(
     """
     if tuple(targets.shape) != tuple(shape):
         raise ShapeError(
-            f"soft targets for positions of shape {list(targets.shape)}, and logits for {list(shape)}",
+            f"soft targets have positions of shape {list(targets.shape)}, but logits have {list(shape)}",
             "give a distribution for each row of logits",
         )
     _check_entries(targets, width)
     if options.objective not in ("emo", "kernel", "ce"):
         raise UsageError(
-            f"the objective {options.objective!r} does not support soft targets", "take 'emo', 'kernel' or 'ce'"
+            f"the objective {options.objective!r} does not support soft targets", "use 'emo', 'kernel' or 'ce'"
         )
     if options.objective != "ce" and not isinstance(costs, DenseCosts):
         form = "no" if costs is None else costs.form
-        raise UsageError(f"soft targets with {form} costs", "open the bank's costs as dense or low-rank")
+        raise UsageError(
+            f"soft targets cannot be combined with {form} costs", "open the bank's costs as dense or low-rank"
+        )
     for name, default in (("shift", False), ("label_smoothing", 0.0), ("target_mass", "excluded")):
         if getattr(options, name) != default:
-            raise UsageError(f"{name} with soft targets", f"omit {name}, and include it in the targets")
+            raise UsageError(
+                f"{name} cannot be combined with soft targets", f"omit {name}, and include its effect in the targets"
+            )
 
 
 def _check_entries(targets: SoftTargets, width: int) -> None:
     probabilities, ids = targets.probabilities, targets.ids
     entries = probabilities.shape[-1]
     if entries < 1:
-        raise ShapeError("soft targets of no tokens", "give the probability of at least one token")
+        raise ShapeError("soft targets have no entries", "give the probability of at least one token")
     if ids is not None and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise UsageError(f"ids of soft targets are {ids.dtype}", "give integer token ids")
     if ids is None and entries != width:
         raise ShapeError(
-            f"soft targets over {entries:,} tokens, and the logits are {width:,} wide",
-            "give a probability for each token, or the ids= of the tokens",
+            f"soft targets are over {entries:,} tokens, but the logits are {width:,} wide",
+            "give a probability for each token, or the tokens of the probabilities as ids=",
         )
     if targets.device.type == "cpu":
         if (probabilities < 0).any() or not probabilities.isfinite().all():

@@ -18,13 +18,13 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
     """Check that an objective supports this form of costs.
 
     Raises:
-        UsageError: it does not; the hint has the supported forms.
+        UsageError: it does not; the hint names the supported forms.
     """
     name = options.objective
     if not options.needs_costs:
         return
     if costs is None:
-        raise UsageError(f"the objective {name!r} needs costs", "give a bank's: open_costs(bank, 'dense')")
+        raise UsageError(f"the objective {name!r} needs costs", "give the costs of a bank: open_costs(bank, 'dense')")
     if name not in (_DENSE if isinstance(costs, DenseCosts) else _NEIGHBORS):
         forms = [form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEIGHBORS)) if name in known]
         raise UsageError(

@@ -5,8 +5,8 @@ Every gradient has one shape. For a token i that is not the label,
     ∂D/∂z_i = p_i (a + κ_i) − q_i,
 
 with a number a for each row, the costs κ, and a target distribution q over all columns or a few. An objective returns
-these terms as a `Gradient`, and the engine adds them up. Each stage returns its state, which the next stage gets: an
-objective itself has options and costs, and no state of a block.
+these terms as a `Gradient`, and the engine adds them up. Each stage returns a state, which the next stage gets: an
+objective itself holds options and costs, but no state of a block.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Block:
         return self.targets.label
 
     def buffer(self) -> Float[Tensor, "n columns"]:
-        """The buffer for costs, uninitialized. There is one for each block."""
+        """The buffer for costs, uninitialized. A block has only one."""
         return self.workspace.take("costs", len(self.logits))
 
 
@@ -135,7 +135,7 @@ class Softened(NamedTuple):
     others: Tensor
 
     def gradient(self, stats: SoftmaxStats) -> Gradient:
-        """p − q, except for q at other tokens."""
+        """The gradient p − q, but without q at tokens other than the label."""
         return Gradient(label=self.others - stats.other_prob, common=torch.ones_like(self.total))
 
 

@@ -100,7 +100,7 @@ class Kernel(Objective):
     def value(
         self, stats: SoftmaxStats, sums: PartialSums, state: _KernelState
     ) -> tuple[Tensor, tuple[_KernelState, Tensor]]:
-        # From the label's vector: for a nearly certain token, a difference of unit vectors would lose precision.
+        # Measured from the label's vector: for a nearly certain token, a difference of unit vectors loses precision.
         u = sums.means[0] - stats.other_prob[:, None] * state.label + (state.label - state.mean)
         return 0.5 * u.square().sum(dim=1), (state, u)
 
@@ -115,7 +115,7 @@ class Kernel(Objective):
 
 
 class _LogState(NamedTuple):
-    """exp(z_i − shift) s_i over its largest [n, columns], and the log of that largest [n]."""
+    """exp(z_i − shift) s_i divided by its largest value [n, columns], and the log of that value [n]."""
 
     similar: Tensor
     top: Tensor
@@ -133,7 +133,7 @@ class DenseLog(Objective):
         similar.neg_().add_(1.0).clamp_min_(0.0).log_().mul_(self.options.log_power).add_(logits)
         block.shard.put_label_(similar, block.label, logits.new_full((len(logits),), -torch.inf))
         top = similar.amax(dim=1)
-        # There may be no similar token, or other processes may have all of them.
+        # There may be no similar token, or all of them may be in other processes.
         similar.sub_(top.clamp_min(torch.finfo(similar.dtype).min)[:, None]).exp_()
         return _LogState(similar, top)
 
@@ -167,7 +167,7 @@ class _GibbsState(NamedTuple):
 class DenseGibbs(Objective):
     """D = −Σ q_i log p_i, q = softmax(−κ / T) over all tokens, ∂D/∂z_i = p_i − q_i.
 
-    The label's energy is 0 and the largest, so exp(−κ_i / T) needs no shift.
+    The largest −κ_i / T is the label's, which is 0, so exp(−κ_i / T) needs no shift.
     """
 
     def read(self, block: Block) -> _GibbsState:

@@ -1,4 +1,4 @@
-"""Objectives for costs that list each token's neighbors: all columns have one cost, except for a few."""
+"""Objectives for costs that list each token's neighbors: all columns but a few have the same cost."""
 
 import math
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ class _Neighbors(NamedTuple):
 
 
 class NeighborObjective(Objective):
-    """The base of objectives with a table of neighbors. The first of their means is the neighbors' probability."""
+    """The base of objectives with a table of neighbors. The first of their `means` is the neighbors' probability."""
 
     costs: NeighborCosts
 
@@ -140,7 +140,7 @@ class NeighborLog(NeighborObjective):
         lift = torch.exp(value.clamp_max(50.0))
         # With a larger factor, far tokens have no probability in float32.
         far = torch.exp((torch.log(read.far) + value).clamp_max(80.0))
-        # Products are more precise than sums of logarithms, which are for numbers outside float32.
+        # Products are more precise than sums of logarithms, which are for numbers outside the range of float32.
         similar = torch.where(value[:, None] < 50.0, _local(lift[:, None], stats) * near_probs * read.similar,
                               torch.exp(read.log_terms + (stats.log_scale + value)[:, None]))  # fmt: skip
         sure = (stats.other_prob - unlike) * lift - stats.other_prob
@@ -204,7 +204,7 @@ class D2GPo(NeighborObjective):
         needed = min(math.ceil(6 * options.d2gpo_std), costs.vocab_size - 1)
         if costs.ids.shape[1] < needed:
             raise UsageError(
-                f"d2gpo_std is {options.d2gpo_std}, and there are {costs.ids.shape[1]} neighbors per token",
+                f"d2gpo_std={options.d2gpo_std} needs {needed} neighbors per token, but there are {costs.ids.shape[1]}",
                 f"open the bank's costs with k={needed} or more",
             )
 
