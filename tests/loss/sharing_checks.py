@@ -102,7 +102,9 @@ def sizes_are_checked_in_words() -> None:
     none = weight[:0] if last else weight[mine]
     assert "at least one" in refusal(partial(linear, hidden, none, labels))
     fewer = slice(1, None) if last else slice(None)
-    assert f"{TOKENS}, {TOKENS - 1}" in refusal(partial(linear, hidden[fewer], weight[mine], labels[fewer]))
+    counts = ", ".join(map(str, [TOKENS] * (distributed.get_world_size() - 1) + [TOKENS - 1]))
+    unequal = refusal(partial(linear, hidden[fewer], weight[mine], labels[fewer]))
+    assert f"different numbers of tokens: {counts}" in unequal
     ce = EMOOptions(objective="ce")
     shifted = partial(parallel_linear_emo_loss, hidden, weight[mine], labels, None, ce, vocab_start=1 + mine.start)
     told = refusal(shifted)

@@ -150,7 +150,8 @@ def test_the_checks_take_no_time_worth_measuring():
 @pytest.mark.parametrize("objective", ["gibbs", "d2gpo"])
 def test_a_temperature_of_the_logits_where_that_of_the_targets_was_meant_is_warned_of(objective: Any):
     with pytest.warns(
-        UserWarning, match=f"divides the logits; .* of the targets of '{objective}' is {objective}_temperature"
+        UserWarning,
+        match=f"divides the logits; the temperature of the targets of '{objective}' is {objective}_temperature",
     ):
         EMOOptions(objective=objective, mixing="fixed", temperature=0.3)
     # Whoever gives both knows the two.
