@@ -1,1 +1,1 @@
-"""A module per claim. `python -m benchmarks` runs them all and appends rows to data/bench/results.csv."""
+"""One module for each benchmark. `python -m benchmarks` runs them and appends rows to data/bench/results.csv."""

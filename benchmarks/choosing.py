@@ -1,8 +1,8 @@
 """Compare the sources for text: time, memory, and the quality of the vectors.
 
 Writes the tables of docs/choosing.md. Every build is a whole `costbank build`, with a cache that contains only the
-encoded text. Sources run in turns, and each round has other seeds. Neighbors are compared with those of the Word2Vec
-bank of the first round; the row of Word2Vec shows how much of them depends on the seed.
+encoded text. Sources run in turns, and each round has different seeds. Neighbors are compared with those of the
+Word2Vec bank of the first round; the row of Word2Vec shows how much of them depends on the seed.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import costbank
 from benchmarks.builds import PROCESSES, build, encode, local_engine
 from benchmarks.corpora import english, english_model
-from benchmarks.evaluation import coverage, worth
+from benchmarks.evaluation import coverage, english_quality
 from benchmarks.processes import Usage
 from benchmarks.record import record
 from costbank.analysis.evaluation import neighbor_overlap
@@ -62,8 +62,8 @@ class _Measurements:
         self.notes: dict[str, str] = {}
 
     def add(self, usage: Usage, bank: Bank, first: Bank | None) -> None:
-        """Add a run; the first bank of all has none to be compared with."""
-        quality = worth(bank)
+        """Add a run. The neighbors of the first bank are compared with nothing."""
+        quality = english_quality(bank)
         values = [
             usage.seconds,
             usage.memory_mb,

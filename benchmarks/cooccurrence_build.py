@@ -10,7 +10,7 @@ from pathlib import Path
 import costbank
 from benchmarks.builds import build
 from benchmarks.corpora import english, english_model
-from benchmarks.evaluation import worth
+from benchmarks.evaluation import english_quality
 from benchmarks.processes import Usage
 from benchmarks.record import record
 
@@ -40,7 +40,7 @@ def run() -> None:
         ratios = [theirs.seconds / ours.seconds for theirs, ours in pairs]
         _record("word2vec / cooccurrence", "ratio", ratios, ">= 8", workload)
         for source in _SOURCES:
-            quality = worth(costbank.open_bank(source, folder / "store"))
+            quality = english_quality(costbank.open_bank(source, folder / "store"))
             for measure, agreement, target in zip(
                 ("WordSim-353", "SimLex-999"), (quality.wordsim, quality.simlex), _TARGETS[source], strict=True
             ):

@@ -1,7 +1,7 @@
 """The speed of counting pairs: English text, and a stream of 10⁹ ids in 4 GB of memory.
 
-The ids of the stream are drawn independently, by Zipf's law, from 50,000. So it has far more distinct pairs than text
-of that length, and counting must write them to disk and merge them. `$COSTBANK_BENCH_TOKENS` makes it shorter.
+The ids of the stream are drawn independently, by Zipf's law, from 50,000. Therefore it has far more distinct pairs than
+text of the same length, and counting must write them to disk and merge them. `$COSTBANK_BENCH_TOKENS` makes it shorter.
 """
 
 import json
@@ -87,7 +87,7 @@ def _write_stream(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(f"token{i}" for i in range(_VOCAB)) + "\n")
     random = np.random.default_rng(0)
     shares = np.cumsum(1 / np.arange(1, _VOCAB))
-    # An id is drawn by one lookup in a table of this size, which contains even the rarest id.
+    # One lookup in this table draws an id. The table is large enough to contain even the rarest id.
     drawn = np.searchsorted(shares, (np.arange(_DRAWS) + 0.5) / _DRAWS * shares[-1]).astype(np.uint16) + np.uint16(1)
     for part in range(_PARTS):
         size = _TOKENS // _PARTS

@@ -1,6 +1,6 @@
-"""The share of nearest neighbors that a head keeps in smaller element types, for each type of a checkpoint.
+"""The share of nearest neighbors that a head keeps in each smaller element type of a checkpoint.
 
-The head has 64 strong directions, and noise in all 1,024, so that its neighbors are as hard to separate as real ones.
+The head has 64 strong directions, and noise in all 1,024, so its neighbors are as hard to separate as real ones.
 """
 
 import tempfile
@@ -50,9 +50,9 @@ def _compare(dtype: str, exact: np.ndarray, ids: np.ndarray) -> None:
 
 
 def _build(folder: Path, model: str) -> Bank:
-    given = {"source": "lm-head", "lm_head.model": folder / model, "tokenizer": folder / "vocab.txt",
-             "name": "head", "store": folder / "store", "neighbors.k": _K}  # fmt: skip
-    return costbank.build(load_config(given))
+    settings = {"source": "lm-head", "lm_head.model": folder / model, "tokenizer": folder / "vocab.txt",
+                "name": "head", "store": folder / "store", "neighbors.k": _K}  # fmt: skip
+    return costbank.build(load_config(settings))
 
 
 def _write_gguf(path: Path, head: np.ndarray, kind: gguf.GGMLQuantizationType) -> None:

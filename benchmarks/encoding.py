@@ -1,8 +1,8 @@
 """Compare the encoding of a text with the tokenizer library's own batch call, for three kinds of tokenizer.
 
-Ours is the whole way from a file to ids in an empty cache: start of two processes, which load the tokenizer, digest,
-reading, encoding, writing. The library gets the lines as a list and uses its own threads; its time ends with its own
-result objects. For BytePiece, the call is that of our tokenizer with the list. Both run in turns.
+Our time covers everything from a file to ids in an empty cache: starting two processes, which load the tokenizer,
+digest, reading, encoding, writing. The library gets the lines as a list and uses its own threads; its time ends when it
+returns its own result objects. For BytePiece, the batch call is our tokenizer's, with the list. Both run in turns.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ def run() -> None:
                 theirs(lines)
                 ours_s.append(between - began)
                 theirs_s.append(time.perf_counter() - between)
-            ratios = [its / mine for its, mine in zip(theirs_s, ours_s, strict=True)]
+            ratios = [library / our for library, our in zip(theirs_s, ours_s, strict=True)]
             workload = f"{kind}: english.txt, {len(lines):,} lines, {PROCESSES} processes or threads"
             libraries = ("sentencepiece", "tokenizers", "numpy")
             record("encoding", "ours, with all that is around it", "s", ours_s, "", libraries, workload)

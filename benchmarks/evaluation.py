@@ -7,29 +7,29 @@ from pathlib import Path
 from costbank.analysis.evaluation import Analogies, WordSimilarity, analogies, word_similarity
 from costbank.bank import Bank
 
-__all__ = ["Worth", "coverage", "judgements", "questions", "worth"]
+__all__ = ["EnglishQuality", "coverage", "english_quality", "judgments", "questions"]
 
 
 @dataclass(frozen=True)
-class Worth:
-    """Agreement with WordSim-353 (Finkelstein et al. 2002) and SimLex-999 (Hill et al. 2015), and the analogies of
-    Mikolov et al. 2013."""
+class EnglishQuality:
+    """Agreement with WordSim-353 (Finkelstein et al. 2002) and SimLex-999 (Hill et al. 2015), and the share of correct
+    answers to the analogies of Mikolov et al. (2013)."""
 
     wordsim: WordSimilarity
     simlex: WordSimilarity
     analogies: Analogies
 
 
-def worth(bank: Bank) -> Worth:
+def english_quality(bank: Bank) -> EnglishQuality:
     """All three measurements."""
-    return Worth(
-        word_similarity(bank, judgements("wordsim353.tsv")),
-        word_similarity(bank, judgements("simlex999.txt")),
+    return EnglishQuality(
+        word_similarity(bank, judgments("wordsim353.tsv")),
+        word_similarity(bank, judgments("simlex999.txt")),
         analogies(bank, questions()),
     )
 
 
-def judgements(file: str) -> list[tuple[str, str, float]]:
+def judgments(file: str) -> list[tuple[str, str, float]]:
     """Two words and a score per line, separated by tabs. Titles and comments are skipped."""
     rows = [line.split("\t") for line in _lines(file) if line and not line.startswith("#")]
     return [(row[0], row[1], float(row[2])) for row in rows if _is_number(row[2])]

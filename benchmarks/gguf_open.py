@@ -1,7 +1,7 @@
-"""Compare opening a GGUF file with 262,144 tokens with the library gguf: time and memory.
+"""Compare how costbank and the library gguf open a GGUF file with 262,144 tokens: time and memory.
 
-The benchmark writes the file: tokens, scores and types as converters write them, and a small embedding. Both run in
-turns, each in a new process that has imported both.
+The benchmark writes the file: tokens, scores and types as converters write them, and a small embedding. The two run in
+turns, each in a new process that has imported both libraries.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
 """A bank from a large model's head, without a neighbor table: time compared with a bare NumPy loop, and peak memory.
 
 The head is 151,936 × 4,096 in BF16, in four shards of 311 MB. The bare loop reads the same bytes, widens, normalizes
-and writes them in blocks. A variant syncs at the end, so that its output is on disk, like that of the build. All run in
-turns, in changing order, each in its own process, after earlier writes are on disk.
+and writes them in blocks. A variant of the loop syncs at the end, so its output is on disk, like that of the build. All
+run in turns, in changing order, each in its own process, after earlier writes are on disk.
 """
 
 import json
@@ -65,13 +65,13 @@ def run() -> None:
         record("lm_head", "bare loop", "s", bare, "", ("numpy",), workload)
         record("lm_head", "bare loop, synced", "s", synced, "", ("numpy",), workload)
         for name, seconds in (("bare loop", bare), ("bare loop, synced", synced)):
-            ratios = [mine / its for mine, its in zip(ours, seconds, strict=True)]
+            ratios = [build / loop for build, loop in zip(ours, seconds, strict=True)]
             record("lm_head", f"build / {name}", "ratio", ratios, "<= 2", ("numpy",), workload)
         record("lm_head", "peak memory", "MB", peaks, "< 1500", ("numpy",), workload)
 
 
 def _touch_memory(scratch: Path) -> None:
-    """Write a file of this size first, so that no run waits for the host of a virtual machine to provide memory."""
+    """Write and remove a file of the bank's size, so that no run waits for a virtual machine's host to provide memory."""
     block = bytes(8 << 20)
     with scratch.open("wb") as file:
         for _ in range(_ROWS * _DIM * 4 // len(block)):

@@ -1,4 +1,4 @@
-"""How the encoding time of BytePiece grows with the length of a line, which it does not split."""
+"""How the encoding time of BytePiece grows with the length of a line. BytePiece does not split lines."""
 
 import time
 

@@ -80,7 +80,7 @@ class Times:
 
     def ratios(self, variant: str, other: str) -> list[float]:
         pairs = zip(self.by_variant[variant], self.by_variant[other], strict=True)
-        return [its / others for its, others in pairs]
+        return [own_time / other_time for own_time, other_time in pairs]
 
 
 def run() -> None:
@@ -90,13 +90,13 @@ def run() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loss", description="Time and memory of losses.")
-    parser.add_argument("--shapes", type=lambda text: text.split(","), help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--variants", type=lambda text: text.split(";"), help=f"names with ';'; {_FIRST!r} is added")
+    parser.add_argument("--shapes", type=lambda text: text.split(","), help=f"comma-separated: {', '.join(SHAPES)}")
+    parser.add_argument("--variants", type=lambda text: text.split(";"), help=f"separated by ';'; {_FIRST!r} is added")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--memory-runs", type=int, default=_MEMORY_RUNS, help="processes for each variant; 0 for none")
-    parser.add_argument("--no-record", action="store_true", help="print the tables alone")
-    given = parser.parse_args(arguments)
-    _measure(given.shapes, given.variants, given.rounds, given.memory_runs, not given.no_record)
+    parser.add_argument("--memory-runs", type=int, default=_MEMORY_RUNS, help="memory runs per variant; 0 for none")
+    parser.add_argument("--no-record", action="store_true", help="only print the tables")
+    options = parser.parse_args(arguments)
+    _measure(options.shapes, options.variants, options.rounds, options.memory_runs, not options.no_record)
 
 
 def _measure(
@@ -148,7 +148,7 @@ def timed(shape: Shape, variants: dict[str, Variant], rounds: int, device: str) 
 
 def peak_mb(variant: str, shape: Shape, runs: int, device: str) -> list[float]:
     """The peak memory of a step in each of several new processes, in millions of bytes, above inputs and gradients."""
-    # Return freed blocks of a megabyte at once, so that resident memory is memory in use.
+    # malloc returns freed blocks of a megabyte or more at once, so resident memory is memory in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
     command = [sys.executable, "-c", _STEP, variant, shape.name, device]
     peaks = []

@@ -1,8 +1,9 @@
-"""Compare the time of this checkout's losses with those of another checkout, such as before a change, in one run.
+"""Compare, in one run, the time of the losses in this checkout and in another one, such as before a change.
 
     python -m benchmarks.loss_against ../before --shapes 32k,128k --rounds 9
 
-Each checkout has its own process. Variants run in turns, one step in each, so that both run under the same conditions.
+Each checkout has its own process. The two processes run each variant in turns, one step at a time, so both run under
+the same conditions.
 A ratio is the median over rounds of this checkout's time divided by the other's in the same round.
 """
 
@@ -62,14 +63,14 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="root of the other checkout")
     parser.add_argument("--shapes", type=lambda text: text.split(","), default=["32k", "128k"], help=", ".join(SHAPES))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--no-record", action="store_true", help="print the ratios alone")
-    given = parser.parse_args()
-    for shape in given.shapes:
-        ratios = _ratios(given.other.resolve(), shape, given.rounds)
+    parser.add_argument("--no-record", action="store_true", help="only print the ratios")
+    options = parser.parse_args()
+    for shape in options.shapes:
+        ratios = _ratios(options.other.resolve(), shape, options.rounds)
         for variant, values in ratios.items():
             median, least, most = statistics.median(values), min(values), max(values)
             print(f"{shape:>6}  {variant:<20} {median:.3f}  ({least:.2f} to {most:.2f})")
-            if not given.no_record:
+            if not options.no_record:
                 measure = f"{shape}: {variant}, time over that of another checkout"
                 record("loss_against", measure, "ratio", values, "<= 1.03", ("torch",), SHAPES[shape].description)
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that everyone uses for it
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from costbank.loss import Costs, DenseCosts, EMOOptions, LowRankCosts, NeighborCosts, emo_loss, linear_emo_loss
@@ -79,8 +79,8 @@ class Inputs:
         self.weight = weight.requires_grad_()
         shares = 1 / torch.arange(1, shape.vocab + 1, device=device)
         self.labels = torch.multinomial(shares, shape.tokens, replacement=True, generator=self._generator)
-        left_out = torch.rand(shape.tokens, generator=self._generator, device=device) < shape.ignored
-        self.labels[left_out] = -100
+        ignored = torch.rand(shape.tokens, generator=self._generator, device=device) < shape.ignored
+        self.labels[ignored] = -100
 
     @property
     def gradient_bytes(self) -> int:
@@ -112,9 +112,9 @@ class Variant:
 
     Attributes:
         loss: computes the loss from the inputs and the costs.
-        costs: makes the costs once for the inputs; None without costs.
-        objective: the objective that it computes.
-        needs: the optional module that it is from.
+        costs: makes the costs for the inputs, once; returns None if the loss has no costs.
+        objective: the objective that the loss computes.
+        needs: the optional module that implements it.
         softcap: whether it supports a softcap.
         cuda: whether it needs an accelerator.
     """
@@ -136,7 +136,7 @@ class Variant:
 
 
 def variants_for(shape: Shape, device: str) -> dict[str, Variant]:
-    """The variants that can run here, ours first. All others are compared with the first."""
+    """The variants that can run on this device, ours first. All others are compared with the first."""
     every = list(_VARIANTS)
     if hasattr(F, "linear_cross_entropy"):
         every += [

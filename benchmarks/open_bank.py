@@ -1,4 +1,4 @@
-"""Opening a bank of 128,000 tokens × 512: time, and memory before it is used.
+"""Opening a bank of 128,000 tokens × 512: the time, and the memory that it takes before it is used.
 
 Each measurement is a new process that has already imported the library, and opens the bank once.
 """

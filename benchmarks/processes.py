@@ -20,7 +20,7 @@ class Usage:
 
     Attributes:
         seconds: from its start to its end.
-        memory_mb: the memory of all its processes, with mapped files; pages that several share count once (PSS).
+        memory_mb: the memory of all its processes, with mapped files; pages that processes share count once (PSS).
         own_mb: the part of `memory_mb` that is not mapped from files.
         disk_mb: the size of the watched folder.
         output: the text that it printed on stdout.
@@ -61,7 +61,7 @@ def watched(command: Sequence[str], folder: Path | None = None) -> Usage:
 def _memory(root: int) -> dict[str, float]:
     sums = {"Pss": 0.0, "Pss_Anon": 0.0}
     for pid in _tree(root):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
             for name, kilobytes in re.findall(r"^(Pss|Pss_Anon): +(\d+) kB", text, re.MULTILINE):
                 sums[name] += int(kilobytes) * 1024 / 1e6
@@ -77,7 +77,7 @@ def _tree(root: int) -> list[int]:
             parents[int(stat.parent.name)] = int(after_name[1])
     tree = [root]
     for parent in tree:
-        tree += [pid for pid, its in parents.items() if its == parent]
+        tree += [pid for pid, parent_of_pid in parents.items() if parent_of_pid == parent]
     return tree
 
 

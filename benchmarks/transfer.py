@@ -35,8 +35,8 @@ def run() -> None:
         _word2vec(folder, donor, "donor", 5)
         _word2vec(folder, new, "guide", 1)
         for method, settings in _METHODS.items():
-            given = {"source": "transfer", "tokenizer": new, "transfer.donor": "donor", **settings}
-            facts = _build(folder, "moved", given).manifest.facts
+            config = {"source": "transfer", "tokenizer": new, "transfer.donor": "donor", **settings}
+            facts = _build(folder, "moved", config).manifest.facts
             note = (
                 f"{method}; english.txt, 16k unigram to 16k BPE pieces, {facts['exact']:,} exact, "
                 f"{facts['combined']:,} sums; {facts['held_out']} held out"
@@ -46,10 +46,10 @@ def run() -> None:
 
 
 def _word2vec(folder: Path, tokenizer: Path, name: str, epochs: int) -> None:
-    given = {"source": "word2vec", "tokenizer": tokenizer, "corpus.files": [english()], "word2vec.epochs": epochs}
-    _build(folder, name, given)
+    config = {"source": "word2vec", "tokenizer": tokenizer, "corpus.files": [english()], "word2vec.epochs": epochs}
+    _build(folder, name, config)
 
 
-def _build(folder: Path, name: str, given: dict[str, object]) -> Bank:
-    where = {"name": name, "store": folder / "store", "cache": folder / "cache", "neighbors.k": 10}
-    return costbank.build(load_config(given | where))
+def _build(folder: Path, name: str, config: dict[str, object]) -> Bank:
+    output = {"name": name, "store": folder / "store", "cache": folder / "cache", "neighbors.k": 10}
+    return costbank.build(load_config(config | output))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import costbank
 from benchmarks.corpora import english, english_model
-from benchmarks.evaluation import judgements
+from benchmarks.evaluation import judgments
 from benchmarks.record import record
 from costbank.analysis.evaluation import word_similarity
 
@@ -52,7 +52,7 @@ def run() -> None:
         record("word2vec_build", "build / gensim", "ratio", ratios, "<= 1.15", libraries, workload)
         bank = costbank.open_bank("english", folder / "store")
         for measure, file, target in _EVALUATIONS:
-            agreement = word_similarity(bank, judgements(file))
+            agreement = word_similarity(bank, judgments(file))
             pairs = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
             record("word2vec_build", f"{measure} Spearman", "rho", [agreement.rho], target, libraries, pairs)
 

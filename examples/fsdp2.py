@@ -38,7 +38,7 @@ class WithLoss(nn.Module):
 def process(rank: int, bank_path: str, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=PROCESSES)
     train(rank, bank_path)
-    # The model is deleted by now. One that outlives its process group may wait for it forever.
+    # The model has been deleted here. A model that outlives its process group can wait for it forever.
     dist.destroy_process_group()
 
 

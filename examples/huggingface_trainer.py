@@ -13,7 +13,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 
 
 class EMOTrainer(EMOTrainerMixin, Trainer):
-    """A Trainer with `emo=`."""
+    """A Trainer that takes `emo=`."""
 
 
 def model() -> GPT2LMHeadModel:
@@ -31,7 +31,7 @@ arguments = TrainingArguments(
     logging_steps=10, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False,
 )  # fmt: skip
 
-# The weight of the expected cost grows from 0 to 1. As a callback, the function gets the step that this needs.
+# The weight of the expected cost grows from 0 to 1 with the step, which the function gets as a callback.
 options = EMOOptions(mixing="fixed", weight=Schedule(0.0, 1.0, steps=30))
 
 print("compute_loss_func:")

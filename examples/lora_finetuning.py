@@ -1,4 +1,4 @@
-"""LoRA with the mixin: adapters on all linear layers but the head, which stays frozen and gets no gradient.
+"""LoRA with the mixin: adapters on all linear layers except the head, which stays frozen and gets no gradient.
 
 python examples/lora_finetuning.py
 """
@@ -14,7 +14,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin
 
 
 class EMOTrainer(EMOTrainerMixin, Trainer):
-    """A Trainer with `emo=`."""
+    """A Trainer that takes `emo=`."""
 
 
 torch.manual_seed(0)

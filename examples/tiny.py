@@ -1,4 +1,4 @@
-"""A tokenizer, a bank and token ids for the examples, from a page of text, made in a second."""
+"""A tokenizer, a bank and token ids for the examples, made in a second from a page of text."""
 
 import tempfile
 from functools import cache
@@ -26,13 +26,13 @@ torch.set_num_threads(1)
 @cache
 def tokenizer() -> Tokenizer:
     """A byte-level BPE of 340 tokens; the first two are for padding and the end of a text."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.train_from_iterator(TEXTS, trainers.BpeTrainer(
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(TEXTS, trainers.BpeTrainer(
         vocab_size=340, special_tokens=["<pad>", "<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     ))  # fmt: skip
-    return made
+    return bpe
 
 
 def bank() -> Bank:
@@ -46,7 +46,7 @@ def bank() -> Bank:
 
 def batch(size: int = 16) -> torch.Tensor:
     """Token ids [size, length]. Each row is a text with its end token, padded with −100."""
-    made = tokenizer()
+    encoder = tokenizer()
     chosen = torch.randint(len(TEXTS), (size,)).tolist()
-    rows = [torch.tensor([*made.encode(TEXTS[i]).ids, 1]) for i in chosen]
+    rows = [torch.tensor([*encoder.encode(TEXTS[i]).ids, 1]) for i in chosen]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)

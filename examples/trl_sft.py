@@ -18,7 +18,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin
 
 
 class EMOSFTTrainer(EMOTrainerMixin, SFTTrainer):
-    """An SFTTrainer with `emo=`."""
+    """An SFTTrainer that takes `emo=`."""
 
 
 torch.manual_seed(0)

@@ -1,9 +1,9 @@
-"""Every test runs with the shapes and types of the signatures checked as the functions are called."""
+"""Every test runs with checks of shapes and types: each call of a function is checked against its annotations."""
 
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers share the cores: BLAS and torch read this when they load, and threads that outnumber cores spin.
+    # Workers share the cores. BLAS and torch read this when they load; with more threads than cores, threads spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
@@ -25,33 +25,33 @@ from costbank.tokenizers.train import train_sentencepiece
 
 ROOT = Path(__file__).parents[1]
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+# A shell that runs the tests in the background makes them ignore Ctrl-C, and their child processes would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes that are not text name no test: an archive's hold the time, and every worker must find the same tests."""
+    """Name a test by its argument if that is binary: an archive contains the time, and all workers need equal names."""
     return argname if isinstance(val, bytes) and not val.isascii() else None
 
 
 def pytest_collection_finish() -> None:
-    """The Trainer collects garbage at each start and end, and would look each time at all that has been imported."""
+    """The Trainer collects garbage at each start and end; freezing keeps it from scanning all imported modules."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real corpora and tokenizers that lie beside the checkout, where there are any."""
+    """The folder next to the checkout with real corpora and tokenizers; without it, the test is skipped."""
     path = Path(os.environ.get("COSTBANK_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not path.is_dir():
-        pytest.skip(f"the shared test data is not at {path}; $COSTBANK_TEST_DATA names another place")
+        pytest.skip(f"the shared test data is not in {path}; set $COSTBANK_TEST_DATA to its folder")
     return path
 
 
 @pytest.fixture(scope="session")
 def news() -> Path:
-    """60,000 words of real news, which gensim's distribution carries."""
+    """60,000 words of real news, a file in gensim's package."""
     spec = find_spec("gensim")
     assert spec is not None
     assert spec.origin is not None

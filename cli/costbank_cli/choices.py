@@ -1,6 +1,6 @@
-"""The names that help texts and completion list, without importing the library that defines them.
+"""Copies of the names that help texts and completion list, so that these need not import the library.
 
-Tests hold them equal to the library's.
+Tests check that they equal the library's.
 """
 
 __all__ = ["ENGINES", "EXPORT_FORMATS", "ON_ERROR", "SOURCES"]

@@ -41,7 +41,7 @@ COMMANDS = {
     "export": "Write a bank as files that other tools can open.",
     "settings": "List the settings of a build.",
 }
-"""The commands of a first session, in its order, then the others."""
+"""The commands of a first session in the order of their use, then the others."""
 
 _FIRST_SESSION = ("tokenizer", "build", "show", "nearest", "health", "serve")
 _EXAMPLES = (
@@ -109,7 +109,7 @@ class _LazyGroup(click.Group):
 
 
 def _write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str]) -> None:
-    """Write lines that can be copied, so that none is wrapped."""
+    """Write lines without wrapping them, because users copy them."""
     with formatter.section(title):
         for line in lines:
             formatter.write(f"{'':{formatter.current_indent}}{line}\n")
@@ -120,8 +120,8 @@ def _write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str
 def command_line() -> None:
     """Build, inspect, serve and export banks of frozen token embeddings for EMO training.
 
-    BANK is a name, name@idprefix or a path. TOKEN is a word (king: the token that starts a word with it, or else the
-    piece with exactly these bytes), piece:king (the piece inside a word), id:123 or hex:e4bda0.
+    BANK is a name, name@idprefix or a path. TOKEN is a word (king: the token for king at the start of a word, or else
+    the piece with exactly these bytes), piece:king (the piece inside a word), id:123 or hex:e4bda0.
     """
 
 
@@ -148,8 +148,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror}", "check the path, its permissions and the disk", CostbankError.exit_status)
+        path = f"{error.filename}: " if error.filename else ""
+        _fail(f"{path}{error.strerror}", "check the path, its permissions and the disk", CostbankError.exit_status)
     sys.exit(0)
 
 
@@ -162,7 +162,7 @@ def _invoke(arguments: Sequence[str] | None) -> None:
 
 
 def _fail(message: str, hint: str, status: int) -> NoReturn:
-    with suppress(OSError):  # the reader has gone, or its disk is full
+    with suppress(OSError):  # the reader has closed the pipe, or the disk is full
         click.echo(f"error: {message}", err=True)
         if hint:
             click.echo(f"hint: {hint}", err=True)
@@ -171,7 +171,7 @@ def _fail(message: str, hint: str, status: int) -> NoReturn:
 
 
 def _remove_partial_output() -> None:
-    if "costbank.files" in sys.modules:  # else nothing has been written yet
+    if "costbank.files" in sys.modules:  # otherwise nothing has been written yet
         from costbank.files import remove_half_made
 
         remove_half_made()

@@ -37,10 +37,10 @@ def complete_bank(ctx: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 def complete_setting(among: Sequence[str] | None = None) -> Completer:
-    """A completer for `KEY=VALUE`: first the settings of the chosen source, then the values of one.
+    """A completer for `KEY=VALUE`: the settings of the chosen source, then, after `=`, the values of the setting.
 
     Args:
-        among: the settings that the command takes; None: all.
+        among: the settings that the command takes; None for all.
     """
 
     def complete(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

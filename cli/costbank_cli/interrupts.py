@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: answered at once, whatever the main thread is doing, with no partial output left behind.
+"""Ctrl-C and SIGTERM: handled at once, whatever the main thread is doing, with no partial output left behind.
 
-Python runs signal handlers between two bytecodes of the main thread, so not while that thread is inside FAISS, a
-BLAS, gensim or SentencePiece. The C-level handler does run: it writes the signal's number into a pipe. A separate
-thread reads that pipe, prints that the command is stopping, and ends the process if the main thread does not.
+Python runs signal handlers between two bytecodes of the main thread, so they cannot run while that thread is inside
+FAISS, a BLAS, gensim or SentencePiece. The C-level handler does run: it writes the signal's number into a pipe. A
+separate thread reads that pipe, prints that the command is stopping, and ends the process if the main thread does not.
 """
 
 import os
@@ -42,7 +42,7 @@ class _Interrupts:
         threading.Thread(target=self._watch, name="costbank-signals", daemon=True).start()
 
     def close(self) -> None:
-        """Restore the previous handlers, unless a signal was received: the time limit then applies until the end."""
+        """Restore the previous handlers. After a signal they stay replaced, so that its time limit still applies."""
         if self._received is None and not self._raised.is_set():
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
@@ -63,7 +63,7 @@ class _Interrupts:
     def _watch(self) -> None:
         while received := os.read(self._read_end, 64):
             for number in received:
-                # A server has handlers of its own, and finishes running requests.
+                # A server installs its own handlers, and finishes running requests.
                 if number in _SIGNALS and signal.getsignal(number) == self._handle:
                     self._answer(signal.Signals(number))
 
@@ -72,7 +72,7 @@ class _Interrupts:
             self._end()
         self._received = number
         self._announce()
-        # Python 3.12 and later start no thread once the main thread has ended: the process is about to end by itself.
+        # Once the main thread has ended, Python 3.12 and later start no thread, and the process is about to end anyway.
         with suppress(RuntimeError):
             threading.Thread(target=self._limit, name="costbank-limit", daemon=True).start()
 

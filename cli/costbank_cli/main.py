@@ -12,11 +12,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
     Args:
-        arguments: those of a call inside another program; None: those of this process, which is then ours, so that
-            Ctrl-C ends it without a traceback from the first moment on.
+        arguments: for a call inside another program. None takes the arguments of this process, and makes Ctrl-C end
+            the process without a traceback, even while modules are still being imported.
     """
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until `interruptible` takes over nothing has been written. A shell's background job ignores Ctrl-C still.
+        # Nothing is written until `interruptible` takes over. A background job of a shell still ignores Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments is None and os.environ.get("_COSTBANK_COMPLETE"):
         from costbank_cli.shells import complete

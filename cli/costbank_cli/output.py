@@ -48,7 +48,11 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
-    """Print a table as wide as the terminal, or in a pipe as wide as its cells; some columns are aligned right."""
+    """Print a table as wide as the terminal, or, in a pipe, as wide as its cells.
+
+    Args:
+        right: the columns that are aligned right.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -65,7 +69,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right:
 
 
 def print_facts(facts: dict[str, object]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair per line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name:<{width}}  {value}")
@@ -77,7 +81,7 @@ def note(text: str) -> None:
 
 
 def note_other_match(vocab: "Vocab", match: "TokenMatch") -> None:
-    """Name the other token that a text matches, as it must be typed."""
+    """If the text matches a second token, print a note with the name to type for that one."""
     if match.other is not None:
         name, shown = vocab.name_of(match.other), vocab.display(match.id)
         note(f"using {shown} (id {match.id}); the same text also matches {name} (id {match.other})")

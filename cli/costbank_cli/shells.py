@@ -1,4 +1,4 @@
-"""The shells' side of completion: click's protocol, with scripts for the ways in which shells split words."""
+"""Completion in bash, zsh and fish: click's protocol, with scripts that match how each shell splits words."""
 
 import os
 import sys
@@ -112,7 +112,7 @@ class _Bash(BashComplete):
             incomplete = incomplete.partition("=")[2]
         breaks = os.environ.get("COMP_WORDBREAKS", "")
         cuts = [incomplete.rfind(mark) + 1 for mark in "=:" if mark in breaks]
-        cuts += [incomplete.rfind("@")] if "@" in breaks else []  # bash counts this one to the word after it
+        cuts += [incomplete.rfind("@")] if "@" in breaks else []  # for bash, @ belongs to the word after it
         kept = incomplete[: max([0, *cuts])]
         return [CompletionItem(item.value.removeprefix(kept), item.type, item.help) for item in items]
 
@@ -126,7 +126,7 @@ class _Zsh(ZshComplete):
         return _whole_words(super().get_completions(args, incomplete), incomplete)
 
     def format_completion(self, item: CompletionItem) -> str:
-        if item.type in ("dir", "file"):  # the script completes a path after so many characters of the word
+        if item.type in ("dir", "file"):  # the script completes a path after this many characters of the word
             return f"{item.type}\n{len(item.prefix)}\n_"
         described = item.help or item.value.endswith("=")  # _describe takes value:help
         value = item.value.replace("\\", "\\\\").replace(":", "\\:") if described else item.value
@@ -148,7 +148,7 @@ class _Fish(FishComplete):
 
 
 def _whole_words(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
-    """Items that replace the word on the command line: of `--engine=ray`, click completes only `ray`."""
+    """Items that replace the whole word on the command line; for `--engine=ray`, click's items are only `ray`."""
     option = incomplete[: incomplete.find("=") + 1] if incomplete.startswith("--") else ""
     return [
         CompletionItem(option + item.value, item.type, item.help, prefix=option + (item.prefix or "")) for item in items
@@ -156,7 +156,7 @@ def _whole_words(items: list[CompletionItem], incomplete: str) -> list[Completio
 
 
 def complete() -> NoReturn:
-    """Answer a shell's request in `$_COSTBANK_COMPLETE`, and exit. A failure offers nothing and prints nothing."""
+    """Answer a shell's request in `$_COSTBANK_COMPLETE`, and exit. If this fails, nothing is printed."""
     from costbank_cli.command_line import command_line
 
     for shell in (_Bash, _Zsh, _Fish):

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that nothing reads any more."""
+"""Handling of standard streams that are closed or have no reader."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 __all__ = ["BROKEN_PIPE_STATUS", "BrokenOutputError", "detect_broken_output", "discard_output", "open_missing_streams"]
 
 BROKEN_PIPE_STATUS = 128 + signal.SIGPIPE
-"""The exit status after a broken pipe, as that of `cat` in `cat file | head -1`."""
+"""The exit status after a broken pipe, like that of `cat` in `cat file | head -1`."""
 
 
 class BrokenOutputError(Exception):
@@ -37,7 +37,7 @@ def detect_broken_output() -> Iterator[None]:
 
     Raises:
         BrokenOutputError: stdout or stderr is a pipe without a reader.
-        RuntimeError: another pipe broke. That is a bug, which click would mistake for the former.
+        RuntimeError: another pipe broke. That is a bug; click would treat it as a broken stdout.
     """
     try:
         yield

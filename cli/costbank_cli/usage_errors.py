@@ -1,4 +1,4 @@
-"""Errors of the command line itself, with a suggestion of what was meant."""
+"""Usage errors of the command line, with a suggestion of the command, option or value that was meant."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _COMMANDS = {
     "make": "build", "new": "build", "try": "demo", "example": "demo", "config": "settings", "options": "settings",
     "train": "tokenizer train", "tokenize": "tokenizer train",
 }  # fmt: skip
-"""Names of our commands in other tools."""
+"""Names that other tools use, and our commands for them."""
 
 _NOT_ONE_OF = re.compile(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)\.$")
 _NO_SUCH_COMMAND = getattr(click.exceptions, "NoSuchCommand", ())
@@ -84,6 +84,6 @@ def _source(arguments: Sequence[str]) -> str | None:
     """The source that a command line names, if it exists."""
     from costbank.config import SOURCE_SECTIONS
 
-    given = [value for option, value in pairwise(arguments) if option == "--source"]
-    given += [argument.partition("=")[2] for argument in arguments if argument.startswith("--source=")]
-    return next((source for source in given if source in SOURCE_SECTIONS), None)
+    sources = [value for option, value in pairwise(arguments) if option == "--source"]
+    sources += [argument.partition("=")[2] for argument in arguments if argument.startswith("--source=")]
+    return next((source for source in sources if source in SOURCE_SECTIONS), None)

@@ -21,7 +21,7 @@ statuses.
 
 def page() -> str:
     """Every command with its usage, its help and its options."""
-    # With the settings of a real call, because commands keep the names of their help option after the first call.
+    # The root has the settings of a real call, because commands keep the help option that they were first read with.
     root = click.Context(command_line, info_name="costbank", **command_line.context_settings)
     return _ABOVE + "\n".join(
         [_prose(command_line), *(text for context in _leaves(root) for text in _section(context))]

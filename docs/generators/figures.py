@@ -56,7 +56,7 @@ class _Row:
 
 @cache
 def _newest() -> Mapping[tuple[str, str, str], _Row]:
-    """The newest row of each benchmark, measure and note: rows of the file are in the order of their measurement."""
+    """The newest row of each benchmark, measure and note. The file's rows are in the order of measurement."""
     with RESULTS.open(newline="") as file:
         rows = [
             _Row(**{name: row[{"least": "min", "most": "max"}.get(name, name)] for name in _Row.__dataclass_fields__})
@@ -82,7 +82,7 @@ def _median(match: re.Match[str]) -> str:
         and row.note.startswith(match["note"] or "")
     ]
     if len(rows) != 1:
-        raise LookupError(f"{match[0]} is {len(rows)} rows of {RESULTS.name}, and should be 1")
+        raise LookupError(f"{match[0]} matches {len(rows)} rows of {RESULTS.name}, and should match 1")
     return f"{float(rows[0].median) * float(match['scale'] or 1):.4g}"
 
 

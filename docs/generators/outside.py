@@ -1,4 +1,4 @@
-"""A hook of MkDocs that makes pages of some files outside `docs/`, and adapts links to files outside `docs/`.
+"""A hook of MkDocs that makes pages from some files outside `docs/`, and adapts links to files outside `docs/`.
 
 Pages link to files by relative paths, which work in the repository. On the site, a link to a file of `PAGES` or to an
 example leads to its page, and a link to any other existing file becomes plain text. A link to a file that does not
@@ -26,7 +26,7 @@ PAGES = {
     "costbank/loss/README.md": "contributing/loss.md",
     "examples/README.md": "examples/index.md",
 }
-"""The pages of the site that are made of files outside `docs/`."""
+"""The pages of the site that are made from files outside `docs/`."""
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 

@@ -57,7 +57,7 @@ class Bars:
 
 
 def bars_of(bank: Bank, label: str, unrelated: tuple[str, ...], related: int = 5) -> Bars:
-    """The tokens of lowest cost that are words of at least five letters, then the unrelated ones."""
+    """The tokens with the lowest cost that are words of at least five letters, then the unrelated ones."""
     words = [(n.text[1:], n.cost) for n in bank.nearest(label, k=60) if _is_word(n.text)]
     return Bars(label, (*words[:related], *((token, bank.cost(token, label)) for token in unrelated)))
 

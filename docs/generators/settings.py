@@ -7,8 +7,9 @@ __all__ = ["page"]
 _ABOVE = """# Settings of a build
 
 Set them in a TOML file (`costbank build --config my.toml`; relative paths in it are relative to the file) or with
-`--set name=value`. The command line overrides the file, and `--set` overrides the other options.
-`costbank settings SOURCE` lists the settings of one source. A build refuses settings of another source.
+`--set name=value`. A leading `~` in a path means the home directory. The command line overrides the file, and `--set`
+overrides the other options. `costbank settings SOURCE` lists the settings of one source. A build refuses settings of
+another source.
 
 """
 

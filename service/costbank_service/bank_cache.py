@@ -1,6 +1,6 @@
 """The banks of a store, loaded on request and kept in memory up to a limit.
 
-A bank is loaded, not memory-mapped, so that a file that is truncated later cannot crash the process. While its files
+Banks are loaded, not memory-mapped, so a file that is truncated later cannot crash the process. While a bank's files
 change, or if they are damaged, the service keeps serving the loaded copy, which is still the bank with this id.
 """
 
@@ -42,7 +42,7 @@ class BankTooLargeError(ServiceError):
 
 @dataclass
 class _Entry:
-    """One bank as it was last loaded, and the signatures of its files at that time and at the last failure."""
+    """The last loaded copy of a bank, and the signatures of its files when it was loaded and at the last failure."""
 
     lock: Lock = field(default_factory=Lock)
     bank: LoadedBank | None = None
@@ -130,7 +130,7 @@ class BankCache:
         return bank
 
     def _reload(self, entry: _Entry, path: Path, current: Signature) -> None:
-        """Load the bank, except if the same files failed before and nothing has been written to them since."""
+        """Load the bank, unless these files failed to load before and have not changed since."""
         now = time.monotonic()
         if entry.error and (now < entry.retry_at or (current == entry.failed and not _is_recent(current))):
             return
@@ -169,5 +169,5 @@ def _signature(path: Path) -> Signature:
 
 
 def _is_recent(signature: Signature) -> bool:
-    """Whether a file changed so recently that it may still be written, or change again within one clock tick."""
+    """Whether a file changed so recently that a writer may still be busy, or change it again within one clock tick."""
     return any(abs(time.time() - changed / 1e9) < _RECENT_SECONDS for _, _, _, changed in signature)

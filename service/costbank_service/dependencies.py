@@ -33,7 +33,7 @@ def settings_of(request: Request) -> Settings:
 
 
 def authorize(request: Request) -> None:
-    """Refuse a request without the service's key, if the service has one. Compares bytes, in constant time.
+    """If the service has a key, refuse requests without it. Keys are compared as bytes, in constant time.
 
     A non-ASCII key is accepted in UTF-8, as most clients send it, and in Latin-1, as older HTTP specifies.
 
@@ -43,11 +43,11 @@ def authorize(request: Request) -> None:
     key = settings_of(request).api_key
     if key is None:
         return
-    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
-    if not given:
+    values = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    if not values:
         raise _unauthorized(f"this service requires a key: {_SEND}")
-    scheme, _, sent = given[0].partition(b" ")
-    if len(given) > 1 or scheme.lower() != b"bearer":
+    scheme, _, sent = values[0].partition(b" ")
+    if len(values) > 1 or scheme.lower() != b"bearer":
         raise _unauthorized(f"the Authorization header must be a single `Bearer <key>`: {_SEND}")
     matches = [compare_digest(sent.lstrip(b" "), encoded) for encoded in _encodings(key.get_secret_value())]
     if not any(matches):

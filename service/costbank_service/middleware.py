@@ -1,4 +1,4 @@
-"""Middleware of every route: HEAD for every GET, and routing by the path as it was sent."""
+"""Middleware of every route: HEAD for every GET, and routing by the raw path of the request."""
 
 import re
 from urllib.parse import unquote_to_bytes
@@ -37,7 +37,7 @@ class HeadMiddleware:
 
 
 class PathMiddleware:
-    """Routes by the path as it was sent: servers decode `%2F` to a slash and invalid UTF-8 to U+FFFD."""
+    """Routes by the raw path of the request, because servers decode `%2F` to a slash and invalid UTF-8 to U+FFFD."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

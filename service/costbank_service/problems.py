@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem details: `application/problem+json` with a stable `code` and a hint.
 
-The library's messages may contain paths of this machine. Only errors about the request itself are sent as they are; all
-others are logged, and a general message without paths is sent.
+The library's messages may contain paths of this machine, so only errors about the request itself are sent unchanged.
+All others are logged, and the client gets a general message without paths.
 """
 
 import logging

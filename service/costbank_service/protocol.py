@@ -27,7 +27,7 @@ class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- uv
     transport: asyncio.Transport
 
     def send_400_response(self, msg: str) -> None:
-        # Called while the parser's error is handled; that error has the reason, and `msg` is always the same.
+        # uvicorn calls this while it handles the parser's error, which has the reason; `msg` is always the same.
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
         status = status if status in _REASONS else 400

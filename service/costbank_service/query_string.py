@@ -58,7 +58,7 @@ class QueryParameter:
 
 
 def query_reader(parameters: Sequence[QueryParameter]) -> Callable[[Request], dict[str, Any]]:
-    """A dependency that gives a route its parameters by name, with None for an absent one without a default."""
+    """A dependency that returns a route's parameters by name; an absent one has its default, or None."""
 
     def read(request: Request) -> dict[str, Any]:
         return parse_query(request.scope.get("query_string", b""), parameters)
@@ -74,15 +74,15 @@ def parse_query(query: bytes, parameters: Sequence[QueryParameter]) -> dict[str,
     """
     known = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Any] = {name: parameter.default for name, parameter in known.items()}
-    given: set[str] = set()
+    seen: set[str] = set()
     for pair in filter(None, query.split(b"&")):
         raw_name, _, raw_value = pair.partition(b"=")
         name = readable(_decoded(raw_name))
         if name not in known:
             raise UsageError(f"unknown query parameter '{name}'", _suggestion(name, list(known)))
-        if name in given:
+        if name in seen:
             raise UsageError(f"{name} is repeated", f"give {name} once")
-        given.add(name)
+        seen.add(name)
         values[name] = known[name].read(_decoded(raw_value))
     return values
 

@@ -25,7 +25,7 @@ def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> No
         on_ready: called with the base URL when the socket listens.
 
     Raises:
-        UsageError: the address is in use or not local, or is not loopback and there is no key.
+        UsageError: the address is in use or not of this machine, or it is not loopback and no key is set.
     """
     with _listening(settings) as listener:
         if on_ready:

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         description="number of concurrent searches beyond the neighbor tables",
     )  # fmt: skip
     search_queue: int = Field(
-        default=64, ge=0, description="number of such searches that may wait; further requests get 503"
+        default=64, ge=0, description="number of such searches that can wait; further requests get 503"
     )
     api_key: SecretStr | None = Field(
         default=None, min_length=1, description="key that /v1 requires, as `Authorization: Bearer …`"
@@ -47,14 +47,14 @@ class Settings(BaseSettings):
         return key
 
 
-def load_settings(**given: Any) -> Settings:
+def load_settings(**arguments: Any) -> Settings:
     """Settings from arguments, and from the environment for the rest.
 
     Raises:
         UsageError: a value is invalid; the message names its variable.
     """
     try:
-        return Settings(**given)
+        return Settings(**arguments)
     except ValidationError as error:
         problems = "; ".join(map(_explained, error.errors()))
         raise UsageError(problems, "set a valid value, or unset it for the default") from None
@@ -77,7 +77,7 @@ def _explained(problem: Any) -> str:
     """The message for an invalid setting. It never repeats a value that may be secret."""
     name = str(problem["loc"][0])
     variable, field = f"$COSTBANK_{name.upper()}", Settings.model_fields[name]
-    if problem["type"] == "value_error":  # raised by ourselves
+    if problem["type"] == "value_error":  # raised by a validator above
         return f"{variable}: {problem['ctx']['error']}"
     value = "" if name == "api_key" else f" is {value_text(problem['input'])}, and it"
     return f"{variable}{value} takes {accepted_values(field)}"

@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong: two lines that say what and what to do, the right status, and nothing left behind."""
+"""User mistakes: each gives an error line and a hint line, the right exit status, and no leftover files."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ CASES = {
     ),
     "a model that lacks its shard": (["build", "--source", "lm-head", "--model", "{model}"], 5, "news.model"),
     "a missing corpus": ([*BUILD, "--corpus", "missing.txt"], 3, "missing.txt does not exist"),
-    "an engine that is none": ([*BUILD, "--engine", "spark"], 2, "local or ray"),
+    "an unknown engine": ([*BUILD, "--engine", "spark"], 2, "local or ray"),
     "a Ray cluster that is not there": (
         [*BUILD, "--engine", "ray", "--ray-address", "127.0.0.1:9"],
         2,
@@ -71,7 +71,7 @@ CASES = {
     "a binary corpus": ([*BUILD, "--corpus", "{model}"], 5, "is not"),
     "a corpus of one token": ([*BUILD[:5], "--corpus", "{one}", *BUILD[7:]], 5, "at least two such ids"),
     "no such tokenizer": ([*BUILD[:7], "--tokenizer", "missing.model"], 3, "missing.model"),
-    "a tokenizer that is none": ([*BUILD[:7], "--tokenizer", "{corpus}"], 5, "not a SentencePiece model"),
+    "a file that is not a tokenizer": ([*BUILD[:7], "--tokenizer", "{corpus}"], 5, "not a SentencePiece model"),
     "a name with a slash": ([*BUILD, "--name", "../x"], 2, "lower-case"),
     "training on a missing file": (["tokenizer", "train", "missing.txt", "--out", "{directory}/o.model"], 3, "missing"),
     "training on a binary file": (["tokenizer", "train", "{model}", "--out", "{directory}/o.model"], 5, "not text"),
@@ -97,7 +97,7 @@ CASES = {
     "exporting costs as text": ([*EXPORT, "costs-npy", "--dtype", "text"], 2, "--dtype"),
     "exporting under a file": (["export", "news", "--format", "npy", "--out", "{empty}/o.npy"], 5, "cannot write"),
     "verifying nothing": (["verify", "{directory}/"], 3, "no bank at"),
-    "serving a port that is none": (["serve", "--port", "70000"], 2, "70000"),
+    "serving on an impossible port": (["serve", "--port", "70000"], 2, "70000"),
 }
 
 

@@ -27,9 +27,9 @@ def test_help_names_every_command_as_the_command_itself_does(run):
 
 @pytest.mark.parametrize("group", [(), ("tokenizer",)])
 def test_a_group_without_a_command_prints_its_help(run, group: tuple[str, ...]):
-    bare, asked = run(*group), run(*group, "--help")
+    bare, with_help = run(*group), run(*group, "--help")
     assert (bare.status, bare.err) == (0, "")
-    assert bare.out == asked.out
+    assert bare.out == with_help.out
     assert "Commands:" in bare.out
 
 
@@ -61,7 +61,7 @@ def test_nearest_prints_json_and_nothing_else(run, news_bank: Bank):
     assert result.err == ""
 
 
-def test_a_word_finds_the_word_and_its_piece_is_pointed_out(run, news_bank: Bank):
+def test_a_word_finds_the_word_token_and_a_note_names_the_piece(run, news_bank: Bank):
     vocab = news_bank.vocab
     word, piece, text = next(
         (vocab.ids_of(b" " + vocab.token(i))[0], i, vocab.token(i).decode())

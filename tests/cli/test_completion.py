@@ -1,4 +1,4 @@
-"""Shell completion: the completions of a line, and the libraries that they import. `test_shells.py` has real shells."""
+"""Shell completion: the completions of a line, and the libraries they import. `test_shells.py` tests real shells."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ COSTBANK = [sys.executable, "-m", "costbank_cli"]
 
 
 def _complete(store: Path, *words: str, command: list[str] = COSTBANK) -> "subprocess.CompletedProcess[str]":
-    asked = {"_COSTBANK_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words)), "COSTBANK_STORE": str(store)}
-    asked["COMP_WORDS"] = "\n".join(["costbank", *(word or "''" for word in words)])
-    return subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=False)
+    request = {"_COSTBANK_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words)), "COSTBANK_STORE": str(store)}
+    request["COMP_WORDS"] = "\n".join(["costbank", *(word or "''" for word in words)])
+    return subprocess.run(command, env=os.environ | request, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _offered(store: Path, *words: str) -> list[str]:
-    """What TAB offers for the last word."""
+    """The completions of the last word."""
     done = _complete(store, *words)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()

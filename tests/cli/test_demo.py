@@ -1,4 +1,4 @@
-"""`costbank demo` on a small text: a fair comparison, and an extra that is exactly what it needs."""
+"""`costbank demo` on a small text: its comparison is fair, and it needs exactly the packages of its extra."""
 
 import json
 import re
@@ -22,7 +22,7 @@ import json, re, sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
-asked, place = json.loads(sys.argv[1]), Path(sys.argv[2])
+requirements, place = json.loads(sys.argv[1]), Path(sys.argv[2])
 
 def norm(name):
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -46,10 +46,10 @@ def closure(names):
                 left.append(line.partition(";")[0])
     return {name[0] for name in known}
 
-allowed, owners = closure(asked), packages_distributions()
+allowed, owners = closure(requirements), packages_distributions()
 
 class OnlyAllowed:
-    # What is not of the extra is as if it were not installed.
+    # Hides every package that the extra does not install.
     def __init__(self, finder):
         self.finder = finder
 
@@ -77,9 +77,9 @@ print(json.dumps({"used": used, "lines": lines, "training": training, "guess": r
 
 
 def _name(requirement: str) -> str:
-    found = re.match(r"[A-Za-z0-9._-]+", requirement)
-    assert found
-    return re.sub(r"[-_.]+", "-", found[0]).lower()
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def small(project: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """A run in which nothing can be imported but what the base and the extra `demo` bring."""
-    asked = project["dependencies"] + project["optional-dependencies"]["demo"]
+    """A run that can import only the packages of the base installation and of the extra `demo`."""
+    requirements = project["dependencies"] + project["optional-dependencies"]["demo"]
     place = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(asked), str(place)],
+        [sys.executable, "-c", RUN, json.dumps(requirements), str(place)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -122,7 +122,7 @@ def test_every_loss_is_measured_at_the_same_steps_of_the_same_text(small: dict):
     assert 0.01 < small["guess"] < 0.2
 
 
-def test_what_is_held_out_is_in_no_training_text(small: dict):
+def test_held_out_text_is_not_in_the_training_text(small: dict):
     work = small["place"] / "work"
     gathered, train, held_out = (
         (work / name).read_text("utf-8").splitlines() for name in ("docstrings.txt", "training.txt", "held-out.txt")
@@ -137,9 +137,9 @@ def test_the_printed_figures_are_those_that_were_measured(small: dict):
     ends = [points[-1] for points in small["training"].values()]
     assert last.split() == ["8", *(f"{nats:.3f}" for _, nats, _ in ends), *(f"{hits:.1%}" for _, _, hits in ends)]
     plain = ends[0][1]
-    said = " ".join(small["lines"])
+    printed = " ".join(small["lines"])
     for name, (_, nats, _) in zip(list(small["training"])[1:], ends[1:], strict=True):
-        assert f"{np.exp(nats - plain) - 1:+.1%} with {name}" in said
+        assert f"{np.exp(nats - plain) - 1:+.1%} with {name}" in printed
 
 
 def test_one_loss_under_two_names_gives_the_same_course():
@@ -147,6 +147,6 @@ def test_one_loss_under_two_names_gives_the_same_course():
         return cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     ids = np.tile(np.arange(50), 40).astype(np.int64)
-    found = train_with_each_loss({"a": loss, "b": loss}, ids, ids, 50, 4, QuietProgress())
-    assert found["a"] == found["b"]
-    assert found["a"][-1].cross_entropy < found["a"][0].cross_entropy
+    result = train_with_each_loss({"a": loss, "b": loss}, ids, ids, 50, 4, QuietProgress())
+    assert result["a"] == result["b"]
+    assert result["a"][-1].cross_entropy < result["a"][0].cross_entropy

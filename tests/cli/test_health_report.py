@@ -1,4 +1,4 @@
-"""What `costbank health` prints for people and for programs."""
+"""The output of `costbank health`, as text and as JSON."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""TAB in real shells: bash, zsh and fish, each in a terminal of its own."""
+"""Tab completion in real shells: bash, zsh and fish, each in its own terminal."""
 
 import fcntl
 import os
@@ -75,7 +75,7 @@ def test_tab_completes(shell: str, news_bank: Bank, tmp_path: Path, typed: str, 
 
 
 def _line_after_tab(arguments: list[str], environment: dict[str, str], folder: Path, typed: str) -> str:
-    """The line after TAB: it is made the argument of `printf`, which prints it between brackets."""
+    """The line after TAB. It becomes the argument of `printf`, which prints it between brackets."""
     ours, terminal = pty.openpty()
     with subprocess.Popen(
         arguments, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=folder,
@@ -84,7 +84,7 @@ def _line_after_tab(arguments: list[str], environment: dict[str, str], folder: P
         os.close(terminal)
         try:
             _read_until(ours, re.compile("ready> "))
-            # Shells take the keys in order, so the keys after TAB wait for the completion.
+            # Shells process keys in order, so the keys after TAB wait for the completion.
             os.write(ours, f"{typed}\t'\x01printf '[%s]\\n' '\r".encode())
             printed = re.compile(r"[\r\n]\[([^\r\n]*)\]\r\n")
             output = _read_until(ours, printed)

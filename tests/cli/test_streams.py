@@ -18,9 +18,9 @@ PIPE_BYTES = 4096
 
 @pytest.fixture
 def store(news_bank: Bank) -> dict[str, str]:
-    """The environment of a process that has the news bank's store.
+    """The environment of a process that uses the news bank's store.
 
-    Without a buffer Python takes a write that was cut short for a whole one, and there would be no error to see.
+    PYTHONUNBUFFERED is removed: without a buffer, Python treats a truncated write as complete and raises no error.
     """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return {**kept, "COSTBANK_STORE": str(news_bank.path.parents[1])}
@@ -37,7 +37,7 @@ def _shell(command: str, environment: dict[str, str]) -> "subprocess.CompletedPr
 @pytest.mark.parametrize("arguments", [NEAREST, [*NEAREST, "--json"]], ids=["table", "json"])
 def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str], store: dict[str, str]):
     read_end, write_end = os.pipe()
-    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # less than the answer, so that the command must wait
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # smaller than the output, so the command must wait
     with subprocess.Popen([*COSTBANK, *arguments], stdout=write_end, stderr=subprocess.PIPE, env=store) as process:
         os.close(write_end)
         assert os.read(read_end, 10)
@@ -50,12 +50,12 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(arguments: list[str], 
     "arguments", [[], ["--help"], ["--version"], ["nearest", "--help"], ["list"], ["cost"], NEAREST]
 )
 def test_a_reader_that_was_never_there(arguments: list[str], store: dict[str, str]):
-    """Bare groups, help and version are printed before any command runs."""
+    """The help of groups and commands, and the version, are printed before any command runs."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run([*COSTBANK, *arguments], stdout=write_end, stderr=subprocess.PIPE, env=store, timeout=60)
     os.close(write_end)
-    if arguments == ["cost"]:  # an error, which has its own stream and status
+    if arguments == ["cost"]:  # this is an error, with its own stream and status
         assert done.returncode == 2
         assert done.stderr.startswith(b"error: ")
     else:
@@ -69,10 +69,10 @@ def test_a_reader_of_stderr_that_leaves_changes_no_status_of_an_error(command: s
     assert done.stderr == ""
 
 
-def test_head_takes_what_it_wants(store: dict[str, str], news_bank: Bank):
+def test_head_gets_the_lines_that_it_reads(store: dict[str, str], news_bank: Bank):
     nearest = news_bank.nearest("▁the", 2)
     done = _shell("set -o pipefail; costbank nearest news ▁the -k 1900 | head -3", store)
-    assert done.returncode in (0, 141)  # 0 where all of it was in the pipe before head had gone
+    assert done.returncode in (0, 141)  # 0 if the whole output was in the pipe before head ended
     assert done.stderr == ""
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == [str(n.id) for n in nearest]
     done = _shell("costbank nearest news ▁the -k 2 --json | head -c 100000", store)

@@ -1,4 +1,4 @@
-"""Commands, options and choices that do not exist, and what the hint names instead."""
+"""Commands, options and choices that do not exist, and the suggestions of the hints."""
 
 import pytest
 
@@ -35,7 +35,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("typed", "hint"), CASES.items(), ids=CASES)
-def test_what_was_meant_is_named(run, typed: str, hint: str):
+def test_the_hint_names_what_was_meant(run, typed: str, hint: str):
     result = run(*typed.split())
     assert result.status in (2, 3)
     assert result.out == ""

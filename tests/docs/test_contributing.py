@@ -1,4 +1,4 @@
-"""Files named for contributors exist, hooks run tools of `make check`, and issue forms are valid."""
+"""Files that the contributors' pages name exist, hooks run tools of `make check`, and issue forms are valid."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Generated pages are up to date and say what the code says; figures are those of data/bench/results.csv."""
+"""Generated pages are up to date and match the code; figures are those of data/bench/results.csv."""
 
 import csv
 import re
@@ -51,8 +51,9 @@ def _leaves(command: click.Command, path: str) -> dict[str, click.Command]:
     if not isinstance(command, click.Group):
         return {path: command}
     names = command.list_commands(click.Context(command))
-    found = {name: command.get_command(click.Context(command), name) for name in names}
-    return {leaf: c for name, inner in found.items() if inner for leaf, c in _leaves(inner, f"{path} {name}").items()}
+    commands = {name: command.get_command(click.Context(command), name) for name in names}
+    inner = {name: command for name, command in commands.items() if command}
+    return {leaf: c for name, command in inner.items() for leaf, c in _leaves(command, f"{path} {name}").items()}
 
 
 def test_the_command_line_page_has_every_command_and_option():
@@ -100,7 +101,7 @@ def test_a_figure_is_the_newest_row_of_its_measurement():
 
 @pytest.mark.parametrize("text", ["{lm_head: no such}", "{transfer: overlap@10}", "{transfer: overlap@10 @ no such}"])
 def test_a_figure_that_is_not_one_row_is_refused(text: str):
-    with pytest.raises(LookupError, match="and should be 1"):
+    with pytest.raises(LookupError, match="and should match 1"):
         figures.fill(text)
 
 
@@ -114,7 +115,7 @@ def test_the_readme_shows_only_figures_of_the_results():
 
 
 def _numbers(svg: str) -> list[tuple[float, float]]:
-    """Length and printed number of each bar of EMO costs."""
+    """The length and the printed number of each bar of EMO costs."""
     parts = list(ElementTree.fromstring(svg))
     return [
         (float(bar.attrib["width"]), float(text.text or ""))

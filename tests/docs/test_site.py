@@ -1,4 +1,4 @@
-"""The site builds without a warning and without a network and works from files; links lead somewhere."""
+"""The site builds without a warning and without a network, and works from files; all links have a target."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _References(HTMLParser):
-    """What a page loads, where it links to, and the anchors that it has."""
+    """The files that a page loads, its links, and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path):
         assert page.loads
         for target in page.loads:
             assert not re.match(r"(\w+:)?//", target), f"{path.name} loads {target}"
-            if path.name != "404.html":  # its paths are those of a server's root
+            if path.name != "404.html":  # its paths start at a server's root
                 assert (path.parent / unquote(target.split("?")[0].split("#")[0])).exists(), f"{path.name}: {target}"
     for style in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.read_text("utf-8")), style.name
@@ -84,14 +84,14 @@ def test_every_link_within_the_site_leads_to_a_page_and_an_anchor(site: Path):
             target, _, anchor = unquote(link).partition("#")
             if re.match(r"\w+:", target):
                 continue
-            there = (path.parent / target).resolve() if target else path
-            assert there.exists(), f"{path.relative_to(site)} links to {link}"
-            if anchor and there.suffix == ".html" and anchor != "__codelineno":
-                assert anchor in pages[there].anchors, f"{path.relative_to(site)} links to {link}"
+            linked = (path.parent / target).resolve() if target else path
+            assert linked.exists(), f"{path.relative_to(site)} links to {link}"
+            if anchor and linked.suffix == ".html" and anchor != "__codelineno":
+                assert anchor in pages[linked].anchors, f"{path.relative_to(site)} links to {link}"
 
 
 def test_search_works_without_a_server(site: Path):
-    """The index is a script as well, since a page that is opened as a file may not fetch."""
+    """The search index is also a script, because a page that is opened as a file cannot fetch it."""
     index = (site / "search" / "search_index.js").read_text("utf-8")
     assert "gibbs_temperature" in index
     assert "COSTBANK_MAX_K" in index
@@ -130,10 +130,10 @@ def test_relative_links_in_the_repository_exist(page: Path):
         if re.match(r"https?:", target):
             continue
         path, _, anchor = target.partition("#")
-        there = page.parent / path if path else page
-        assert there.exists(), target
-        if anchor and there.suffix == ".md":
-            assert anchor in _heading_anchors(there), target
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in _heading_anchors(linked), target
 
 
 def test_the_readme_is_short_and_begins_with_why_a_picture_and_code():

@@ -1,4 +1,4 @@
-"""The tutorials run as they are printed, on a tiny model and a small corpus."""
+"""The tutorials run exactly as printed, on a tiny model and a small corpus."""
 
 import os
 import re
@@ -21,7 +21,7 @@ SAVED = re.compile(r"^Save this as `(?P<name>[\w.]+)`", re.MULTILINE)
 
 
 def run_tutorial(page: Path, folder: Path) -> str:
-    """Save the page's Python under the name that it gives, run its commands in order, and return what they print."""
+    """Save the page's Python under the name that the page gives, run its commands in order, and return their output."""
     text = page.read_text("utf-8")
     blocks = [(match["kind"], match["text"]) for match in BLOCK.finditer(text)]
     (name,) = SAVED.findall(text)
@@ -33,7 +33,7 @@ def run_tutorial(page: Path, folder: Path) -> str:
         "COSTBANK_STORE": str(folder / "store"),
         "COSTBANK_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",  # threads that share such small tensors wait for each other most of the time
+        "OMP_NUM_THREADS": "1",  # with tensors this small, threads mostly wait for each other
     }
     printed = ""
     for commands in (block for kind, block in blocks if kind == "sh"):

@@ -1,4 +1,4 @@
-"""The examples that use a bank without our loss run unchanged, and name a missing package."""
+"""The examples that use a bank without our loss run as they are, and name a missing package."""
 
 import os
 import subprocess

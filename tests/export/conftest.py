@@ -55,7 +55,7 @@ DIM = 6
 
 def write_bank(directory: Path, vocab: Vocab, rows: np.ndarray, dtype: str = "F32", k: int = 4,
                fingerprint: str = "") -> Bank:  # fmt: skip
-    """A bank of the given unit or zero rows, as the pipeline would write it."""
+    """A bank of these unit or zero rows, as the pipeline would write it."""
     with BankWriter(directory) as writer:
         stored = writer.write_vectors(rows.shape, dtype, [rows]).float32(slice(None))
         usable = stored.any(axis=1)
@@ -88,7 +88,7 @@ def odd_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 @pytest.fixture(scope="session")
 def bank_of(tmp_path_factory: pytest.TempPathFactory):
-    """Makes a bank of random rows for a tokenizer file, with as many rows to spare as are asked for."""
+    """Makes a bank of random rows for a tokenizer file, with a chosen number of extra rows."""
 
     def make(tokenizer: Path, spare: int = 0, kind: str = "auto") -> Bank:
         own = load_tokenizer(tokenizer, kind).vocab

@@ -1,4 +1,4 @@
-"""What stops an export: before long work, with a clear message, and without leftovers."""
+"""Exports that cannot succeed end before long work, with a clear message, and without leftover files."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def test_existing_files_are_never_replaced(odd_bank: Bank, tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_nor_is_a_dangling_link_or_the_file_next_to_it(odd_bank: Bank, tmp_path: Path):
+def test_dangling_links_and_files_next_to_the_output_are_never_replaced(odd_bank: Bank, tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="already exists"):
         export_bank(odd_bank, "npy", tmp_path / "link")
@@ -126,8 +126,8 @@ def test_too_little_space_is_reported_first_and_so_are_large_sizes(
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_estimated_size_is_enough(news_bank: Bank, tmp_path: Path, name: str):
-    made = export_bank(news_bank, name, tmp_path / "out")
-    assert made.size <= FORMATS[name].estimate_bytes(news_bank, "F32") <= 3 * made.size + 100_000
+    exported = export_bank(news_bank, name, tmp_path / "out")
+    assert exported.size <= FORMATS[name].estimate_bytes(news_bank, "F32") <= 3 * exported.size + 100_000
 
 
 @pytest.mark.parametrize("name", FORMATS)

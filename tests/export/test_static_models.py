@@ -22,7 +22,7 @@ TEXTS = [
     "a\n b  \tc 日本 🙂",
     "the " * 2_000 + "king " * 2_000,
 ]
-TOLERANCE = 5e-5  # both add up thousands of rows in float32
+TOLERANCE = 5e-5  # both sum thousands of rows in float32
 BOTH = ["model2vec", "sentence-transformers"]
 
 
@@ -40,10 +40,10 @@ def _encoded(folder: Path, library: str) -> np.ndarray:
 
 @pytest.mark.parametrize("library", BOTH)
 def test_a_text_is_the_mean_of_the_rows_of_its_ids(news_bank: Bank, news_model: Path, tmp_path: Path, library: str):
-    made = export_bank(news_bank, library, tmp_path / "model", news_model)
+    exported = export_bank(news_bank, library, tmp_path / "model", news_model)
     np.testing.assert_allclose(_encoded(tmp_path / "model", library), _means(news_bank, news_model), atol=TOLERANCE)
-    assert made.rows == news_bank.size
-    assert {path.name for path in made.files} == {path.name for path in (tmp_path / "model").iterdir()}
+    assert exported.rows == news_bank.size
+    assert {path.name for path in exported.files} == {path.name for path in (tmp_path / "model").iterdir()}
 
 
 @pytest.mark.parametrize("library", BOTH)
@@ -103,9 +103,9 @@ def test_the_estimated_size_is_enough(news_bank: Bank, news_model: Path, tmp_pat
                                          monkeypatch: pytest.MonkeyPatch, library: str):  # fmt: skip
     from costbank.export import FORMATS, publish
 
-    made = export_bank(news_bank, library, tmp_path / "model", news_model)
+    exported = export_bank(news_bank, library, tmp_path / "model", news_model)
     assert (
-        made.size
+        exported.size
         <= FORMATS[library].estimate_bytes(news_bank, "F32") + (tmp_path / "model" / "tokenizer.json").stat().st_size
     )
     monkeypatch.setattr(publish, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1_000))

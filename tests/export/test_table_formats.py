@@ -1,4 +1,4 @@
-"""Every format of rows and costs, opened by the library that it is for."""
+"""Every format of rows and costs, opened by the library it is meant for."""
 
 import json
 import math
@@ -29,17 +29,17 @@ def bank(request: pytest.FixtureRequest) -> Bank:
 
 @pytest.mark.parametrize("kind", ["word2vec-text", "word2vec-binary"])
 def test_gensim_reads_every_token_and_value(bank: Bank, tmp_path: Path, kind: str):
-    made = export_bank(bank, kind, tmp_path / "out.vec")
+    exported = export_bank(bank, kind, tmp_path / "out.vec")
     vectors = KeyedVectors.load_word2vec_format(tmp_path / "out.vec", binary=kind == "word2vec-binary")
     ids, words = np.flatnonzero(bank.usable), token_words(bank.vocab)
     assert vectors.index_to_key == [words[i] for i in ids]
     assert np.array_equal(vectors.vectors, bank.vectors(ids))
-    assert (made.rows, made.left_out) == (len(ids), bank.size - len(ids))
+    assert (exported.rows, exported.left_out) == (len(ids), bank.size - len(ids))
     listing = _listing(tmp_path / "out.vec.vocab.jsonl")
     assert [line["word"] for line in listing] == vectors.index_to_key
     assert [bytes.fromhex(line["hex"]) for line in listing] == [bank.vocab.token(i) for i in ids]
-    assert made.files == (tmp_path / "out.vec", tmp_path / "out.vec.vocab.jsonl")
-    assert made.size == sum(path.stat().st_size for path in made.files)
+    assert exported.files == (tmp_path / "out.vec", tmp_path / "out.vec.vocab.jsonl")
+    assert exported.size == sum(path.stat().st_size for path in exported.files)
 
 
 def test_gensims_most_similar_are_the_banks_nearest(news_bank: Bank, tmp_path: Path):
@@ -53,7 +53,7 @@ def test_gensims_most_similar_are_the_banks_nearest(news_bank: Bank, tmp_path: P
 
 
 def test_npy_has_every_row_and_a_line_for_each(bank: Bank, tmp_path: Path):
-    made = export_bank(bank, "npy", tmp_path / "rows.npy")
+    exported = export_bank(bank, "npy", tmp_path / "rows.npy")
     rows = np.load(tmp_path / "rows.npy")
     assert rows.dtype == np.float32
     assert np.array_equal(rows, bank.vectors())
@@ -66,7 +66,7 @@ def test_npy_has_every_row_and_a_line_for_each(bank: Bank, tmp_path: Path):
         assert bytes.fromhex(line["hex"]) == bank.vocab.token(token_id)
         assert line["status"] == bank.vocab.status_of(token_id).name.lower()
         assert line["count"] == (None if count < 0 else count)
-    assert made.left_out == 0
+    assert exported.left_out == 0
 
 
 def test_parquet_has_the_columns_of_embedding_atlas(bank: Bank, tmp_path: Path):
@@ -107,7 +107,7 @@ def test_parquet_is_written_in_row_groups(news_bank: Bank, tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", ["F32", "F16"])
 def test_costs_are_those_of_the_bank(bank: Bank, tmp_path: Path, dtype: CellType):
-    made = export_bank(bank, "costs-npy", tmp_path / "costs.npy", dtype=dtype)
+    exported = export_bank(bank, "costs-npy", tmp_path / "costs.npy", dtype=dtype)
     costs = np.load(tmp_path / "costs.npy", mmap_mode="r")
     every = np.arange(bank.size)
     wanted = bank.cost_matrix(every, every)
@@ -117,7 +117,7 @@ def test_costs_are_those_of_the_bank(bank: Bank, tmp_path: Path, dtype: CellType
     none = np.flatnonzero(~bank.usable)
     assert (costs[none][:, np.flatnonzero(bank.usable)] == 1).all()
     assert costs[none[0], none[1]] == 1
-    assert made.files == (tmp_path / "costs.npy",)
+    assert exported.files == (tmp_path / "costs.npy",)
     write_costs(_job(bank, tmp_path / "tiles.npy", BlockSizes(cost_elements=100 * bank.size, cost_columns=37), dtype))
     tiles = np.load(tmp_path / "tiles.npy")
     assert tiles.dtype == costs.dtype
@@ -130,8 +130,8 @@ def test_tensorboards_projector_serves_the_bank(bank: Bank, tmp_path: Path):
     from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
     from werkzeug.test import Client
 
-    made = export_bank(bank, "tensorboard", tmp_path / "logs")
-    assert [path.name for path in made.files] == ["metadata.tsv", "projector_config.pbtxt", "vectors.tsv"]
+    exported = export_bank(bank, "tensorboard", tmp_path / "logs")
+    assert [path.name for path in exported.files] == ["metadata.tsv", "projector_config.pbtxt", "vectors.tsv"]
 
     class NoRuns:
         def list_runs(self, *_: object, **__: object) -> list:

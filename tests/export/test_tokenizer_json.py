@@ -53,9 +53,9 @@ def _same_ids(path: Path, content: bytes, texts: list[str]) -> None:
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_sentencepiece_models_keep_their_ids(news: Path, bank_of, tmp_path: Path, options: dict):
     path = _train(news, tmp_path, **options)
-    made = convert_tokenizer(path, bank_of(path))
-    _same_ids(path, made.content, [*TEXTS, *news.read_text().splitlines()[:50]])
-    assert made.tokens == load_tokenizer(path).vocab.size
+    converted = convert_tokenizer(path, bank_of(path))
+    _same_ids(path, converted.content, [*TEXTS, *news.read_text().splitlines()[:50]])
+    assert converted.tokens == load_tokenizer(path).vocab.size
 
 
 def test_a_warning_names_text_that_the_library_normalizes_differently(
@@ -77,10 +77,10 @@ def test_sentencepiece_models_that_cannot_be_converted_are_refused(news: Path, b
 @pytest.mark.parametrize("name", ["llama2.model", "bytepiece.plus.40k.model"])
 def test_real_tokenizers_keep_their_ids_on_real_text(shared_data: Path, bank_of, name: str):
     path = shared_data / name
-    made = convert_tokenizer(path, bank_of(path))
+    converted = convert_tokenizer(path, bank_of(path))
     texts = [(shared_data / file).read_bytes().decode()[:200_000] for file in ("english.txt", "japanese.txt")]
-    _same_ids(path, made.content, [*TEXTS, *texts])
-    assert tokenizers.Tokenizer.from_str(made.content.decode()).decode(
+    _same_ids(path, converted.content, [*TEXTS, *texts])
+    assert tokenizers.Tokenizer.from_str(converted.content.decode()).decode(
         load_tokenizer(path).encode(["The king 日本語"])[0].tolist()
     ) == "The king 日本語"  # fmt: skip
 
@@ -93,8 +93,8 @@ def test_a_tiktoken_file_keeps_its_ids(news: Path, bank_of, tmp_path: Path):
     tokens |= dict.fromkeys(bytes([a, b]) for a in range(256) for b in range(256))
     lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(list(tokens)[:50_256]))
     (tmp_path / "x.tiktoken").write_bytes(b"".join(lines))
-    made = convert_tokenizer(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
-    _same_ids(tmp_path / "x.tiktoken", made.content, [*TEXTS, *news.read_text().splitlines()[:50], "a\n\n  b\n"])
+    converted = convert_tokenizer(tmp_path / "x.tiktoken", bank_of(tmp_path / "x.tiktoken"))
+    _same_ids(tmp_path / "x.tiktoken", converted.content, [*TEXTS, *news.read_text().splitlines()[:50], "a\n\n  b\n"])
 
 
 def test_a_tiktoken_file_without_a_known_rule_is_refused(bank_of, tmp_path: Path):
@@ -107,10 +107,10 @@ def test_a_tiktoken_file_without_a_known_rule_is_refused(bank_of, tmp_path: Path
 @pytest.mark.parametrize("lines", ["<unk>\ncat\ngolden retriever\n日本\n", "cat\ndog\n"])
 def test_a_plain_list_keeps_its_ids(bank_of, tmp_path: Path, lines: str):
     (tmp_path / "labels.txt").write_text(lines)
-    made = convert_tokenizer(tmp_path / "labels.txt", bank_of(tmp_path / "labels.txt"))
+    converted = convert_tokenizer(tmp_path / "labels.txt", bank_of(tmp_path / "labels.txt"))
     known = [line for line in lines.split() if " " not in line]
     unknown = ["bird cat\x1cgolden"] if "<unk>" in lines else []
-    _same_ids(tmp_path / "labels.txt", made.content, ["cat\u3000cat\n cat", "", " ".join(known[:2]), *unknown])
+    _same_ids(tmp_path / "labels.txt", converted.content, ["cat\u3000cat\n cat", "", " ".join(known[:2]), *unknown])
 
 
 @pytest.fixture
@@ -131,9 +131,9 @@ def test_a_tokenizer_json_is_taken_as_it_is_without_truncation_and_padding(word_
     plain = word_level.parent / "plain" / "tokenizer.json"
     assert convert_tokenizer(plain, bank).content == plain.read_bytes()
     assert convert_tokenizer(plain.parent, bank).content == plain.read_bytes()
-    made = convert_tokenizer(word_level, bank)
-    assert json.loads(made.content) == json.loads(plain.read_bytes())
-    assert made.tokens == 3
+    converted = convert_tokenizer(word_level, bank)
+    assert json.loads(converted.content) == json.loads(plain.read_bytes())
+    assert converted.tokens == 3
 
 
 def test_another_tokenizer_is_refused_with_both_fingerprints(news_bank, word_level: Path):
@@ -201,5 +201,5 @@ def test_tokenizers_of_model_folders_keep_their_ids(news: Path, bank_of, tmp_pat
         with pytest.raises(TokenizerError, match="no known encoding"):
             convert_tokenizer(path, bank_of(path))
         return
-    made = convert_tokenizer(path, bank_of(path))
-    _same_ids(path, made.content, [*TEXTS, "a <|x|> b", *news.read_text().splitlines()[:50]])
+    converted = convert_tokenizer(path, bank_of(path))
+    _same_ids(path, converted.content, [*TEXTS, "a <|x|> b", *news.read_text().splitlines()[:50]])

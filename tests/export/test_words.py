@@ -1,4 +1,4 @@
-r"""The words of word2vec files: unique, without whitespace, and convertible back to bytes."""
+r"""The words of word2vec files are unique, contain no whitespace, and can be converted back to bytes."""
 
 import re
 

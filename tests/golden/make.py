@@ -1,4 +1,4 @@
-"""Makes the golden bank: run once for each bank format, never again for that format.
+"""Makes the golden banks of a bank format. Run it once for each format, and never again for that format.
 
 python -m tests.golden.make data/golden
 """
@@ -30,7 +30,7 @@ DIM, K = 4, 5
 
 
 def make(directory: Path, dtype: str) -> Path:
-    """Rows of small integers over a linear congruential sequence, so that nothing random is needed."""
+    """Rows of small integers from a linear congruential sequence, so that no random generator is needed."""
     numbers = np.array([(1_103_515_245 * i + 12_345) % 2_147_483_648 for i in range(len(TOKENS) * DIM)])
     rows = normalize(((numbers >> 16) % 17 - 8).reshape(-1, DIM).astype(np.float32))[0]
     rows[[0, 1, len(TOKENS) - 1]] = 0

@@ -1,4 +1,4 @@
-"""Banks of format 1 that were written once: every version reads them, and a writer of today makes the same bytes."""
+"""Banks of format 1 that were written once: every version reads them, and today's writer makes the same bytes."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ def test_a_golden_bank_is_read(name: str):
 
 @pytest.mark.parametrize("name", IDS)
 def test_the_writer_of_today_makes_the_same_bank(name: str, tmp_path: Path):
-    made = make(tmp_path, name.upper())
-    assert made.name == IDS[name]
+    bank = make(tmp_path, name.upper())
+    assert bank.name == IDS[name]
     for path in GOLDEN.resolve(name).iterdir():
-        if path.name not in ("index.faiss", "manifest.json"):  # FAISS may serialise otherwise in another version
-            assert (made / path.name).read_bytes() == path.read_bytes(), path.name
+        if path.name not in ("index.faiss", "manifest.json"):  # another version of FAISS may serialize differently
+            assert (bank / path.name).read_bytes() == path.read_bytes(), path.name

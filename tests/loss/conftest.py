@@ -4,7 +4,7 @@ from torch import Tensor
 
 from costbank.loss import DenseCosts, NeighborCosts
 
-# Tests run side by side; threads of several processes that wait for each other take ten times as long.
+# Tests run in parallel; threads of several processes wait for each other, and take ten times as long.
 torch.set_num_threads(1)
 
 
@@ -23,7 +23,7 @@ def costs(generator: torch.Generator) -> DenseCosts:
 
 @pytest.fixture
 def neighbors(costs: DenseCosts) -> NeighborCosts:
-    """The 8 nearest of each token; tokens 4 and 9 have none."""
+    """The 8 nearest neighbors of each token; tokens 4 and 9 have none."""
     near, ids = costs.rows(torch.arange(37)).fill_diagonal_(torch.inf).topk(8, largest=False)
     ids[[4, 9]], near[[4, 9]] = -1, torch.inf
     ids[(ids == 4) | (ids == 9)] = -1
@@ -37,7 +37,7 @@ def logits(generator: torch.Generator) -> Tensor:
 
 @pytest.fixture
 def labels(generator: torch.Generator) -> Tensor:
-    """Every fifth one ignored; the tokens without a vector among the others."""
+    """Labels: every fifth is ignored, and the others include the tokens without a vector."""
     labels = torch.randint(0, 37, (29,), generator=generator)
     labels[::5] = -100
     labels[1], labels[2] = 4, 9

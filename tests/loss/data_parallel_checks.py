@@ -1,4 +1,4 @@
-"""What is checked of processes that share a batch: FSDP and DDP train as one process on the whole of it."""
+"""Checks of processes that share a batch: FSDP and DDP train like one process on the whole batch."""
 
 import copy
 
@@ -14,7 +14,7 @@ VOCAB, DIM, BATCH, LENGTH, STEPS = 37, 8, 4, 7, 3
 
 
 class Model(nn.Module):
-    """A model whose forward returns its loss, as FSDP wants it: there its weights are whole."""
+    """A model whose forward returns its loss, as FSDP needs it: inside the forward, its weights are whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Model(nn.Module):
 
 
 def model_and_batches() -> tuple[Model, list[tuple[Tensor, Tensor]]]:
-    """Labels with as many ignored in each half, so that the mean over halves is the mean over all."""
+    """A model, and batches whose halves have equal numbers of ignored labels: the mean of their means is the mean."""
     torch.manual_seed(7)
     model, batches = Model(), []
     for _ in range(STEPS):
@@ -76,9 +76,9 @@ def weights_outside_of_forward_are_refused() -> None:
     model, ((ids, labels), *_) = model_and_batches()
     fully_shard(model)
     hidden = torch.zeros(*ids.shape, DIM)
-    told = refusal(lambda: linear_emo_loss(hidden, model.head.weight, labels, forms()["dense"]))
-    assert "weight is a DTensor placed S(0)" in told or "weight is a DTensor placed Shard(dim=0)" in told, told
-    assert "inside the forward of a wrapped module" in told
+    message = refusal(lambda: linear_emo_loss(hidden, model.head.weight, labels, forms()["dense"]))
+    assert "weight is a DTensor placed S(0)" in message or "weight is a DTensor placed Shard(dim=0)" in message, message
+    assert "inside the forward of a wrapped module" in message
 
 
 def checkpoints_hold_no_costs() -> None:

@@ -1,4 +1,4 @@
-"""The losses as their definitions read: float64, one token after the other, a whole cost matrix, autograd."""
+"""The losses written directly from their definitions: float64, token by token, a whole cost matrix, autograd."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts
 
 
 def cost_matrix(costs: Costs | None, size: int) -> Tensor:
-    """[token, label] in float64; for neighbors, the mean for all tokens that are none."""
+    """Costs [token, label] in float64. In the form neighbors, tokens that are no neighbor cost the mean."""
     if costs is None:
         return 1 - torch.eye(size, dtype=torch.float64)
     matrix = torch.empty(size, size, dtype=torch.float64)
@@ -30,17 +30,17 @@ def cost_matrix(costs: Costs | None, size: int) -> Tensor:
 
 
 def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
-    p, paid = log_p.exp(), matrix[:, label]
+    p, costs_of_label = log_p.exp(), matrix[:, label]
     masked = log_p == -torch.inf
     match options.objective:
         case "emo":
-            return (p * paid).sum()
+            return (p * costs_of_label).sum()
         case "delta":
             return 1 - p[label]
         case "log":
-            return -torch.logsumexp(log_p + (1 - paid).clamp_min(0).pow(options.log_power).log(), 0)
+            return -torch.logsumexp(log_p + (1 - costs_of_label).clamp_min(0).pow(options.log_power).log(), 0)
         case "gibbs":
-            energies = -paid / options.gibbs_temperature
+            energies = -costs_of_label / options.gibbs_temperature
             if isinstance(costs, NeighborCosts):
                 near = [label, *(i for i in costs.ids[label].tolist() if i >= 0)]
                 energies = torch.full_like(energies, -torch.inf).index_put((torch.tensor(near),), energies[near])

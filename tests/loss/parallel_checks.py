@@ -1,4 +1,4 @@
-"""What is checked on processes that share a vocabulary: each compares itself with the loss of the whole."""
+"""Checks that run on processes that share a vocabulary: each compares its result with the loss of the whole."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ OBJECTIVES = [EMOOptions(), *(EMOOptions(objective=name, **HALF) for name in ("l
 
 
 def _loss_of(name: str, with_parts: bool) -> Callable[..., Tensor]:
-    """A parallel loss, called with parts or without."""
+    """A parallel loss, in the variant with parts or the one without."""
     if with_parts:
         function = getattr(costbank.loss, f"parallel_{name}_with_parts")
         return lambda *args, **kwargs: function(*args, **kwargs).loss
@@ -36,7 +36,7 @@ def each_cut(dtype: torch.dtype, tolerance: float, scale: float = 1.0) -> None:
     costs, given = forms(), data(dtype, scale)
     cuts = CUTS[distributed.get_world_size()]
     for i, (name, (changes, form)) in enumerate(CASES.items()):
-        # Every case in every cut for float64; for the others a cut each, in turn.
+        # In float64, every case runs with every cut; otherwise each case runs with one cut, in turn.
         for sizes in cuts if dtype == torch.float64 and scale == 1.0 else (cuts[i % len(cuts)],):
             compare(EMOOptions(chunk_rows=11, **changes), costs[form], sizes, given, tolerance, (name, sizes))
 
@@ -50,7 +50,7 @@ def float32_to_its_own() -> None:
 
 
 def sure_and_lost_tokens() -> None:
-    """Logits far apart: a slice's sums may be nothing beside another's, or its label all that it has."""
+    """Logits far apart: the sums of a slice can be negligible next to another's, or consist of the label alone."""
     each_cut(torch.float64, 1e-9, scale=30.0)
     compare(EMOOptions(), forms()["dense"], CUTS[distributed.get_world_size()][0], data(torch.float32, 30.0), 1e-5, 30)
 
@@ -90,7 +90,7 @@ def labels_of_one_slice_or_none() -> None:
 
 
 def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float, what: object) -> None:
-    """Single rows of logits, with costs of each form that there are for the objective, parts and gradients."""
+    """Compare losses, parts and gradients of rows of logits, in each form of costs that the objective supports."""
     for sizes in CUTS[distributed.get_world_size()]:
         for form in FORMS.get(options.objective, ("dense", "neighbors")):
             full, part = logits.clone().requires_grad_(), logits[:, own(sizes)].clone().requires_grad_()
@@ -105,7 +105,7 @@ def _rows(logits: Tensor, labels: Tensor, options: EMOOptions, tolerance: float,
 
 
 def ties_across_slices() -> None:
-    """The first of equal logits is the largest, wherever it lies."""
+    """The first of equal logits counts as the largest, in whichever slice it is."""
     pairs = torch.tensor([(a, b) for a in range(0, VOCAB, 3) for b in range(1, VOCAB, 3)])
     logits = torch.randn(len(pairs), VOCAB, generator=seeded(), dtype=torch.float64).clamp_max(1.5)
     logits.scatter_(1, pairs, 2.3)
@@ -119,7 +119,7 @@ def ties_across_slices() -> None:
 
 
 def masked_slices() -> None:
-    """−inf in all columns of a slice, or in all but the label's."""
+    """Logits of −inf in all columns of a slice, or in all except the label's."""
     logits = torch.randn(VOCAB, VOCAB, generator=seeded(), dtype=torch.float64)
     labels = torch.arange(VOCAB)
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
@@ -169,7 +169,7 @@ def nan_is_refused_by_all() -> None:
 
 
 def one_process_fails() -> None:
-    """Fails in one process, as it must."""
+    """Fails in one process, on purpose."""
     if distributed.get_rank() == 0:
         refusal(lambda: None)
 
@@ -178,7 +178,7 @@ def frameworks_may_sum_the_hidden_states_gradient() -> None:
     hidden, weight, _, labels, _ = data(torch.float64)
     sizes = CUTS[distributed.get_world_size()][0]
     sums, summands = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    # A strided one, whose gradient is strided, too.
+    # Strided hidden states, whose gradient is strided too.
     strided = hidden.T.contiguous().T.requires_grad_()
     for leaf, reduce in ((sums, True), (summands, False), (strided, True)):
         parallel_linear_emo_loss(
@@ -201,7 +201,7 @@ def second_backward_is_as_good() -> None:
 
 
 def collectives_are_these() -> None:
-    """One a block forward; backward none for logits, and one for hidden states."""
+    """Collectives: one per block in the forward pass; in the backward pass none for logits, one for hidden states."""
     hidden, weight, _, labels, _ = data(torch.float32)
     sizes = CUTS[distributed.get_world_size()][0]
     mine, costs = own(sizes), forms()
@@ -236,17 +236,17 @@ def collectives_are_these() -> None:
     ):
         for form, how, parts, numbers in wanted:
             forward = [(numbers, rows, 4) for rows in blocks]
-            sizes_told = [(1, 3, 8)] if form == "none" else []
+            sizes_sent = [(1, 3, 8)] if form == "none" else []
             of_logits = _loss_of("emo_loss", parts)(logits, labels, costs[form], how, vocab_start=mine.start)
-            assert gathered == sizes_told + forward, (form, gathered)
+            assert gathered == sizes_sent + forward, (form, gathered)
             gathered.clear()
             of_logits.backward()
             assert gathered == [], gathered
             loss = _loss_of("linear_emo_loss", parts)(leaf, part, labels, costs[form], how, vocab_start=mine.start)
-            assert gathered == sizes_told + forward, (form, gathered)
+            assert gathered == sizes_sent + forward, (form, gathered)
             gathered.clear()
             loss.backward()
             assert gathered == [(-1, TOKENS, DIM)], gathered
             gathered.clear()
         parallel_emo_loss(logits, labels, costs["dense"], options)
-        assert gathered == [(1, 3, 8), *((4, rows, 4) for rows in blocks)], "sizes are told where no start is given"
+        assert gathered == [(1, 3, 8), *((4, rows, 4) for rows in blocks)], "sizes are exchanged if no start is given"

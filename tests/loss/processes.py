@@ -1,4 +1,4 @@
-"""Checks that several processes run together, and what went wrong in any of them."""
+"""Run checks on several processes together, and collect the failures of each process."""
 
 import time
 import traceback
@@ -15,25 +15,25 @@ Check = Callable[[], None]
 
 
 def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str, str]:
-    """Run the checks one after the other on processes joined by gloo, up to the first that fails.
+    """Run the checks one after the other on processes joined by gloo, until one fails.
 
     Returns:
-        By name of the check the tracebacks of its processes, or that it was not run.
+        For each failed check, the tracebacks of its processes; for each check after it, a note that it did not run.
     """
-    (folder / "told").mkdir()
+    (folder / "failures").mkdir()
     run_processes(_process, (processes, tuple(checks), folder), processes)
-    told: dict[str, str] = {}
-    for path in sorted((folder / "told").iterdir()):
+    failed: dict[str, str] = {}
+    for path in sorted((folder / "failures").iterdir()):
         name, rank = path.name.rsplit("-", 1)
-        told[name] = told.get(name, "") + f"process {rank}: {path.read_text()}\n"
-    return told
+        failed[name] = failed.get(name, "") + f"process {rank}: {path.read_text()}\n"
+    return failed
 
 
 def run_processes(function: Callable[..., None], arguments: tuple, processes: int, timeout_s: float = 240.0) -> None:
     """Run `function(rank, *arguments)` in fresh processes, and end those that do not end by themselves.
 
-    They are forked from a server that has imported torch and the function's module and has done nothing with them, so
-    that these imports, which take longer than most of what is run here, happen once for all processes of all tests.
+    They are forked from a server that has only imported torch and the function's module. These imports take longer than
+    most of the checks, and so they happen once for all processes of all tests.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(["torch.distributed", function.__module__])
     running: Any = multiprocessing.start_processes(
@@ -49,24 +49,24 @@ def run_processes(function: Callable[..., None], arguments: tuple, processes: in
 
 def _process(rank: int, processes: int, checks: Sequence[Check], folder: Path) -> None:
     warnings.simplefilter("error")
-    # Checks scale logits on purpose, whatever the objective.
+    # Checks scale logits on purpose, with any objective.
     warnings.filterwarnings("ignore", message="temperature=.* divides the logits")
     torch.set_num_threads(1)
     store = distributed.FileStore(str(folder / "store"), processes)
-    # Whoever waits for a process that has failed is told so after the timeout.
+    # A process that waits for a failed one gets an error after the timeout.
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=20))
     failed = ""
     for check in checks:
         try:
             if failed:
-                raise RuntimeError(f"it was not run, since {failed} failed")
+                raise RuntimeError(f"it did not run, because {failed} failed")
             check()
-            wrong = "no"
-        except BaseException:  # A failed assertion, whatever it is, is what there is to report.
-            (folder / "told" / f"{check.__name__}-{rank}").write_text(traceback.format_exc())
-            wrong = "yes"
-        # Not by a collective: after a failure processes are out of step, and one that meets another's ends them all.
-        store.set(f"{check.__name__}-{rank}", wrong)
+            has_failed = "no"
+        except BaseException:  # Any exception is a failure to report.
+            (folder / "failures" / f"{check.__name__}-{rank}").write_text(traceback.format_exc())
+            has_failed = "yes"
+        # Not with a collective: after a failure processes are out of step, and mismatched collectives end them all.
+        store.set(f"{check.__name__}-{rank}", has_failed)
         if not failed and any(store.get(f"{check.__name__}-{other}") == b"yes" for other in range(processes)):
             failed = check.__name__
     distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What is checked of how a slice of the vocabulary is given: DTensors, groups, sizes, and what is refused."""
+"""Checks of the ways to pass a slice of the vocabulary: DTensors, groups, sizes, and what is refused."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ linear = partial(parallel_linear_emo_loss, costs=COSTS["dense"])
 
 
 def dtensors_come_with_their_place() -> None:
-    """The gradient of a sharded weight is sharded as it is; that of replicated hidden states is whole, or a summand."""
+    """A sharded weight's gradient is sharded like the weight; that of replicated hidden states is whole or partial."""
     hidden, weight, bias, labels, _ = data(torch.float64)
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     whole = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
@@ -65,22 +65,22 @@ def other_placements_are_refused() -> None:
     mesh, square = init_device_mesh("cpu", (processes,)), init_device_mesh("cpu", (processes // 2, 2))
     cut = distribute_tensor(weight, mesh, [Shard(0)])
     for placement in (Replicate(), Shard(1)):
-        told = refusal(partial(linear, hidden, distribute_tensor(weight, mesh, [placement]), labels))
-        assert "weight is a DTensor placed" in told
-        assert "redistribute(placements=[Shard(0)])" in told
+        message = refusal(partial(linear, hidden, distribute_tensor(weight, mesh, [placement]), labels))
+        assert "weight is a DTensor placed" in message
+        assert "redistribute(placements=[Shard(0)])" in message
     summand = DTensor.from_local(weight, mesh, [Partial()])
     assert "DTensor placed" in refusal(partial(linear, hidden, summand, labels))
-    told = refusal(partial(linear, hidden, distribute_tensor(weight, square, [Replicate(), Shard(0)]), labels))
-    assert "on a mesh of 2 dimensions" in told
-    assert "to_local()" in told
-    told = refusal(partial(linear, distribute_tensor(hidden, mesh, [Shard(0)]), cut, labels))
-    assert "hidden is a DTensor placed" in told
-    assert "Replicate()" in told
+    message = refusal(partial(linear, hidden, distribute_tensor(weight, square, [Replicate(), Shard(0)]), labels))
+    assert "on a mesh of 2 dimensions" in message
+    assert "to_local()" in message
+    message = refusal(partial(linear, distribute_tensor(hidden, mesh, [Shard(0)]), cut, labels))
+    assert "hidden is a DTensor placed" in message
+    assert "Replicate()" in message
     everywhere = distribute_tensor(hidden, square, [Replicate(), Replicate()])
     assert "reduce_hidden=True" in refusal(partial(linear, everywhere, cut, labels, reduce_hidden=False))
     close(linear(everywhere, cut, labels), linear_emo_loss(hidden, weight, labels, COSTS["dense"]), 1e-5, "2-D hidden")
-    told = refusal(partial(linear, hidden, cut, distribute_tensor(labels, mesh, [Shard(0)])))
-    assert "labels is a DTensor" in told
+    message = refusal(partial(linear, hidden, cut, distribute_tensor(labels, mesh, [Shard(0)])))
+    assert "labels is a DTensor" in message
     rows = VOCAB // processes
     begin = distributed.get_rank() * rows
     short = weight[begin : begin + rows if distributed.get_rank() < processes - 1 else None]
@@ -89,7 +89,7 @@ def other_placements_are_refused() -> None:
     few = distribute_tensor(weight[: processes - 1], mesh, [Shard(0)])
     assert "at least one" in refusal(partial(linear, hidden, few, labels))
     assert "omit it" in refusal(partial(linear, hidden, cut, labels, vocab_start=1))
-    # The loss of a whole vocabulary says where to go.
+    # The loss of a whole vocabulary names the parallel loss.
     assert "parallel_linear_emo_loss" in refusal(partial(linear_emo_loss, hidden, cut, labels, COSTS["dense"]))
 
 
@@ -107,15 +107,15 @@ def sizes_are_checked_in_words() -> None:
     assert f"different numbers of tokens: {counts}" in unequal
     ce = EMOOptions(objective="ce")
     shifted = partial(parallel_linear_emo_loss, hidden, weight[mine], labels, None, ce, vocab_start=1 + mine.start)
-    told = refusal(shifted)
-    assert "vocab_start=0, " in told
+    message = refusal(shifted)
+    assert "vocab_start=0, " in message
     for start in (-1, VOCAB):
-        told = refusal(partial(linear, hidden, weight[mine], labels, vocab_start=start))
-        assert f"process {rank} of {len(sizes)} has tokens" in told
+        message = refusal(partial(linear, hidden, weight[mine], labels, vocab_start=start))
+        assert f"process {rank} of {len(sizes)} has tokens" in message
     if last or rank == 0:
         off = mine.start + (1 if rank == 0 else -1)
         assert "the first starts at 0" in refusal(partial(linear, hidden, weight[mine], labels, vocab_start=off))
-    # Labels are those of the whole vocabulary: the last token is one, on the first process as well.
+    # Labels are ids of the whole vocabulary: the last token is a valid label on the first process too.
     most = torch.full_like(labels, VOCAB - 1)
     close(linear(hidden, weight[mine], most), linear_emo_loss(hidden, weight, most, COSTS["dense"]), 1e-6, "last token")
     assert f"label {VOCAB} is neither a token id below {VOCAB}" in refusal(
@@ -125,7 +125,7 @@ def sizes_are_checked_in_words() -> None:
 
 
 def groups_may_be_some_of_the_processes() -> None:
-    """Each process alone is a group whose slice is everything; and who is not in a group is told so."""
+    """A group of one process has the whole vocabulary as its slice, and a process outside a group gets an error."""
     hidden, weight, bias, labels, _ = data(torch.float64)
     groups = [distributed.new_group([rank]) for rank in range(distributed.get_world_size())]
     rank = distributed.get_rank()
@@ -141,7 +141,7 @@ def groups_may_be_some_of_the_processes() -> None:
 
 
 def soft_targets_are_of_the_whole_vocabulary() -> None:
-    """Distributions over all tokens, or over some that lie anywhere; one of them names tokens of one slice alone."""
+    """Distributions over all tokens, over some tokens of any slices, and over tokens of one slice only."""
     given = data(torch.float64)
     g = torch.Generator().manual_seed(5)
     teacher = torch.softmax(2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64), dim=1)
@@ -162,7 +162,7 @@ def soft_targets_are_of_the_whole_vocabulary() -> None:
         for objective in ("emo", "kernel", "ce"):
             options = EMOOptions(objective=objective, mixing="fixed")
             compare(options, COSTS["dense"], sizes, [*data(torch.float64, 30.0)[:3], some], 1e-9, (sizes, "far apart"))
-            # Tokens of the first slice are masked, and no targets.
+            # Tokens of the first slice are masked and have no target probability.
             logits = torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64)
             logits[:, : sizes[0]] = -torch.inf
             rest = SoftTargets(teacher[:, sizes[0] :], torch.arange(sizes[0], VOCAB).expand(TOKENS, -1))
@@ -176,5 +176,5 @@ def soft_targets_are_of_the_whole_vocabulary() -> None:
     short = SoftTargets(teacher[:, 1:])
     assert "over 36 tokens" in refusal(partial(parallel_linear_emo_loss, hidden, weight, short, COSTS["dense"]))
     cut = distribute_tensor(teacher, init_device_mesh("cpu", (distributed.get_world_size(),)), [Shard(1)])
-    told = refusal(partial(parallel_linear_emo_loss, hidden, weight, SoftTargets(cut), COSTS["dense"]))
-    assert "soft targets is a DTensor" in told
+    message = refusal(partial(parallel_linear_emo_loss, hidden, weight, SoftTargets(cut), COSTS["dense"]))
+    assert "soft targets is a DTensor" in message

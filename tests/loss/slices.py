@@ -1,4 +1,4 @@
-"""A small head cut into slices, and the losses of slices held against that of the whole."""
+"""A small head cut into slices, and a comparison of the slices' losses with the loss of the whole head."""
 
 from collections.abc import Callable
 from functools import cache
@@ -91,7 +91,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float, what: object) -> None:
 
 def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], given: list[Any], tolerance: float,
             what: object, token_weights: Tensor | None = None, **more: Any) -> None:  # fmt: skip
-    """Values, parts and gradients of both functions, against the whole on one process."""
+    """Compare values, parts and gradients of both functions with the whole head on one process."""
     hidden, weight, bias, labels = given[:4]
     mine = own(sizes)
     whole = [t.clone().requires_grad_() for t in (hidden, weight, bias)]

@@ -1,4 +1,4 @@
-"""What the benchmark of losses compares is the same function, and it runs from end to end without a record."""
+"""The variants that the loss benchmark compares are the same function, and the benchmark runs without a record."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ EVERY = [*variants_for(TINY, "cpu")]
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch):
-    """Several threads on a few numbers wait for each other longest where other tests run beside these."""
+    """With this little data, several threads mostly wait for each other, most of all if other tests run too."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,14 +49,14 @@ def test_every_variant_is_the_function_of_its_objective_and_costs(name, ignored)
 
 def test_variants_of_dense_costs_have_the_same_loss_and_gradients():
     inputs = Inputs(TINY, "cpu")
-    found = {}
+    results = {}
     for name, variant in variants_for(TINY, "cpu").items():
         if name in ("dense", "dense, full logits", "straightforward EMO", "published EMOLoss"):
             loss = variant.loss(inputs, variant.costs(inputs))
-            found[name] = (loss.detach(), *torch.autograd.grad(loss, (inputs.hidden, inputs.weight)))
-    first = found.pop("dense")
-    assert len(found) >= 2
-    for others in found.values():
+            results[name] = (loss.detach(), *torch.autograd.grad(loss, (inputs.hidden, inputs.weight)))
+    first = results.pop("dense")
+    assert len(results) >= 2
+    for others in results.values():
         torch.testing.assert_close(others, first, rtol=1e-5, atol=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(given):
 
 @pytest.mark.slow
 def test_memory_of_full_logits_is_at_least_theirs():
-    """A check of the measuring itself: logits, their softmax and its gradient are each of a known size."""
+    """A check of the measurement itself: the sizes of logits, their softmax and its gradient are known."""
     small = SHAPES["small"]
     logits_mb = small.tokens * small.vocab * 4 / 1e6
     (full,) = benchmark.peak_mb("F.cross_entropy", small, 1, "cpu")

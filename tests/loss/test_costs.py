@@ -11,7 +11,7 @@ from costbank.vocab import TokenStatus, Vocab
 
 @pytest.fixture
 def exact(costs: DenseCosts) -> torch.Tensor:
-    """[label, token] costs."""
+    """Costs [label, token]."""
     return costs.rows(torch.arange(costs.vocab_size))
 
 
@@ -38,7 +38,7 @@ def test_dense_costs_are_the_banks(news_bank: Bank):
     assert np.allclose(open_costs(news_bank).rows(torch.from_numpy(labels)).numpy(), expected, atol=2e-7)
 
 
-def test_no_cost_of_low_rank_is_further_off_than_told(costs: DenseCosts, exact):
+def test_low_rank_errors_are_within_the_reported_bounds(costs: DenseCosts, exact):
     for rank in range(1, 7):
         low = LowRankCosts.project(costs, rank)
         off = (low.rows(torch.arange(37)) - exact).abs()
@@ -48,7 +48,7 @@ def test_no_cost_of_low_rank_is_further_off_than_told(costs: DenseCosts, exact):
 
 
 def test_low_rank_keeps_what_matters_most(generator):
-    """Rows that lie in three dimensions of twenty are kept whole by three."""
+    """Rows that span three of twenty dimensions lose nothing at rank three."""
     rows = torch.randn(50, 3, generator=generator) @ torch.randn(3, 20, generator=generator)
     costs = DenseCosts(functional.normalize(rows, dim=1))
     low = LowRankCosts.project(costs, 3)
@@ -115,13 +115,13 @@ def test_stated_errors_stay_bounds(costs: DenseCosts, neighbors: NeighborCosts):
 
 
 def test_costs_open_in_a_type_a_block_at_a_time(news_bank: Bank, monkeypatch: pytest.MonkeyPatch):
-    asked, rows = [], Bank.vectors
-    monkeypatch.setattr(Bank, "vectors", lambda bank, ids: asked.append(ids) or rows(bank, ids))
+    read_ids, rows = [], Bank.vectors
+    monkeypatch.setattr(Bank, "vectors", lambda bank, ids: read_ids.append(ids) or rows(bank, ids))
     for vocab_size in (1_000, 2_000, 2_048):
         half = open_costs(news_bank, dtype=torch.bfloat16, vocab_size=vocab_size, block_rows=300)
         expected = functional.pad(torch.tensor(rows(news_bank)), (0, 0, 0, 48))[:vocab_size]
         assert torch.equal(half.vectors, expected.bfloat16())
-    assert max(ids.stop - ids.start for ids in asked) == 300
+    assert max(ids.stop - ids.start for ids in read_ids) == 300
     for form in ("low-rank", "neighbors"):
         opened = open_costs(news_bank, form, dtype=torch.bfloat16)
         assert "rounded to bfloat16" in opened.error
@@ -133,9 +133,9 @@ def test_rows_by_hand_have_unit_length_or_none(costs: DenseCosts):
         assert DenseCosts(costs.vectors.to(dtype)).vocab_size == costs.to(dtype=dtype).vocab_size == 37
     barely = DenseCosts(1.0098 * functional.normalize(torch.randn(5, 3), dim=1))
     assert barely.to(dtype=torch.bfloat16).vectors.dtype == torch.bfloat16
-    for wrong, told in ((2 * costs.vectors, "token 0 has length 2"), (costs.vectors / torch.zeros(()), "length inf")):
-        with pytest.raises(UsageError, match=told) as caught:
-            DenseCosts(wrong)
+    for rows, error in ((2 * costs.vectors, "token 0 has length 2"), (costs.vectors / torch.zeros(()), "length inf")):
+        with pytest.raises(UsageError, match=error) as caught:
+            DenseCosts(rows)
         assert "normalize" in caught.value.hint
 
 
@@ -151,7 +151,7 @@ def test_costs_are_of_a_floating_point_type(news_bank: Bank, costs: DenseCosts):
             refused()
 
 
-def test_what_cannot_be_opened_is_refused(news_bank: Bank):
+def test_invalid_arguments_of_open_costs_are_refused(news_bank: Bank):
     with pytest.raises(UsageError, match="form is 'exact'"):
         open_costs(news_bank, "exact")
     with pytest.raises(ShapeError, match="rank is 25"):

@@ -14,11 +14,11 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return failures(CHECKS, 2, tmp_path_factory.mktemp("told"))
+def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return failures(CHECKS, 2, tmp_path_factory.mktemp("checks"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_processes_that_share_a_batch(told: dict[str, str], check):
-    assert check.__name__ not in told, told[check.__name__]
+def test_processes_that_share_a_batch(failed: dict[str, str], check):
+    assert check.__name__ not in failed, failed[check.__name__]

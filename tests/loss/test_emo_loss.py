@@ -71,7 +71,7 @@ def test_half_precision_logits_lose_no_more_than_their_rounding(logits, labels, 
 
 
 def test_a_confident_token_keeps_its_small_cost():
-    """p_t is 1 − 2e-9: K computed as 1 − p_t − … would be 0 in float32."""
+    """p_t is 1 − 2e-9: in float32, K would be 0 if it were computed as 1 − p_t − …"""
     rows = functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
     logits, labels = torch.tensor([[20.0, 0.0, -5.0]]), torch.tensor([0])
     parts = emo_loss_with_parts(logits, labels, DenseCosts(rows)).parts
@@ -220,7 +220,7 @@ def test_entropies_are_those_of_the_probabilities(scale: float, logits, labels, 
     logits = logits * scale
     logits[3, 5:9] = -torch.inf
     logits[3, int(labels[3])] = 1.0
-    # One token has all the mass, the label's or another's.
+    # One token has all the mass: in one row the label, in the next another token.
     logits[4, int(labels[4])], logits[5, 0] = 500.0, 500.0
     for options in (EMOOptions(), EMOOptions(temperature=2.0, softcap=20.0), EMOOptions(label_smoothing=0.1)):
         z = logits.double()
@@ -236,7 +236,7 @@ def test_entropies_are_those_of_the_probabilities(scale: float, logits, labels, 
         torch.testing.assert_close(result.parts.entropy[kept].double(), expected[kept], rtol=1e-5, atol=2e-6)
         torch.testing.assert_close(linear.parts.entropy[kept].double(), expected[kept], rtol=1e-4, atol=1e-5)
         assert (result.parts.entropy[~kept] == 0).all()
-        # Nothing else changes, and it is not there where nothing asks.
+        # The loss does not change, and without `entropy=True` there is no entropy.
         assert torch.equal(result.loss, plain.loss)
         assert plain.parts.entropy[kept].isnan().all()
 
@@ -267,11 +267,11 @@ def test_entropies_of_a_cut_vocabulary_are_merged_with_the_other_sums(cut: int, 
         return parts.entropy
 
     side(0, None)
-    found = side(1, sent[0])
+    actual = side(1, sent[0])
     expected = torch.special.entr(torch.softmax(logits.double(), 1)).sum(1)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(side(0, sent[1]).double(), expected, rtol=1e-5, atol=2e-6)
-    # One exchange a block, of one number a token more: largest logit, label's, wrong sum, K, rival, and this one.
+    # One exchange per block, with one more number per token: largest logit, label's, wrong sum, K, rival, entropy.
     assert [len(numbers) for numbers in sent[0]] == [6, 6]
 
 
@@ -283,7 +283,7 @@ def test_autocast_does_not_reach_the_costs(logits, labels, costs):
     assert torch.equal(gradient, expected_gradient)
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted(logits, labels, costs):
+def test_no_graph_is_kept_if_no_gradient_is_needed(logits, labels, costs):
     with torch.no_grad():
         assert emo_loss(logits.clone().requires_grad_(), labels, costs).grad_fn is None
     assert emo_loss(logits, labels, costs).grad_fn is None
@@ -319,7 +319,7 @@ def test_any_shape_follows_the_oracle(n: int, vocab: int, dim: int, mixing: str,
 
 
 def test_a_scaled_loss_in_half_precision_keeps_its_gradient(logits, labels, costs):
-    """A GradScaler multiplies the loss by 2^16; the gradient must not overflow on its way into float16."""
+    """A GradScaler multiplies the loss by 2^16; the gradient must not overflow when it is converted to float16."""
     half = logits.detach().half().requires_grad_()
     emo_loss(half, labels, costs).backward()
     assert half.grad is not None

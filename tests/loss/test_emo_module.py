@@ -78,7 +78,7 @@ def test_a_bank_is_fitted_to_other_logits_when_asked(news_bank: Bank):
         open_costs(news_bank, vocab_size=0)
 
 
-def test_what_does_not_fit_is_refused_in_words(costs, logits, labels):
+def test_arguments_that_do_not_fit_are_refused(costs, logits, labels):
     loss_of = EMOLoss(costs)
     with pytest.raises(ShapeError, match=r"40 wide.*37 tokens") as caught:
         loss_of(torch.randn(29, 40), labels)
@@ -114,14 +114,14 @@ def test_nan_logits_are_refused_unless_they_may_pass(costs, logits, labels, valu
     assert torch.isnan(EMOLoss(costs, nan_logits="pass")(spoilt, labels))
 
 
-def test_nan_logits_of_ignored_tokens_are_nobodys_business(costs, logits, labels):
+def test_nan_logits_of_ignored_tokens_do_not_matter(costs, logits, labels):
     spoilt = torch.where((labels == -100)[:, None], torch.nan, logits)
     assert torch.equal(EMOLoss(costs)(spoilt, labels), EMOLoss(costs)(logits, labels))
 
 
 @pytest.mark.parametrize("mixing", ["fixed", "emo1", "emo1_clamped", "emo2"])
 def test_training_lowers_the_expected_cost(costs, generator, mixing: str):
-    """A softmax classifier learns 37 clusters; the expected cost falls to a third of where it began."""
+    """A softmax classifier learns 37 clusters; the expected cost falls to a third of its initial value."""
     inputs = torch.randn(37, 16, generator=generator)
     head = nn.Linear(16, 37)
     loss_of = EMOLoss(costs, mixing=mixing)

@@ -1,4 +1,4 @@
-"""The linear form is the form of full logits, with less memory and the gradients of hidden states and head."""
+"""The linear loss equals the loss of full logits, with less memory, and has gradients for hidden states and head."""
 
 from dataclasses import replace
 from itertools import product
@@ -61,7 +61,7 @@ def test_every_objective_is_that_of_full_logits(head, labels, of_form, options: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("mixing", ["emo1_clamped", "emo2", "fixed"])
 def test_errors_are_within_those_of_the_same_type(head, labels, costs, mixing: str, dtype: torch.dtype):
-    """No further from float64 than the definition computed in the same type, and a tolerance."""
+    """The distance from float64 is at most that of the definition computed in the same type, plus a tolerance."""
     options = EMOOptions(mixing=mixing, chunk_rows=7, reduction="sum")
     rounded = [tensor.to(dtype) for tensor in head]
     exact, same, ours = (
@@ -86,7 +86,7 @@ def test_errors_are_within_those_of_the_same_type(head, labels, costs, mixing: s
 
 @pytest.mark.parametrize("wanted", [w for w in product([True, False], repeat=3) if any(w)])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_only_the_gradients_that_are_wanted_are_made(head, labels, costs, wanted, reduction: str):
+def test_only_the_required_gradients_are_computed(head, labels, costs, wanted, reduction: str):
     options = replace(OPTIONS, reduction=reduction)
     every, some = leaves(head), leaves(head)
     for tensor, needed in zip(some, wanted, strict=True):
@@ -101,7 +101,7 @@ def test_only_the_gradients_that_are_wanted_are_made(head, labels, costs, wanted
             assert torch.equal(mine.grad, other.grad)
 
 
-def test_nothing_wanted_keeps_nothing(head, labels, costs):
+def test_no_memory_is_kept_if_no_gradient_is_needed(head, labels, costs):
     assert not linear_emo_loss(*head[:2], labels, costs).requires_grad
     with torch.no_grad():
         assert not linear_emo_loss(*leaves(head[:2]), labels, costs).requires_grad
@@ -119,7 +119,7 @@ def test_the_size_of_blocks_changes_nothing(head, labels, costs, chunk_rows: int
 
 @pytest.mark.parametrize("factor", [1.0, 2.0**16])
 def test_each_tokens_gradient_has_its_own_factor(head, labels, costs, generator, factor: float):
-    """A gradient that was summed over tokens already could not follow."""
+    """A gradient that is already summed over tokens could not have these factors."""
     factors = factor * torch.rand(29, generator=generator)
     ours, theirs = leaves(head[:2]), leaves(head[:2])
     options = replace(OPTIONS, reduction="none")
@@ -129,7 +129,7 @@ def test_each_tokens_gradient_has_its_own_factor(head, labels, costs, generator,
         assert torch.allclose(mine.grad, other.grad, rtol=1e-4, atol=1e-7 * factor)
 
 
-def test_what_comes_after_the_loss_scales_the_gradient(head, labels, costs):
+def test_operations_after_the_loss_scale_the_gradient(head, labels, costs):
     plain, scaled = leaves(head[:2]), leaves(head[:2])
     linear_emo_loss(*plain, labels, costs).backward()
     (3 * linear_emo_loss(*scaled, labels, costs) - 1).backward()
@@ -138,7 +138,7 @@ def test_what_comes_after_the_loss_scales_the_gradient(head, labels, costs):
 
 
 def test_half_precision_gradients_survive_a_scaler(head, labels, costs):
-    """Neither a small share of a large batch nor a factor of 2^16 may be lost or overflow on the way into float16."""
+    """In float16, a token's small share of a large batch must not underflow, nor a factor of 2^16 overflow."""
     many = [head[0].repeat(3_000, 1), head[1]]
     ours, wide = [t.half().requires_grad_() for t in many], leaves(tuple(t.half().float() for t in many))
     labels = labels.repeat(3_000)
@@ -195,11 +195,11 @@ def test_parts_are_those_of_full_logits(head, labels, costs, neighbors):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_batches_without_a_token_to_learn_from(head, costs, reduction: str):
+def test_batches_without_any_label(head, costs, reduction: str):
     options = replace(OPTIONS, reduction=reduction)
     ours = leaves(head[:2])
-    spoilt = (ours[0] + torch.nan, ours[1])
-    loss = linear_emo_loss(*spoilt, torch.full((29,), -100), costs, options).sum()
+    spoiled = (ours[0] + torch.nan, ours[1])
+    loss = linear_emo_loss(*spoiled, torch.full((29,), -100), costs, options).sum()
     assert loss == 0
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, ours[1:]))
     none = torch.empty(0, 11, requires_grad=True)
@@ -222,7 +222,7 @@ def test_autocast_takes_products_in_its_type_and_nothing_else(head, labels, cost
         assert torch.allclose(mine.grad, other.grad.float(), rtol=2e-2, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # PyTorch's own, as it compiles
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch, while it compiles
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_step_has_the_same_loss(head, labels, costs, backend: str):
     linear, full = LinearEMOLoss(costs), EMOLoss(costs)
@@ -261,7 +261,7 @@ def test_a_schedule_is_followed_by_step(head, labels, costs):
     assert Schedule(0.2, 1.0, 0, begin=3).at(3) == 1.0
 
 
-def test_what_does_not_fit_is_refused_in_words(head, labels, costs, news_bank: Bank):
+def test_arguments_that_do_not_fit_are_refused(head, labels, costs, news_bank: Bank):
     hidden, weight, bias = head
     with pytest.raises(ShapeError, match=r"\[29, 11\] with a weight of shape \[11, 37\]"):
         linear_emo_loss(hidden, weight.T, labels, costs)
@@ -298,7 +298,7 @@ def test_a_checkpoint_of_other_costs_is_refused(costs, neighbors):
 @pytest.mark.parametrize("objective", ["emo", "log", "gibbs"])
 @pytest.mark.parametrize("distinct", [1, 2, 5, 30])
 def test_labels_that_come_again_and_again_change_nothing(costs, generator, objective: str, distinct: int):
-    """Their costs are computed once for a block, and spread over its rows."""
+    """The costs of a label are computed once per block, for all rows with this label."""
     hidden, weight = torch.randn(90, 11, generator=generator), torch.randn(37, 11, generator=generator)
     labels = torch.randint(0, distinct, (90,), generator=generator)
     options = EMOOptions(objective=objective, mixing="fixed", reduction="none", chunk_rows=13)
@@ -324,7 +324,7 @@ def test_a_checkpoint_knows_its_bank_under_another_name(costs):
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e5])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_weights_of_any_size_leave_float16_gradients_their_digits(head, labels, costs, generator, size, reduction):
-    """Weights that are all alike change nothing in a mean, and otherwise no more than the gradient's size."""
+    """Scaling all weights changes nothing in a mean, and otherwise only the size of the gradient."""
     weights = size * torch.rand(29, generator=generator)
     options = replace(OPTIONS, reduction=reduction)
     halves = tuple(tensor.half() for tensor in head[:2])
@@ -340,7 +340,7 @@ def test_weights_of_any_size_leave_float16_gradients_their_digits(head, labels, 
 
 
 def test_a_weight_of_zero_leaves_a_lost_token_out(head, labels, costs):
-    """Its label is masked, and its loss infinite."""
+    """The token's label is masked, so its loss is infinite."""
     logits, weights = head[0] @ head[1].T, torch.ones(29)
     logits[3, labels[3]] = -torch.inf
     weights[3] = 0
@@ -359,7 +359,7 @@ def test_small_integer_labels_can_be_shifted(head, costs, generator):
         linear_emo_loss(hidden, head[1], ids[:3], costs, options)
 
 
-def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_bank: Bank):
+def test_impossible_options_are_refused_when_a_loss_is_created(costs, neighbors, news_bank: Bank):
     with pytest.raises(UsageError, match="'kernel' does not support neighbors costs"):
         LinearEMOLoss(neighbors, objective="kernel")
     with pytest.raises(UsageError, match="of type str") as caught:
@@ -372,7 +372,7 @@ def test_what_cannot_work_is_refused_when_a_loss_is_made(costs, neighbors, news_
 
 
 def test_a_loss_that_counts_for_nothing_has_no_gradient_though_it_be_infinite(costs):
-    """A factor of 0 comes with the backward pass alone; `emo1` weighs the cost of an infinite loss infinitely."""
+    """The factor of 0 is known only in the backward pass; `emo1` gives the cost of an infinite loss infinite weight."""
     g = torch.Generator().manual_seed(2)
     hidden, weight, labels = torch.randn(3, 5, generator=g), torch.randn(37, 5, generator=g), torch.tensor([3, 5, 6])
     bias = torch.zeros(37).index_fill(0, torch.tensor([3]), -torch.inf)

@@ -1,4 +1,4 @@
-"""What the losses are called with by mistake: every one is named, with what to give instead."""
+"""Wrong calls of the losses: each error names the mistake, and the hint says what to pass instead."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ COSTS = DenseCosts(nn.functional.normalize(torch.linspace(-1, 2, VOCAB * 4).sin(
 
 @dataclass
 class Output:
-    """As a model returns."""
+    """An output object such as a model returns."""
 
     logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -88,7 +88,7 @@ def _of_bank(kind, *arguments):
     return lambda bank: kind(bank)(*arguments)
 
 
-WIDE = nn.Linear(DIM, 2_100, bias=False)  # a padded head: its rows are more than the bank's tokens
+WIDE = nn.Linear(DIM, 2_100, bias=False)  # a padded head, with more rows than the bank has tokens
 WIDE_LOGITS = WIDE(HIDDEN).detach()
 ROWS, FEW = HIDDEN.reshape(-1, DIM), LABELS.flatten()
 WITH_A_BANK = {
@@ -154,7 +154,7 @@ def test_a_temperature_of_the_logits_where_that_of_the_targets_was_meant_is_warn
         match=f"divides the logits; the temperature of the targets of '{objective}' is {objective}_temperature",
     ):
         EMOOptions(objective=objective, mixing="fixed", temperature=0.3)
-    # Whoever gives both knows the two.
+    # A call with both temperatures is deliberate, so there is no warning.
     both: dict[str, Any] = {f"{objective}_temperature": 0.3}
     EMOOptions(objective=objective, mixing="fixed", temperature=0.3, **both)
     EMOOptions(objective="emo", temperature=0.3)

@@ -69,7 +69,7 @@ def test_values_and_gradients_are_the_definitions(logits, labels, of_form, optio
     each, gradient, expected, expected_gradient = both(scale * logits, labels, of_form[form], options)
     assert torch.allclose(each.double(), expected, rtol=2e-5, atol=1e-6)
     error = (gradient - expected_gradient).abs().amax(1)
-    # A lost token's distance is a sum near 1, rounded to 6e-8; the detached mass puts it over a small cross-entropy.
+    # A lost token's distance is a sum near 1, off by 6e-8; with detached mass, a small cross-entropy divides it.
     floor = 3e-6 if options.target_mass == "detached" else 5e-7
     assert (error <= 1e-4 * expected_gradient.abs().amax(1) + floor).all()
 
@@ -93,7 +93,7 @@ def test_half_precision_is_finite_and_rounded_once(logits, labels, of_form, opti
 @pytest.mark.parametrize(("options", "form"), EACH)
 def test_gradients_of_rows_sum_to_nothing(logits, labels, of_form, options: EMOOptions, form: str):
     if options.z_loss or options.softcap:
-        pytest.skip("z-loss pulls at all logits, and a softcap gives each its own slope")
+        pytest.skip("z-loss shifts all logits, and a softcap gives each logit its own slope")
     gradient = both(logits, labels, of_form[form], options)[1]
     assert (gradient.sum(1).abs() <= 1e-6 * gradient.abs().sum(1) + 5e-7).all()
 
@@ -101,7 +101,7 @@ def test_gradients_of_rows_sum_to_nothing(logits, labels, of_form, options: EMOO
 @pytest.mark.parametrize(("options", "form"), EACH)
 @pytest.mark.parametrize("ahead", [-300.0, 20.0, 60.0], ids=["lost", "sure", "certain"])
 def test_lost_and_sure_tokens_keep_their_digits(of_form, options: EMOOptions, form: str, ahead: float):
-    """Labels are far below or above all others, of which some are out by masking, neighbors among them."""
+    """The label's logit is far below or above all others; some of the others, also neighbors, are masked."""
     labels = torch.arange(20)
     logits = functional.one_hot(labels, 37) * ahead + 0.01 * torch.arange(37.0)
     if not (options.label_smoothing or options.objective == "d2gpo"):
@@ -109,7 +109,7 @@ def test_lost_and_sure_tokens_keep_their_digits(of_form, options: EMOOptions, fo
     each, gradient, expected, expected_gradient = both(logits, labels, of_form[form], options)
     assert torch.isfinite(each).all()
     assert torch.isfinite(gradient).all()
-    # At 60 the definition's float64 knows nothing of 1 − p_t, and float32 nothing of the slope of a reached softcap.
+    # At 60, float64 cannot represent the definition's 1 − p_t, nor float32 the slope of a saturated softcap.
     least = {-300.0: 1e-6, 20.0: 1e-14, 60.0: 1e-9 if options.softcap else 1e-20}[ahead]
     if options.target_mass == "detached":
         least = 1e-5
@@ -120,7 +120,7 @@ def test_lost_and_sure_tokens_keep_their_digits(of_form, options: EMOOptions, fo
 @pytest.mark.parametrize(("options", "form"), EACH)
 def test_masked_tokens_count_for_nothing(logits, labels, costs, neighbors, of_form, options: EMOOptions, form: str):
     if options.label_smoothing or options.objective == "d2gpo":
-        pytest.skip("targets that give every token a share are infinitely far from masked ones, as in PyTorch")
+        pytest.skip("if targets give every token probability, masked tokens make the loss infinite, as in PyTorch")
     wide = torch.cat([logits, torch.full((29, 5), -torch.inf)], dim=1)
     more = {
         "dense": DenseCosts(functional.pad(costs.vectors, (0, 0, 0, 5))),
@@ -138,9 +138,9 @@ def test_masked_tokens_count_for_nothing(logits, labels, costs, neighbors, of_fo
 
 
 @pytest.mark.parametrize(("options", "form"), EACH)
-def test_what_all_logits_have_in_common_takes_no_digits(logits, labels, of_form, options: EMOOptions, form: str):
+def test_a_constant_added_to_all_logits_costs_no_precision(logits, labels, of_form, options: EMOOptions, form: str):
     if options.softcap or options.z_loss:
-        pytest.skip("these see it")
+        pytest.skip("a softcap and z-loss depend on a constant that is added to all logits")
     shifted = (256 * logits).round() / 256 + 8_192  # exact in float32
     each, gradient, expected, expected_gradient = both(shifted, labels, of_form[form], options)
     assert torch.allclose(each.double(), expected, rtol=2e-5, atol=2e-6)
@@ -148,7 +148,7 @@ def test_what_all_logits_have_in_common_takes_no_digits(logits, labels, of_form,
 
 
 def test_sure_tokens_with_a_synonym_keep_the_digits_of_log(neighbors):
-    """All that is not the label's is a near neighbor's, whose log s is nothing beside its logit."""
+    """A near neighbor has all probability that the label does not; its log s is negligible next to its logit."""
     labels = WITH_NEIGHBORS
     near = neighbors.ids[labels, 0].long()
     costs = replace(neighbors, costs=neighbors.costs.index_fill(1, torch.tensor([0]), 0.01))
@@ -163,7 +163,7 @@ def test_sure_tokens_with_a_synonym_keep_the_digits_of_log(neighbors):
 
 
 def test_far_tokens_may_have_all_there_is_of_log(neighbors):
-    """With a power so large that what is like the label is like it by less than float32's smallest numbers."""
+    """With so large a power, the similarities to the label are below float32's smallest numbers."""
     costs = replace(neighbors, far=torch.full_like(neighbors.far, 0.999))
     labels = WITH_NEIGHBORS
     logits = -300.0 * functional.one_hot(labels, 37) + 0.01 * torch.arange(37.0)
@@ -251,8 +251,8 @@ def test_cross_entropy_and_smoothing_are_pytorchs(logits, labels):
         assert torch.allclose(torch.autograd.grad(loss, leaf)[0], torch.autograd.grad(expected, plain)[0], atol=1e-8)
 
 
-def test_three_roads_to_the_gradient_of_the_probability_of_a_miss(logits, labels):
-    """TaiLr with γ = 1, MixCE with η = 0, and 1 − p_t itself."""
+def test_three_objectives_have_the_gradient_of_the_miss_probability(logits, labels):
+    """TaiLr with γ = 1, MixCE with η = 0, and 1 − p_t itself have one gradient."""
     gradients = []
     for given in ({"objective": "tailr", "tailr_gamma": 1.0}, {"objective": "mixce", "mixce_ratio": 0.0},
                   {"objective": "delta", **PURE}):  # fmt: skip
@@ -273,7 +273,7 @@ def test_the_bound_of_one_minus_the_cosine_is_another_number(logits, labels, cos
     assert (parts.value[kept] - 1 + functional.cosine_similarity(mean, target)[kept]).abs().max() > 0.1
 
 
-def test_neighbors_err_by_no_more_than_they_say(logits, labels, costs, neighbors):
+def test_neighbor_errors_are_within_the_reported_bounds(logits, labels, costs, neighbors):
     kept = labels >= 0
     exact = emo_loss_with_parts(logits, labels, costs).parts.value
     parts = emo_loss_with_parts(logits, labels, neighbors).parts
@@ -292,7 +292,7 @@ def test_all_neighbors_are_dense_costs(logits, labels, costs):
         assert torch.allclose(emo_loss(logits, labels, every, options), emo_loss(logits, labels, costs, options))
 
 
-def test_what_a_form_cannot_do_is_refused_with_one_that_can(logits, labels, costs, neighbors):
+def test_an_objective_that_a_form_lacks_is_refused_and_a_suitable_form_named(logits, labels, costs, neighbors):
     with pytest.raises(UsageError, match=r"'kernel' does not support neighbors costs") as caught:
         emo_loss(logits, labels, neighbors, EMOOptions(objective="kernel"))
     assert "dense" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Processes that share a vocabulary have the loss of one process that holds all of it."""
+"""Processes that share a vocabulary get the loss that one process with the whole vocabulary gets."""
 
 import subprocess
 import sys
@@ -36,27 +36,27 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two", "four"])
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What failed; processes are started once for all checks."""
-    return failures(CHECKS, request.param, tmp_path_factory.mktemp("told"))
+def failed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The failed checks. The processes are started once for all checks."""
+    return failures(CHECKS, request.param, tmp_path_factory.mktemp("checks"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_processes_agree_with_one(told: dict[str, str], check):
-    assert check.__name__ not in told, told[check.__name__]
+def test_processes_agree_with_one(failed: dict[str, str], check):
+    assert check.__name__ not in failed, failed[check.__name__]
 
 
 @pytest.mark.slow
-def test_what_fails_is_told(tmp_path):
-    """Each check runs in processes of its own: one that fails there, even in one of them, must not pass here."""
-    told = failures([checks.nan_is_refused_by_all, checks.one_process_fails, checks.masked_slices], 2, tmp_path)
-    assert set(told) == {"one_process_fails", "masked_slices"}
-    assert "it was not refused" in told["one_process_fails"]
-    assert "not run, since one_process_fails failed" in told["masked_slices"]
+def test_a_failed_check_is_reported(tmp_path):
+    """Checks run in other processes: a failure in any of these must make the test fail here."""
+    failed = failures([checks.nan_is_refused_by_all, checks.one_process_fails, checks.masked_slices], 2, tmp_path)
+    assert set(failed) == {"one_process_fails", "masked_slices"}
+    assert "it was not refused" in failed["one_process_fails"]
+    assert "did not run, because one_process_fails failed" in failed["masked_slices"]
 
 
-def test_without_processes_there_is_nothing_to_share(costs):
+def test_parallel_losses_need_initialized_processes(costs):
     hidden, weight, labels = torch.zeros(2, 3), torch.zeros(37, 3), torch.zeros(2, dtype=torch.long)
     for call in (
         lambda: parallel_linear_emo_loss(hidden, weight, labels, costs),

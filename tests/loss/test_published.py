@@ -1,9 +1,9 @@
 """Parity with the published package EMOLoss 0.0.3 (`emo.loss.EMOLoss`), whose modes 1 and 2 are two of our mixings.
 
-It takes K as 1 − ⟨e_t, Σ p_i e_i⟩, a difference of two numbers near 1, so that float32 leaves K an absolute error of
-1e-7. That is nothing where K is large; a token that is nearly certain has a K of that size, and the ratio of K and CE
-that weighs its gradient is then noise. So it is compared in float32 where it is accurate itself, and where logits are
-peaked it is run in float64: the same formula, with the digits that it needs. That it needs them is a test of its own.
+The package computes K as 1 − ⟨e_t, Σ p_i e_i⟩, a difference of two numbers near 1, so K has an absolute error of 1e-7
+in float32. This is negligible if K is large. But K of a nearly certain token is itself about 1e-7, and then the ratio
+of K and CE, which weighs the token's gradient, is noise. Therefore the package runs in float32 where it is accurate,
+and in float64 where logits are peaked. A separate test shows that it needs float64 there.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def logits(generator: torch.Generator) -> Tensor:
 
 @pytest.fixture
 def labels(generator: torch.Generator) -> Tensor:
-    """Unshifted. Past the first of each row, each token is a label once, the last one too, and a fifth are ignored."""
+    """Unshifted labels. After the first of each row, each token is a label once, and a fifth is ignored."""
     counted = torch.cat((torch.arange(VOCAB), torch.full((BATCH * (LENGTH - 1) - VOCAB,), -100)))
     shuffled = counted[torch.randperm(len(counted), generator=generator)].reshape(BATCH, LENGTH - 1)
     return torch.cat((torch.randint(0, VOCAB, (BATCH, 1), generator=generator), shuffled), dim=1)
@@ -51,7 +51,7 @@ def _value_and_gradient(loss_of: Callable[[Tensor], Tensor], logits: Tensor) -> 
 
 
 def _ours(logits: Tensor, labels: Tensor, rows: Tensor, mixing: str) -> tuple[Tensor, Tensor]:
-    # The published loss has position i predict label i + 1; ours leaves that to its caller.
+    # In the published loss, position i predicts label i + 1; with ours, the caller shifts labels.
     costs, options = DenseCosts(rows), EMOOptions(mixing=mixing)
     return _value_and_gradient(lambda z: emo_loss(z[:, :-1], labels[:, 1:], costs, options), logits)
 
@@ -61,14 +61,14 @@ def _theirs(logits: Tensor, labels: Tensor, rows: Tensor, mode: int) -> tuple[Te
 
 
 def _apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
-    """The larger of the values' relative difference and the gradients', by the gradient's largest entry."""
+    """The larger of two relative differences: of the values, and of the gradients (by their largest entry)."""
     value = (one[0] - other[0]).abs() / other[0].abs()
     gradient = (one[1] - other[1]).abs().max() / other[1].abs().max()
     return float(torch.maximum(value, gradient))
 
 
 def _with_sure_tokens(logits: Tensor, labels: Tensor, how_many: int) -> Tensor:
-    """The same, with all mass but a millionth on the label in the first rows of the batch."""
+    """The logits, changed so that the label has all probability but a millionth in the first rows of the batch."""
     sure = logits.clone()
     of_label = torch.nn.functional.one_hot(labels[:how_many, 1:].clamp_min(0), VOCAB)
     sure[:how_many, :-1] += 20 * of_label
@@ -100,7 +100,7 @@ def test_on_tokens_that_are_sure_the_published_code_needs_float64_and_ours_does_
 
 @pytest.mark.parametrize(("mode", "mixing"), MODES)
 def test_in_float64_they_agree_to_the_digits_of_the_rows(logits, labels, rows, mode: int, mixing: str):
-    # The published code divides rows by their norms once more, and in float64 those of float32 rows are 1 ± 1e-7.
+    # The published code divides rows by their norms again; in float64, the norms of float32 unit rows are 1 ± 1e-7.
     logits = 3 * logits.double()
     assert _apart(_ours(logits, labels, rows, mixing), _theirs(logits, labels, rows, mode)) < 1e-6
 

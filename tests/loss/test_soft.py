@@ -1,4 +1,4 @@
-"""Soft targets: the product coupling and the debiased bound, of full logits and in the linear form."""
+"""Soft targets: the product coupling and the debiased bound, with full logits and in the linear loss."""
 
 from dataclasses import replace
 
@@ -34,14 +34,14 @@ CASES = [
 
 @pytest.fixture
 def teacher(generator: torch.Generator) -> Tensor:
-    """[29, 37] distributions; every fifth position has none."""
+    """Distributions [29, 37]; every fifth position has none."""
     q = torch.softmax(2 * torch.randn(29, 37, generator=generator), dim=1)
     q[::5] = 0
     return q
 
 
 def definition(logits: Tensor, q: Tensor, costs: DenseCosts, options: EMOOptions) -> Tensor:
-    """[n] losses in float64 by autograd."""
+    """Losses [n] in float64, for autograd."""
     matrix, rows = cost_matrix(costs, logits.shape[1]), costs.vectors.double()
     z = logits.double()
     if options.softcap:
@@ -120,7 +120,7 @@ def test_one_token_with_all_the_mass_is_a_label(logits, labels, costs, objective
 
 
 def test_a_sure_teacher_takes_no_digits_of_the_cross_entropy(logits, labels, costs):
-    """In float32: a student that is as sure as its teacher, by which 1 − q_t and 1 − p_t are far below 1e-7."""
+    """In float32, with a student as certain as its teacher: 1 − q_t and 1 − p_t are far below 1e-7."""
     sure = functional.one_hot(labels.clamp_min(0), 37) * 36.0
     logits = logits.clamp(-3, 3)
     teacher = torch.softmax(sure + logits, dim=1)
@@ -130,7 +130,7 @@ def test_a_sure_teacher_takes_no_digits_of_the_cross_entropy(logits, labels, cos
     exact = student.detach().double().requires_grad_()
     log_p = torch.log_softmax(exact, dim=1)
     q = teacher.double()
-    # Without the label, whose own summand float64 would round as well.
+    # The label is left out of these sums, because even float64 would round its term.
     others = 1.0 - functional.one_hot(labels.clamp_min(0), 37)
     miss = (others * log_p.exp()).sum(1)
     away = log_p.gather(1, labels.clamp_min(0)[:, None]) - log_p
@@ -142,7 +142,7 @@ def test_a_sure_teacher_takes_no_digits_of_the_cross_entropy(logits, labels, cos
 
 
 def test_a_lost_likeliest_token_takes_no_digits_of_the_cross_entropy(generator):
-    """A flat teacher's likeliest token is lost: what it adds to the cross-entropy to others is taken off again."""
+    """The likeliest token of a flat teacher is lost: its large terms in the cross-entropy must cancel exactly."""
     logits = torch.randn(20, 200, generator=generator)
     teacher = torch.softmax(0.1 * torch.randn(20, 200, generator=generator), dim=1)
     likeliest = teacher.argmax(1, keepdim=True)
@@ -156,7 +156,7 @@ def test_a_lost_likeliest_token_takes_no_digits_of_the_cross_entropy(generator):
 
 @pytest.mark.parametrize("objective", ["emo", "kernel", "ce"])
 def test_a_masked_token_with_probability_is_infinitely_far(logits, teacher, costs, objective: str):
-    """The likeliest, or another: whole and among a few."""
+    """The masked token is the likeliest or the second; targets are over all tokens or over a few."""
     options = EMOOptions(objective=objective, mixing="fixed", reduction="none")
     for place in (0, 1):
         masked = logits.scatter(1, teacher.topk(2).indices[:, place : place + 1], -torch.inf)
@@ -213,7 +213,7 @@ def test_masked_tokens_without_probability_change_nothing(logits, teacher, costs
     assert torch.allclose(loss, emo_loss(logits, SoftTargets(teacher), costs))
 
 
-def test_what_makes_no_sense_is_refused(logits, teacher, costs, neighbors):
+def test_meaningless_soft_targets_are_refused(logits, teacher, costs, neighbors):
     with pytest.raises(ShapeError, match=r"positions of shape \[28\]"):
         emo_loss(logits, SoftTargets(teacher[1:]), costs)
     with pytest.raises(ShapeError, match="over 36 tokens"):

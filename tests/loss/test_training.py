@@ -1,4 +1,4 @@
-"""The linear form in training: a model follows the formula as one would write it down, and memory stays bounded."""
+"""The linear loss in training: it gives the same training as the formula written directly, in bounded memory."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ VOCAB, DIM, STEPS = 2_000, 48, 200
 
 
 class Model(nn.Module):
-    """Three layers over the tokens before the next one."""
+    """A causal transformer of three layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Model(nn.Module):
 
 
 def naive(logits: Tensor, labels: Tensor, vectors: Tensor, mixing: str) -> Tensor:
-    """As the formula reads, in float32, with all logits and autograd."""
+    """The formula, written directly in float32, with all logits and autograd."""
     ce = nn.functional.cross_entropy(logits, labels, reduction="none")
     costs = (1 - vectors[labels] @ vectors.T).scatter(1, labels[:, None], 0.0)
     k = (torch.softmax(logits, dim=1) * costs).sum(1)
@@ -58,7 +58,7 @@ def test_two_hundred_steps_follow_the_formula(news_bank: Bank, mixing: str):
         data = torch.Generator().manual_seed(2)
         seen = []
         for _ in range(STEPS):
-            # Texts of a few words in a fixed round: there is something to learn.
+            # Texts repeat a few words in a fixed cycle, so there is something to learn.
             starts = torch.randint(0, 24, (8, 1), generator=data)
             ids = words[(starts + torch.arange(17) * (1 + starts % 2)) % 24]
             hidden, labels = model(ids[:, :-1]), ids[:, 1:]
@@ -72,7 +72,7 @@ def test_two_hundred_steps_follow_the_formula(news_bank: Bank, mixing: str):
             seen.append(loss.item())
         losses[kind] = torch.tensor(seen)
     assert losses["ours"][-1] < losses["ours"][0] / 5
-    # Relative to the loss, and at its end to a thousandth of where it began.
+    # The tolerance is relative to the loss, plus a millionth of the initial loss.
     off = (losses["ours"] - losses["naive"]).abs()
     assert (off <= 1e-3 * losses["naive"] + 1e-6 * losses["naive"][0]).all()
 

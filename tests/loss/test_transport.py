@@ -34,11 +34,11 @@ def _by_linear_programming(p: np.ndarray, q: np.ndarray, costs: np.ndarray) -> f
     return solved.fun
 
 
-def test_it_is_the_least_cost_of_all_plans(logits, soft, costs):
-    found = exact_transport_loss(logits[:6].double(), soft[:6], costs, support=EVERYTHING, reduction="none")
+def test_the_distance_is_the_least_cost_of_all_plans(logits, soft, costs):
+    result = exact_transport_loss(logits[:6].double(), soft[:6], costs, support=EVERYTHING, reduction="none")
     p, matrix = torch.softmax(logits[:6].double(), dim=1).numpy(), cost_matrix(costs, 37).numpy()
     for row in range(6):
-        assert found[row].item() == pytest.approx(_by_linear_programming(p[row], soft[row].numpy(), matrix), abs=2e-7)
+        assert result[row].item() == pytest.approx(_by_linear_programming(p[row], soft[row].numpy(), matrix), abs=2e-7)
 
 
 def test_the_product_coupling_is_a_bound_of_it_that_is_not_tight(logits, soft, costs):
@@ -102,7 +102,7 @@ def test_where_the_distance_is_zero_so_is_the_gradient(costs):
     assert not logits.grad.any()
 
 
-def test_it_is_symmetric(soft, costs):
+def test_the_distance_is_symmetric(soft, costs):
     one, other = soft[:10], soft[10:20]
     there = exact_transport_loss(one.log(), other, costs, support=EVERYTHING, reduction="none")
     back = exact_transport_loss(other.log(), one, costs, support=EVERYTHING, reduction="none")
@@ -110,7 +110,7 @@ def test_it_is_symmetric(soft, costs):
 
 
 @pytest.mark.parametrize("support", [1, 3, 8, 20])
-def test_what_is_left_out_bounds_the_error(logits, soft, costs, support: int):
+def test_the_omitted_probability_bounds_the_error(logits, soft, costs, support: int):
     whole = exact_transport_loss_with_parts(logits.double(), soft, costs, support=EVERYTHING, reduction="none").parts
     assert not whole.left_out_logits.any()
     assert whole.left_out_targets.max() < 1e-12
@@ -199,7 +199,7 @@ def test_logits_that_are_nan_give_nan_and_no_others(logits, soft, costs):
         (lambda a: a.update(mask=torch.ones(28, dtype=torch.bool)), ShapeError, r"mask has shape \[28\]"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said(logits, soft, costs: DenseCosts, change, error: type, message: str):
+def test_impossible_arguments_are_refused(logits, soft, costs: DenseCosts, change, error: type, message: str):
     arguments = {"logits": logits, "targets": soft, "vectors": costs}
     change(arguments)
     with pytest.raises(error, match=message) as raised:

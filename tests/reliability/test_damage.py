@@ -1,4 +1,4 @@
-"""One flipped byte in any file of a bank is reported by the file's name, with exit status 4."""
+"""If one byte in any file of a bank is flipped, the error names the file, with exit status 4."""
 
 import shutil
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The house rules that can be counted: sizes of modules and functions, import circles, and names of classes.
+"""The rules of this code base that can be measured: sizes of modules and functions, import cycles, names of classes.
 
-Every import statement is an arrow, at the top of a module or inside a function, except those for type checkers alone.
-An import by a string, as `costbank` loads its parts lazily, is not an arrow here; `tests/unit/test_layers.py` holds the
-contracts for those.
+Every import statement is an arrow, at the top of a module or inside a function, except imports for type checkers only.
+Imports by a string, which `costbank` uses to load its parts lazily, are not arrows here; `tests/unit/test_layers.py`
+checks those.
 """
 
 import ast
@@ -23,7 +23,7 @@ Trees = dict[str, ast.Module]
 
 
 def sources(*folders: Path) -> dict[str, str]:
-    """The sources of the modules in package folders, by full name; that of a package is its `__init__`."""
+    """The sources of the modules in package folders, by full name; a package's source is its `__init__`."""
     named = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.py")):
@@ -39,14 +39,14 @@ def trees(*folders: Path) -> Trees:
 
 
 def long_modules(*folders: Path) -> dict[str, int]:
-    """Modules of too many lines, and how many; lines of tables do not count."""
+    """Modules with too many lines, and how many; lines of tables do not count."""
     parsed = trees(*folders)
     counts = {name: source.count("\n") - _table_lines(parsed[name]) for name, source in sources(*folders).items()}
     return {name: lines for name, lines in counts.items() if lines > MOST_MODULE_LINES}
 
 
 def long_functions(modules: Trees) -> dict[str, int]:
-    """Functions of too many lines from `def` to their end, and how many; lines of tables do not count."""
+    """Functions with too many lines from `def` to their end, and how many; lines of tables do not count."""
     counts = {
         f"{name}.{node.name}": _lines(node) - _table_lines(node)
         for name, tree in modules.items()
@@ -61,7 +61,7 @@ def _lines(node: ast.AST) -> int:
 
 
 def _table_lines(node: ast.AST) -> int:
-    """Lines of tables: lists, tuples, sets and dicts of ten lines or more with nothing but constants in them."""
+    """Lines of tables: lists, tuples, sets and dicts of ten lines or more that contain only constants."""
     if isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict) and _is_constant(node):
         return _lines(node) if _lines(node) >= LEAST_TABLE_LINES else 0
     return sum(_table_lines(child) for child in ast.iter_child_nodes(node))
@@ -76,7 +76,7 @@ def _is_constant(node: ast.AST) -> bool:
 
 
 def arrows(modules: Trees) -> Iterator[tuple[str, str]]:
-    """Which of the modules import which others."""
+    """Pairs of modules of which the first imports the second."""
     for importer, tree in modules.items():
         for node in _run_time_nodes(tree):
             if isinstance(node, ast.Import):
@@ -99,10 +99,10 @@ def _run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def circles(modules: Trees) -> dict[str, set[str]]:
-    """The members of each package that import each other in a circle.
+    """The members of each package that import each other in a cycle.
 
-    A member is a module or a package within, with all that it holds; `__init__` is the package's own code. Modules
-    anywhere that import each other in a circle are in such members of the smallest package that holds them all.
+    A member is a module or a subpackage with everything in it; `__init__` is the package's own code. A cycle between
+    modules of different subpackages appears as a cycle between members of the smallest package that contains them all.
     """
     packages = {package for name in modules for package in _ancestors(name)}
     graphs: dict[str, dict[str, set[str]]] = {package: defaultdict(set) for package in packages}
@@ -138,7 +138,7 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def shared_class_names(modules: Trees) -> dict[str, list[str]]:
-    """Public classes that have the name of another."""
+    """Names that several public classes share, with the modules that define them."""
     places: dict[str, list[str]] = defaultdict(list)
     for module, tree in modules.items():
         for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and kill -9 in the middle of a build, then the same command again."""
+"""A build is stopped midway by Ctrl-C, SIGTERM or kill -9; then the same command runs again."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Ctrl-C and kill -9 while pairs are counted, then the same command again."""
+"""The counting of pairs is stopped by Ctrl-C or kill -9; then the same command runs again."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 million ids of 2,000, frequent and rare, in documents of about a hundred."""
+    """12 million token ids from a vocab of 2,000, frequent and rare, in documents of about a hundred ids."""
     path = tmp_path_factory.mktemp("ids") / "train.npy"
     random = np.random.default_rng(3)
     np.save(path, np.minimum(3 + random.zipf(1.2, 12_000_000) % 1_997, 1_999).astype(np.uint16))
@@ -31,7 +31,7 @@ def _command(ids: Path, model: Path, place: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def digest(ids: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a build that nothing interrupts counts."""
+    """The counts of an uninterrupted build."""
     done = subprocess.run(
         _command(ids, news_model, tmp_path_factory.mktemp("whole")), capture_output=True, check=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""A writer killed with SIGKILL after any of its steps leaves nothing listed, or banks that verify."""
+"""After a writer is killed with SIGKILL at any step, the store lists no bank or only banks that verify."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ from costbank.neighbors import load_index
 
 
 class InPlaceWriter(BankWriter):
-    """Not atomic: fills the final directory under the final name, the manifest first."""
+    """A writer that is not atomic: it writes into the final directory, the manifest first."""
 
     source: Bank
 
@@ -30,7 +30,7 @@ class InPlaceWriter(BankWriter):
 
 
 def _copy(source_path: str, directory: str, last_step: str, writer: type[BankWriter]) -> None:
-    """Write the bank once more, and be killed after a step."""
+    """Write the bank again, in a process that is killed after a step."""
 
     def on_step(step: str) -> None:
         if step == last_step:
@@ -52,7 +52,7 @@ def _copy(source_path: str, directory: str, last_step: str, writer: type[BankWri
 
 
 def _start(bank: Bank, directory: Path, last_step: str = "", writer: type[BankWriter] = BankWriter):
-    """A process of its own, forked from a server that has the imports done: they take longer than the writing."""
+    """Run in a new process, forked from a server that has done the imports, which take longer than the writing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_copy, args=(str(bank.path), str(directory), last_step, writer))
@@ -67,11 +67,11 @@ def _write(bank: Bank, directory: Path, last_step: str, writer: type[BankWriter]
 
 
 def _problems(store: Path) -> list[str]:
-    """What a person would find wrong with the banks that are listed."""
-    found = []
+    """The problems of the listed banks that a user would see."""
+    problems = []
     for place in Store(store).banks():
-        found += [f"{check.name}: {check.problem}" for check in verify_bank(place.path) if not check.ok]
-    return found
+        problems += [f"{check.name}: {check.problem}" for check in verify_bank(place.path) if not check.ok]
+    return problems
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -97,11 +97,11 @@ def test_a_kill_leaves_an_older_bank_as_it_was(news_bank: Bank, tmp_path: Path, 
 
 
 def test_a_writer_that_is_not_atomic_would_be_found_out(news_bank: Bank, tmp_path: Path):
-    found = []
+    has_problems = []
     for number, step in enumerate(STEPS[:6]):
         assert _write(news_bank, tmp_path / f"store{number}" / "news", step, InPlaceWriter) == -signal.SIGKILL
-        found.append(bool(_problems(tmp_path / f"store{number}")))
-    assert any(found)
+        has_problems.append(bool(_problems(tmp_path / f"store{number}")))
+    assert any(has_problems)
 
 
 def test_two_writers_of_one_bank_both_succeed(news_bank: Bank, tmp_path: Path):

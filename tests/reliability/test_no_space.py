@@ -1,4 +1,4 @@
-"""A disk that fills up: an error that says so, and nothing half-made left behind."""
+"""A disk that fills up gives an error that says so, and no partial output is left behind."""
 
 import resource
 import signal
@@ -55,7 +55,7 @@ def test_a_full_disk_under_the_cache_leaves_nothing(news, news_model, small_disk
 
 @pytest.mark.parametrize("most_bytes", [1_000, 60_000, 150_000, 300_000])
 def test_a_write_that_fails_midway_leaves_nothing(news, news_model, tmp_path: Path, costbank, most_bytes: int):
-    """The kernel refuses to let a file grow past a limit, wherever in the build that falls."""
+    """The kernel refuses to let a file grow past a limit, at whatever stage of the build that happens."""
     cache = tmp_path / "cache"
     costbank(*_arguments(news, news_model, tmp_path / "first", cache))
 
@@ -77,5 +77,5 @@ def test_a_store_that_cannot_be_made_is_an_error(news, news_model, tmp_path: Pat
 
 
 def test_the_bank_would_be_larger_than_the_small_disk(news_bank: Bank):
-    """Otherwise the tests above could not fail."""
+    """If the bank fit, the tests above could not fail."""
     assert sum(file.size for file in news_bank.manifest.files.values()) > 300_000

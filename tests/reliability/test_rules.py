@@ -1,4 +1,4 @@
-"""A bank whose files are what its manifest says, but whose content breaks a rule of the format."""
+"""Banks whose files match the manifest, but whose content breaks a rule of the format."""
 
 import json
 from collections.abc import Callable
@@ -68,7 +68,7 @@ RULES: dict[str, tuple[Callable[[Parts], None], str, str]] = {
     "a cost of other rows": (_change_a_cost, "neighbors", "differs from the cost of the vectors"),
     "a row that is not a unit row": (_lengthen_a_row, "vectors", "row 300 has length 1.001"),
     "statuses that are miscounted": (_miscount, "tokens", "number of tokens of each status differs"),
-    "a status that is none": (_know_no_status, "tokens", "status 9"),
+    "an unknown status": (_know_no_status, "tokens", "status 9"),
     "offsets that fall": (_overlap_tokens, "tokens", "offsets do not rise"),
     "an index of fewer rows": (_index_fewer, "index", "rows instead of"),
 }
@@ -100,8 +100,8 @@ def _write(bank: Bank, directory: Path, change: Callable[[Parts], None]) -> Path
 def test_a_broken_rule_is_reported_by_file(news_bank: Bank, tmp_path: Path, rule: str):
     change, file, message = RULES[rule]
     path = _write(news_bank, tmp_path / "bank", change)
-    found = [check for check in verify_bank(path) if not check.ok]
-    assert any(check.name.startswith(file) and message in check.problem for check in found), found
+    broken = [check for check in verify_bank(path) if not check.ok]
+    assert any(check.name.startswith(file) and message in check.problem for check in broken), broken
 
 
 def test_a_bank_written_so_without_a_change_verifies(news_bank: Bank, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Processes that stage in one place, and remove what others leave, never remove what is in use."""
+"""Processes that share a staging directory and remove leftovers never remove files that are in use."""
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from costbank.files import locked, no_abandoned, staging_directory
 
 
 def test_a_lock_on_a_directory_that_is_removed_meanwhile_is_none(tmp_path: Path):
-    """Whoever waited has the lock of something that nobody finds any more, though there be another by its name."""
+    """A waiter then holds the lock of a removed directory, even if a new directory has the same name."""
     for again in (False, True):
         directory = tmp_path / f"staged-{again}"
         directory.mkdir()
@@ -33,7 +33,7 @@ def test_a_lock_on_a_directory_that_is_removed_meanwhile_is_none(tmp_path: Path)
                     directory.mkdir()
             with pytest.raises((FileNotFoundError, AssertionError)) as caught:
                 waited.result(timeout=10)
-            # The waiting thread may come too late to wait, and then locks what is there now, as it should.
+            # If the waiting thread comes too late to wait, it correctly locks the new directory.
             assert caught.type is FileNotFoundError or again
 
 
@@ -45,7 +45,7 @@ def _stage(parent: Path, rounds: int) -> None:
 
 
 def test_processes_that_stage_in_one_place_leave_each_others_alone(tmp_path: Path):
-    """Each removes the place itself when it is the last, and so others often find another than they have opened."""
+    """The last process removes the parent directory, so others often see a different one than they opened."""
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_stage, args=(tmp_path / "staging", 400)) for _ in range(6)]
     for process in processes:

@@ -1,4 +1,4 @@
-"""Ctrl-C while the main thread is inside FAISS, LAPACK or among other processes: answered at once, nothing left."""
+"""Ctrl-C while the main thread is inside FAISS, LAPACK or waits for processes: handled at once, no leftovers."""
 
 import os
 import pty
@@ -39,12 +39,12 @@ command_line.command_line.make_context = lambda *_, **__: click.Context(Stuck("s
 command_line.command_line.invoke = lambda ctx: ctx.command.invoke(ctx)
 command_line.run([])
 """
-"""The whole command line around one call that takes minutes and looks at no signal."""
+"""The whole command line around one call that takes minutes and ignores signals."""
 
 
 @dataclass
 class Stopped:
-    """What came of a signal: seconds until it was answered and until the end, and all of stderr."""
+    """The effect of a signal: seconds until the message and until the end of the process, and all of stderr."""
 
     status: int
     answered: float
@@ -53,7 +53,7 @@ class Stopped:
 
 
 def _stop(command: list[str], ready: str, signals: list[tuple[float, signal.Signals]]) -> Stopped:
-    """Start a command in a process group of its own, as a terminal does, and signal the group as a terminal does."""
+    """Start a command in its own process group and signal the whole group, as a terminal does."""
     lines: list[tuple[float, str]] = []
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
@@ -114,7 +114,7 @@ def test_a_call_into_lapack_is_left(tmp_path: Path, signals, status: int, within
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_neighbor_table_is_left(tmp_path: Path, times: int):
-    """FAISS, over rows that would take it a minute."""
+    """FAISS runs over rows that would take it a minute."""
     (tmp_path / "words.txt").write_text("\n".join(f"w{i}" for i in range(60_000)))
     np.save(tmp_path / "v.npy", np.random.default_rng(1).standard_normal((60_000, 256)).astype("f4"))
     command = [sys.executable, "-m", "costbank_cli", "build", "--source", "vectors", "--name", "x",
@@ -126,7 +126,7 @@ def test_a_neighbor_table_is_left(tmp_path: Path, times: int):
 
 
 def test_a_terminal_has_its_cursor_again(tmp_path: Path):
-    """A bar that is under way hides it."""
+    """A running progress bar hides the cursor."""
     ours, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", IN_LAPACK, str(tmp_path)], stdin=terminal, stdout=terminal, stderr=terminal,
@@ -134,7 +134,7 @@ def test_a_terminal_has_its_cursor_again(tmp_path: Path):
     ) as process:  # fmt: skip
         os.close(terminal)
         output, pressed = b"", False
-        with suppress(OSError):  # as the terminal's last user ends
+        with suppress(OSError):  # when the last process on the terminal ends
             while part := os.read(ours, 65_536):
                 output += part
                 if b"stuck" in output and not pressed:
@@ -143,13 +143,13 @@ def test_a_terminal_has_its_cursor_again(tmp_path: Path):
                     pressed = True
         os.close(ours)
         assert process.wait(60) == 130
-    told = output.decode()
-    assert told.index("stopping…") < told.rindex("\x1b[?25h") < told.index("error: interrupted")
+    text = output.decode()
+    assert text.index("stopping…") < text.rindex("\x1b[?25h") < text.index("error: interrupted")
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.3, 0.5, 1.5])
 def test_processes_that_encode_end_in_silence(news: Path, news_model: Path, tmp_path: Path, delay: float):
-    """The terminal signals all of them, some of them just as they start."""
+    """The terminal signals all workers, some of them while they start."""
     (tmp_path / "big.txt").write_text(news.read_text("utf-8") * 100, "utf-8")
     command = [sys.executable, "-m", "costbank_cli", "build", "--source", "cooccurrence", "--name", "x",
                "--corpus", str(tmp_path / "big.txt"), "--tokenizer", str(news_model), "--processes", "2",
@@ -160,7 +160,7 @@ def test_processes_that_encode_end_in_silence(news: Path, news_model: Path, tmp_
 
 
 def test_a_command_in_the_background_goes_on(tmp_path: Path):
-    """A script's shell has such a command ignore Ctrl-C, which the terminal sends it all the same."""
+    """A script's shell makes a background command ignore Ctrl-C, but the terminal still sends it."""
     (tmp_path / "words.txt").write_text("\n".join(f"word{i}" for i in range(3_000)))
     command = [sys.executable, "-m", "costbank_cli", "build", "--source", "spelling", "--name", "x",
                "--tokenizer", str(tmp_path / "words.txt"), "--set", "tokenizer_kind=list",
@@ -195,11 +195,11 @@ command_line.command_line.make_context = lambda *_, **__: click.Context(click.Co
 command_line.command_line.invoke = invoke
 command_line.run([])
 """
-"""An extension module that is interrupted as it is imported says no more than that this failed."""
+"""An extension module whose import is interrupted raises only a general ImportError."""
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_what_a_stop_makes_fail_is_no_error_of_its_own(name: str, status: int):
+def test_an_error_caused_by_a_stop_is_not_reported(name: str, status: int):
     command = [sys.executable, "-c", INTERRUPTED_IMPORT, name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status

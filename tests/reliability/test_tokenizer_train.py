@@ -1,4 +1,4 @@
-"""`costbank tokenizer train` as a process: in a pipe, from standard input, stopped in the middle, and run again."""
+"""`costbank tokenizer train` as a process: in a pipe, from standard input, stopped midway, and run again."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def _train(*arguments: object, **options: object) -> "subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-def test_it_prints_the_file_and_a_next_command_that_works(news: Path, tmp_path: Path):
+def test_training_prints_the_file_and_a_next_command_that_works(news: Path, tmp_path: Path):
     (tmp_path / "a b.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in news.read_text().splitlines()))
     how = ["--set", "corpus.text_field=body"]
     done = _train("a b.jsonl", *how, "--out", "my.model", "--vocab-size", 900, "--type", "bpe", cwd=tmp_path)
@@ -61,7 +61,7 @@ def test_a_setting_that_says_nothing_about_text_is_refused(news: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def much_text(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text that takes some seconds to train on: every word with every number, so that no two words are one."""
+    """Text that takes some seconds to train on: every word with every number, so that all words differ."""
     path = tmp_path_factory.mktemp("much") / "text.txt"
     words = sorted(set(news.read_text("utf-8").split()))
     path.write_text("\n".join(" ".join(f"{word}{number}" for word in words) for number in range(40)))
@@ -88,7 +88,7 @@ def test_a_training_that_is_stopped_leaves_what_was_there(
     )  # fmt: skip
     assert process.stderr
     try:
-        while not (line := process.stderr.readline()).endswith("bytes/s\n"):  # all is read, and the training begins
+        while not (line := process.stderr.readline()).endswith("bytes/s\n"):  # the text is read, and training begins
             assert line, process.wait()
         (os.killpg if to_all else os.kill)(process.pid, with_signal)
         _, stderr = process.communicate(timeout=20)

@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and what its base asks for, at the locked versions."""
+    """An environment with the wheel and the requirements of its base installation, at the locked versions."""
     place = tmp_path_factory.mktemp("environment")
     venv.create(place, with_pip=True)
     command = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -93,7 +93,7 @@ def test_a_bank_can_be_read_with_the_base_alone(python: Path, news_bank: Bank):
     [(["build", "--source", "word2vec", "--tokenizer", "x", "--corpus", "y"], "build"), (["serve"], "serve"),
      (["demo"], "demo"), (["tokenizer", "train", "x", "--out", "y"], "build")],
 )  # fmt: skip
-def test_what_needs_an_extra_names_it(python: Path, arguments: list[str], extra: str):
+def test_a_command_that_needs_an_extra_names_it(python: Path, arguments: list[str], extra: str):
     result = _run(python, "-m", "costbank_cli", *arguments)
     assert result.returncode == 2, result.stderr
     assert f"pip install 'costbank[{extra}]'" in result.stderr

@@ -1,4 +1,4 @@
-"""The Ray engine over clusters of real raylets: the counts of the local engine, whatever becomes of the nodes."""
+"""The Ray engine on clusters of real raylets gives the counts of the local engine, whatever happens to the nodes."""
 
 import fcntl
 import os
@@ -32,7 +32,7 @@ SHARDS = CountSizes(shards=40, min_shard_pairs=5_000)
 
 @pytest.fixture
 def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Encodes and counts the news in a cache of its own by an engine of some kind."""
+    """Encodes and counts the news with one engine, in its own cache."""
 
     def count(kind: str, processes: int | None, address: str | None = None) -> tuple[EncodedCorpus, Any, Path]:
         cache = tmp_path / f"{kind}{processes}"
@@ -60,7 +60,7 @@ def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callabl
     assert not list((cache / "pairs").glob("*.work"))
 
 
-def test_a_raylet_that_is_killed_costs_only_its_shards(cluster: Any, counted: Callable[..., Any], tmp_path: Path):
+def test_only_the_shards_of_a_killed_raylet_are_repeated(cluster: Any, counted: Callable[..., Any], tmp_path: Path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     cluster.wait_for_nodes()
     in_the_middle = threading.Event()
@@ -97,7 +97,7 @@ def test_a_node_that_cannot_access_the_shared_directory_is_refused_before_any_wo
     cluster.add_node(num_cpus=1)
     directory = os.open(tmp_path, os.O_DIRECTORY)
     number = fcntl.fcntl(directory, fcntl.F_DUPFD, 900)
-    shared = Path(f"/proc/self/fd/{number}")  # each process has descriptors of its own
+    shared = Path(f"/proc/self/fd/{number}")  # file descriptors differ between processes
     try:
         with pytest.raises(UsageError, match=f"cannot access {shared}") as caught:
             open_engine("ray", None, None, cluster.address, shared)

@@ -16,7 +16,7 @@ __all__ = ["write_bank"]
 def write_bank(
     directory: Path, tokens: list[bytes], dim: int = 8, k: int = 4, index: bool = True, seed: int = 0
 ) -> Bank:
-    """A bank of random unit rows, with an exact table and, where asked for, a flat index."""
+    """A bank of random unit rows, with an exact table and optionally a flat index."""
     rows = normalize(np.random.default_rng(seed).standard_normal((len(tokens), dim), np.float32))[0]
     vocab = Vocab.from_tokens(tokens, [TokenStatus.OK] * len(tokens))
     usable = np.ones(len(tokens), bool)
@@ -26,8 +26,8 @@ def write_bank(
         writer.write_neighbors(exact_neighbors(rows.__getitem__, usable, k))
         kind = "none"
         if index:
-            kind, made = build_index(rows.__getitem__, usable)
-            writer.write_index(made)
+            kind, serialized = build_index(rows.__getitem__, usable)
+            writer.write_index(serialized)
         facts = {
             "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {"seed": seed},
             "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),

@@ -12,7 +12,7 @@ from tests.service.banks import write_bank
 
 @pytest.fixture
 def store(news_bank: Bank, tmp_path: Path) -> Path:
-    """A store of its own: the news bank, and a damaged copy of it."""
+    """A new store with the news bank and a damaged copy of it."""
     root = tmp_path / "store"
     for name in ("news", "broken"):
         shutil.copytree(news_bank.path.parent, root / name)
@@ -28,6 +28,6 @@ def client(store: Path) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="session")
 def byte_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    """A bank with a token for each byte, for the first two bytes of a character of three, and a word."""
+    """A bank with a token for each byte, one for the first two bytes of a three-byte character, and one for a word."""
     tokens = [bytes([byte]) for byte in range(256)] + [b"\xe4\xbd", b" king", b"king", b"king"]
     return write_bank(tmp_path_factory.mktemp("bytes") / "store" / "bytes", tokens)

@@ -1,4 +1,4 @@
-"""Requests that no HTTP parser accepts, over real sockets."""
+"""Requests that are not valid HTTP, sent over real sockets."""
 
 import json
 import socket
@@ -96,7 +96,7 @@ def test_a_header_without_an_end_is_refused(address: tuple[str, int]):
         try:
             answer = connection.recv(65_536)
         except ConnectionResetError:
-            return  # what was sent after the answer made the connection break first
+            return  # the connection broke first, because bytes were sent after the answer
     assert _problem(answer)["status"] == 431
 
 
@@ -116,7 +116,7 @@ def test_a_header_without_an_end_is_refused(address: tuple[str, int]):
         (b"PATCH /livez", 405),
     ],
 )
-def test_odd_requests_that_are_valid_are_answered_by_the_routes(address, request_line: bytes, status: int):
+def test_unusual_valid_requests_reach_the_routes(address, request_line: bytes, status: int):
     answer = _exchange(address, request_line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert int(answer.split()[1]) == status
     if status >= 400:

@@ -1,4 +1,4 @@
-"""No answer names a path of the machine, whatever is wrong with the store."""
+"""No answer contains a path of the machine, whatever is wrong with the store."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _cut(name: str) -> Callable[[Path], object]:
 
 
 def _spoil(name: str) -> Callable[[Path], object]:
-    """Other bytes, of the same number."""
+    """Overwrite a file with other bytes, as many as before."""
     return lambda bank: (bank / name).write_bytes(b"\xff" * (bank / name).stat().st_size)
 
 
@@ -75,7 +75,7 @@ def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str, op
                 assert body["hint"]
 
 
-def test_what_is_wrong_is_in_the_log(tmp_path: Path, byte_bank: Bank, caplog: pytest.LogCaptureFixture):
+def test_the_log_has_the_details_of_an_error(tmp_path: Path, byte_bank: Bank, caplog: pytest.LogCaptureFixture):
     shutil.copytree(byte_bank.path.parent, tmp_path / "bytes")
     _remove("tokens.safetensors")(tmp_path / "bytes" / byte_bank.id)
     with TestClient(create_app(Settings(store=tmp_path))) as client:

@@ -1,4 +1,4 @@
-"""Query strings and paths, as the bytes that were sent."""
+"""Query strings and paths are read as the bytes that were sent."""
 
 import pytest
 from costbank_service import Settings, create_app
@@ -26,7 +26,7 @@ PARAMETERS = (
         (b"token=%ED%A0%80", b"\xed\xa0\x80"),  # a surrogate in UTF-8 is three bytes
         (b"token=%F4%90%80%80", b"\xf4\x90\x80\x80"),
         (b"token=%FF", b"\xff"),
-        (b"token=%EF%BF%BD", "\ufffd".encode()),  # and U+FFFD itself is itself
+        (b"token=%EF%BF%BD", "\ufffd".encode()),  # U+FFFD itself stays U+FFFD
         (b"token=%00", b"\0"),
         (b"token=a+b", b"a b"),
         (b"token=a%2Bb", b"a+b"),
@@ -37,7 +37,7 @@ PARAMETERS = (
         (b"token=a;b", b"a;b"),
         (b"&&token=a&", b"a"),
         (b"t%6Fken=a", b"a"),
-        (b"token=\xe4\xbd", b"\xe4\xbd"),  # some servers let bytes through that are not encoded
+        (b"token=\xe4\xbd", b"\xe4\xbd"),  # some servers pass on bytes that are not percent-encoded
         (b"token=%25", b"%"),
     ],
 )
@@ -151,7 +151,7 @@ def test_bytes_that_are_not_utf_8_find_the_token_of_those_bytes(byte_bank: Bank)
         (f"token={'%E4' * 5_000}", 404, "no token has 5,000 bytes"),
     ],
 )
-def test_mistakes_in_a_query_are_told(client: TestClient, query: str, status: int, words: str):
+def test_mistakes_in_a_query_are_errors(client: TestClient, query: str, status: int, words: str):
     response = client.get(f"/v1/banks/news/nearest?{query}")
     assert response.status_code == status
     assert words in response.json()["detail"]

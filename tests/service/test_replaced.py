@@ -1,4 +1,4 @@
-"""Banks that are overwritten, truncated and removed under a real server process."""
+"""Banks that are overwritten, truncated or removed while a real server process serves them."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_a_bank_that_is_overwritten_under_load_stays_right_and_the_server_up(tmp
                     wrong.append(body)
 
     with _server(store) as (process, url):
-        for k in (10, 40):  # a table and an index that are loaded stay in memory
+        for k in (10, 40):  # the loaded table and index stay in memory
             assert _get(f"{url}/v1/banks/big/nearest?token_id=0&k={k}")[0] == 200
         threads = [threading.Thread(target=load, args=(url, seed)) for seed in range(3)]
         for thread in threads:

@@ -21,12 +21,12 @@ def _problem(response, status: int, code: str) -> dict:
     return body
 
 
-def test_it_lives_and_is_ready(client: TestClient):
+def test_the_service_is_alive_and_ready(client: TestClient):
     assert client.get("/livez").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ok"}
 
 
-def test_without_a_store_it_lives_but_is_not_ready(tmp_path: Path):
+def test_without_a_store_the_service_is_alive_but_not_ready(tmp_path: Path):
     with TestClient(create_app(Settings(store=tmp_path / "missing"))) as client:
         assert client.get("/livez").status_code == 200
         response = client.get("/readyz")
@@ -57,12 +57,12 @@ def test_a_bank_says_what_it_is_but_not_where_it_was_built(client: TestClient, n
 @pytest.mark.parametrize("token", ["▁the", "the", "id:{id}", "hex:20746865", "Ġthe", " the"])
 def test_nearest_is_what_the_library_says(client: TestClient, news_bank: Bank, token: str):
     token = token.format(id=news_bank.vocab.find("▁the"))
-    found = news_bank.vocab.find(token)
+    token_id = news_bank.vocab.find(token)
     body = client.get("/v1/banks/news/nearest", params={"token": token, "k": 5}).json()
     assert (body["bank"], body["id"]) == ("news", news_bank.id)
-    assert body["token"]["id"] == found
-    assert body["token"]["count"] == int(news_bank.vocab.counts[found])
-    assert body["neighbors"] == [vars(neighbor) for neighbor in news_bank.nearest(found, 5)]
+    assert body["token"]["id"] == token_id
+    assert body["token"]["count"] == int(news_bank.vocab.counts[token_id])
+    assert body["neighbors"] == [vars(neighbor) for neighbor in news_bank.nearest(token_id, 5)]
 
 
 def test_a_token_can_be_named_by_its_id_zero_included(client: TestClient, news_bank: Bank):
@@ -126,7 +126,7 @@ def test_every_mistake_is_a_problem(client: TestClient, url: str, status: int, c
 def test_a_path_is_no_reference(client: TestClient, news_bank: Bank, ref: str):
     ref = ref.format(path=str(news_bank.path).replace("/", "%2f"), id=news_bank.id)
     for url in (f"/v1/banks/{ref}", f"/v1/banks/{ref}/nearest?token_id=5"):
-        # The client itself drops "/.", so that this asks for the list, or for a bank called "nearest".
+        # The client itself drops "/.", so this requests the list, or a bank called "nearest".
         assert client.get(url).status_code in ((200, 400) if ref == "." else (404,))
 
 

@@ -1,4 +1,4 @@
-"""Real answers against the schemas that the OpenAPI document declares for them."""
+"""Real answers match the schemas that the OpenAPI document declares for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ ANSWERS = [
     (NEAREST, "/v1/banks/broken/nearest?token=the", 500, ""),
     (NEAREST, "/v1/banks/news/nearest?token_id=300&k=90", 503, "busy"),
 ]
-"""Route, URL, status, and the situation of the service when it is asked."""
+"""Route, URL, status, and the state of the service when it gets the request."""
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def test_every_route_and_every_status_that_is_declared_is_asked_for(store: Path)
         paths = client.get("/openapi.json").json()["paths"]
     declared = {(route, int(status)) for route, operations in paths.items()
                 for status in operations["get"]["responses"] if status != "default"}  # fmt: skip
-    asked = {(route, status) for route, _, status, _ in ANSWERS}
-    assert declared - asked == set()
+    tested = {(route, status) for route, _, status, _ in ANSWERS}
+    assert declared - tested == set()
     assert {tuple(operations) for operations in paths.values()} == {("get",)}
 
 
@@ -120,7 +120,7 @@ def test_the_parameters_of_nearest_are_documented_once_each(client: TestClient):
 
 
 def _check(body, schema: dict, document: dict) -> None:
-    """The body fits the schema, and has no key that the schema does not name."""
+    """The body fits the schema, and all its keys are in the schema."""
     closed = _closed({**schema, "components": document["components"]})
     errors = [error.message for error in Draft202012Validator(closed).iter_errors(body)]
     assert not errors, errors
@@ -131,7 +131,7 @@ def _closed(node):
         return [_closed(item) for item in node]
     if not isinstance(node, dict):
         return node
-    made = {key: _closed(value) for key, value in node.items()}
+    closed = {key: _closed(value) for key, value in node.items()}
     if isinstance(node.get("properties"), dict) and "additionalProperties" not in node:
-        made["additionalProperties"] = False
-    return made
+        closed["additionalProperties"] = False
+    return closed

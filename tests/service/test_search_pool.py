@@ -1,4 +1,4 @@
-"""How many searches run and wait."""
+"""The numbers of searches that run and wait."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ from costbank_service.search_pool import OverloadedError, SearchPool
 from fastapi.testclient import TestClient
 
 
-def test_only_so_many_run_and_wait_and_the_others_are_told_at_once():
+def test_a_bounded_number_of_searches_run_and_wait_and_others_are_refused_at_once():
     free, running = threading.Event(), []
     most = 0
 
@@ -41,7 +41,7 @@ def test_only_so_many_run_and_wait_and_the_others_are_told_at_once():
     assert most == 2
 
 
-def test_an_error_frees_its_place():
+def test_a_failed_search_frees_its_slot():
     async def ask() -> None:
         pool = SearchPool(threads=1, queue=0)
         for _ in range(3):

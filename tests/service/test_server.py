@@ -1,4 +1,4 @@
-"""The service as it runs: uvicorn, a socket, signals."""
+"""The running service: uvicorn, a socket, signals."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ def test_serving_can_end_at_once(store: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("with_signal", "as_json"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_the_command_serves_until_it_is_told_to_stop(store: Path, with_signal: signal.Signals, as_json: bool):
+def test_the_command_serves_until_it_gets_a_signal(store: Path, with_signal: signal.Signals, as_json: bool):
     command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]
     process = subprocess.Popen(
         [*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

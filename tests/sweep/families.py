@@ -1,17 +1,17 @@
-"""What some classes of transformers need so that they can be built tiny and called, by name."""
+"""Extra settings and inputs that some classes of transformers need as tiny models, by class name."""
 
 from typing import Any
 
 __all__ = ["FAMILIES", "MORE_CLASSES"]
 
 MORE_CLASSES = ("BertGenerationDecoder", "MarianMTModel")
-"""Language models whose names end otherwise."""
+"""Language models whose names have other endings."""
 
 _MAMBA = {"mamba_n_heads": 2, "mamba_d_head": 16, "mamba_expand": 2}
 _ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 
 _MROPE = {"config": {"text_config": {"rope_parameters": {**_ROPE["rope_parameters"], "mrope_section": [2, 1, 1]}}}}
-# Factors that are 1 by default, and would not be seen.
+# These factors are 1 by default, which no test would notice.
 _GRANITE = {"logits_scaling": 13.0}
 _COMPASS = {
     "logit_scale": 0.1,
@@ -75,5 +75,5 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "XmodForCausalLM": {"config": {"default_language": "en_XX"}},
     "XmodForMaskedLM": {"config": {"default_language": "en_XX"}},
 }  # fmt: skip
-"""Class -> `config`, changes of its config, `inputs`, what it is called with besides, and `decoder_inputs`, whether its
+"""For each class: `config`, changes of its config; `inputs`, additional inputs; and `decoder_inputs`, whether its
 decoder's inputs are made as a data collator makes them."""

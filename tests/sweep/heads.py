@@ -1,8 +1,8 @@
 """Whether the head is found in every class of the installed transformers: `python -m tests.sweep.heads [CLASS …]`.
 
-Each model is built from its default config without memory (PyTorch's meta device), once with the tensors that are tied
-left out, as `save_pretrained` leaves them out, and once with all. What is taken must be the weight of its output
-embeddings, else of its input embeddings, or be refused in words.
+Each model is built from its default config without memory (PyTorch's meta device), once without the tensors that are
+tied, which `save_pretrained` omits too, and once with all. The chosen tensor must be the weight of the model's output
+embeddings, or else of its input embeddings; otherwise there must be a clear error.
 """
 
 import sys
@@ -14,14 +14,14 @@ from typing import NoReturn
 from costbank.checkpoints import Checkpoint, Matrix, TensorInfo, choose_head
 from costbank.errors import CheckpointError
 
-__all__ = ["ENDINGS", "Found", "classes", "look"]
+__all__ = ["ENDINGS", "Result", "classes", "look"]
 
 ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "LMHeadModel", "WithLMHead", "ForTextToText")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What became of one class: `right`, `wrong`, `refused` or `no head` (the class names neither embedding)."""
+class Result:
+    """The result of one class: `right`, `wrong`, `refused` or `no head` (the class names neither embedding)."""
 
     verdict: str
     detail: str
@@ -34,7 +34,7 @@ def classes() -> list[str]:
     return [name for name in names if name.endswith(ENDINGS) and not name.startswith(("Auto", "TF", "Flax"))]
 
 
-def look(name: str, tied: bool, tokens: bool) -> Found:
+def look(name: str, tied: bool, tokens: bool) -> Result:
     """Build one class and choose its head.
 
     Args:
@@ -66,10 +66,10 @@ def look(name: str, tied: bool, tokens: bool) -> Found:
     try:
         head = choose_head(checkpoint, None, rows - 3 if rows and tokens else None)
     except CheckpointError as error:
-        return Found("refused", str(error))
+        return Result("refused", str(error))
     if not right:
-        return Found("no head", head.matrix.name)
-    return Found("right" if head.matrix.name in right else "wrong", f"{head.matrix.name}, not {right[0]}")
+        return Result("no head", head.matrix.name)
+    return Result("right" if head.matrix.name in right else "wrong", f"{head.matrix.name}, not {right[0]}")
 
 
 def _names_of(model, parameters: dict) -> list[str]:
@@ -88,14 +88,14 @@ def main(chosen: list[str]) -> None:
     for name in chosen or classes():
         for tied in (True, False):
             try:
-                found = look(name, tied, True)
-            except Exception as error:  # a default config that its own class cannot build
-                found = Found(
+                result = look(name, tied, True)
+            except Exception as error:  # the class cannot be built from its own default config
+                result = Result(
                     "not built", f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
                 )
-            counts[found.verdict] += 1
-            if found.verdict != "right":
-                print(f"{name}{'' if tied else ', untied'}: {found.verdict}: {found.detail}")
+            counts[result.verdict] += 1
+            if result.verdict != "right":
+                print(f"{name}{'' if tied else ', untied'}: {result.verdict}: {result.detail}")
     print(dict(counts))
 
 

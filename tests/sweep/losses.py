@@ -29,7 +29,7 @@ from tests.sweep.tiny import VOCAB, UnbuildableError, build, inputs_for
 __all__ = ["Row", "examine", "language_models"]
 
 _CPU_SECONDS, _MEMORY_BYTES = 60, 3 << 30
-# Float32 at logits of 100: a loss of some 50 has 4e-6 in its last digit.
+# In float32 at logits of 100, a loss of about 50 has a last digit of 4e-6.
 _VALUE, _GRADIENT = 2e-5, 2e-3
 _LARGE = 100.0
 
@@ -49,8 +49,7 @@ class Row:
         own_gradient: the same for gradients.
         applies: what the model does between its head and its logits.
         shift: whether labels are shifted; None if no batch was measured.
-        measured: whether `compute_loss_func` can measure the shift without a batch. If not, it follows from the kind of
-            model.
+        measured: whether `compute_loss_func` can measure `shift` without a batch; if not, the kind of model decides.
         largest: the largest logit.
     """
 
@@ -116,7 +115,7 @@ def examine(name: str, folder: str, *, kind: type | None = None) -> Row:
 
 
 def _measured(row: Row, model: Any) -> Row:
-    """A row with what `compute_loss_func` knows of the model before any batch."""
+    """The row, with what `compute_loss_func` finds out about the model before any batch."""
     import torch
 
     from costbank.trainers.label_shift import measure_shift, shifts_labels
@@ -146,13 +145,13 @@ def _enlarge(model: Any, head: Any, inputs: dict[str, Any]) -> None:
     with torch.no_grad():
         logits = model(**inputs)["logits"]
         for parameter in head.parameters():
-            # A head that is not called has its weight used all the same.
+            # If the head is not called, the model still uses its weight.
             parameter.mul_(_LARGE / max(sizes, default=float(logits.abs().max())))
     handle.remove()
 
 
 def _compare(row: Row, model: Any, inputs: dict[str, Any], costs: Any, folder: str) -> Row:
-    """A row with what one size of logits shows."""
+    """The row, updated by a comparison at one size of logits."""
     import torch
 
     from costbank.errors import CostbankError
@@ -194,7 +193,7 @@ def _compare(row: Row, model: Any, inputs: dict[str, Any], costs: Any, folder: s
 
 
 def _trained(model: Any, inputs: dict[str, Any], loss: Any, folder: str) -> Any:
-    """Loss and gradients of a batch by a Trainer, and what that has learned of the model."""
+    """Loss and gradients of a batch with a Trainer, and the Trainer's probe of the model."""
     from transformers import Trainer, TrainingArguments
 
     from costbank.trainers.huggingface import EMOTrainerMixin
@@ -221,7 +220,7 @@ def _step(model: Any, loss_of: Any) -> tuple[float, dict[str, Any]]:
 
 
 def _differences(one: tuple[float, dict[str, Any]], other: tuple[float, dict[str, Any]]) -> tuple[float, float]:
-    """Of two steps: how far the losses are apart, and the gradients of that parameter where they are furthest apart."""
+    """The difference of two steps' losses, and the largest difference of a parameter's gradients."""
     import torch
 
     whole = torch.stack([gradient.norm() for gradient in other[1].values()]).norm()
@@ -236,7 +235,7 @@ def _differences(one: tuple[float, dict[str, Any]], other: tuple[float, dict[str
 
 
 def apart(name: str, folder: str) -> Row:
-    """`examine` in a process of its own, with bounded time and memory."""
+    """Run `examine` in its own process, with bounded time and memory."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -259,13 +258,13 @@ def apart(name: str, folder: str) -> Row:
 
 
 def _prepare() -> None:
-    """Load what all processes need; nothing is computed by more than one thread, which a fork would not outlive."""
+    """Import and compute what all processes need. Only one thread computes, because threads do not survive a fork."""
     import torch
     import torch._dynamo  # models load it at their first call
     import transformers
 
     for name in ("Trainer", "TrainingArguments"):
-        getattr(transformers, name)  # which is when they are loaded
+        getattr(transformers, name)  # loads them
     from costbank.trainers.huggingface import EMOTrainerMixin  # noqa: F401
 
     torch.set_num_threads(1)
@@ -289,16 +288,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--table", type=Path)
     parser.add_argument("names", nargs="*")
-    asked = parser.parse_args(arguments)
-    if asked.table is not None:
+    options = parser.parse_args(arguments)
+    if options.table is not None:
         from tests.sweep.table import table
 
-        print(table([Row(**json.loads(line)) for line in asked.table.read_text().splitlines()]))
+        print(table([Row(**json.loads(line)) for line in options.table.read_text().splitlines()]))
         return
-    for row in _rows(asked.names or language_models()):
+    for row in _rows(options.names or language_models()):
         print(f"{row.name}: {row.verdict}: {row.detail or f'{row.value:.1e} {row.gradient:.1e}'}", flush=True)
-        if asked.rows is not None:
-            with asked.rows.open("a") as file:
+        if options.rows is not None:
+            with options.rows.open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The rows of `tests.sweep.losses` as docs/sweep.md."""
+"""Print the rows of `tests.sweep.losses` as docs/sweep.md."""
 
 from collections import Counter
 from importlib.metadata import version
@@ -22,7 +22,7 @@ def table(rows: list[Any]) -> str:
     """The page: counts, the largest differences, and the classes by verdict.
 
     Args:
-        rows: the rows of the sweep; of several with one name, the last counts.
+        rows: the rows of the sweep; the last row of a name counts.
     """
     rows = sorted({row.name: row for row in rows}.values(), key=lambda row: row.name)
     counts = Counter(row.verdict for row in rows)

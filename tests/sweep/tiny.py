@@ -1,4 +1,4 @@
-"""Tiny models of any class of transformers: its default config, with every size in it made small."""
+"""Tiny models of any class of transformers, from its default config with small sizes."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ VOCAB = 128
 _MOST_PARAMETERS = 30_000_000
 _DROP = re.compile(r"drop|jitter")
 _TOKEN = re.compile(r"token_(id|index)s?$|^(bos|eos|pad|sep|cls|mask)_.*id$")
-# Patterns of names and what replaces their integers; the first that fits counts. A smaller number stays.
+# Patterns of names, and the value that replaces a larger integer; the first pattern that matches counts.
 _SIZES: list[tuple[str, int]] = [
     (r"vocab_size|num_embeddings$|^padding_size", VOCAB),
     (r"num_experts_per_tok|experts_per_token|top_?k|moe_k$|num_selected", 2),
@@ -34,7 +34,7 @@ _LEFT = re.compile(
 
 
 class UnbuildableError(Exception):
-    """A class cannot be built tiny, or the tiny model cannot be called with text; the words say why."""
+    """A class cannot be built tiny, or the tiny model cannot be called with text; the message says why."""
 
 
 def tiny_config(kind: type, changes: dict[str, Any] | None = None) -> Any:
@@ -42,7 +42,7 @@ def tiny_config(kind: type, changes: dict[str, Any] | None = None) -> Any:
 
     Args:
         kind: class of the config.
-        changes: values to take in the place of those that would be found; a dictionary for a part of the config.
+        changes: values that replace the computed ones; a dictionary for a part of the config.
     """
     changes = changes or {}
     plain = kind()
@@ -125,7 +125,7 @@ def build(kind: type, changes: dict[str, Any] | None = None) -> Any:
 
 
 def inputs_for(model: Any, width: int) -> dict[str, Any]:
-    """Two rows of token ids that no config gives a meaning, and sound where the model's main input is that."""
+    """Two rows of token ids that have no special meaning in any config, and audio for models whose main input it is."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

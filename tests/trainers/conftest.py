@@ -1,4 +1,4 @@
-"""Tiny models from configs, on a bank and texts of their own; nothing is downloaded."""
+"""Tiny models from configs, with their own bank and texts; nothing is downloaded."""
 
 import os
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def llama() -> LlamaForCausalLM:
 
 
 def gemma2() -> Gemma2ForCausalLM:
-    """Its logits are capped so low that it shows."""
+    """A model whose softcap is low enough to change the loss visibly."""
     torch.manual_seed(1)
     return Gemma2ForCausalLM(Gemma2Config(
         **SMALL, head_dim=8, final_logit_softcapping=0.5, initializer_range=0.3, attn_implementation="eager"
@@ -93,14 +93,14 @@ MODELS: dict[str, Callable[[], Any]] = {"gpt2, tied": gpt2, "llama, untied": lla
 
 
 class Texts(torch.utils.data.Dataset):
-    """Token ids of texts, padded; each row has another number of ignored labels."""
+    """Token ids of texts, padded; the number of ignored labels varies from row to row."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int = 24) -> None:
         encoded = tokenizer([f"{text}<end>" for text in TEXTS[:size]], padding=True, return_tensors="pt")
         self.ids, self.mask = encoded["input_ids"], encoded["attention_mask"]
         self.labels = self.ids.masked_fill(self.mask == 0, -100)
         for row in range(len(self.labels)):
-            # Of GPT-2, the Trainer counts first labels as well, which nothing predicts.
+            # With GPT-2, the Trainer also counts first labels, which no position predicts.
             self.labels[row, : 1 + row % 7] = -100
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ def texts(tokenizer: PreTrainedTokenizerFast) -> Texts:
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> Callable[..., TrainingArguments]:
-    """Arguments for three steps of plain gradient descent, which shows any difference in the gradients' size."""
+    """Arguments for three steps of plain gradient descent, where any difference in the gradients' size is visible."""
 
     def make(kind: type[TrainingArguments] = TrainingArguments, **changes: Any) -> TrainingArguments:
         settings: dict[str, Any] = {

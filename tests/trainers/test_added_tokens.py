@@ -1,4 +1,4 @@
-"""Tokens that were added to a tokenizer and a model, and heads of another width than the bank and the logits."""
+"""Tokens that were added to a tokenizer and a model, and heads whose width differs from the bank's or the logits'."""
 
 import copy
 import logging
@@ -31,7 +31,7 @@ class EMOTrainer(EMOTrainerMixin, Trainer):
 
 
 class Unpadded(LlamaForCausalLM):
-    """A head that is padded, of whose logits the padding is cut off."""
+    """A model with a padded head that cuts the padding off its logits."""
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **kwargs: Any) -> Any:
         outputs = super().forward(input_ids, attention_mask, **kwargs)
@@ -68,7 +68,7 @@ def chats(chat: PreTrainedTokenizerFast) -> Texts:
 
 
 @pytest.mark.parametrize("emo", FORMS)
-def test_added_tokens_train_with_costs_of_one_and_are_told_once(
+def test_added_tokens_train_with_costs_of_one_and_are_logged_once(
     emo: Any, chat: Any, bank: Bank, arguments: Any, caplog: Any
 ):
     texts = chats(chat)
@@ -76,13 +76,13 @@ def test_added_tokens_train_with_costs_of_one_and_are_told_once(
         trainer = EMOTrainer(resized(len(chat)), arguments(), train_dataset=texts, eval_dataset=texts,
                              processing_class=chat, emo=emo(bank), emo_bank=bank)  # fmt: skip
         model = trained(trainer)
-    told = [record.message for record in caplog.records if "cost 1 to every token" in record.message]
-    assert len(told) == 1
-    assert "302 wide" in told[0]
-    asked = EMOTrainer(resized(len(chat)), arguments(), train_dataset=texts,
+    messages = [record.message for record in caplog.records if "cost 1 to every token" in record.message]
+    assert len(messages) == 1
+    assert "302 wide" in messages[0]
+    resized_first = EMOTrainer(resized(len(chat)), arguments(), train_dataset=texts,
                        emo=emo(open_costs(bank, "dense", vocab_size=302)))  # fmt: skip
-    assert_same(model, trained(asked), 0.0)
-    assert losses(trainer) == losses(asked)
+    assert_same(model, trained(resized_first), 0.0)
+    assert losses(trainer) == losses(resized_first)
     costs = trainer.emo.costs.rows(torch.tensor([VOCAB, VOCAB + 1, 7]))
     assert (costs[0, :VOCAB] == 1).all()
     assert costs[0, VOCAB] == 0
@@ -122,7 +122,7 @@ def test_modules_are_fitted_to_their_first_logits(bank: Bank, caplog: Any):
     assert len(caplog.records) == 1
     linear = LinearEMOLoss(bank, mixing="fixed", weight=1.0)
     assert linear(logits, torch.eye(310).double(), labels).item() == pytest.approx(expected, abs=1e-6)
-    # A model without the tokens again: what was added has no vector, and nothing is lost.
+    # A model without the added tokens again: these had no vector, so nothing is lost.
     assert loss(torch.randn(2, VOCAB), torch.tensor([1, 2])).isfinite()
 
 
@@ -139,8 +139,8 @@ def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and tiny@.* has 300 tokens") as caught:
         emo(bank)(*arguments)
     call = caught.value.hint.split("give ")[-1].removesuffix(" instead of the bank")
-    made = eval(call, {"bank": bank, "open_costs": open_costs, emo.__name__: emo})
-    assert made(*arguments).isfinite()
+    result = eval(call, {"bank": bank, "open_costs": open_costs, emo.__name__: emo})
+    assert result(*arguments).isfinite()
 
 
 @pytest.mark.parametrize("width", [376, 302, 299, 20])
@@ -154,9 +154,9 @@ def test_the_hint_about_costs_of_another_width_works(width: int, form: str, bank
         emo_loss(logits, labels, costs)
     call = caught.value.hint.split(", use ")[1].split("; otherwise")[0]
     names = {"bank": bank, "rows": rows, "torch": torch, "DenseCosts": DenseCosts, "open_costs": open_costs}
-    made = eval(call, names)
-    assert made.pin.split()[1:] == costs.pin.split()[1:]
-    assert emo_loss(logits, labels, made).isfinite()
+    result = eval(call, names)
+    assert result.pin.split()[1:] == costs.pin.split()[1:]
+    assert emo_loss(logits, labels, result).isfinite()
 
 
 def test_rows_without_a_vector_may_be_cut_off(bank: Bank):
@@ -219,7 +219,7 @@ def test_the_tokenizer_may_have_added_tokens(chat: Any, tokenizer: Any, bank: Ba
 
 def test_added_tokens_may_take_the_padding_of_a_bank(chat: Any, bank: Bank):
     class Padded:
-        """The bank as that of a head with 20 rows of padding."""
+        """The bank, as if it were built from a head with 20 rows of padding."""
 
         name, id = bank.name, bank.id
         vocab = bank.vocab.padded(320)

@@ -1,4 +1,4 @@
-"""`metric_for_best_model` that names a part of the loss, and what a Trainer says about it before training."""
+"""A `metric_for_best_model` that names a part of the loss, and the Trainer's warning about it before training."""
 
 import logging
 from typing import Any
@@ -68,5 +68,5 @@ def test_auxiliary_losses_of_accumulated_batches_are_averaged(bank: Bank, argume
         trainer.train()
         return next(line["loss"] for line in trainer.state.log_history if "loss" in line)
 
-    # All rows are the same, so that the auxiliary loss of four batches is that of one batch of all rows.
+    # All rows are equal, so the auxiliary loss of four batches is that of one batch of all rows.
     assert logged(1, 4) == pytest.approx(logged(4, 1), rel=1e-4)

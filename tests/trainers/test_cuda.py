@@ -1,6 +1,7 @@
-"""The mixin on a CUDA device in bfloat16: the loss is the model's own, proven there, and evaluations stay small.
+"""The mixin on a CUDA device in bfloat16: the loss is checked against the model's own, and evaluations need little
+memory.
 
-Run where there is such a device; skipped with a reason elsewhere.
+Skipped, with a reason, without such a device.
 """
 
 from typing import Any
@@ -70,16 +71,16 @@ def test_the_linear_form_trains_as_the_models_own_logits(name: str, tmp_path: An
     logged = {}
     for form in (LinearEMOLoss, EMOLoss):
         torch.manual_seed(1)
-        made = trainer(MODELS[name](), form(costs()), tmp_path / form.__name__)
-        made.train()
-        logged[form] = [line for line in made.state.log_history if "loss" in line]
+        emo_trainer = trainer(MODELS[name](), form(costs()), tmp_path / form.__name__)
+        emo_trainer.train()
+        logged[form] = [line for line in emo_trainer.state.log_history if "loss" in line]
     linear, full = logged[LinearEMOLoss], logged[EMOLoss]
     assert len(linear) == len(full) == 12
     for ours, own in zip(linear, full, strict=True):
         assert ours["loss"] == pytest.approx(own["loss"], rel=5e-3)
         assert ours["ce"] == pytest.approx(own["ce"], rel=5e-3)
         assert ours["emd"] == pytest.approx(own["emd"], rel=2e-2)
-    # They learned something: the comparison is not of what a model begins with alone.
+    # The models learned something, so the comparison covers more than their initial state.
     assert linear[-1]["ce"] < linear[0]["ce"]
 
 
@@ -88,15 +89,15 @@ def test_evaluation_for_the_loss_alone_takes_a_part_of_the_memory_of_all_logits(
     grown, value = {}, {}
     for form in (LinearEMOLoss, EMOLoss):
         torch.manual_seed(1)
-        made = trainer(MODELS["llama"](), form(costs()), tmp_path / form.__name__)
-        made.evaluate()
+        emo_trainer = trainer(MODELS["llama"](), form(costs()), tmp_path / form.__name__)
+        emo_trainer.evaluate()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        value[form] = made.evaluate()["eval_loss"]
+        value[form] = emo_trainer.evaluate()["eval_loss"]
         grown[form] = (torch.cuda.max_memory_allocated() - before) / logits
     assert value[LinearEMOLoss] == pytest.approx(value[EMOLoss], rel=1e-3)
     assert grown[EMOLoss] > 0.5
-    # Three buffers of a block of 2,048 of these 32,768 tokens.
+    # Three buffers, each for a block of 2,048 of the 32,768 tokens.
     assert grown[LinearEMOLoss] < 0.3, grown
 
 
@@ -106,10 +107,10 @@ def test_a_step_under_autocast_has_gradients_as_in_float32(form: Any, tmp_path: 
     batch = {name: torch.stack([row[name] for row in rows(4)]).cuda() for name in ("input_ids", "labels")}
     for bf16 in (True, False):
         torch.manual_seed(1)
-        made = trainer(MODELS["llama"](), form(costs()), tmp_path / str(bf16))
-        with made.compute_loss_context_manager() if bf16 else torch.autocast("cuda", enabled=False):
-            loss = made.compute_loss(made.model.cuda().train(), batch)
+        emo_trainer = trainer(MODELS["llama"](), form(costs()), tmp_path / str(bf16))
+        with emo_trainer.compute_loss_context_manager() if bf16 else torch.autocast("cuda", enabled=False):
+            loss = emo_trainer.compute_loss(emo_trainer.model.cuda().train(), batch)
         loss.backward()
-        gradients[bf16] = made.model.lm_head.weight.grad.double()
+        gradients[bf16] = emo_trainer.model.lm_head.weight.grad.double()
     off = (gradients[True] - gradients[False]).norm() / gradients[False].norm()
     assert off < 5e-2, off

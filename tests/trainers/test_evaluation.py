@@ -1,4 +1,4 @@
-"""What evaluations under the mixin give: several datasets, the best checkpoint, predictions, and their memory."""
+"""Evaluations with the mixin: several datasets, the best checkpoint, predictions, and memory."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ data = [{"input_ids": ids, "labels": ids} for ids in torch.randint(0, VOCAB, (BA
 args = TrainingArguments(tempfile.mkdtemp(), per_device_eval_batch_size=BATCH, use_cpu=True, report_to=[],
                          disable_tqdm=True, dataloader_pin_memory=False)
 trainer = EMOTrainer(model, args, eval_dataset=data, emo=loss)
-def peak():  # of this program alone: ru_maxrss begins with what started it
+def peak():  # of this program only: ru_maxrss starts from the parent's value
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()
 trainer.evaluate()
@@ -70,7 +70,7 @@ def test_evaluation_for_the_loss_alone_takes_a_part_of_the_memory_of_all_logits(
         )
         assert done.returncode == 0, done.stderr
         grown[form] = float(done.stdout.rpartition("grown ")[2])
-    # In sizes of all logits in float32.
+    # In units of the size of all logits in float32.
     assert grown["full"] > 0.7
     assert grown["linear"] < 0.3, grown
 
@@ -88,7 +88,7 @@ def test_the_best_checkpoint_is_found_by_every_metric(bank: Bank, arguments: Any
         assert len(values) == 3
         best = (max if greater else min)(values)
         assert trainer.state.best_metric == pytest.approx(best, abs=1e-7)
-        # The weights that were loaded are those of that step.
+        # The loaded weights are those of the best step.
         assert trainer.evaluate()[name] == pytest.approx(best, abs=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_predictions_have_the_metrics_of_an_evaluation(emo: Any, bank: Bank, arg
     with torch.no_grad():
         logits = trainer.model(input_ids=texts.ids, attention_mask=texts.mask).logits
     torch.testing.assert_close(torch.tensor(predicted.predictions), logits, rtol=0, atol=1e-5)
-    # A training that follows logs its own tokens alone.
+    # A later training would log only its own tokens.
     assert trainer._emo_metrics[False].take(trainer.accelerator) == {}
 
 
@@ -203,7 +203,7 @@ def test_the_first_evaluation_is_that_of_a_plain_trainer(
 
 
 def test_a_batch_that_does_not_tell_leaves_the_count_to_the_next(bank: Bank, arguments: Any, texts: Any):
-    """Of two accumulated batches the first ignores all labels; tokens are counted by what the second has shown."""
+    """All labels of the first of two accumulated batches are ignored; the second shows how to count tokens."""
     torch.manual_seed(1)
     trainer = EMOTrainer(UNSHIFTED["xlnet"](), arguments(), train_dataset=texts, emo=LinearEMOLoss(bank))
     second = {"input_ids": texts.ids[:4], "attention_mask": texts.mask[:4], "labels": texts.ids[:4]}

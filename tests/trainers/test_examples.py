@@ -1,4 +1,4 @@
-"""Every example of a trainer runs as it stands, without a network, and its loss falls."""
+"""Every trainer example runs unchanged, without a network, and its loss falls."""
 
 import os
 import re
@@ -14,19 +14,19 @@ EXAMPLES = [path for path in ALL if "\nimport tiny\n" in path.read_text()]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_it_runs_and_its_loss_falls(example: Path, tmp_path: Path):
+def test_an_example_runs_and_its_loss_falls(example: Path, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
     result = subprocess.run(
         [sys.executable, str(example)], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    losses = [float(found) for found in re.findall(r"\bloss'?:? '?([0-9.]+)", result.stdout)]
+    losses = [float(number) for number in re.findall(r"\bloss'?:? '?([0-9.]+)", result.stdout)]
     assert len(losses) >= 3
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_each_is_told_of_in_the_readme():
-    told = (ROOT / "examples" / "README.md").read_text()
+def test_the_readme_lists_every_example():
+    readme = (ROOT / "examples" / "README.md").read_text()
     assert len(EXAMPLES) >= 5
     for example in ALL:
-        assert f"[{example.name}]({example.name})" in told
+        assert f"[{example.name}]({example.name})" in readme

@@ -1,4 +1,4 @@
-"""The function for a Trainer as it is: what it leaves behind, and what several Trainers may share."""
+"""The function for an unchanged Trainer: it leaves no hooks behind, and several Trainers can share it."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ from costbank.errors import UsageError
 from costbank.loss import EMOLoss
 from costbank.trainers.huggingface import compute_loss_func
 from tests.trainers.conftest import llama
-from tests.trainers.test_own_loss import ALIGNED, BERT, IDS, made
+from tests.trainers.test_own_loss import ALIGNED, BERT, IDS, build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -41,7 +41,7 @@ def test_a_function_leaves_no_hook_after_training(name: str, bank: Bank, argumen
     assert hooks(model) == 0
     trainer.evaluate()
     assert hooks(model) == 0
-    # What it refuses is still refused, without training and after it.
+    # Wrong batches are still refused, before training and after it.
     if name != "t5":
         with pytest.raises(UsageError, match="the batch has no decoder_input_ids"):
             trainer.evaluate(texts)
@@ -89,7 +89,7 @@ def test_a_training_that_is_interrupted_leaves_a_model_that_can_be_called(
 
 
 def test_one_function_of_two_trainers_keeps_the_shift_of_each(bank: Bank, arguments: Any, texts: Any):
-    makes = {"bert": lambda: made("BertForMaskedLM", **BERT), "llama": llama}
+    makes = {"bert": lambda: build("BertForMaskedLM", **BERT), "llama": llama}
 
     def trainer(name: str, function: Any) -> Any:
         return tf.Trainer(makes[name](), arguments(max_steps=1), train_dataset=texts, eval_dataset=texts,
@@ -104,7 +104,7 @@ def test_one_function_of_two_trainers_keeps_the_shift_of_each(bank: Bank, argume
         function = compute_loss_func(EMOLoss(bank))
         both = {name: trainer(name, function) for name in order}
         assert {name: train(both[name]) for name in order} == pytest.approx(alone, abs=1e-6)
-        # Which of them is evaluated nothing says.
+        # The function cannot know which Trainer evaluates.
         with pytest.raises(UsageError, match="given to several Trainers") as caught:
             both["bert"].evaluate()
         assert "a function for each" in caught.value.hint

@@ -94,7 +94,7 @@ def test_four_batches_of_two_are_one_of_eight(kind: str, mixing: Any, bank: Bank
     assert losses(whole) == pytest.approx(losses(parted), abs=1e-5)
 
 
-def test_it_is_plain_cross_entropy_where_costs_weigh_nothing(bank: Bank, arguments: Any, texts: Any):
+def test_with_a_cost_weight_of_zero_it_is_plain_cross_entropy(bank: Bank, arguments: Any, texts: Any):
     plain = Trainer(gpt2(), arguments(gradient_accumulation_steps=2), train_dataset=texts)
     mixed = EMOTrainer(
         gpt2(), arguments(gradient_accumulation_steps=2), train_dataset=texts,
@@ -120,8 +120,9 @@ def test_evaluation_prediction_and_generation_are_the_models_own(make: Any, bank
         assert metrics["eval_emo_loss"] == pytest.approx(mean.loss.item(), abs=1e-5)
         assert metrics["eval_emd"] == pytest.approx((mean.parts.value.sum() / tokens).item(), abs=1e-5)
         assert trainer.predict(texts).predictions.shape == logits.shape
-        made = trainer.model.generate(batch["input_ids"][:2, :5], max_new_tokens=4, min_new_tokens=4, do_sample=False)
-        assert made.shape == (2, 9)
+        prompts = batch["input_ids"][:2, :5]
+        generated = trainer.model.generate(prompts, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+        assert generated.shape == (2, 9)
         assert not trainer.model.base_model._forward_hooks
         trainer.train()
     assert "forward" not in vars(trainer.model)
@@ -143,7 +144,7 @@ def test_evaluation_gives_the_loss_that_a_run_without_it_gives(
     theirs, ours = plain.evaluate(), mixed.evaluate()
     for name in ("eval_one_loss", "eval_two_loss"):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
-        # The mean over all tokens, where the Trainer's is over rows of batches' means.
+        # Ours is the mean over all tokens; the Trainer's is the mean of batch means, weighted by rows.
         assert ours[name.replace("_loss", "_ce")] == pytest.approx(theirs[name], abs=1e-3)
     if options.get("objective") == "gibbs" or "z_loss" in options:
         return
@@ -159,7 +160,7 @@ def test_evaluation_for_the_loss_alone_never_makes_the_logits_of_all_tokens(bank
         widths = []
         trainer.model.lm_head.register_forward_hook(lambda _m, _i, output, seen=widths: seen.append(output.shape[1]))
         trainer.evaluate()
-        # The comparison with the model's own loss, where it is asked for, takes the first batch's logits once.
+        # The optional comparison with the model's own loss needs all logits of the first batch once.
         assert [width for width in widths if width > 1] == [texts.ids.shape[1]] * check_loss
     trainer.compute_metrics = lambda predicted: {"rows": len(predicted.predictions)}
     assert trainer.evaluate()["eval_rows"] == len(texts)
@@ -172,11 +173,11 @@ def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: An
         widths = []
         trainer.model.lm_head.register_forward_hook(lambda _m, _i, output, seen=widths: seen.append(output.shape[1]))
         trainer.train()
-        # Once to measure the form; once with the model's own loss, where that is asked for; and one for each step.
+        # One call measures the logits' transform, one is the optional comparison, and one belongs to each step.
         assert widths == [1, *([texts.ids.shape[1]] if check_loss else []), 1, 1, 1]
 
 
-def test_what_the_loss_is_made_of_is_logged(bank: Bank, arguments: Any, texts: Any):
+def test_the_parts_of_the_loss_are_logged(bank: Bank, arguments: Any, texts: Any):
     trainer = EMOTrainer(gpt2(), arguments(logging_steps=3, gradient_accumulation_steps=3), train_dataset=texts,
                          emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
     trainer.train()
@@ -242,7 +243,7 @@ def test_the_wrong_tokenizer_is_refused(bank: Bank, tokenizer: Any, arguments: A
 
 
 class Processor(ProcessorMixin):
-    """A processor of text alone."""
+    """A processor for text only."""
 
     tokenizer_class = "AutoTokenizer"
 
@@ -259,7 +260,7 @@ def test_a_processors_and_a_bare_tokenizer_are_compared_with_the_bank(
         with pytest.raises(TokenizerError, match="of 300 ids differ"):
             EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(other), **emo)
         EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(tokenizer), **emo)
-    # Whoever gives the loss without its bank insists.
+    # A loss without its bank is not checked.
     EMOTrainer(gpt2(), arguments(), train_dataset=texts, processing_class=wrap(other), emo=EMOLoss(bank))
 
 
@@ -347,7 +348,7 @@ NO_LOSS = {
 
 
 @pytest.mark.parametrize(("make", "message", "hint"), NO_LOSS.values(), ids=NO_LOSS)
-def test_what_is_no_loss_is_named_with_what_to_give(make: Any, message: str, hint: str, bank: Bank, arguments: Any):
+def test_a_wrong_emo_argument_is_refused_with_a_hint(make: Any, message: str, hint: str, bank: Bank, arguments: Any):
     with pytest.raises(UsageError) as caught:
         EMOTrainer(gpt2(), arguments(), emo=make(bank))
     assert f"emo= is {message}" in caught.value.message
@@ -391,5 +392,5 @@ def test_first_labels_that_nothing_predicts_are_not_counted(bank: Bank, argument
     for model in (gpt2(), llama()):
         trainer = EMOTrainer(model, arguments(), train_dataset=texts, eval_dataset=texts,
                              emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
-        told = trainer.evaluate()
-        assert told["eval_loss"] == pytest.approx(told["eval_ce"], abs=1e-5)
+        metrics = trainer.evaluate()
+        assert metrics["eval_loss"] == pytest.approx(metrics["eval_ce"], abs=1e-5)

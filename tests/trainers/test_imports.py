@@ -1,4 +1,4 @@
-"""What the trainers load, and what they say where a framework is missing."""
+"""The libraries that the trainers import, and the error if a framework is missing."""
 
 import subprocess
 import sys
@@ -34,8 +34,8 @@ def test_a_module_loads_no_framework_but_its_own(module: str, heavy: tuple[str, 
     ],
 )
 def test_a_missing_framework_is_named_with_its_extra(module: str, missing: str, extra: str):
-    said = _run(f"import sys; sys.modules[{missing!r}] = None; import {module}").splitlines()
-    assert said[-2:] == [
+    printed = _run(f"import sys; sys.modules[{missing!r}] = None; import {module}").splitlines()
+    assert printed[-2:] == [
         f"costbank.errors.MissingExtraError: this needs the Python library {missing!r}, which is not installed",
         f"hint: pip install 'costbank[{extra}]'",
     ]

@@ -69,7 +69,7 @@ def test_both_forms_train_alike_and_log_what_they_are_made_of(bank: Bank, texts:
     assert 0 <= metrics["accuracy"] <= 1
 
 
-def test_what_is_no_loss_is_named_with_what_to_give(bank: Bank):
+def test_a_wrong_emo_argument_is_refused_with_a_hint(bank: Bank):
     model = Model(EMOLoss(bank))
     for given, what in ((bank, "of type Bank"), (open_costs(bank, "dense"), "of type DenseCosts"), (None, "missing")):
         with pytest.raises(UsageError, match=f"the loss of emo_step is {what}") as caught:
@@ -78,20 +78,20 @@ def test_what_is_no_loss_is_named_with_what_to_give(bank: Bank):
 
 
 class Validated(Model):
-    """Evaluates with the weights that a batch has."""
+    """Evaluates with the batch's token weights, if it has any."""
 
     def validation_step(self, batch: dict[str, Tensor], _index: int) -> None:
         hidden = self.embed(batch["input_ids"])
-        given: dict[str, Any] = {"token_weights": batch["weights"]} if "weights" in batch else {}
+        extra: dict[str, Any] = {"token_weights": batch["weights"]} if "weights" in batch else {}
         if isinstance(self.emo, LinearEMOLoss):
-            given["bias"] = self.head.bias
-            self.emo_step(self.emo, hidden, self.head.weight, batch["labels"], prefix="val_", **given)
+            extra["bias"] = self.head.bias
+            self.emo_step(self.emo, hidden, self.head.weight, batch["labels"], prefix="val_", **extra)
         else:
-            self.emo_step(self.emo, self.head(hidden), labels=batch["labels"], prefix="val_", **given)
+            self.emo_step(self.emo, self.head(hidden), labels=batch["labels"], prefix="val_", **extra)
 
 
 class Weighted(Texts):
-    """Batches of different numbers of tokens; some weights are 0."""
+    """Batches with different numbers of tokens; some weights are 0."""
 
     weighted = True
 
@@ -115,7 +115,7 @@ def validated(model: Model, texts: Texts, folder: Path, size: int = 8, **setting
 
 
 def by_hand(model: Model, texts: Texts, bank: Bank) -> dict[str, float]:
-    """Means over all tokens of next labels whose weight is not 0, in float64; no block, no batch, no loss of ours."""
+    """Means over all next labels whose weight is not 0, in float64, without blocks, batches or costbank's losses."""
     kappa = 1 - torch.from_numpy(bank.matrix()).double() @ torch.from_numpy(bank.matrix()).double().T
     kappa.fill_diagonal_(0.0)
     sums = torch.zeros(6, dtype=torch.float64)
@@ -188,8 +188,8 @@ def _validate(rank: int, processes: int, port: int, bank_path: str, out: str) ->
     torch.set_num_threads(1)
     texts = Weighted(make_tokenizer(TEXTS))
     model = Validated(LinearEMOLoss(open_bank(bank_path), shift=True, mixing="fixed"))
-    told = validated(model, texts, Path(out), 4, devices=processes, strategy="ddp")
-    torch.save(told, f"{out}/told-{rank}.pt")
+    metrics = validated(model, texts, Path(out), 4, devices=processes, strategy="ddp")
+    torch.save(metrics, f"{out}/metrics-{rank}.pt")
     torch.distributed.barrier()
     os._exit(0)
 
@@ -201,7 +201,7 @@ def test_processes_log_the_means_over_all_their_tokens(bank: Bank, tokenizer: An
     run_processes(_validate, (2, port, f"{bank.path}/", str(tmp_path)), 2)
     expected = by_hand(Validated(EMOLoss(bank)), Weighted(tokenizer), bank)
     for rank in range(2):
-        assert torch.load(tmp_path / f"told-{rank}.pt") == pytest.approx(expected, abs=1e-5)
+        assert torch.load(tmp_path / f"metrics-{rank}.pt") == pytest.approx(expected, abs=1e-5)
 
 
 def test_resuming_asks_for_the_same_bank_and_options(bank: Bank, other_bank: Bank, texts: Texts, tmp_path: Path):

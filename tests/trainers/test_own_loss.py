@@ -1,4 +1,4 @@
-"""The loss is the model's own: what stands between head and logits, shift, decoder inputs and auxiliary losses."""
+"""The loss is the model's own: operations after the head, label shift, decoder inputs and auxiliary losses."""
 
 import logging
 from typing import Any
@@ -44,7 +44,7 @@ class EMOTrainer(EMOTrainerMixin, tf.Trainer):
 
 
 class Named(tf.LlamaForCausalLM):
-    """A remote model's habits: a softcap of another name, or whatever `change` does to logits."""
+    """A model with remote code: a softcap under another name, or any `change` of the logits."""
 
     change: Any = None
 
@@ -61,7 +61,7 @@ def named(change: Any, **config: Any) -> Named:
     return type("Named", (Named,), {"change": change})(tf.LlamaConfig(**SMALL, tie_word_embeddings=False, **config))
 
 
-def made(name: str, config: str | None = None, **changes: Any) -> Any:
+def build(name: str, config: str | None = None, **changes: Any) -> Any:
     torch.manual_seed(1)
     kind = getattr(tf, name)
     return kind(getattr(tf, config)(**changes) if config else kind.config_class(**changes))
@@ -72,9 +72,9 @@ def form_of(model: Any) -> Any:
 
 
 SCALED = {
-    "cohere": (lambda: made("CohereForCausalLM", **SMALL, logit_scale=0.0625), 0.0625, None),
-    "granite": (lambda: made("GraniteForCausalLM", **SMALL, logits_scaling=13.0), 1 / 13.0, None),
-    "gemma 2": (lambda: made("Gemma2ForCausalLM", **SMALL, head_dim=8, final_logit_softcapping=30.0), 1.0, 30.0),
+    "cohere": (lambda: build("CohereForCausalLM", **SMALL, logit_scale=0.0625), 0.0625, None),
+    "granite": (lambda: build("GraniteForCausalLM", **SMALL, logits_scaling=13.0), 1 / 13.0, None),
+    "gemma 2": (lambda: build("Gemma2ForCausalLM", **SMALL, head_dim=8, final_logit_softcapping=30.0), 1.0, 30.0),
     "another name": (lambda: named(lambda _, z: 20.0 * torch.tanh(z / 20.0)), 1.0, 20.0),
     "not applied": (lambda: named(lambda _, z: z, final_logit_softcapping=5.0), 1.0, None),
     "scale and softcap": (lambda: named(lambda _, z: 7.0 * torch.tanh(0.3 * z / 7.0)), 0.3, 7.0),
@@ -121,7 +121,7 @@ def test_the_linear_loss_is_that_of_the_models_logits(make: Any, size: float, ba
 
 
 def test_a_bias_after_the_head_and_masked_tokens_are_applied(bank: Bank):
-    model = made("BartForConditionalGeneration", **BART).eval()
+    model = build("BartForConditionalGeneration", **BART).eval()
     model.final_logits_bias.normal_()
     form = form_of(model)
     torch.testing.assert_close(form.offset, model.final_logits_bias[0], rtol=0, atol=1e-6)
@@ -141,14 +141,14 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize(("change", "words"), UNLIKE.values(), ids=UNLIKE.keys())
-def test_what_is_neither_is_refused(change: Any, words: str):
+def test_an_unsupported_change_of_logits_is_refused(change: Any, words: str):
     with pytest.raises(UsageError, match=words) as error:
         form_of(named(change))
     assert "emo=EMOLoss(bank)" in error.value.hint
 
 
 class LoRALinear(nn.Linear):
-    """As loralib's: a subclass whose adapter begins as zeros."""
+    """A layer like loralib's: a subclass of Linear whose adapter is initially zero."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -207,7 +207,7 @@ def test_hidden_states_are_those_at_the_head(name: str, bank: Bank, arguments: A
         more["embedding_size"] = 12
     if name == "RemBertForCausalLM":
         more |= {"input_embedding_size": 12, "output_embedding_size": 20, "classifier_dropout_prob": 0.0}
-    assert_trains_alike(lambda: made(name, **more), bank, arguments, texts)
+    assert_trains_alike(lambda: build(name, **more), bank, arguments, texts)
 
 
 def assert_trains_alike(make: Any, bank: Bank, arguments: Any, texts: Any, **options: Any) -> None:
@@ -270,25 +270,25 @@ def masked(generator: int = 0) -> Any:
 
 
 ALIGNED = {
-    "bert": (lambda: made("BertForMaskedLM", **BERT), False),
-    "roberta": (lambda: made("RobertaForMaskedLM", **BERT), False),
-    "xlnet": (lambda: made("XLNetLMHeadModel", vocab_size=VOCAB, d_model=16, n_layer=1, n_head=2, d_inner=16,
+    "bert": (lambda: build("BertForMaskedLM", **BERT), False),
+    "roberta": (lambda: build("RobertaForMaskedLM", **BERT), False),
+    "xlnet": (lambda: build("XLNetLMHeadModel", vocab_size=VOCAB, d_model=16, n_layer=1, n_head=2, d_inner=16,
                            dropout=0.0), False),
-    "bart, decoder": (lambda: made("BartForCausalLM", **BART), False),
-    "marian, decoder": (lambda: made("MarianForCausalLM", **BART), False),
-    "bart": (lambda: made("BartForConditionalGeneration", **BART), False),
-    "mbart": (lambda: made("MBartForConditionalGeneration", **BART), False),
-    "t5": (lambda: made("T5ForConditionalGeneration", vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1,
+    "bart, decoder": (lambda: build("BartForCausalLM", **BART), False),
+    "marian, decoder": (lambda: build("MarianForCausalLM", **BART), False),
+    "bart": (lambda: build("BartForConditionalGeneration", **BART), False),
+    "mbart": (lambda: build("MBartForConditionalGeneration", **BART), False),
+    "t5": (lambda: build("T5ForConditionalGeneration", vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1,
                         num_heads=2, decoder_start_token_id=0, dropout_rate=0.0), False),
     "llama": (llama, True),
-    "bert, causal": (lambda: made("BertLMHeadModel", **BERT, is_decoder=True), True),
+    "bert, causal": (lambda: build("BertLMHeadModel", **BERT, is_decoder=True), True),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "shift"), ALIGNED.values(), ids=ALIGNED.keys())
 @pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
 def test_labels_are_shifted_as_the_model_does(make: Any, shift: bool, emo: Any, bank: Bank, arguments: Any):
-    """Cross-entropy through our loss is the model's own, decoder inputs made from labels included."""
+    """Our cross-entropy is the model's own loss, also with decoder inputs that are made from labels."""
     model = make().train()
     labels = masked()
     own = model(input_ids=IDS, labels=labels).loss.item()
@@ -327,7 +327,7 @@ def test_a_function_refuses_a_decoder_that_would_be_fed_the_source(name: str, ba
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 1.0])
 @pytest.mark.parametrize("name", ["xlnet", "bart, decoder", "llama", "bert, causal", "bart"])
 def test_the_shift_is_known_whatever_the_logits_are(name: str, scale: float, bank: Bank, arguments: Any):
-    """Of a head of zeros both readings of the labels give the same loss."""
+    """With a head of zeros, shifted and unshifted labels give the same loss."""
     make, shift = ALIGNED[name]
     model = make().train()
     with torch.no_grad():
@@ -339,8 +339,8 @@ def test_the_shift_is_known_whatever_the_logits_are(name: str, scale: float, ban
 
 
 def test_a_loss_of_another_kind_is_refused_where_logits_are_equal(bank: Bank, arguments: Any):
-    """ProphetNet smooths labels, which equal logits do not show."""
-    model = made("ProphetNetForCausalLM", vocab_size=VOCAB, hidden_size=16, num_decoder_layers=1, decoder_ffn_dim=16,
+    """ProphetNet smooths labels, which is invisible while all logits are equal."""
+    model = build("ProphetNetForCausalLM", vocab_size=VOCAB, hidden_size=16, num_decoder_layers=1, decoder_ffn_dim=16,
                  num_decoder_attention_heads=2, dropout=0.0, is_decoder=True, eps=0.3).train()  # fmt: skip
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()
@@ -358,25 +358,25 @@ def test_the_shift_is_not_measured_of_models_that_do_not_say_enough():
 
 def test_tokens_are_counted_as_labels_are_shifted(bank: Bank, arguments: Any, texts: Any):
     texts.labels = texts.ids.masked_fill(texts.mask == 0, -100)
-    trainer = EMOTrainer(made("BartForCausalLM", **BART), arguments(), train_dataset=texts, emo=bank)
+    trainer = EMOTrainer(build("BartForCausalLM", **BART), arguments(), train_dataset=texts, emo=bank)
     batch = {name: torch.stack([texts[i][name] for i in range(8)]) for name in texts[0]}
     assert trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))[1] == (batch["labels"] != -100).sum()
 
 
 def jetmoe() -> Any:
-    return made("JetMoeForCausalLM", **{**SMALL, "num_key_value_heads": 1}, kv_channels=8, num_local_experts=4,
+    return build("JetMoeForCausalLM", **{**SMALL, "num_key_value_heads": 1}, kv_channels=8, num_local_experts=4,
                 num_experts_per_tok=2, output_router_logits=True, aux_loss_coef=0.3)  # fmt: skip
 
 
 def dbrx() -> Any:
-    return made("DbrxForCausalLM", d_model=16, n_heads=2, n_layers=1, max_seq_len=64, vocab_size=VOCAB,
+    return build("DbrxForCausalLM", d_model=16, n_heads=2, n_layers=1, max_seq_len=64, vocab_size=VOCAB,
                 output_router_logits=True, attn_config={"kv_n_heads": 1, "clip_qkv": 8.0, "rope_theta": 1e4},
                 ffn_config={"ffn_hidden_size": 16, "moe_num_experts": 2, "moe_top_k": 1, "moe_loss_weight": 0.2},
                 )  # fmt: skip
 
 
 def switch() -> Any:
-    return made("SwitchTransformersForConditionalGeneration", vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=16,
+    return build("SwitchTransformersForConditionalGeneration", vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=16,
                 num_layers=2, num_decoder_layers=2, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1,
                 num_heads=2, num_experts=2, expert_capacity=64, decoder_start_token_id=0, dropout_rate=0.0,
                 router_jitter_noise=0.0, router_z_loss_coef=0.1, router_aux_loss_coef=0.2)  # fmt: skip
@@ -401,14 +401,14 @@ def test_auxiliary_losses_are_added_as_the_model_adds_them(make: Any, emo: Any, 
 
 
 def bamba() -> Any:
-    return made("BambaForCausalLM", **SMALL, z_loss_coefficient=0.1, attn_layer_indices=[0], mamba_n_heads=2,
+    return build("BambaForCausalLM", **SMALL, z_loss_coefficient=0.1, attn_layer_indices=[0], mamba_n_heads=2,
                 mamba_d_head=16, mamba_d_state=8, mamba_expand=2, mamba_chunk_size=8)  # fmt: skip
 
 
 def nllb() -> Any:
     config = {**BART, "output_router_logits": True, "router_aux_loss_coef": 0.5, "num_experts": 2,
               "encoder_sparse_step": 1, "decoder_sparse_step": 1, "expert_capacity": 64}  # fmt: skip
-    return made("NllbMoeForConditionalGeneration", **config)
+    return build("NllbMoeForConditionalGeneration", **config)
 
 
 @pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
@@ -433,10 +433,10 @@ def test_an_auxiliary_loss_that_comes_with_labels_alone_is_refused(emo: Any, ban
 
 
 def test_the_check_changes_nothing(bank: Bank, arguments: Any, texts: Any):
-    """Random states and buffers are put back: dropout falls as it would have fallen."""
+    """Random states and buffers are restored, so dropout is the same as without the check."""
 
     def end(**more: Any) -> dict[str, torch.Tensor]:
-        model = made("GPT2LMHeadModel", vocab_size=VOCAB, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+        model = build("GPT2LMHeadModel", vocab_size=VOCAB, n_positions=64, n_embd=16, n_layer=1, n_head=2)
         model.register_buffer("calls", torch.zeros(1))
 
         def count(_module: Any, _inputs: Any, _output: Any) -> None:
@@ -478,7 +478,7 @@ def bert2bert() -> Any:
 
 
 def test_an_encoder_decoder_of_two_models_gets_the_mask_that_it_makes_itself(bank: Bank, tmp_path: Any):
-    # Its first token is padding, so that the mask matters to every label.
+    # The decoder's first token is padding, so the mask affects every label.
     args = tf.TrainingArguments(
         str(tmp_path), max_steps=1, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
         dataloader_pin_memory=False, save_strategy="no",
@@ -516,7 +516,7 @@ def test_a_parameter_after_the_head_that_is_unfrozen_later_is_refused(bank: Bank
         def on_step_end(self, *_: Any, model: Any = None, **__: Any) -> None:
             model.lm_head.bias.requires_grad_(True)
 
-    model = made("EsmForMaskedLM", **BERT, mask_token_id=2, position_embedding_type="rotary", initializer_range=0.3)
+    model = build("EsmForMaskedLM", **BERT, mask_token_id=2, position_embedding_type="rotary", initializer_range=0.3)
     model.lm_head.bias.requires_grad_(False)
     args = tf.TrainingArguments(str(tmp_path), max_steps=3, report_to=[], use_cpu=True, disable_tqdm=True,
                                 dataloader_pin_memory=False, save_strategy="no")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Models that PEFT wraps, with the mixin and the function: they train as with the logits of all tokens."""
+"""Models that PEFT wraps train with the mixin and the function as with full logits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ EMBEDDING = {gpt2: "wte", llama: "embed_tokens", gemma2: "embed_tokens"}
 
 
 def lora(make: Any = llama, targets: list[str] | None = None, **changes: Any) -> Any:
-    """A tiny model with adapters that begin, as always, by changing nothing."""
+    """A tiny model with adapters that, as usual, change nothing at first."""
     model = make()
     torch.manual_seed(3)
     targets = ATTENTION if targets is None else targets
@@ -69,7 +69,7 @@ def frozen(model: Any) -> dict[str, torch.Tensor]:
 
 
 def assert_trains_alike(make: Any, bank: Bank, arguments: Any, texts: Any, **changes: Any) -> Any:
-    """The linear form trains to what the loss of full logits trains to, moves adapters, and moves nothing else."""
+    """The linear loss and the loss of full logits train to the same weights, and change only adapters."""
     full = by_function(make(), arguments(**changes), texts, EMOLoss(bank))
     linear = EMOTrainer(make(), arguments(**changes), train_dataset=texts, emo=LinearEMOLoss(bank))
     before, start = frozen(linear.model), {n: p.detach().clone() for n, p in linear.model.named_parameters()}
@@ -213,7 +213,7 @@ def test_an_adapted_head_is_refused_though_it_begins_as_the_plain_one(
 
 
 def test_the_proof_sees_a_head_that_is_not_the_models(bank: Bank, arguments: Any, texts: Any):
-    """What a head that structure does not betray would be caught by."""
+    """The comparison of logits detects a wrong head even if the model's structure shows nothing unusual."""
     model = lora(modules_to_save=["lm_head"])
     with torch.no_grad():
         model.get_output_embeddings().original_module.weight += 0.1
@@ -265,16 +265,16 @@ def test_virtual_tokens_train_as_with_the_logits_of_all_tokens(
 def test_virtual_tokens_have_no_labels_and_the_last_predicts_the_first_label(
     kind: Any, bank: Bank, arguments: Any, texts: Any
 ):
-    """Against cross-entropy as PEFT and the model make it themselves."""
+    """Compared with the cross-entropy that PEFT and the model compute themselves."""
     texts = with_first_labels(texts)
     model = prompted(kind)
     trainer = EMOTrainer(model, arguments(per_device_eval_batch_size=24), train_dataset=texts, eval_dataset=texts,
                          emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
     with torch.no_grad():
         own = model.eval()(input_ids=texts.ids, attention_mask=texts.mask, labels=texts.labels).loss.item()
-    told = trainer.evaluate()
-    assert told["eval_loss"] == pytest.approx(own, abs=1e-5)
-    assert told["eval_ce"] == pytest.approx(own, abs=1e-5)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(own, abs=1e-5)
+    assert metrics["eval_ce"] == pytest.approx(own, abs=1e-5)
     predicted = texts.labels if kind is not PrefixTuningConfig else texts.labels[:, 1:]
     counted = trainer.get_batch_samples(iter([{"labels": texts.labels}]), 1, torch.device("cpu"))[1]
     assert counted == (predicted != -100).sum()
@@ -372,11 +372,11 @@ def test_evaluation_and_generation_are_the_models_own(bank: Bank, arguments: Any
     trainer.train()
     with torch.no_grad():
         logits = trainer.model.eval()(input_ids=texts.ids, attention_mask=texts.mask).logits
-    told = trainer.evaluate()
-    assert told["eval_emo_loss"] == pytest.approx(EMOLoss(bank, shift=True)(logits, texts.labels).item(), abs=1e-5)
+    metrics = trainer.evaluate()
+    assert metrics["eval_emo_loss"] == pytest.approx(EMOLoss(bank, shift=True)(logits, texts.labels).item(), abs=1e-5)
     torch.testing.assert_close(torch.from_numpy(trainer.predict(texts).predictions), logits)
-    made = trainer.model.generate(input_ids=texts.ids[:1, :4], max_new_tokens=1, min_new_tokens=1, do_sample=False)
-    assert made[0, 4] == logits[0, 3].argmax()
+    generated = trainer.model.generate(input_ids=texts.ids[:1, :4], max_new_tokens=1, min_new_tokens=1, do_sample=False)
+    assert generated[0, 4] == logits[0, 3].argmax()
 
 
 @pytest.mark.parametrize("merged", ["attention", "attention and head"])

@@ -1,4 +1,4 @@
-"""Two processes under DistributedDataParallel train and evaluate as one does on the batches of both."""
+"""Two processes under DistributedDataParallel train and evaluate like one process on the batches of both."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ class EMOTrainer(EMOTrainerMixin, Trainer):
 
 
 def arguments(rank: int, processes: int, port: int, out: str, **changes: Any) -> TrainingArguments:
-    """Arguments for a process, which joins the others, of two steps with plain gradient descent."""
+    """Arguments for two steps of plain gradient descent in one of several processes."""
     if processes > 1:
         os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})  # fmt: skip
@@ -43,16 +43,15 @@ def arguments(rank: int, processes: int, port: int, out: str, **changes: Any) ->
 
 
 def leave(processes: int) -> None:
-    """End a process that has saved all."""
+    """End a process that has saved its results."""
     if processes > 1:
         torch.distributed.barrier()
-        # What is left is to take apart models and their process group, whose threads may then wait for each other for
-        # ever.
+        # A normal exit would still tear down models and the process group, whose threads can deadlock.
         os._exit(0)
 
 
 def run(function: Callable[..., None], bank: Bank, out: Path, counts: tuple[int, ...]) -> None:
-    """Run a function in each of these numbers of processes."""
+    """Run a function once for each of these numbers of processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -61,7 +60,7 @@ def run(function: Callable[..., None], bank: Bank, out: Path, counts: tuple[int,
 
 
 def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
-    """Two steps of two accumulated batches, of 4 rows in all processes together."""
+    """Two steps of two accumulated batches, each with 4 rows over all processes."""
     args = arguments(rank, processes, port, out, gradient_accumulation_steps=2)
     bank, texts = open_bank(bank_path), Texts(make_tokenizer(TEXTS))
     function = compute_loss_func(EMOLoss(bank))
@@ -121,7 +120,7 @@ def lora() -> Any:
 
 
 class Scaled(tf.LlamaForCausalLM):
-    """Multiplies its logits with a parameter, and gives its hidden states as well."""
+    """Multiplies its logits by a parameter, and also returns its hidden states."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -149,16 +148,16 @@ def train_several_outputs(rank: int, processes: int, port: int, bank_path: str, 
                 torch.save(dict(trainer.model.state_dict()), f"{out}/{name}-{emo.__name__}.pt")
     try:
         EMOTrainer(Scaled(tf.LlamaConfig(**SMALL)), args, train_dataset=texts, emo=bank).train()
-        said = "nothing"
+        message = "no error"
     except UsageError as error:
-        said = str(error)
-    (Path(out) / f"scaled-{rank}").write_text(said)
+        message = str(error)
+    (Path(out) / f"scaled-{rank}").write_text(message)
     leave(processes)
 
 
 def test_models_with_several_outputs_train_in_the_linear_form(bank: Bank, tmp_path: Path):
-    """DistributedDataParallel joins all outputs in one node of the gradient's graph; what is learned between head and
-    logits is found all the same, and nothing else is taken for it."""
+    """DistributedDataParallel joins all outputs in one node of the autograd graph. Learned parameters between head and
+    logits are still detected, and no others."""
     run(train_several_outputs, bank, tmp_path, (2,))
     for name in SEVERAL:
         linear, full = (torch.load(tmp_path / f"{name}-{emo.__name__}.pt") for emo in (LinearEMOLoss, EMOLoss))
@@ -169,20 +168,21 @@ def test_models_with_several_outputs_train_in_the_linear_form(bank: Bank, tmp_pa
 
 
 def evaluate(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
-    """Evaluations whose last batch has 3 rows or 1 of the 4 of all processes, or of which there is only a part."""
+    """Evaluations whose last batch has 3 or 1 rows instead of 4 over all processes, or whose only batch is partial."""
     args = arguments(rank, processes, port, out, per_device_eval_batch_size=4 // processes)
     bank, tokenizer = open_bank(bank_path), make_tokenizer(TEXTS)
-    found: dict[str, Any] = {}
+    evaluated: dict[str, Any] = {}
     losses = {"linear": LinearEMOLoss(bank), "full": EMOLoss(bank), "soft": EMOLoss(bank, temperature=2.0)}
     for size in (1, 3, 5, 7, 8):
         texts = Texts(tokenizer, size)
         for name, emo in losses.items():
             metrics = EMOTrainer(llama(), args, eval_dataset=texts, emo=emo).evaluate()
-            found[f"{name} {size}"] = {part: metrics[f"eval_{part}"] for part in PARTS}
-            found[f"{name} {size} loss"] = {"loss": metrics["eval_loss"]}
-            found[f"plain {size} loss"] = {"loss": Trainer(llama(), args, eval_dataset=texts).evaluate()["eval_loss"]}
+            evaluated[f"{name} {size}"] = {part: metrics[f"eval_{part}"] for part in PARTS}
+            evaluated[f"{name} {size} loss"] = {"loss": metrics["eval_loss"]}
+            plain = Trainer(llama(), args, eval_dataset=texts).evaluate()
+            evaluated[f"plain {size} loss"] = {"loss": plain["eval_loss"]}
     if rank == 0:
-        torch.save(found, f"{out}/evaluated-{processes}.pt")
+        torch.save(evaluated, f"{out}/evaluated-{processes}.pt")
     leave(processes)
 
 
@@ -192,11 +192,11 @@ def test_two_processes_evaluate_each_row_once(bank: Bank, tmp_path: Path):
     for name, parts in one.items():
         if not name.endswith("loss"):
             assert parts == pytest.approx(two[name], abs=1e-5), name
-    # The loss is the mean of batches' means, as the Trainer has it.
-    for found in (one, two):
-        for name, parts in found.items():
+    # The loss is the mean of the batches' means, as in the Trainer.
+    for evaluated in (one, two):
+        for name, parts in evaluated.items():
             if name.endswith("loss"):
-                assert parts == pytest.approx(found[f"plain {name.split()[1]} loss"], abs=1e-5), name
+                assert parts == pytest.approx(evaluated[f"plain {name.split()[1]} loss"], abs=1e-5), name
 
 
 def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:

@@ -1,4 +1,4 @@
-"""A selection of `python -m tests.sweep.losses`, which looks at every class of the installed transformers."""
+"""A selection of `python -m tests.sweep.losses`, which tests every class of the installed transformers."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-# What each applies to its logits where the linear form takes it, and whether it shifts labels.
+# The operation that each class applies to its logits, and whether it shifts labels.
 RIGHT = {
     "CohereForCausalLM": ("a scale of 0.0625", True),
     "FalconH1ForCausalLM": ("a scale of 0.3", True),
@@ -39,7 +39,7 @@ REFUSED = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models as small as these are slower with more."""
+    """Models this small are slower with more threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -64,7 +64,7 @@ def test_the_linear_form_is_refused_and_full_logits_train(name: str, tmp_path: P
 
 
 class MiniCPM(tf.LlamaForCausalLM):
-    """As the remote code of MiniCPM has it: hidden states are divided before the head."""
+    """A model that divides hidden states before the head, like the remote code of MiniCPM."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -72,7 +72,7 @@ class MiniCPM(tf.LlamaForCausalLM):
 
 
 class Doubled(tf.LlamaForCausalLM):
-    """Its own loss is not that of its logits."""
+    """A model whose own loss is not the cross-entropy of its logits."""
 
     def forward(self, *given: Any, **named: Any) -> Any:
         outputs = super().forward(*given, **named)
@@ -88,7 +88,7 @@ def test_a_remote_models_habits(tmp_path: Path):
 
 
 def test_the_sweep_sees_a_wrong_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of a trainer that shifts labels where the model does not."""
+    """The trainer is made to shift labels although the model does not."""
     monkeypatch.setattr("costbank.trainers.model_probe.compare_own_loss", lambda *_, **__: OwnLossFacts(True))
     row = examine("BertForMaskedLM", str(tmp_path))
     assert row.verdict == "wrong", row

@@ -1,4 +1,4 @@
-"""A dataset column `token_weights`: it reaches the loss, aligned and counted, or is refused by name."""
+"""A dataset column `token_weights`: it reaches the loss, aligned with the tokens, or an error refuses it by name."""
 
 from itertools import pairwise
 from typing import Any
@@ -43,26 +43,26 @@ class EMOSFTTrainer(EMOTrainerMixin, SFTTrainer):
 
 @pytest.fixture
 def rows(tokenizer: Any) -> list[dict[str, Any]]:
-    """Tokens of texts of several lengths; many weights are small, so that their sum in a batch may be below 1."""
+    """Tokens of texts of several lengths; many weights are small, so their sum in a batch can be below 1."""
     random = np.random.default_rng(3)
-    made = []
+    weighted = []
     for number, text in enumerate(TEXTS):
         ids = tokenizer(text + "<end>" * (number % 4))["input_ids"]
         weights = (random.random(len(ids)) ** 4 * 0.05).astype(np.float32)
         weights[number % 3] = 0.0
-        made.append({"input_ids": ids, "labels": [-100, *ids[1:]], "token_weights": weights.tolist()})
-    return made
+        weighted.append({"input_ids": ids, "labels": [-100, *ids[1:]], "token_weights": weights.tolist()})
+    return weighted
 
 
 def collator(tokenizer: Any, side: str = "right") -> DataCollatorForSeq2Seq:
-    # The tokenizer of the session keeps its own side.
+    # A copy, so that the session's tokenizer keeps its padding side.
     tokenizer = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", eos_token="<end>",
                                     padding_side=side)  # fmt: skip
     return DataCollatorForSeq2Seq(tokenizer)
 
 
 def oracle(model: Any, batch: list[dict[str, Any]], bank: Bank, weight: float) -> float:
-    """Σ w (CE + weight · K) / Σ w of next labels, a row at a time without padding, in float64."""
+    """Σ w (CE + weight · K) / Σ w over next labels, row by row without padding, in float64."""
     rows = bank.vectors().astype(np.float64)
     kappa = np.maximum(1.0 - rows @ rows.T, 0.0)
     np.fill_diagonal(kappa, 0.0)
@@ -168,7 +168,7 @@ def test_collators_of_all_kinds_are_followed(column: str, tokenizer: Any):
     assert flat["labels"].shape == flat["token_weights"].shape
 
 
-def test_what_cannot_be_aligned_is_refused_by_name(tokenizer: Any):
+def test_weights_that_cannot_be_aligned_are_refused(tokenizer: Any):
     padded = WeightsCollator(collator(tokenizer))
     row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
     with pytest.raises(UsageError, match="a row has 2 token_weights and 3 tokens"):
@@ -183,10 +183,10 @@ def test_what_cannot_be_aligned_is_refused_by_name(tokenizer: Any):
 
     with pytest.raises(UsageError, match="function returns other rows than it gets"):
         WeightsCollator(shuffling)([{**row, "token_weights": [1.0, 2.0, 3.0]}])
-    # A collator may make them itself, of a column of another name.
+    # A collator can make the weights itself, from a column with another name.
     own = WeightsCollator(lambda _features: {"token_weights": torch.ones(1, 3)})([{**row, "importance": [1, 1, 1]}])
     assert own["token_weights"].shape == (1, 3)
-    # Attributes of the collator are still there.
+    # The collator's attributes are still accessible.
     assert padded.tokenizer.padding_side == "right"
 
 
@@ -345,7 +345,7 @@ def test_sft_trainer_hands_them_on(config: dict[str, Any], rows: Any, bank: Bank
     if not config.get("padding_free"):
         assert losses(trainer)[0] == pytest.approx(oracle(llama(), expected, bank, 0.7), abs=2e-5)
         return
-    # In one row without a mask tokens see those of other texts, so only what goes into the loss is compared.
+    # Without a mask, tokens in a packed row attend to other texts, so only the loss's inputs are compared.
     batch = next(iter(trainer.get_train_dataloader()))
     weights = {tuple(row["input_ids"]): row["token_weights"] for row in rows[:8]}
     starts = [*(batch["position_ids"][0] == 0).nonzero()[:, 0].tolist(), batch["input_ids"].shape[1]]
@@ -354,7 +354,7 @@ def test_sft_trainer_hands_them_on(config: dict[str, Any], rows: Any, bank: Bank
         assert batch["token_weights"][0, start:end].tolist() == pytest.approx(own)
 
 
-def test_what_sft_trainer_drops_is_refused(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
+def test_weights_that_sft_trainer_drops_are_refused(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
     with pytest.raises(UsageError, match="drops the column token_weights of the train dataset") as caught:
         sft(EMOSFTTrainer, rows, arguments, tokenizer, {"packing": True, "max_length": 32}, emo=bank)
     assert "packing=False" in caught.value.hint
@@ -364,12 +364,12 @@ def test_what_sft_trainer_drops_is_refused(rows: Any, bank: Bank, tokenizer: Any
 
 
 def streamed(rows: list[dict[str, Any]]) -> IterableDataset:
-    """Does not say what columns it has."""
+    """A dataset that does not name its columns."""
     return IterableDataset.from_generator(lambda: iter(rows))
 
 
 @pytest.mark.parametrize("where", ["train", "eval", "one of several"])
-def test_what_sft_trainer_drops_of_a_stream_is_refused(
+def test_weights_of_a_stream_that_sft_trainer_drops_are_refused(
     where: str, rows: Any, bank: Bank, tokenizer: Any, arguments: Any
 ):
     plain = unweighted(rows)
@@ -399,7 +399,7 @@ def test_weights_of_a_stream_reach_the_loss(rows: Any, bank: Bank, tokenizer: An
 
 
 class Stream(torch.utils.data.IterableDataset):
-    """Gives each row once."""
+    """Yields each row once."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = iter(rows)
@@ -420,11 +420,11 @@ def test_the_function_refuses_weights_of_a_stream(
         trainer.train()
         return trainer
 
-    # In another process torch makes a RuntimeError of it, with the message.
+    # In a worker process, torch turns the error into a RuntimeError with the same message.
     with pytest.raises((UsageError, RuntimeError), match="the dataset has token_weights"):
         run(make(rows), **settings)
     plain = unweighted(rows[:16])
-    # The weights may be at a later row, and of a stream without any no row is lost.
+    # Weights can start at a later row, and a stream without weights loses no row.
     with pytest.raises((UsageError, RuntimeError), match="the dataset has token_weights"):
         run(make([*plain[:8], *rows[8:16]]), **settings)
     assert run(make(plain), **settings).state.global_step == 2

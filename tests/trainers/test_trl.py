@@ -44,7 +44,7 @@ COMPLETIONS = Dataset.from_dict({
 
 @pytest.mark.parametrize("data", [WHOLE, COMPLETIONS], ids=["whole texts", "completions alone"])
 @pytest.mark.parametrize("accumulated", [1, 4])
-def test_it_trains_as_with_the_function(data: Dataset, accumulated: int, sft: Any, bank: Bank):
+def test_the_mixin_trains_like_the_function(data: Dataset, accumulated: int, sft: Any, bank: Bank):
     config = {"per_device_train_batch_size": 8 // accumulated, "gradient_accumulation_steps": accumulated}
     mixed = sft(EMOSFTTrainer, data, config=config, emo=LinearEMOLoss(bank), emo_bank=bank)
     function = compute_loss_func(EMOLoss(bank))
@@ -58,7 +58,7 @@ def test_it_trains_as_with_the_function(data: Dataset, accumulated: int, sft: An
     if accumulated == 1:
         assert ours == pytest.approx(theirs, abs=1e-6)
     mine, other = mixed.evaluate(), full.evaluate()
-    # The function's value is the loss itself.
+    # With the function, eval_loss is the loss itself.
     assert mine["eval_emo_loss"] == pytest.approx(other["eval_loss"], abs=1e-3)
     assert {"eval_ce", "eval_emd", "eval_mean_token_accuracy"} <= mine.keys()
 
@@ -83,7 +83,7 @@ def test_its_own_metrics_are_logged_as_without_us(
     mine, other = ours.evaluate(), theirs.evaluate()
     assert mine.keys() >= other.keys()
     assert mine["eval_num_tokens"] == other["eval_num_tokens"] > 100
-    # TRL has the mean of its batches' means.
+    # TRL logs the mean of the batches' means.
     assert mine["eval_entropy"] == pytest.approx(other["eval_entropy"], abs=2e-2)
 
 
@@ -134,8 +134,8 @@ def test_predictions_and_generation_are_the_models_own(sft: Any, bank: Bank):
     trainer.train()
     predicted = trainer.predict(trainer.eval_dataset)
     assert predicted.predictions.shape[-1] == 300
-    made = trainer.model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)
-    assert made.shape == (1, 6)
+    generated = trainer.model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert generated.shape == (1, 6)
 
 
 def test_another_loss_type_is_refused(sft: Any, bank: Bank):

@@ -1,4 +1,4 @@
-"""What a training step costs besides the loss: it waits for no device, and its first batch takes bounded memory."""
+"""Overhead of a training step: it does not wait for the device, and the first batch takes bounded memory."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-# Each of them waits for an accelerator.
+# Each of these methods waits for the accelerator.
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
 ROOT = Path(costbank.__file__).parent
 
@@ -31,7 +31,7 @@ class EMOTrainer(EMOTrainerMixin, Trainer):
 
 
 def reader() -> str | None:
-    """The module of ours that is reading; None where it is another's."""
+    """The costbank module that reads a tensor; None if another library reads it."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -45,7 +45,7 @@ def reader() -> str | None:
 
 @pytest.mark.parametrize("emo", [LinearEMOLoss, EMOLoss])
 def test_a_step_waits_for_no_device(emo: Any, bank: Bank, arguments: Any, texts: Any, monkeypatch: pytest.MonkeyPatch):
-    """The numbers of a tensor are read on the first batch and for log lines; the loss itself is another room's."""
+    """The trainers read tensors only on the first batch and for log lines; reads by the loss are not counted."""
     steps: list[list[str]] = []
     logged: list[str] = []
     reads: list[str] | None = None
@@ -84,7 +84,7 @@ def test_a_step_waits_for_no_device(emo: Any, bank: Bank, arguments: Any, texts:
 
     Watched(llama(), arguments(max_steps=6, logging_steps=3), train_dataset=texts, emo=emo(bank)).train()
     assert len(steps) == 12
-    # The first batch is read, or this test sees nothing.
+    # The first batch must be read; otherwise this test detects nothing.
     assert steps[0]
     assert steps[2:] == [[]] * 10
     assert logged
@@ -117,7 +117,7 @@ print(peaks[1] - peaks[0])
 
 
 def test_the_first_batch_is_compared_in_bounded_memory():
-    """The logits of 8 × 512 tokens and 32,000 ids would be 512 MB, and the model's own loss takes them three times."""
+    """The logits of 8 × 512 tokens and 32,000 ids take 512 MB, and the model's own loss needs three times as much."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 400_000

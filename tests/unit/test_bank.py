@@ -39,9 +39,9 @@ def test_nearest_is_brute_force_whatever_the_k(news_bank: Bank, the: int):
     others = [i for i in range(news_bank.size) if i != the and vectors[i].any()]
     expected = sorted(others, key=lambda i: (costs[i], i))
     for k in (1, 10, 64, 65, 300, news_bank.size - 1):
-        found = news_bank.nearest(the, k)
-        assert [n.id for n in found] == expected[:k]
-        assert np.allclose([n.cost for n in found], costs[expected[:k]], atol=1e-7)
+        neighbors = news_bank.nearest(the, k)
+        assert [n.id for n in neighbors] == expected[:k]
+        assert np.allclose([n.cost for n in neighbors], costs[expected[:k]], atol=1e-7)
 
 
 def test_cost_is_symmetric_zero_to_itself_and_one_without_a_vector(news_bank: Bank, the: int):
@@ -66,10 +66,10 @@ def test_a_token_without_a_vector_has_no_neighbors(news_bank: Bank):
 
 def test_free_vectors_find_their_tokens(news_bank: Bank, the: int):
     direction = 3.5 * news_bank.vectors()[[the]]
-    (found,) = news_bank.search(direction, 4)
-    assert found[0].id == the
-    assert found[0].cost == pytest.approx(0, abs=1e-6)
-    assert [n.id for n in found[1:]] == [n.id for n in news_bank.nearest(the, 3)]
+    (neighbors,) = news_bank.search(direction, 4)
+    assert neighbors[0].id == the
+    assert neighbors[0].cost == pytest.approx(0, abs=1e-6)
+    assert [n.id for n in neighbors[1:]] == [n.id for n in news_bank.nearest(the, 3)]
 
 
 @pytest.mark.parametrize("k", [0, -1, 2_000, 10**9])
@@ -116,7 +116,7 @@ def test_a_missing_or_shorter_file_is_reported_on_opening(news_bank: Bank, tmp_p
 
 
 def _rewrite(path: Path, change: dict[str, object]) -> None:
-    """A manifest whose own digest fits, as a careless or hostile writer could make it."""
+    """Change a manifest and its own digest, as a careless or hostile writer could."""
     from costbank.bank.manifest import write_manifest
 
     facts = json.loads((path / "manifest.json").read_text())
@@ -203,7 +203,7 @@ def test_tokens_are_named_by_text_and_by_id(news_bank: Bank):
         news_bank.nearest("id:99999999999999999999")
 
 
-def test_what_names_no_token_is_refused_in_words(news_bank: Bank):
+def test_a_value_that_names_no_token_is_refused(news_bank: Bank):
     code = f"import costbank; costbank.open_bank({str(news_bank.path)!r}).nearest([3])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert "UsageError: a token must be a string or an id, not a list" in result.stderr

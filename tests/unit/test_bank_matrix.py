@@ -28,13 +28,13 @@ print("equal")
 
 @pytest.fixture
 def unseen(news_bank: Bank) -> np.ndarray:
-    """The ids without a vector, of which there are some."""
+    """The ids without a vector; there are at least two."""
     ids = np.flatnonzero(~news_bank.usable)
     assert len(ids) > 1
     return ids
 
 
-def test_it_is_all_rows_in_an_array_of_ones_own(news_bank: Bank):
+def test_the_matrix_is_a_copy_of_all_rows(news_bank: Bank):
     rows = news_bank.matrix()
     assert rows.dtype == np.float32
     assert rows.flags.writeable
@@ -55,7 +55,7 @@ def test_each_kind_holds_the_same_numbers(news_bank: Bank, missing: str):
 
 
 def test_jax_takes_it(news_bank: Bank):
-    # JAX has threads of its own and warns of every later fork in its process, so it gets another one.
+    # JAX starts threads, and warns about every later fork in its process, so it runs in a separate one.
     result = subprocess.run(
         [sys.executable, "-c", IN_JAX, str(news_bank.path)], capture_output=True, text=True, timeout=120, check=False
     )
@@ -104,7 +104,7 @@ def test_tokens_on_that_axis_cost_one_to_others_and_nothing_to_each_other(news_b
     assert costs[the] == 1 == news_bank.cost(the, int(unseen[0]))
     assert costs[unseen[1]] == 0
     assert news_bank.cost(int(unseen[1]), int(unseen[0])) == 1
-    # The costs of tokens with a vector are not touched.
+    # The costs of tokens with a vector do not change.
     assert 1 - rows[the] @ rows[400] == pytest.approx(news_bank.cost(the, 400), abs=1e-6)
 
 
@@ -128,7 +128,7 @@ def test_a_token_that_the_order_lacks_is_on_that_axis_too(news_bank: Bank):
         ({"order": np.array([], int)}, ShapeError, r"shape \[0\]", r"\[width\]"),
     ],
 )
-def test_what_cannot_be_is_said(news_bank: Bank, arguments: dict, error: type, message: str, hint: str):
+def test_impossible_arguments_are_refused(news_bank: Bank, arguments: dict, error: type, message: str, hint: str):
     with pytest.raises(error, match=message) as raised:
         news_bank.matrix(**arguments)
     assert hint.replace("\\", "") in raised.value.hint

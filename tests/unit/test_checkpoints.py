@@ -1,4 +1,4 @@
-"""Models on disk, written by the libraries that people write them with."""
+"""Models on disk, written by the usual libraries."""
 
 import json
 from pathlib import Path
@@ -156,8 +156,8 @@ def test_the_tensors_decide_what_is_tied(
         tensors["model.embed_tokens.weight"] = rows.clone() if embedding == "same" else rows + 1
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    found = _head(tmp_path)
-    assert (found.tied, found.matrix.name, bool(found.disagreement)) == (tied, name, disagrees)
+    chosen = _head(tmp_path)
+    assert (chosen.tied, chosen.matrix.name, bool(chosen.disagreement)) == (tied, name, disagrees)
 
 
 def _gguf(path: Path, tensors: dict[str, np.ndarray], kinds: dict[str, gguf.GGMLQuantizationType] | None = None):
@@ -295,7 +295,7 @@ def test_no_weights_at_all(tmp_path: Path):
         open_checkpoint(tmp_path / "empty.safetensors")
 
 
-def test_the_only_tensor_is_taken(tmp_path: Path, rows: torch.Tensor):
+def test_the_only_tensor_is_chosen(tmp_path: Path, rows: torch.Tensor):
     save_file({"codebook.table": rows}, tmp_path / "model.safetensors")
     assert _head(tmp_path).role == "only"
 

@@ -34,21 +34,21 @@ FIRST: dict[str, dict[str, Any]] = {
     "deberta": {"pad_id": 0, "pad_piece": "[PAD]", "bos_id": 1, "bos_piece": "[CLS]", "eos_id": 2, "eos_piece": "[SEP]",
                 "unk_id": 3, "unk_piece": "[UNK]"},
 }  # fmt: skip
-"""Options that give a SentencePiece model the first pieces of a family's; T5's are those of Pegasus."""
+"""Training options that give a SentencePiece model a family's first pieces; T5 has those of Pegasus."""
 
 
 @pytest.fixture(scope="session")
 def pieces(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A SentencePiece model of 400 pieces with the first pieces of a family's."""
-    made: dict[str, Path] = {}
+    """A SentencePiece model of 400 pieces with a family's first pieces."""
+    models: dict[str, Path] = {}
 
     def train(family: str = "llama") -> Path:
-        if family not in made:
+        if family not in models:
             prefix = tmp_path_factory.mktemp("spm") / "m"
             options: Any = {"input": str(news), "model_prefix": str(prefix), "vocab_size": 400, "minloglevel": 2}
             sentencepiece.SentencePieceTrainer.train(**options, **FIRST[family])
-            made[family] = prefix.with_suffix(".model")
-        return made[family]
+            models[family] = prefix.with_suffix(".model")
+        return models[family]
 
     return train
 
@@ -62,7 +62,7 @@ def _folder(folder: Path, model: Path, name: str, **files: Any) -> Path:
 
 
 def _proto(model: Path) -> Any:
-    """What the converters of transformers take of a model's file."""
+    """The part of a model's file that the converters of transformers read."""
     read = SentencePieceFile.read(model.read_bytes())
     return SimpleNamespace(pieces=[SimpleNamespace(piece=piece.text, score=piece.score) for piece in read.pieces])
 
@@ -132,7 +132,7 @@ def test_tokenizers_that_transformers_makes_of_the_folder_have_this_vocabulary(
 
 
 def test_pegasus_has_the_ids_of_its_published_vocabulary(pieces: Callable[..., Path], tmp_path: Path):
-    """Of pegasus-large: 0 <pad>, 1 </s>, 2 <mask_1>, 3 <mask_2>, 4 <unk_2> … 104 <unk_102>, 105 <unk>, then text."""
+    """pegasus-large has 0 <pad>, 1 </s>, 2 <mask_1>, 3 <mask_2>, 4 <unk_2> … 104 <unk_102>, 105 <unk>, then text."""
     model = pieces("pegasus")
     folder = _folder(tmp_path, model, "spiece.model", config={"model_type": "pegasus"})
     vocab = load_tokenizer(folder).vocab
@@ -317,7 +317,7 @@ def test_a_piece_of_text_is_not_renamed(pieces: Callable[..., Path], tmp_path: P
 
 
 def test_a_piece_that_is_special_by_a_file_stands_for_its_literal_text(pieces: Callable[..., Path], tmp_path: Path):
-    """As Code Llama's ▁<PRE>, and as tokenizer.json and GGUF files have it."""
+    """This is the case for Code Llama's ▁<PRE>, and tokenizer.json and GGUF files store it this way."""
     own = load_tokenizer(pieces()).vocab
     token_id = own.find(f"{SPACE}the")
     decoder = {str(token_id): {"content": f"{SPACE}the", "special": True}}

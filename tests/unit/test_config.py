@@ -22,7 +22,7 @@ GIVEN = {"source": "word2vec", "tokenizer": "a.model"}
 CONFIGS = {source: build_config(source=source) for source in SOURCE_SECTIONS}
 
 
-def test_what_comes_later_wins(tmp_path: Path):
+def test_later_settings_override_earlier_ones(tmp_path: Path):
     file = tmp_path / "build.toml"
     file.write_text(
         'source = "word2vec"\ntokenizer = "my.model"\n[word2vec]\nepochs = 2\ndim = 32\nwindow = 3\n'
@@ -112,7 +112,7 @@ def test_renamed_settings_are_refused_with_their_new_names():
     assert "did you mean vectors.path" in caught.value.hint
 
 
-def test_one_option_may_stand_for_a_setting_of_each_source(tmp_path: Path):
+def test_one_option_can_set_a_different_setting_for_each_source(tmp_path: Path):
     paths = {("lm_head.tensor", "vectors.tensor"): "x"}
     assert load_config(paths, ["source=lm-head"]).lm_head.tensor == "x"
     assert load_config(paths, ["source=lm-head", "lm_head.tensor=y"]).lm_head.tensor == "y"
@@ -132,7 +132,7 @@ def test_a_folder_is_no_config(tmp_path: Path):
         load_config(GIVEN, (), tmp_path)
 
 
-def test_what_is_needed_is_asked_for():
+def test_required_settings_are_requested():
     with pytest.raises(UsageError, match="setting source is needed") as caught:
         load_config({"tokenizer": "a.model"})
     assert caught.value.hint == "give source, or --source on the command line"

@@ -35,7 +35,7 @@ def _with(config: BuildConfig, tmp_path: Path, **settings: object) -> BuildConfi
 
 @pytest.mark.slow
 def test_rows_are_those_of_the_formula_done_densely(news: Path, news_model: Path, bank: Bank):
-    """Counted one by one, weighed by logarithms in float64, decomposed whole."""
+    """An independent definition: pairs counted one by one, logarithms in float64, a full decomposition."""
     tokenizer = load_tokenizer(news_model)
     size, window, alpha = tokenizer.vocab.size, 5, 0.75
     counts, frequency = np.zeros((size, size)), Counter()
@@ -51,12 +51,12 @@ def test_rows_are_those_of_the_formula_done_densely(news: Path, news_model: Path
     with np.errstate(divide="ignore", invalid="ignore"):
         pmi = np.log(counts * (marginals**alpha).sum() / (marginals[:, None] * marginals[None, :] ** alpha))
     ppmi = np.where(counts > 0, np.maximum(pmi, 0), 0)[kept][:, kept]
-    # The squares of the singular values, and their vectors on the left.
+    # The squares of the singular values, and the left singular vectors.
     squares, left = np.linalg.eigh(ppmi @ ppmi.T)
     rows = left[:, :-25:-1] * squares[:-25:-1] ** 0.25
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found = bank.vectors(np.flatnonzero(kept))
-    assert np.abs(found @ found.T - rows @ rows.T).max() < 1e-4
+    result = bank.vectors(np.flatnonzero(kept))
+    assert np.abs(result @ result.T - rows @ rows.T).max() < 1e-4
     assert (bank.vocab.status[kept] != TokenStatus.UNSEEN).all()
     assert (np.linalg.norm(bank.vectors(np.flatnonzero(~kept)), axis=1) == 0).all()
 
@@ -71,7 +71,7 @@ def test_the_bank_is_the_same_on_any_number_of_processes(config: BuildConfig, ba
     assert bank.manifest.reproducible
 
 
-def test_what_the_bank_says_of_its_making(bank: Bank, news: Path):
+def test_the_manifest_records_how_the_bank_was_built(bank: Bank, news: Path):
     facts = bank.manifest.facts
     assert facts["corpus_documents"] == len([line for line in news.read_text("utf-8").split("\n") if line.strip()])
     assert len(facts["counts_sha256"]) == 64
@@ -91,28 +91,28 @@ def test_every_setting_has_an_effect(config: BuildConfig, bank: Bank, tmp_path: 
     assert not np.allclose(bank.vectors(np.flatnonzero(both)), other.vectors(np.flatnonzero(both)), atol=1e-3)
 
 
-def test_a_matrix_that_does_not_fit_is_told_with_what_to_do(config: BuildConfig, tmp_path: Path):
-    asked = _with(config, tmp_path, dim=8_000).model_copy(update={"engine": EngineConfig(memory=64 << 20)})
+def test_a_matrix_that_does_not_fit_into_memory_is_refused_with_a_hint(config: BuildConfig, tmp_path: Path):
+    large = _with(config, tmp_path, dim=8_000).model_copy(update={"engine": EngineConfig(memory=64 << 20)})
     with pytest.raises(CorpusError, match="factorizing the matrix of") as caught:
-        costbank.build(asked)
+        costbank.build(large)
     assert "min_pair" in caught.value.hint
 
 
 def test_counts_of_few_dimensions_leave_the_others_zero(news_model: Path, tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text("the a of\n" * 50)
-    made = plan_source(
+    source = plan_source(
         build_config(
             source="cooccurrence", tokenizer=news_model, cache=tmp_path, corpus=CorpusConfig(files=(str(text),)),
             cooccurrence=CooccurrenceConfig(dim=64),
         )
     ).make(QuietProgress())  # fmt: skip
-    rows = np.concatenate(list(made.blocks))
+    rows = np.concatenate(list(source.blocks))
     assert np.isfinite(rows).all()
     assert 0 < (rows != 0).any(axis=0).sum() < 10
 
 
-def test_a_corpus_whose_tokens_no_window_brings_together_is_told(news_model: Path, tmp_path: Path):
+def test_a_corpus_without_pairs_within_the_window_is_refused(news_model: Path, tmp_path: Path):
     ids = np.array([5, 6] * 40, np.uint16)
     np.save(tmp_path / "ids.npy", ids.reshape(-1, 1))
     config = build_config(

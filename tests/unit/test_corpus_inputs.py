@@ -1,4 +1,4 @@
-"""Which files are meant by what a person names, and what each of them is taken for."""
+"""Which files a name, folder, pattern or URL stands for, and the detected format of each file."""
 
 import gzip
 import io
@@ -65,8 +65,8 @@ def test_a_folder_is_searched_to_its_depths_in_the_order_of_names(here: Path):
         "c/README",
     )
     notes: list[str] = []
-    found = [file.location for file in find_files(["c"], note=notes.append)]
-    assert found == ["c/a/10.TXT", "c/a/2.md", "c/b/x.txt", "c/b.txt"]
+    files = [file.location for file in find_files(["c"], note=notes.append)]
+    assert files == ["c/a/10.TXT", "c/a/2.md", "c/b/x.txt", "c/b.txt"]
     assert notes == ["skipped files of other kinds: 2 .png, 1 without a suffix; to read such a file, name it"]
 
 
@@ -93,8 +93,8 @@ def test_a_file_that_is_reached_twice_is_taken_once_at_its_first_place(here: Pat
     _write("c/a.txt", "c/b.txt")
     Path("link.txt").symlink_to("c/a.txt")
     notes: list[str] = []
-    found = find_files(["c/b.txt", "c", "./c/*.txt", "link.txt", str(here / "c/a.txt")], note=notes.append)
-    assert [file.location for file in found] == ["c/b.txt", "c/a.txt"]
+    files = find_files(["c/b.txt", "c", "./c/*.txt", "link.txt", str(here / "c/a.txt")], note=notes.append)
+    assert [file.location for file in files] == ["c/b.txt", "c/a.txt"]
     assert notes == ["named several times, but read once: 5 files"]
 
 
@@ -229,7 +229,7 @@ def test_ids_are_never_taken_for_an_archive(here: Path):
     ("name", "format_name", "missing"),
     [("x.ds", "auto", "x.ds.index"), ("x.bin", "megatron", "x.idx"), ("y.idx", "auto", "y.bin")],
 )
-def test_what_lies_beside_token_ids_must_be_there(here: Path, name: str, format_name: FormatName, missing: str):
+def test_the_index_next_to_token_ids_must_exist(here: Path, name: str, format_name: FormatName, missing: str):
     _write(name)
     with pytest.raises(InputNotFoundError, match=rf"{missing} does not exist"):
         find_files([name], format_name=format_name)
@@ -319,13 +319,13 @@ def test_urls_of_files_folders_and_patterns_are_found(memory: fsspec.AbstractFil
     gz = len(gzip.compress(b"x"))
     assert find_files(["memory://c/b.txt"]) == (CorpusFile("memory://c/b.txt", "text", "none", 5),)
     notes: list[str] = []
-    found = find_files(["memory://c/d/*.gz", "memory://c"], note=notes.append)
-    assert found == (
+    files = find_files(["memory://c/d/*.gz", "memory://c"], note=notes.append)
+    assert files == (
         CorpusFile("memory:///c/d/c.txt.gz", "text", "gz", gz),
         CorpusFile("memory:///c/a.jsonl", "jsonl", "none", 5),
         CorpusFile("memory:///c/b.txt", "text", "none", 5),
     )
-    assert found[0].is_remote
+    assert files[0].is_remote
     assert notes[1:] == [
         "skipped empty files: memory:///c/empty.txt",
         "named several times, but read once: 1 file",

@@ -1,4 +1,4 @@
-"""Records of text, JSON lines and Parquet: which are documents, which are bad, and what becomes of those."""
+"""Records of text, JSON lines and Parquet: documents, and how bad records are handled."""
 
 import io
 import json

@@ -49,13 +49,13 @@ def test_a_plain_file_is_read_as_it_is(tmp_path: Path):
 
 
 @pytest.mark.parametrize("compression", PACKED)
-def test_what_compresses_a_thousandfold_is_read_whole(tmp_path: Path, compression: Compression):
+def test_a_file_that_compresses_a_thousandfold_is_read_completely(tmp_path: Path, compression: Compression):
     zeros = bytes(50_000_000)
     assert _read(_stored(tmp_path, PACKED[compression](zeros), compression)) == zeros
 
 
 @pytest.mark.parametrize("compression", PACKED)
-def test_progress_is_told_in_stored_bytes(tmp_path: Path, compression: Compression):
+def test_progress_counts_stored_bytes(tmp_path: Path, compression: Compression):
     file = _stored(tmp_path, PACKED[compression](TEXT), compression)
     blocks = list(read_documents(file, ReadOptions(), BadRecords()))
     assert sum(used for _, used in blocks) == file.size
@@ -134,7 +134,7 @@ def test_a_file_behind_a_url_is_read_alike(memory: fsspec.AbstractFileSystem, co
     assert _read(CorpusFile("memory://corpus/text", "text", compression, len(packed))) == TEXT
 
 
-def test_failures_of_other_machines_are_ours(memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch):
+def test_errors_of_other_machines_become_our_errors(memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputNotFoundError, match="memory://corpus/gone does not exist"):
         _read(CorpusFile("memory://corpus/gone", "text", "none", 1))
 

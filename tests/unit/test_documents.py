@@ -72,7 +72,7 @@ def test_a_paragraph_is_whole_when_blank_lines_are_found(tmp_path: Path):
     [(b"good\n" * 3 + b"bad\xff\n", 18, 4), (b"a\0b\n", 1, 1), (b"\xef\xbb\xbfx\xc3(\n", 4, 1), (b"a\r\nb\0", 4, 2)],
 )
 @pytest.mark.parametrize("block_bytes", [1, 1 << 22])
-def test_what_is_not_text_is_refused_with_its_place(
+def test_invalid_text_is_refused_with_its_position(
     tmp_path: Path, block_bytes: int, content: bytes, offset: int, line: int
 ):
     path = tmp_path / "text"
@@ -128,7 +128,7 @@ def test_the_parts_of_a_text_together_are_the_text(
 
 
 def _plainly(content: bytes, rule: DocumentRule) -> list[str]:
-    """The documents of a text, by splitting all of it at once."""
+    """The documents of a text, split all at once."""
     documents: list[list[str]] = [[]]
     for line in content.decode("utf-8-sig").replace("\r\n", "\n").split("\n"):
         if not line.strip():

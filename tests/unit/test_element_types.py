@@ -49,15 +49,15 @@ def test_stored_values_are_read_as_torch_reads_them(name: str):
 @pytest.mark.parametrize("name", sorted(FLOAT_TYPES - {"F64"}))
 def test_rounding_is_that_of_torch_for_all_special_values(name: str):
     values = _special()
-    if name == "F8_E4M3":  # which has no infinity; torch takes its largest value for all beyond
+    if name == "F8_E4M3":  # this type has no infinity; torch converts larger values to its largest value
         values = values[~(np.abs(values) > 448)]
     with np.errstate(over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = to_float32(from_float32(values, name), name)
+        actual = to_float32(from_float32(values, name), name)
     expected = torch.from_numpy(values.copy()).to(TORCH[name]).float().numpy()
-    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    assert np.array_equal(np.isnan(actual), np.isnan(expected))
     real = ~np.isnan(expected)
-    assert np.array_equal(found[real].view(np.uint32), expected[real].view(np.uint32))  # the sign of zero too
+    assert np.array_equal(actual[real].view(np.uint32), expected[real].view(np.uint32))  # the sign of zero too
 
 
 def test_bf16_has_the_bits_of_ml_dtypes_and_every_nan_stays_one():

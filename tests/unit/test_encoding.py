@@ -115,7 +115,7 @@ def test_a_file_that_nothing_touched_is_not_even_read(
 
 
 def test_a_file_that_was_only_just_written_is_read_again(news_model: Path, tmp_path: Path):
-    """Its times might not show a change in the same moment."""
+    """A change within one tick of the file system's clock would not change the file's times."""
     text = tmp_path / "text.txt"
     text.write_text("one two three\n")
     _encode([text], news_model, tmp_path / "cache")
@@ -146,7 +146,7 @@ def test_a_bad_file_leaves_only_what_is_whole_in_the_cache(news: Path, news_mode
     assert set(whole) < set(_entries(tmp_path / "cache"))
 
 
-def test_what_a_killed_process_left_is_removed(news: Path, news_model: Path, tmp_path: Path):
+def test_leftovers_of_a_killed_process_are_removed(news: Path, news_model: Path, tmp_path: Path):
     left = tmp_path / "staging" / ".staging-left"
     left.mkdir(parents=True)
     (left / "part").write_bytes(b"half")
@@ -195,7 +195,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(news_model
 def test_ids_of_the_same_content_elsewhere_are_mapped_where_they_lie_there(
     news_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Also where both files go by one relative name."""
+    """This also holds if both files have the same relative name."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "ids.npy", np.arange(5, 25, dtype=np.uint16))

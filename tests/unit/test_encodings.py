@@ -1,4 +1,4 @@
-"""Text in other encodings than UTF-8, named as the encoding that Python wrote it in."""
+"""Text in encodings other than UTF-8: the error names the encoding in which Python wrote it."""
 
 import subprocess
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_an_encoding_is_guessed_by_what_its_text_says(text: str, codec: str, nam
 
 
 @pytest.mark.parametrize(("text", "codec"), WIDE)
-def test_a_wide_encoding_is_told_by_its_mark(text: str, codec: str):
+def test_a_wide_encoding_is_recognized_by_its_mark(text: str, codec: str):
     encoding = certain_encoding(text.encode(codec))
     assert encoding is not None
     assert encoding.name == codec.upper()
@@ -47,7 +47,7 @@ def test_a_wide_encoding_is_told_by_its_mark(text: str, codec: str):
 @pytest.mark.parametrize("codec", UNMARKED)
 @pytest.mark.parametrize("text", [ENGLISH, FRENCH, RUSSIAN, CHINESE, JAPANESE])
 @pytest.mark.parametrize("cut", [0, 1])
-def test_a_wide_encoding_is_told_without_a_mark(text: str, codec: str, cut: int):
+def test_a_wide_encoding_is_recognized_without_a_mark(text: str, codec: str, cut: int):
     sample = (text * 3).encode(codec)
     encoding = certain_encoding(sample[: len(sample) - cut])
     assert encoding is not None
@@ -55,7 +55,7 @@ def test_a_wide_encoding_is_told_without_a_mark(text: str, codec: str, cut: int)
     assert encoding.iconv == codec.upper().replace("-L", "L").replace("-B", "B")
 
 
-def test_iso_2022_jp_is_told_though_its_bytes_are_ascii():
+def test_iso_2022_jp_is_recognized_although_its_bytes_are_ascii():
     encoding = certain_encoding(JAPANESE.encode("iso2022_jp"))
     assert encoding is not None
     assert encoding.name == "ISO-2022-JP"

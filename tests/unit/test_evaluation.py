@@ -1,4 +1,4 @@
-"""What banks of a few tokens, whose answers are known, are said to be worth."""
+"""Evaluation of banks with a few tokens, whose results are known."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ ROYALS = {
 
 
 def _bank(place: Path, rows: dict[str, tuple[float, ...]], k: int = 2, unseen: tuple[str, ...] = ()) -> Bank:
-    """A bank of these tokens and their rows, normalized; those that are unseen have none."""
+    """A bank of these tokens and their rows, normalized; unseen tokens have rows of zeros."""
     status = [TokenStatus.UNSEEN if token in unseen else TokenStatus.OK for token in rows]
     vocab = Vocab.from_tokens([token.encode() for token in rows], status)
     unit, _ = normalize(np.array(list(rows.values()), np.float32))
@@ -54,18 +54,18 @@ def _on_a_circle(*degrees: float) -> dict[str, tuple[float, ...]]:
     return {f" t{i}": (np.cos(np.radians(d)), np.sin(np.radians(d))) for i, d in enumerate(degrees)}
 
 
-def test_judgements_in_the_order_of_the_similarities_agree_fully(royals: Bank):
-    judgements = [("king", "man", 7.0), ("king", "queen", 5.0), ("man", "woman", 2.0), ("king", "apple", 1.0)]
-    assert word_similarity(royals, judgements) == WordSimilarity(1.0, 4, 4)
-    reversed_scores = [(a, b, -score) for a, b, score in judgements]
+def test_judgments_in_the_order_of_the_similarities_agree_fully(royals: Bank):
+    judgments = [("king", "man", 7.0), ("king", "queen", 5.0), ("man", "woman", 2.0), ("king", "apple", 1.0)]
+    assert word_similarity(royals, judgments) == WordSimilarity(1.0, 4, 4)
+    reversed_scores = [(a, b, -score) for a, b, score in judgments]
     assert word_similarity(royals, reversed_scores).rho == -1.0
 
 
 def test_pairs_that_are_no_whole_words_are_left_out_and_few_are_refused(royals: Bank):
-    judgements = [("king", "man", 3.0), ("king", "woman", 2.0), ("King", "apple", 1.0), ("queens", "man", 9.0)]
-    assert word_similarity(royals, judgements) == WordSimilarity(1.0, 3, 4)
+    judgments = [("king", "man", 3.0), ("king", "woman", 2.0), ("King", "apple", 1.0), ("queens", "man", 9.0)]
+    assert word_similarity(royals, judgments) == WordSimilarity(1.0, 3, 4)
     with pytest.raises(InputError, match="2 of 2 word pairs"):
-        word_similarity(royals, judgements[:2])
+        word_similarity(royals, judgments[:2])
 
 
 def test_an_analogy_is_answered_by_the_nearest_word(royals: Bank):
@@ -75,14 +75,14 @@ def test_an_analogy_is_answered_by_the_nearest_word(royals: Bank):
 
 
 def test_only_words_are_answers(tmp_path: Path):
-    """The rows of `queens` and of two spaces before `queen` are those of ` queen`, and stand before it."""
+    """`queens` and `  queen` (two spaces) have the same row as ` queen`, and lower ids."""
     bank = _bank(tmp_path, {token: ROYALS[token] for token in ["queens", "  queen", *list(ROYALS)[:5]]})
     assert np.array_equal(bank.vectors()[0], bank.vectors()[3])
     assert analogies(bank, [("Man", "king", "WOMAN", "queen")]).accuracy == 1
 
 
 def test_the_words_of_the_question_are_no_answers(royals: Bank):
-    """Without leaving them out the answer to a : b = b : … is b itself."""
+    """If they were not excluded, the answer to a : b = b : … would be b itself."""
     assert analogies(royals, [("king", "man", "man", "man")]).accuracy == 0
     assert analogies(royals, [("apple", "man", "man", "king")]).accuracy == 1
 
@@ -118,7 +118,7 @@ def test_a_bank_shares_all_neighbors_with_itself(news_bank: Bank, royals: Bank):
 
 
 def test_shared_neighbors_are_counted_token_by_token(tmp_path: Path):
-    """In the second bank token 3 has moved from beside 2 to beside 0."""
+    """Token 3 is next to token 2 in the first bank, and next to token 0 in the second."""
     first = _bank(tmp_path / "first", _on_a_circle(0, 10, 30, 45))
     second = _bank(tmp_path / "second", _on_a_circle(0, 10, 30, -8))
     assert first.neighbors.ids.tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]

@@ -1,4 +1,4 @@
-"""Files that describe themselves at their end: their bytes, and what is read of files that are cut short or changed."""
+"""Files with a footer that describes them: their bytes, and the reading of truncated or changed files."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_length_of_any_size_is_refused_or_shows_other_content(path: Path):
 
 
 def test_entries_and_runs_keep_their_bytes(tmp_path: Path):
-    """The caches of earlier builds are read, so the layout must not change."""
+    """Builds read the caches of earlier builds, so the layout must not change."""
     blocks = [(np.array([1, 2, 3], np.uint16), np.array([1, 3]))]
     write_entry(tmp_path / "entry", tmp_path / "staging", blocks, np.dtype("<u2"), lambda: {"skipped": 0})
     facts = {"ids_dtype": "<u2", "ids_offset": 0, "tokens": 3, "read": {"skipped": 0}, "documents": 2, "ends_offset": 8}

@@ -1,4 +1,4 @@
-"""Files that are not a corpus under names that say so, and how they are refused, insisted on or left out."""
+"""Files that have a corpus file's name but other content: they are refused, forced with an option, or skipped."""
 
 import gzip
 import io
@@ -37,26 +37,26 @@ def _documents(*names: str, on_error: str = "refuse", format_name: str = "auto")
 
 
 def _zip(*names: str) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in names:
             archive.writestr(name, "x")
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _tar() -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         entry = tarfile.TarInfo("a.txt")
         entry.size = 5
         archive.addfile(entry, io.BytesIO(b"text\n"))
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _saved(array: np.ndarray) -> bytes:
-    made = io.BytesIO()
-    np.save(made, array)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _table() -> pa.Table:
@@ -64,16 +64,16 @@ def _table() -> pa.Table:
 
 
 def _parquet() -> bytes:
-    made = io.BytesIO()
-    pyarrow.parquet.write_table(_table(), made)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(_table(), buffer)
+    return buffer.getvalue()
 
 
 def _arrow(new: object) -> bytes:
-    made = io.BytesIO()
-    with new(made, _table().schema) as writer:
+    buffer = io.BytesIO()
+    with new(buffer, _table().schema) as writer:
         writer.write_table(_table())
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
@@ -121,7 +121,7 @@ def test_a_file_that_is_something_else_is_named(here: Path, name: str, content: 
     with pytest.raises(CorpusError, match=message) as caught:
         find_files([name])
     assert hint in caught.value.hint
-    # No way to insist leads to text where the encoding is another.
+    # If the file is text in another encoding, the hint offers no option that reads it anyway.
     assert ("to read it anyway" in caught.value.hint) is not (" text" in message)
     Path("folder").mkdir()
     Path(name).rename(f"folder/{name}")

@@ -1,4 +1,4 @@
-"""Vector files of other tools, by what these tools write, and text files with what is wrong in them."""
+"""Vector files of other tools, as these tools write them, and text files with mistakes in them."""
 
 import gzip
 import json
@@ -45,8 +45,8 @@ def _vec(rows: np.ndarray, header: str = f"{len(WORDS)} {DIM}") -> bytes:
 
 
 def _words(path: Path) -> tuple[list[bytes], np.ndarray]:
-    found = read_word_file(open_word_file(path), lambda _: True)
-    return list(found.rows), found.vectors
+    result = read_word_file(open_word_file(path), lambda _: True)
+    return list(result.rows), result.vectors
 
 
 @pytest.mark.parametrize("form", ["glove", "vec"])
@@ -75,8 +75,8 @@ def test_a_binary_file_may_begin_with_a_mark(tmp_path: Path, rows: np.ndarray):
 def test_the_size_of_vectors_does_not_hang_on_the_first_word(tmp_path: Path, rows: np.ndarray, first: str):
     words = [first, *WORDS[:-1]]
     (tmp_path / "v.txt").write_bytes(_glove(rows, words=words))
-    found, vectors = _words(tmp_path / "v.txt")
-    assert found == [word.strip(" ").encode() for word in words]
+    result, vectors = _words(tmp_path / "v.txt")
+    assert result == [word.strip(" ").encode() for word in words]
     assert np.array_equal(vectors, rows)
 
 
@@ -96,11 +96,11 @@ TEXT = {
     "SVMlight": (_svmlight, "sparse vectors"),
     "SVMrank": (lambda _: b"1 qid:3 1:0.5 2:1\n" * 3, "sparse vectors"),
     "Matrix Market": (lambda _: b"%%MatrixMarket matrix coordinate real general\n2 2 1\n1 1 0.5\n", "Matrix Market"),
-    "too many dimensions said": (lambda rows: _vec(rows, "8 6"), "has 6 numbers per word, but its words have 5"),
-    "too few dimensions said": (lambda rows: _vec(rows, "8 4"), "has 4 numbers per word, but its words have 5"),
+    "header with too many dimensions": (lambda rows: _vec(rows, "8 6"), "has 6 numbers per word, but its words have 5"),
+    "header with too few dimensions": (lambda rows: _vec(rows, "8 4"), "has 4 numbers per word, but its words have 5"),
     "swapped": (lambda rows: _vec(rows, "5 8"), "has 8 numbers per word, but its words have 5"),
-    "too many words said": (lambda rows: _vec(rows, "9 5"), "has 9 words, but it has 8"),
-    "too few words said": (lambda rows: _vec(rows, "7 5"), "has 7 words, but it has 8"),
+    "header with too many words": (lambda rows: _vec(rows, "9 5"), "has 9 words, but it has 8"),
+    "header with too few words": (lambda rows: _vec(rows, "7 5"), "has 7 words, but it has 8"),
     "two files joined": (
         lambda rows: _glove(rows) + _glove(np.tile(rows, 2)),
         "line 9 of .* is not a word and 5 numbers",
@@ -136,15 +136,15 @@ def test_text_that_is_no_words_with_vectors_is_named(tmp_path: Path, rows: np.nd
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("said", ["9 5", "8 6"])
-def test_the_hint_corrects_a_header(tmp_path: Path, rows: np.ndarray, said: str):
+@pytest.mark.parametrize("header", ["9 5", "8 6"])
+def test_the_hint_corrects_a_header(tmp_path: Path, rows: np.ndarray, header: str):
     path = tmp_path / "v.vec"
-    path.write_bytes(_vec(rows, said))
+    path.write_bytes(_vec(rows, header))
     with pytest.raises(InputError) as caught:
         read_word_file(open_word_file(path), lambda _: True)
     corrected = caught.value.hint.partition("sed '1s/.*/")[2].partition("/'")[0]
     path.write_bytes(_vec(rows, corrected))
-    if said == "8 6":
+    if header == "8 6":
         assert np.array_equal(_words(path)[1], rows)
     else:
         assert corrected == "8 5"

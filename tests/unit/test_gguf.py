@@ -1,4 +1,4 @@
-"""GGUF headers, held against the format's own library, and files that lie."""
+"""GGUF headers, compared with the format's own library, and files with false headers."""
 
 import struct
 import time
@@ -118,7 +118,7 @@ def test_quantized_rows_in_big_endian_order_are_refused(tmp_path: Path):
     assert "gguf-convert-endian" in caught.value.hint
 
 
-def test_version_2_is_read_and_others_are_named(tmp_path: Path):
+def test_version_2_is_read_and_other_versions_are_refused(tmp_path: Path):
     content = bytearray(_written(tmp_path / "m.gguf").read_bytes())
     for version, readable in ((2, True), (1, False), (4, False), (0, False)):
         content[4:8] = struct.pack("<I", version)
@@ -183,8 +183,8 @@ LIES = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES)
-def test_a_file_that_lies_is_refused_at_once_and_in_little_memory(tmp_path: Path, content: bytes):
-    GGUFFile.open(_written(tmp_path / "fine.gguf"))  # the library is imported
+def test_a_file_with_a_false_header_is_refused_at_once_and_in_little_memory(tmp_path: Path, content: bytes):
+    GGUFFile.open(_written(tmp_path / "fine.gguf"))  # imports the library before the time and memory are measured
     path = tmp_path / "lies.gguf"
     path.write_bytes(content)
     tracemalloc.start()

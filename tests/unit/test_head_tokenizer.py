@@ -1,4 +1,4 @@
-"""Which tokenizer goes with a head: added tokens without a row, padding, and a tokenizer of another model."""
+"""Which tokenizer belongs to a head: added tokens without a row, padding, and a tokenizer of another model."""
 
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def test_a_gguf_and_a_tokenizer_json_of_one_model_have_one_vocabulary(tmp_path: 
     assert json_vocab.status_of(json_vocab.find("<tool>")) is TokenStatus.OK
 
 
-def test_trailing_added_tokens_without_a_row_are_told(tmp_path: Path):
+def test_trailing_added_tokens_without_a_row_are_noted(tmp_path: Path):
     model = _model(tmp_path / "model")
     path = _gemma_like(model / "tokenizer.json", extra=("<image_soft_token>",))
     bank, notes = _build(model, tmp_path / "store")
@@ -134,7 +134,7 @@ def test_a_processors_tokenizer_is_looked_at(tmp_path: Path):
         check_tokenizer(bank, Processor(wrong))
 
 
-def test_padding_is_told(tmp_path: Path):
+def test_padding_is_noted(tmp_path: Path):
     model = _model(tmp_path / "model", ROWS + 30)
     _gemma_like(model / "tokenizer.json")
     bank, notes = _build(model, tmp_path / "store")
@@ -169,7 +169,7 @@ def test_another_tokenizer_is_refused_where_it_lies_in_the_models_folder(tmp_pat
     assert _build(model, tmp_path / "store", stale, insist=True)[0].vocab.token(20) == b" word13"
     for same in (own, model, _gemma_like(model / "copy.json")):
         assert not any("differ" in note for note in _build(model, tmp_path / "store", same)[1])
-    # Where the folder's own goes by no known name, the one that is named is it.
+    # If the folder's tokenizer has no known name, the named file counts as the model's own.
     own.rename(model / "mine.json")
     (model / "copy.json").unlink()
     stale.unlink()
@@ -186,18 +186,18 @@ def test_rows_that_are_stored_as_columns_are_refused(tmp_path: Path):
     assert _build(model, tmp_path / "store", insist=True)[0].size == 400
 
 
-def test_a_renamed_special_token_is_told_and_accepted(tmp_path: Path):
+def test_a_renamed_special_token_is_accepted_with_a_note(tmp_path: Path):
     model = _model(tmp_path / "model")
     _gemma_like(model / "tokenizer.json")
     renamed = _gemma_like(tmp_path / "new" / "tokenizer.json", ["<|pad|>", *WORDS[1:]])
-    with pytest.raises(CheckpointError):  # the added <pad> of this file is one token more than rows, and in text
+    with pytest.raises(CheckpointError):  # with its <pad>, this file has one more token than the head has rows
         _build(_model(tmp_path / "short", 200), tmp_path / "store", renamed)
     bank, notes = _build(model, tmp_path / "store", renamed)
     assert bank.size == ROWS
     assert any("ids differ" in note for note in notes)
 
 
-def test_without_a_tokenizer_of_its_own_the_rows_decide(tmp_path: Path):
+def test_without_the_models_own_tokenizer_the_number_of_rows_decides(tmp_path: Path):
     model = _model(tmp_path / "model", 3 * ROWS)
     tokenizer = _gemma_like(tmp_path / "other" / "tokenizer.json")
     with pytest.raises(TokenizerError, match="966 rows: padding does not explain"):

@@ -1,4 +1,4 @@
-"""Which tensor is taken for the head: of models in parts, quantized, adapted, and of names that mean several things."""
+"""Which tensor is chosen as the head: models with parts, quantized or with adapters, and ambiguous names."""
 
 import json
 import re
@@ -259,7 +259,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_could_be_meant_is_offered_by_name(tmp_path: Path, case: str):
+def test_candidates_for_the_head_are_listed_by_name(tmp_path: Path, case: str):
     tensors = REFUSED[case]
     folder = _folder(tmp_path / "m", tensors)
     with pytest.raises(CheckpointError) as caught:
@@ -295,7 +295,7 @@ def test_a_module_given_for_a_tensor_lists_its_tensors(tmp_path: Path):
 
 
 @pytest.mark.parametrize("case", ["InternVL", "RoBERTa, tied"])
-def test_what_was_taken_and_why_is_said_and_recorded(tmp_path: Path, case: str):
+def test_the_chosen_tensor_and_the_reason_are_printed_and_recorded(tmp_path: Path, case: str):
     tensors, name, role = FOUND[case]
     folder = _folder(tmp_path / "m", tensors)
     (folder / "vocab.txt").write_text("\n".join(f"w{i}" for i in range(TOKENS)) + "\n")
@@ -323,5 +323,5 @@ CLASSES = [
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_heads_of_the_classes_of_transformers(name: str, tied: bool):
-    found = look(name, tied, True)
-    assert found.verdict == "right", found.detail
+    result = look(name, tied, True)
+    assert result.verdict == "right", result.detail

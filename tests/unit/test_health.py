@@ -1,4 +1,4 @@
-"""Whether health sees what was planted in a bank, and nothing where nothing was; numbers against other ways to them."""
+"""Health detects planted defects and nothing else; its numbers are compared with other ways to compute them."""
 
 import json
 from dataclasses import asdict
@@ -33,7 +33,7 @@ GOLDEN = Store(Path(__file__).parents[2] / "data" / "golden" / "format1")
 
 
 def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source: str = "test", **given) -> Bank:
-    """A bank of these rows, normalized, of tokens `t0`, `t1`, …"""
+    """A bank of these rows, normalized, for tokens `t0`, `t1`, …"""
     vocab_size, dim = rows.shape
     unit, lengths = normalize(rows.astype(np.float32))
     status = given.get("status", [TokenStatus.OK] * vocab_size)
@@ -55,7 +55,7 @@ def _bank(place: Path, rows: np.ndarray, k: int = 10, dtype: str = "F32", source
         return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: write_card(manifest, [])))
 
 
-def _found(bank_health: HealthReport) -> dict[str, Finding]:
+def _findings(bank_health: HealthReport) -> dict[str, Finding]:
     return {finding.code: finding for finding in bank_health.findings}
 
 
@@ -65,31 +65,31 @@ def _ids(finding: Finding) -> list[int]:
 
 def test_orthogonal_rows_have_no_mean_cosine_and_use_all_dimensions(tmp_path: Path):
     bank = _bank(tmp_path, np.vstack([np.eye(32), -np.eye(32)]))
-    found = health(bank)
-    assert found.mean_cosine == pytest.approx(-1 / 63, abs=1e-9)  # 32 of 64 · 63 / 2 pairs have −1, the others 0
-    assert found.isotropy is not None
-    assert found.isotropy.score == pytest.approx(1, abs=1e-6)
-    assert found.isotropy.effective_dimension == pytest.approx(32, abs=1e-4)
+    report = health(bank)
+    assert report.mean_cosine == pytest.approx(-1 / 63, abs=1e-9)  # 32 of 64 · 63 / 2 pairs have −1, the others 0
+    assert report.isotropy is not None
+    assert report.isotropy.score == pytest.approx(1, abs=1e-6)
+    assert report.isotropy.effective_dimension == pytest.approx(32, abs=1e-4)
     assert health(_bank(tmp_path, np.eye(32))).mean_cosine == pytest.approx(0, abs=1e-9)
 
 
 def test_rows_that_are_all_the_same_have_a_mean_cosine_of_one_and_no_isotropy(tmp_path: Path):
-    found = health(_bank(tmp_path, np.tile(np.arange(1.0, 31.0), (50, 1))))
-    assert found.mean_cosine == pytest.approx(1, abs=1e-6)
-    assert found.isotropy is None
-    assert _found(found)["equal-rows"].severity is Severity.SERIOUS
-    assert (found.duplicates.groups, found.duplicates.tokens, found.duplicates.largest) == (1, 50, 50)
-    assert found.quality is Quality.POOR
-    assert found.verdict.startswith("do not use: equal-rows")
+    report = health(_bank(tmp_path, np.tile(np.arange(1.0, 31.0), (50, 1))))
+    assert report.mean_cosine == pytest.approx(1, abs=1e-6)
+    assert report.isotropy is None
+    assert _findings(report)["equal-rows"].severity is Severity.SERIOUS
+    assert (report.duplicates.groups, report.duplicates.tokens, report.duplicates.largest) == (1, 50, 50)
+    assert report.quality is Quality.POOR
+    assert report.verdict.startswith("do not use: equal-rows")
 
 
 def test_rows_on_a_line_have_an_isotropy_of_zero(tmp_path: Path):
     line = np.zeros((40, 8))
     line[:, 0] = np.where(np.arange(40) % 2, 1, -1)
-    found = health(_bank(tmp_path, line))
-    assert found.isotropy is not None
-    assert found.isotropy.score == pytest.approx(0, abs=1e-6)
-    assert "low-isotropy" in _found(found)
+    report = health(_bank(tmp_path, line))
+    assert report.isotropy is not None
+    assert report.isotropy.score == pytest.approx(0, abs=1e-6)
+    assert "low-isotropy" in _findings(report)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -101,7 +101,7 @@ def test_the_mean_cosine_is_that_of_all_pairs(tmp_path: Path, random: np.random.
 
 
 def _iso_score_step_by_step(rows: np.ndarray) -> float:
-    """The seven steps of the paper, with the eigenvalues that PCA gives."""
+    """The seven steps of the paper, with the eigenvalues of a PCA."""
     dim = rows.shape[1]
     moved = rows - rows.mean(axis=0)
     turned = moved @ np.linalg.svd(moved, full_matrices=False)[2].T
@@ -143,12 +143,12 @@ def test_isotropy_over_blocks_and_from_a_sample_agree_with_it(tmp_path: Path, ra
 
 def test_skewness_is_scipys(random: np.random.Generator):
     table = exact_neighbors(_unit(random, 400, 6).__getitem__, np.ones(400, bool), 12)
-    found, counts = hubness(table, np.ones(400, bool), exact=True)
+    actual, counts = hubness(table, np.ones(400, bool), exact=True)
     expected = np.array([(table.ids[:, :10] == i).sum() for i in range(400)])
     assert np.array_equal(counts, expected)
-    assert found.skewness == pytest.approx(stats.skew(expected), abs=1e-12)
-    assert found.antihubs == (expected == 0).sum()
-    assert found.k == 10
+    assert actual.skewness == pytest.approx(stats.skew(expected), abs=1e-12)
+    assert actual.antihubs == (expected == 0).sum()
+    assert actual.k == 10
 
 
 @settings(max_examples=50, deadline=None)
@@ -158,39 +158,39 @@ def test_occurrences_are_counted_over_tokens_with_a_vector(seed: int, size: int,
     usable = generator.random(size) < 0.8
     rows = np.where(usable[:, None], _unit(generator, size, 3), np.float32(0))
     table = exact_neighbors(rows.__getitem__, usable, k)
-    found, counts = hubness(table, usable, exact=True)
-    assert found.k == min(10, k)
-    by_hand = [sum(i in table.ids[j, : found.k] for j in range(size)) for i in range(size)]
+    result, counts = hubness(table, usable, exact=True)
+    assert result.k == min(10, k)
+    by_hand = [sum(i in table.ids[j, : result.k] for j in range(size)) for i in range(size)]
     assert counts.tolist() == by_hand
     assert (counts[~usable] == 0).all()
     of_usable = counts[usable]
     if len(of_usable) and of_usable.std() > 0:
-        assert found.skewness == pytest.approx(stats.skew(of_usable.astype(float)), abs=1e-9)
+        assert result.skewness == pytest.approx(stats.skew(of_usable.astype(float)), abs=1e-9)
     else:
-        assert found.skewness == 0
+        assert result.skewness == 0
 
 
 def test_a_planted_hub_is_named(tmp_path: Path):
-    """Every token shares something with token 7, and nothing with another."""
+    """Every token is similar to token 7 and to no other."""
     rows = np.hstack([np.full((200, 1), 0.5), np.eye(200)])
     rows[7] = 0
     rows[7, 0] = 1
-    found = health(_bank(tmp_path, rows, k=1))
-    assert found.hubness is not None
-    assert (found.hubness.largest, found.hubness.hubs) == (199, 1)
-    assert found.hubness.hub_share == pytest.approx(199 / 200)
-    assert found.hubness.antihubs == 198
-    hubs = _found(found)["hubs"]
+    report = health(_bank(tmp_path, rows, k=1))
+    assert report.hubness is not None
+    assert (report.hubness.largest, report.hubness.hubs) == (199, 1)
+    assert report.hubness.hub_share == pytest.approx(199 / 200)
+    assert report.hubness.antihubs == 198
+    hubs = _findings(report)["hubs"]
     assert (hubs.severity, hubs.count) == (Severity.SERIOUS, 1)
     assert (hubs.tokens[0].id, hubs.tokens[0].text, hubs.tokens[0].value) == (7, "t7", 199)
 
 
 def test_a_bank_without_a_table_says_so(tmp_path: Path, random: np.random.Generator):
-    found = health(_bank(tmp_path, random.normal(size=(60, 32)), k=0))
-    assert found.hubness is None
-    assert found.near_duplicates is None
-    assert _found(found)["no-neighbor-table"].severity is Severity.INFO
-    assert found.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
+    report = health(_bank(tmp_path, random.normal(size=(60, 32)), k=0))
+    assert report.hubness is None
+    assert report.near_duplicates is None
+    assert _findings(report)["no-neighbor-table"].severity is Severity.INFO
+    assert report.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
 
 
 def _unit(generator: np.random.Generator, size: int, dim: int) -> np.ndarray:
@@ -205,18 +205,18 @@ def test_planted_duplicates_are_grouped_exactly_beyond_the_table(tmp_path: Path,
     rows[31] = 0
     rows[201] = rows[200]
     rows[201, 0] *= 1 + 1e-4
-    found = health(_bank(tmp_path, rows, k=4), named=2)
-    assert (found.duplicates.groups, found.duplicates.tokens, found.duplicates.largest) == (2, 64, 61)
-    finding = _found(found)["duplicates"]
+    report = health(_bank(tmp_path, rows, k=4), named=2)
+    assert (report.duplicates.groups, report.duplicates.tokens, report.duplicates.largest) == (2, 64, 61)
+    finding = _findings(report)["duplicates"]
     assert finding.severity is Severity.SERIOUS
     assert finding.count == 64
     assert [(group.size, [token.id for token in group.tokens]) for group in finding.groups] == [
         (61, [3, 100]), (3, [19, 20])
     ]  # fmt: skip
-    assert found.near_duplicates is not None
-    (near,) = _found(found)["near-duplicates"].groups
+    assert report.near_duplicates is not None
+    (near,) = _findings(report)["near-duplicates"].groups
     assert [token.id for token in near.tokens] == [200, 201]
-    assert found.near_duplicates.groups == 1
+    assert report.near_duplicates.groups == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -233,7 +233,7 @@ def test_equal_groups_are_those_of_a_dictionary(rows: np.ndarray):
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 25), st.data())
 def test_near_groups_are_connected_components(size: int, data: st.DataObject):
-    """Against a walk from each token; tokens with one row count as one place in the walk."""
+    """Compared with a graph search from each token; tokens with the same row are one node."""
     first = np.arange(size)
     for i in range(1, size):
         if data.draw(st.booleans()):
@@ -269,26 +269,26 @@ def test_zero_rows_of_usable_tokens_are_named(tmp_path: Path, random: np.random.
     rows[[4, 9, 11]] = 0
     status = [TokenStatus.OK] * 40
     status[9], status[11] = TokenStatus.BYTE, TokenStatus.SPECIAL
-    found = health(_bank(tmp_path, rows, status=status))
-    assert found.vectors == 37
-    assert _ids(_found(found)["zero-rows"]) == [4, 9]
-    assert found.status == {"ok": 38, "byte": 1, "special": 1, "unused": 0, "unseen": 0}
+    report = health(_bank(tmp_path, rows, status=status))
+    assert report.vectors == 37
+    assert _ids(_findings(report)["zero-rows"]) == [4, 9]
+    assert report.status == {"ok": 38, "byte": 1, "special": 1, "unused": 0, "unseen": 0}
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
-def test_saturated_rows_are_told_from_normal_ones(tmp_path: Path, random: np.random.Generator, dtype: str):
+def test_saturated_rows_are_distinguished_from_normal_ones(tmp_path: Path, random: np.random.Generator, dtype: str):
     rows = random.normal(size=(2_000, 64))
     rows[[5, 77]] = 0.3 * random.choice([-1, 1], size=(2, 64))
     rows[78] = 0.3 * random.choice([-1, 1], size=64) * random.normal(1, 0.1, size=64)
     rows[500, :20] = 4 * np.sign(rows[500, :20])
-    found = health(_bank(tmp_path, rows, k=0, dtype=dtype))
-    assert found.saturation is not None
-    assert (found.saturation.whole, found.saturation.partly) == (3, 1)
-    assert found.saturation.median_variation == pytest.approx(np.sqrt(np.pi / 2 - 1), abs=0.02)
-    whole = _found(found)["saturated-rows"]
+    report = health(_bank(tmp_path, rows, k=0, dtype=dtype))
+    assert report.saturation is not None
+    assert (report.saturation.whole, report.saturation.partly) == (3, 1)
+    assert report.saturation.median_variation == pytest.approx(np.sqrt(np.pi / 2 - 1), abs=0.02)
+    whole = _findings(report)["saturated-rows"]
     assert sorted(_ids(whole)) == [5, 77, 78]
     assert _ids(whole)[-1] == 78
-    partly = _found(found)["partly-saturated-rows"]
+    partly = _findings(report)["partly-saturated-rows"]
     assert _ids(partly) == [500]
     assert partly.tokens[0].value == pytest.approx(20 / 64)
 
@@ -318,18 +318,18 @@ def test_saturation_is_not_claimed_of_turned_or_short_rows(tmp_path: Path, rando
     short = health(_bank(tmp_path / "b", np.sign(random.normal(size=(50, 8)))))
     assert turned.saturation is None
     assert short.saturation is None
-    assert "a transform" in _found(turned)["saturation-unknown"].meaning
-    assert "fewer than 32" in _found(short)["saturation-unknown"].meaning
+    assert "a transform" in _findings(turned)["saturation-unknown"].meaning
+    assert "fewer than 32" in _findings(short)["saturation-unknown"].meaning
 
 
 def test_lengths_out_of_the_ordinary(random: np.random.Generator):
     lengths = random.lognormal(1, 0.1, size=5_000).astype(np.float32)
     lengths[[3, 4]], lengths[9] = 0.01, 100
-    found = norm_outliers(lengths)
-    assert (found.small, found.large) == (2, 1)
-    assert found.median == pytest.approx(np.median(lengths))
-    assert (found.least, found.largest) == (pytest.approx(0.01), 100)
-    assert found.small_below == pytest.approx(np.e / 2, rel=0.02)  # the spread is narrow, so twice or half decides
+    result = norm_outliers(lengths)
+    assert (result.small, result.large) == (2, 1)
+    assert result.median == pytest.approx(np.median(lengths))
+    assert (result.least, result.largest) == (pytest.approx(0.01), 100)
+    assert result.small_below == pytest.approx(np.e / 2, rel=0.02)  # narrow spread: the limit is half the median
     wide = norm_outliers(random.lognormal(1, 0.5, size=5_000).astype(np.float32))
     assert np.log(wide.large_above / wide.median) == pytest.approx(3, rel=0.1)
     assert (wide.small, wide.large) == (0, 0)
@@ -340,16 +340,16 @@ def test_nearness_to_unused_rows_is_judged_by_the_distribution(random: np.random
     cosines = random.normal(0.1, 0.05, size=20_000).astype(np.float32)
     assert under_trained(cosines)[0].candidates == 0
     cosines[[7, 70, 700]] = 0.9, 0.99, 0.95
-    found, ids = under_trained(cosines)
+    result, ids = under_trained(cosines)
     assert ids.tolist() == [70, 700, 7]
-    assert found.threshold == pytest.approx(0.55, abs=0.01)
+    assert result.threshold == pytest.approx(0.55, abs=0.01)
     spread, _ = under_trained(random.normal(0, 0.2, size=20_000).clip(-0.99, 0.99).astype(np.float32))
     assert spread.threshold == pytest.approx(np.tanh(6 * 0.2), abs=0.03)
     assert under_trained(np.ones(5, np.float32))[0].candidates == 0
 
 
 def _head(random: np.random.Generator) -> np.ndarray:
-    """2,000 words, and 30 padding rows that share a direction as decay and the softmax leave them."""
+    """2,000 words, and 30 padding rows that share a direction, as weight decay and the softmax leave them."""
     rows = random.normal(size=(2_030, 64))
     shared = random.normal(size=64)
     rows[2_000:] = 0.05 * (shared + 0.2 * random.normal(size=(30, 64)))
@@ -369,15 +369,15 @@ def _build(place: Path, head: np.ndarray, **settings) -> Bank:
 
 
 def test_a_head_without_defects_whose_vocabulary_has_no_word_forms(tmp_path: Path, random: np.random.Generator):
-    found = health(_build(tmp_path, _head(random)))
-    assert found.quality is Quality.UNKNOWN
-    assert found.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
-    assert {finding.code for finding in found.findings} <= {"hubs", "word-forms-unknown"}
-    assert found.under_training is not None
-    assert found.under_training.candidates == 0
-    assert found.status["unused"] == 30
-    assert found.vectors == 2_000
-    assert abs(found.mean_cosine or 1) < 0.01
+    report = health(_build(tmp_path, _head(random)))
+    assert report.quality is Quality.UNKNOWN
+    assert report.verdict == "meaning not tested (forms of words are too few to tell); geometry: no defect found"
+    assert {finding.code for finding in report.findings} <= {"hubs", "word-forms-unknown"}
+    assert report.under_training is not None
+    assert report.under_training.candidates == 0
+    assert report.status["unused"] == 30
+    assert report.vectors == 2_000
+    assert abs(report.mean_cosine or 1) < 0.01
 
 
 @pytest.mark.parametrize("transforms", [(), ("center",)])
@@ -391,8 +391,8 @@ def test_a_head_with_everything_wrong_has_it_all_named(
     head[400] *= 50
     head[500] *= 0.001
     head[600] = 0
-    found = health(_build(tmp_path, head, transforms=transforms))
-    codes = _found(found)
+    report = health(_build(tmp_path, head, transforms=transforms))
+    codes = _findings(report)
     assert sorted(_ids(codes["under-trained"])) == [40, 41, 42, 43]
     assert {40, 41, 42, 43, 100, 101, 102, 500} == set(_ids(codes["small-norms"]))
     assert _ids(codes["small-norms"])[0] == 500
@@ -401,35 +401,35 @@ def test_a_head_with_everything_wrong_has_it_all_named(
     (group,) = codes["duplicates"].groups
     assert [token.id for token in group.tokens] == [199, 200, 300]
     if transforms:
-        assert found.saturation is None
+        assert report.saturation is None
     else:
         assert sorted(_ids(codes["saturated-rows"])) == [100, 101, 102]
         assert codes["saturated-rows"].severity is Severity.WARNING
-    assert found.verdict.startswith("meaning not tested (forms of words are too few to tell); geometry: small-norms, ")
-    assert "under-trained" in found.verdict
-    assert "large-norms" not in found.verdict
+    assert report.verdict.startswith("meaning not tested (forms of words are too few to tell); geometry: small-norms, ")
+    assert "under-trained" in report.verdict
+    assert "large-norms" not in report.verdict
 
 
-def test_a_head_without_unused_rows_says_what_cannot_be_told(tmp_path: Path, random: np.random.Generator):
+def test_the_report_on_a_head_without_unused_rows_says_what_is_unknown(tmp_path: Path, random: np.random.Generator):
     head = _head(random)[:2_000]
     head[7] *= 0.01
-    found = health(_build(tmp_path, head))
-    assert found.under_training is None
-    assert "small norms" in _found(found)["no-unused-rows"].meaning
-    assert _ids(_found(found)["small-norms"]) == [7]
+    report = health(_build(tmp_path, head))
+    assert report.under_training is None
+    assert "small norms" in _findings(report)["no-unused-rows"].meaning
+    assert _ids(_findings(report)["small-norms"]) == [7]
 
 
 def test_rows_that_tokens_share_stand_for_unused_ones(tmp_path: Path, random: np.random.Generator):
-    """In a head without unused ids, tokens that were never seen still have one row, and near it others stand."""
+    """In a head without unused ids, tokens that were never seen share one row, and rarely seen ones are near it."""
     head = _head(random)[:2_000]
     untrained = random.normal(size=64)
     head[[10, 20, 30, 40, 50, 60, 70, 80]] = untrained
     head[[500, 600]] = untrained + 0.1 * random.normal(size=(2, 64))
-    found = health(_build(tmp_path / "shared", head))
-    assert found.under_training is not None
-    assert found.under_training.reference == "equal-rows"
-    assert set(_ids(_found(found)["under-trained"])) == {10, 20, 30, 40, 50, 60, 70, 80, 500, 600}
-    assert "share bit for bit" in _found(found)["under-trained"].meaning
+    report = health(_build(tmp_path / "shared", head))
+    assert report.under_training is not None
+    assert report.under_training.reference == "equal-rows"
+    assert set(_ids(_findings(report)["under-trained"])) == {10, 20, 30, 40, 50, 60, 70, 80, 500, 600}
+    assert "share bit for bit" in _findings(report)["under-trained"].meaning
     head[[10, 20, 30, 40]] = random.normal(size=64)
     assert health(_build(tmp_path / "two", head)).under_training is None, "rows of two directions stand for neither"
     transformed = _build(tmp_path / "turned", head, transforms=("center",))
@@ -439,7 +439,7 @@ def test_rows_that_tokens_share_stand_for_unused_ones(tmp_path: Path, random: np
 def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random: np.random.Generator):
     head = _head(random) + 1.2
     before = health(_build(tmp_path / "before", head))
-    finding = _found(before)["high-mean-cosine"]
+    finding = _findings(before)["high-mean-cosine"]
     assert finding.severity is Severity.WARNING
     assert "--set 'transforms=[\"center\"]'" in finding.advice
     assert "has not been measured yet" in finding.advice
@@ -470,46 +470,46 @@ def test_advice_names_only_settings_that_exist(tmp_path: Path, random: np.random
 def test_rows_that_are_shared_by_intent_are_no_warning(
     tmp_path: Path, random: np.random.Generator, source: str, severity: str
 ):
-    """`king` and ` king` met the same word; in a pretrained head equal rows are a defect."""
+    """`king` and ` king` can get the same word's vector by design; in a pretrained head, equal rows are a defect."""
     head = _head(random)
     head[:400] = head[400]
-    (found,) = [one for one in health(_bank(tmp_path, head, source=source)).findings if one.code == "duplicates"]
-    assert found.severity.value == severity
-    assert ("checkpoint" in found.advice) == (source == "lm-head")
+    (result,) = [one for one in health(_bank(tmp_path, head, source=source)).findings if one.code == "duplicates"]
+    assert result.severity.value == severity
+    assert ("checkpoint" in result.advice) == (source == "lm-head")
 
 
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
 def test_banks_of_format_1_without_raw_rows(name: str):
-    found = health(Bank(GOLDEN.resolve(name)))
-    assert found.norms is None
-    assert found.under_training is None
-    assert {"no-raw-norms", "no-unused-rows", "saturation-unknown"} <= set(_found(found))
-    assert found.vectors == 260
+    report = health(Bank(GOLDEN.resolve(name)))
+    assert report.norms is None
+    assert report.under_training is None
+    assert {"no-raw-norms", "no-unused-rows", "saturation-unknown"} <= set(_findings(report))
+    assert report.vectors == 260
 
 
 def test_a_word2vec_bank(news_bank: Bank):
-    found = health(news_bank)
+    report = health(news_bank)
     rows = news_bank.vectors().astype(np.float64)
     rows = rows[rows.any(axis=1)]
     pairs = (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
-    assert found.mean_cosine == pytest.approx(pairs.mean(), abs=1e-6)
-    assert found.isotropy is not None
-    assert found.isotropy.score == pytest.approx(_iso_score_step_by_step(rows), abs=1e-5)
-    assert found.hubness is not None
+    assert report.mean_cosine == pytest.approx(pairs.mean(), abs=1e-6)
+    assert report.isotropy is not None
+    assert report.isotropy.score == pytest.approx(_iso_score_step_by_step(rows), abs=1e-5)
+    assert report.hubness is not None
     counts = k_occurrences(news_bank.neighbors, 10)[news_bank.usable].astype(float)
-    assert found.hubness.skewness == pytest.approx(stats.skew(counts), abs=1e-9)
-    assert "min_count" in _found(found)["no-unused-rows"].meaning
+    assert report.hubness.skewness == pytest.approx(stats.skew(counts), abs=1e-9)
+    assert "min_count" in _findings(report)["no-unused-rows"].meaning
 
 
 @pytest.mark.parametrize("rows", [np.zeros((5, 30)), np.eye(5, 30)[:1], np.vstack([np.eye(1, 30), np.zeros((3, 30))])])
 @pytest.mark.parametrize("k", [0, 3])
 def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
-    found = health(_bank(tmp_path, rows, k=k))
-    assert found.vectors == int(rows.any())
-    assert found.mean_cosine is None
-    assert found.isotropy is None
-    assert ("no-vectors" in _found(found)) == (not rows.any())
-    json.dumps(asdict(found), allow_nan=False)
+    report = health(_bank(tmp_path, rows, k=k))
+    assert report.vectors == int(rows.any())
+    assert report.mean_cosine is None
+    assert report.isotropy is None
+    assert ("no-vectors" in _findings(report)) == (not rows.any())
+    json.dumps(asdict(report), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ def test_banks_with_hardly_a_vector(tmp_path: Path, rows: np.ndarray, k: int):
 def test_content_that_no_bank_has_is_named(
     tmp_path: Path, random: np.random.Generator, file: str, tensor: str, value: np.generic, message: str
 ):
-    """Sizes are as they were, so that opening the bank does not see it."""
+    """The sizes do not change, so opening the bank does not detect the damage."""
     place = _bank(tmp_path, random.normal(size=(30, 8))).path
     begin = read_header(place / file).start + read_header(place / file).entries[tensor].begin
     data = np.fromfile(place / file, np.uint8)
@@ -549,9 +549,9 @@ def test_findings_are_ordered_and_named_as_far_as_asked(tmp_path: Path, random: 
     rows = random.normal(size=(3_000, 32)) * random.lognormal(0, 0.1, size=(3_000, 1))
     rows[::20] = rows[0]
     rows[1:40:2] *= 0.01
-    found = health(_bank(tmp_path, rows, k=0), named=3)
-    weights = [list(Severity).index(finding.severity) for finding in found.findings]
+    report = health(_bank(tmp_path, rows, k=0), named=3)
+    weights = [list(Severity).index(finding.severity) for finding in report.findings]
     assert weights == sorted(weights, reverse=True)
-    assert all(len(finding.tokens) <= 3 and len(finding.groups) <= 3 for finding in found.findings)
-    assert _found(found)["small-norms"].count == 20
-    assert all(finding.meaning.endswith(".") and finding.advice.endswith(".") for finding in found.findings)
+    assert all(len(finding.tokens) <= 3 and len(finding.groups) <= 3 for finding in report.findings)
+    assert _findings(report)["small-norms"].count == 20
+    assert all(finding.meaning.endswith(".") and finding.advice.endswith(".") for finding in report.findings)

@@ -1,4 +1,4 @@
-"""Every command, option and setting that the source and the documentation name exists."""
+"""Every command, option and setting exists that the source or the documentation names."""
 
 import ast
 import re
@@ -21,12 +21,12 @@ COMMAND = re.compile(
     r"(?P<before>`|^ {4,}|\$ |: |; |, |\bor |\bsee |\A)costbank (?P<name>[a-z][\w-]*(?: train)?)(?P<rest>[^\n`;]*)",
     re.M,
 )
-"""Where the library's name begins a command, rather than being the subject of a sentence."""
+"""Places where the library's name begins a command and is not the subject of a sentence."""
 
 OPTION = re.compile(r"(?<![\w-])--[a-zA-Z][\w-]*")
 SETTING = re.compile(r"--set(?:[ =]|=?['\"])+([a-z_0-9]+(?:\.[a-z_0-9]+)*)=")
 NO_COMMANDS = {"encoded", "draws", "pair", "error", "vocabulary"}
-"""What follows the library's name in titles and in texts that are hashed."""
+"""Words that follow the library's name in titles and in hashed texts."""
 
 FOREIGN = {
     "--num-cpus",  # ray start
@@ -34,18 +34,18 @@ FOREIGN = {
     "--logdir", "--text", "--vector", "--neighbors",  # tensorboard, embedding-atlas
     "--nproc-per-node", "--index-url", "--data-urlencode",
 }  # fmt: skip
-"""Options of other tools that we name."""
+"""Options of other tools that our texts name."""
 
 
 def _commands() -> dict[str, click.Command]:
-    found: dict[str, click.Command] = {}
+    commands: dict[str, click.Command] = {}
     for name in COMMANDS:
         command = command_line.get_command(click.Context(command_line), name)
         assert command is not None
-        found[name] = command
+        commands[name] = command
         for leaf, inner in getattr(command, "commands", {}).items():
-            found[f"{name} {leaf}"] = inner
-    return found
+            commands[f"{name} {leaf}"] = inner
+    return commands
 
 
 def _options(command: click.Command) -> set[str]:
@@ -55,7 +55,7 @@ def _options(command: click.Command) -> set[str]:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Every piece of text that a person may read, with its place."""
+    """Every text that a user can read, with its location."""
     content = path.read_text("utf-8")
     if path.suffix == ".md":
         for number, line in enumerate(content.splitlines(), 1):
@@ -90,7 +90,7 @@ def _faults(text: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_named_exists(path: Path):
+def test_every_name_in_a_text_exists(path: Path):
     faults = [f"{place}: {fault}" for place, text in _texts(path) for fault in _faults(text)]
     assert faults == []
 
@@ -105,5 +105,5 @@ def test_what_is_named_exists(path: Path):
         ("costbank tokenizer train x --outt y", "costbank tokenizer train has no --outt"),
     ],
 )
-def test_what_does_not_exist_would_be_found(text: str, fault: str):
+def test_the_check_finds_names_that_do_not_exist(text: str, fault: str):
     assert fault in list(_faults(text))

@@ -1,4 +1,4 @@
-"""The part of a config that a bank's id covers, for the defaults of each source: banks that exist keep their ids."""
+"""The part of a config that a bank's id covers, for each source's defaults: existing banks keep their ids."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The contracts of import-linter hold for imports by a string too, which it does not see."""
+"""The contracts of import-linter also hold for imports by a string, which import-linter does not see."""
 
 import ast
 import tomllib
@@ -15,7 +15,7 @@ IMPORTERS = ("import_module", "__import__", "require", "find_spec")
 
 
 def string_imports(source: str) -> Iterator[str]:
-    """Our modules that a source names in a call that imports."""
+    """Our modules that a source file imports by name, as a string in a call."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -26,20 +26,20 @@ def string_imports(source: str) -> Iterator[str]:
 
 def broken(importer: str, imported: str) -> list[str]:
     """The contracts that an import breaks."""
-    found = []
+    broken = []
     for contract in CONTRACTS:
         if contract["type"] == "forbidden":
             if _within(importer, contract["source_modules"]) and _within(imported, contract["forbidden_modules"]):
-                found.append(contract["name"])
+                broken.append(contract["name"])
         elif contract["type"] == "layers":
             above, below = (_layer(module, contract["layers"]) for module in (importer, imported))
             if above is not None and below is not None and above > below:
-                found.append(contract["name"])
+                broken.append(contract["name"])
         elif contract["type"] == "protected":
             outside = not _within(importer, [*contract["protected_modules"], *contract["allowed_importers"]])
             if outside and _within(imported, contract["protected_modules"]):
-                found.append(contract["name"])
-    return found
+                broken.append(contract["name"])
+    return broken
 
 
 def _within(module: str, names: list[str]) -> bool:

@@ -27,7 +27,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 @pytest.fixture(scope="module")
 def head() -> torch.Tensor:
-    """Ten families of twelve words, and padding rows that nothing trained."""
+    """Ten families of twelve words, and untrained padding rows."""
     generator = torch.Generator().manual_seed(3)
     centers = torch.randn(10, DIM, generator=generator).repeat_interleave(12, 0)
     rows = centers + 0.5 * torch.randn(len(WORDS), DIM, generator=generator)
@@ -177,7 +177,7 @@ def test_an_encoder_with_nothing_but_embeddings(model: Path, tmp_path: Path, hea
     assert bank.manifest.facts["tensor_role"] == "embedding"
 
 
-def test_a_disagreement_with_the_config_is_told(model: Path, tmp_path: Path, head: torch.Tensor):
+def test_a_disagreement_with_the_config_is_noted(model: Path, tmp_path: Path, head: torch.Tensor):
     save_file({"lm_head.weight": head, "model.embed_tokens.weight": head + 1}, model / "model.safetensors")
     (model / "config.json").write_text(json.dumps({"text_config": {"tie_word_embeddings": True}}))
     bank = _build(model, tmp_path / "store")
@@ -214,7 +214,7 @@ def test_a_zero_row_has_no_evidence(model: Path, tmp_path: Path, head: torch.Ten
     assert bank.nearest(5) == []
 
 
-def test_what_is_missing_is_asked_for(model: Path, tmp_path: Path):
+def test_a_missing_setting_is_requested(model: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="needs a model"):
         costbank.build(build_config(source="lm-head", store=tmp_path))
     (model / "vocab.txt").unlink()
@@ -261,8 +261,8 @@ def test_settings_without_effect_change_no_id(model: Path, tmp_path: Path):
     assert _build(model, tmp_path / "c", transforms=("abtt:3",)).id != plain.id
 
 
-def test_what_is_measured_of_raw_rows_is_part_of_the_id(model: Path, tmp_path: Path, head: torch.Tensor):
-    """Rows scaled by powers of two have the same directions, and another bank, as its health differs."""
+def test_measurements_of_raw_rows_are_part_of_the_id(model: Path, tmp_path: Path, head: torch.Tensor):
+    """Rows scaled by powers of two have the same directions, but the bank differs, because its health differs."""
     one = _build(model, tmp_path / "store")
     save_file({"lm_head.weight": head * 2.0 ** (torch.arange(len(head)) % 5)[:, None]}, model / "model.safetensors")
     other = _build(model, tmp_path / "store")

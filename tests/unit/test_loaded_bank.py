@@ -1,4 +1,4 @@
-"""Banks that are loaded rather than mapped: the same answers, whatever happens to the files."""
+"""Banks that are loaded, not mapped, give the same answers, whatever happens to the files."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def bank(request, tmp_path: Path) -> Bank:
 
 
 def _scan(bank: Bank, token: int, k: int) -> list[tuple[int, float]]:
-    """All costs in float64 from the stored rows, rounded once, by (cost, id): rules 10 and 11 of the format."""
+    """All costs in float64 from the stored rows, rounded once, sorted by (cost, id): rules 10 and 11 of the format."""
     rows = bank.vectors().astype(np.float64)
     costs = np.maximum(1 - rows @ rows[token], 0).astype(np.float32)
     order = [int(i) for i in np.lexsort((np.arange(bank.size), costs)) if i != token]
@@ -48,24 +48,24 @@ def test_nearest_is_that_of_all_rows(bank: Bank, k: int):
 
 
 def test_ties_at_the_edge_are_searched_until_they_are_certain():
-    """900 equal rows: the first candidates of an index are any of them, and the answer must be those of smallest id."""
+    """900 equal rows: an index proposes any of them, but the answer must have those with the smallest ids."""
     rows = normalize(np.random.default_rng(1).standard_normal((1_000, 8), np.float32))[0]
     rows[100:] = rows[100]
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(8))
     index.add_with_ids(rows, np.arange(1_000))
-    asked = []
+    requested = []
 
     class Counting:
         ntotal = index.ntotal
 
         def search(self, query: np.ndarray, k: int):
-            asked.append(k)
+            requested.append(k)
             return index.search(query, k)
 
     ids, _ = nearest_in_index(Counting(), 500, rows.__getitem__, 20, flat=True)
     expected, _ = nearest_rows(500, rows.__getitem__, np.ones(1_000, bool), 20)
     assert ids.tolist() == expected.tolist() == list(range(100, 120))
-    assert asked[-1] == 1_000
+    assert requested[-1] == 1_000
 
 
 def test_a_bank_in_memory_outlives_its_files(bank: Bank):
@@ -130,7 +130,7 @@ def test_a_file_that_is_replaced_by_rename_stays_what_it_was(bank: Bank):
     expected = bank.vectors(slice(0, 3)).copy()
     tensor = open_tensors(path)["vectors"]
     path.with_suffix(".new").write_bytes(b"something else")
-    # Losing its name changes the old file's ctime on most systems: an error is allowed, wrong rows are not.
+    # On most systems, replacing the old file changes its ctime. An error is allowed; wrong rows are not.
     path.with_suffix(".new").replace(path)
     with suppress(ChangedFileError):
         np.testing.assert_array_equal(tensor.float32(slice(0, 3)), expected)

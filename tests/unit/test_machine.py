@@ -39,7 +39,7 @@ def test_a_quota_of_older_kernels_limits_the_cores(limits: Path, quota: str, cor
     assert machine.usable_cores(limits) == cores
 
 
-def test_without_limits_all_that_the_cpu_set_allows(limits: Path):
+def test_without_limits_all_cores_of_the_cpu_set_count(limits: Path):
     assert machine.usable_cores(limits) == 8
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers as model folders hold them: vocab.json with merges.txt, tiktoken.model, tekken.json, and added tokens."""
+"""Tokenizers in model folders: vocab.json with merges.txt, tiktoken.model, tekken.json, and added tokens."""
 
 import base64
 import json
@@ -245,7 +245,7 @@ def _tiktoken(folder: Path, tokens: list[bytes], name: str = "tiktoken.model") -
 
 @pytest.mark.parametrize("name", ["tiktoken.model", "tokenizer.model", "qwen.tiktoken"])
 def test_special_tokens_of_a_tiktoken_model_have_the_ids_of_the_configuration(tmp_path: Path, name: str):
-    """Kimi's ids have gaps between them; a placeholder's name is a status too."""
+    """Kimi's ids have gaps, and a placeholder's name decides its status."""
     _tiktoken(tmp_path, [bytes([byte]) for byte in range(256)], name)
     decoder = {
         "256": {"content": "[BOS]", "special": True},
@@ -262,7 +262,7 @@ def test_special_tokens_of_a_tiktoken_model_have_the_ids_of_the_configuration(tm
     ]  # fmt: skip
     assert _texts_and_statuses(tokenizer.vocab, range(300, 302)) == [(b"[PAD]", "SPECIAL"), (b"hello", "OK")]
     alone = load_tokenizer(_tiktoken(tmp_path, [bytes([byte]) for byte in range(256)], "copy.txt"), "tiktoken")
-    assert alone.vocab.size == 256  # a copy under another name is read by itself
+    assert alone.vocab.size == 256  # a copy under another name is read without the other files
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_several_tokenizers_in_a_folder_are_named(bpe: Path, tmp_path: Path, new
     assert "--tokenizer FILE" in caught.value.hint
     assert load_tokenizer(bpe / "spiece.model").kind == "sentencepiece"
     (bpe / "vocab.json").unlink()
-    (bpe / "tokenizer.model").write_bytes(news_model.read_bytes())  # the same under two names
+    (bpe / "tokenizer.model").write_bytes(news_model.read_bytes())  # the same model under two names
     assert find_tokenizer(bpe).name == "tokenizer.model"
 
 

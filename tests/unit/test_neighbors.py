@@ -48,7 +48,7 @@ def test_many_equal_rows_are_ordered_by_id(random: np.random.Generator):
 
 
 def test_rows_closer_than_float32_can_tell_are_still_in_order(random: np.random.Generator):
-    """All rows within 1e-4 of each other: costs near 1e-8, where float32 products only hold noise."""
+    """All rows are within 1e-4 of each other: costs are near 1e-8, where float32 products are only noise."""
     center = random.normal(size=8)
     rows = normalize((center + 1e-4 * random.normal(size=(120, 8))).astype(np.float32))[0]
     usable = np.ones(120, bool)
@@ -80,7 +80,7 @@ def test_a_search_over_all_rows_gives_the_tables_answer(random: np.random.Genera
 
 
 @pytest.mark.parametrize("usable_rows", [0, 1])
-def test_without_another_row_there_is_no_neighbor(usable_rows: int):
+def test_a_single_row_has_no_neighbors(usable_rows: int):
     rows = np.zeros((4, 3), np.float32)
     rows[:usable_rows, 0] = 1
     table = exact_neighbors(rows.__getitem__, rows.any(axis=1), 2)

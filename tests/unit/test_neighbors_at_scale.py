@@ -41,7 +41,7 @@ def test_candidates_are_decided_by_their_exact_costs(random: np.random.Generator
 
 
 def test_the_recall_is_that_against_the_exact_table(random: np.random.Generator):
-    """With far fewer dimensions kept than there are, candidates are poor, and the figure must say so."""
+    """If few of the dimensions are kept, candidates are poor, and the recall must show it."""
     rows = normalize(random.standard_normal((700, 640)).astype(np.float32))[0]
     usable = np.ones(700, bool)
     exact = exact_neighbors(rows.__getitem__, usable, 10)
@@ -51,14 +51,14 @@ def test_the_recall_is_that_against_the_exact_table(random: np.random.Generator)
 
 
 def _with_a_cluster(random: np.random.Generator, vocab: int = 2_000, clustered: int = 900) -> np.ndarray:
-    """A head whose last rows were never trained and all but agree: costs of about 6e-5 among them."""
+    """A head whose last rows were never trained and are nearly equal: costs of about 6e-5 between them."""
     rows = random.normal(size=(vocab, 64)).astype(np.float32)
     rows[-clustered:] = random.normal(size=64) + 0.008 * random.normal(size=(clustered, 64))
     return normalize(rows)[0]
 
 
 def test_neighbors_within_the_tolerance_count_as_found(random: np.random.Generator):
-    """8 bits cannot rank 900 rows of one direction, and it makes no difference which of them are in the table."""
+    """8 bits cannot rank 900 rows with nearly one direction, and it does not matter which of them are in the table."""
     rows, usable = _with_a_cluster(random), np.ones(2_000, bool)
     result = find_neighbors(rows.__getitem__, usable, plan_neighbors(2_000, 64, 16, "int8"), 0.99)
     assert (result.method, result.recall_tolerance) == ("int8", RECALL_TOLERANCE)
@@ -127,7 +127,7 @@ def test_candidates_that_fall_short_are_not_trusted(random: np.random.Generator)
 
 
 def test_the_time_of_the_exact_table_is_noted_before_it_is_made(random: np.random.Generator):
-    """A person who stops there has waited only for the sample."""
+    """A user who stops there has waited only for the sample."""
     rows, usable = _rows(random)
     done: list[int] = []
 
@@ -148,7 +148,7 @@ def test_a_lower_recall_can_be_requested(random: np.random.Generator):
 
 
 RATES = {"float32": 5e10, "int8": 4e11}
-"""Multiply-adds per second of an imagined machine."""
+"""Multiply-adds per second of an imaginary machine."""
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_the_method_follows_from_the_amount_of_work(rows: int, dim: int, method:
 
 @pytest.mark.parametrize("method", ["exact", "int8", "reduced"])
 def test_the_time_is_estimated_from_the_speed_of_the_machine(method: str):
-    """All products, 1 ns for each cost and, for int8, 1 ns for each element of the 2 k candidates that are ranked."""
+    """The time is that of all products, plus 1 ns per cost, and for int8 1 ns per element of the 2 k candidates."""
     rows, dim, k = 100_000, 1_000, 50
-    asked: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def rate(element_type: str, size: int) -> float:
-        asked.append((element_type, size))
+        calls.append((element_type, size))
         return RATES[element_type]
 
     plan = plan_neighbors(rows, dim, k, method, rate)
@@ -179,12 +179,12 @@ def test_the_time_is_estimated_from_the_speed_of_the_machine(method: str):
     seconds = {"exact": exact, "int8": 1e13 / 4e11 + 10 + 10, "reduced": exact / 4}
     assert plan.exact_seconds == pytest.approx(exact)
     assert plan.seconds == pytest.approx(seconds[method])
-    assert asked == [("float32", dim)] + [("int8", dim)] * (method == "int8")
+    assert calls == [("float32", dim)] + [("int8", dim)] * (method == "int8")
 
 
 @pytest.mark.parametrize("element_type", ["float32", "int8"])
 def test_the_speed_of_this_machine_is_measured(element_type: str):
-    """The bounds are far wider than the range of machines: a wrong unit is outside them."""
+    """The bounds are wide enough for any machine; a wrong unit would be outside them."""
     assert 1e8 < measured_rate(element_type, 96) < 1e16
 
 

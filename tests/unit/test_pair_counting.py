@@ -1,4 +1,4 @@
-"""Pairs counted by windows, held against counting one by one."""
+"""Pairs counted by windows, compared with counting one by one."""
 
 import shutil
 from collections import Counter
@@ -36,15 +36,15 @@ def _one_by_one(documents: list[list[int]], weights: tuple[int, ...]) -> Counter
 
 
 def _corpus(place: Path, documents: list[list[int]], parts: int = 1, vocab_size: int = 10) -> EncodedCorpus:
-    made = []
+    entries = []
     for number in range(parts):
         chosen = documents[number::parts]
         ids = np.array([i for document in chosen for i in document], np.uint16)
         ends = np.cumsum([len(document) for document in chosen], dtype=np.int64)
         path = place / f"part{number}-{np.random.default_rng().integers(1 << 60)}"
         write_entry(path, place / "staging", [(ids, ends)], np.dtype("<u2"), dict)
-        made.append(read_entry(path))
-    return EncodedCorpus((), tuple(made), vocab_size)
+        entries.append(read_entry(path))
+    return EncodedCorpus((), tuple(entries), vocab_size)
 
 
 def _as_counter(counts: PairCounts) -> Counter:
@@ -67,7 +67,7 @@ def _as_counter(counts: PairCounts) -> Counter:
 def test_counts_are_those_of_counting_one_by_one(
     tmp_path: Path, documents: list[list[int]], window: int, flat: bool, chunk: int, parts: int
 ):
-    """Whatever the chunks, spans and parts that it is done in; windows do not cross documents."""
+    """Chunks, spans and parts of any size give the same counts; windows do not cross documents."""
     corpus, weights = _corpus(tmp_path, documents, parts), pair_weights(window, flat)
     expected = _one_by_one([list(map(int, d)) for d in documents], weights)
     packing = PairPacking(10)
@@ -94,7 +94,7 @@ def test_folding_adds_up_what_belongs_together_though_a_sum_has_no_room_in_an_en
 ):
     packing, expected, sums = PairPacking(1 << 24), Counter(), Counter()
     assert packing.max_weight == 65_534
-    top = (1 << 24) - 4  # the largest ids: their entries end next to the integers' own end
+    top = (1 << 24) - 4  # the largest ids: their entries are near the largest integer
     for a, b, n in entries:
         expected[top + min(a, b), top + max(a, b)] += n
     rows = np.array([(top + min(a, b), top + max(a, b), n) for a, b, n in entries], np.int64).reshape(-1, 3)
@@ -114,7 +114,7 @@ def test_a_vocabulary_whose_pairs_have_no_room_is_refused():
 
 @pytest.fixture
 def zipf(random: np.random.Generator) -> list[list[int]]:
-    """60 documents of 500 tokens, frequent ids and rare."""
+    """60 documents of 500 tokens, with frequent and rare ids."""
     return np.minimum(random.zipf(1.3, (60, 500)) - 1, 299).tolist()
 
 
@@ -158,7 +158,7 @@ def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
 ):
     sizes = CountSizes(min_shard_pairs=20_000, samples=2)
     corpus = _corpus(tmp_path, zipf, 1, 300)
-    for number in (1, processes):  # the first leaves its runs to the other
+    for number in (1, processes):  # the second continues with the runs of the first
         with open_engine("local", number, 400_000 * number, None, tmp_path) as engine:
             with pytest.raises(CorpusError, match="not enough memory to merge") as caught:
                 count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)
@@ -171,7 +171,7 @@ def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
 
 
 class _OtherProcess(RecordedProgress):
-    """Stands for a process that counts the same corpus, and is done when this one waits for it."""
+    """Simulates another process that counts the same corpus, and finishes when this one waits for it."""
 
     def __init__(self, table: Path) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def test_counts_that_are_not_whole_are_counted_anew(zipf: list[list[int]], damag
 
 
 def test_a_sum_past_one_entry_comes_out_whole(tmp_path: Path):
-    """In a vocabulary of 2²⁴ ids an entry holds 65,534; a pair that occurs 40,000 times weighs more."""
+    """In a vocabulary of 2²⁴ ids, an entry holds at most 65,534; a pair that occurs 40,000 times has more weight."""
     corpus = _corpus(tmp_path, [[1, 2] * 20_000, [3, 4]], 1, 1 << 24)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         counts = count_pairs(corpus, (1, 5), engine, tmp_path, QUIET, CountSizes(block_entries=1))

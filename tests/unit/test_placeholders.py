@@ -1,4 +1,4 @@
-"""Ids that a model was not trained on, by their names: in every kind of tokenizer, and in a bank from a head."""
+"""Placeholders, which their names identify: in every kind of tokenizer, and in a bank from a head."""
 
 import base64
 import json
@@ -95,7 +95,7 @@ def _bank(folder: Path, notes: list[str], keep: bool) -> Bank:
 
 @pytest.fixture
 def model(tmp_path: Path, random: np.random.Generator) -> Path:
-    """20 placeholders with nearly equal rows, but for one that was trained; 20 words."""
+    """20 placeholders with nearly equal rows, except one that was trained; 20 words."""
     names = ["[UNK]", *(f"[unused{i}]" for i in range(20)), *(f"word{i}" for i in range(20))]
     _json(tmp_path / "tokenizer.json", {name: i for i, name in enumerate(names)})
     rows = random.normal(size=(41, 16)).astype(np.float32)

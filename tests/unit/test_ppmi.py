@@ -1,4 +1,4 @@
-"""Positive pointwise mutual information from counts of pairs, held against the formula."""
+"""Positive pointwise mutual information from counts of pairs, compared with the formula."""
 
 from itertools import pairwise
 from math import log
@@ -13,11 +13,11 @@ Blocks = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def _blocks(cuts: tuple[int, ...] = (), vocab: int = VOCAB, ids: type = np.int32, seed: int = 0) -> Blocks:
-    """Sorted pairs of random counts, cut into blocks; the last id and id 5 occur in none."""
+    """Sorted pairs with random counts, cut into blocks; the last id and id 5 are in no pair."""
     random = np.random.default_rng(seed)
     first, second = np.triu_indices(vocab)
-    there = (random.random(len(first)) < 0.6) & ~np.isin(first, (5, vocab - 1)) & ~np.isin(second, (5, vocab - 1))
-    first, second = first[there].astype(ids), second[there].astype(ids)
+    kept = (random.random(len(first)) < 0.6) & ~np.isin(first, (5, vocab - 1)) & ~np.isin(second, (5, vocab - 1))
+    first, second = first[kept].astype(ids), second[kept].astype(ids)
     count = random.integers(1, 40, len(first)) * random.integers(1, 12, len(first))
     edges = [0, *cuts, len(first)]
     return [(first[a:b], second[a:b], count[a:b]) for a, b in pairwise(edges)]
@@ -29,7 +29,7 @@ def _expected(blocks: Blocks, rows: np.ndarray, columns: np.ndarray, options: Pp
     for first, second, count in blocks:
         for a, b, n in zip(first.tolist(), second.tolist(), count.tolist(), strict=True):
             counts[a][b] += n
-            counts[b][a] += n  # and so twice for a pair of one id
+            counts[b][a] += n  # so a pair of one id counts twice
     marginal = [sum(row) for row in counts]
     alpha = options.context_smoothing
     total = sum(n**alpha for n in marginal if n)
@@ -91,10 +91,10 @@ def test_marginals_count_a_pair_of_one_id_twice_and_ids_left_out_as_well():
     assert pair_marginals(blocks, 4).tolist() == [16, 0, 12, 0]
     marginals = pair_marginals(blocks, 4)
     only = np.array([True, False, False, False])
-    found = plan_ppmi(blocks, marginals, only, only, PpmiOptions(context_smoothing=0.0)).make()
-    assert found.toarray() == pytest.approx(max(0.0, log(6 * 2 / 16)))
-    found = plan_ppmi(blocks, marginals, only, ~only, PpmiOptions(context_smoothing=0.0)).make()
-    assert found.toarray()[0] == pytest.approx([0, log(10 * 2 / 16), 0])
+    result = plan_ppmi(blocks, marginals, only, only, PpmiOptions(context_smoothing=0.0)).make()
+    assert result.toarray() == pytest.approx(max(0.0, log(6 * 2 / 16)))
+    result = plan_ppmi(blocks, marginals, only, ~only, PpmiOptions(context_smoothing=0.0)).make()
+    assert result.toarray()[0] == pytest.approx([0, log(10 * 2 / 16), 0])
 
 
 def test_pairs_that_are_as_frequent_as_by_chance_are_not_stored():
@@ -114,23 +114,23 @@ def test_no_pairs_make_an_empty_matrix():
     assert plan.make().toarray().tolist() == np.zeros((6, 6)).tolist()
 
 
-def test_of_equally_frequent_ids_those_come_first_that_have_smaller_numbers():
+def test_equally_frequent_ids_are_sorted_by_id():
     counts = np.array([4, 9, 4, 0, 9, 4])
     assert np.flatnonzero(most_frequent(counts, 3)).tolist() == [0, 1, 4]
     assert np.flatnonzero(most_frequent(counts, 4)).tolist() == [0, 1, 2, 4]
     assert np.flatnonzero(most_frequent(counts, 99)).tolist() == [0, 1, 2, 4, 5]
 
 
-def test_progress_is_told_in_pairs():
-    blocks, told = _blocks((13,)), []
+def test_progress_counts_pairs():
+    blocks, advances = _blocks((13,)), []
     pairs = sum(len(first) for first, _, _ in blocks)
     everything = np.ones(VOCAB, np.bool_)
-    marginals = pair_marginals(blocks, VOCAB, told.append)
-    plan_ppmi(blocks, marginals, everything, everything, PpmiOptions(), told.append).make(told.append)
-    assert sum(told) == 3 * pairs
+    marginals = pair_marginals(blocks, VOCAB, advances.append)
+    plan_ppmi(blocks, marginals, everything, everything, PpmiOptions(), advances.append).make(advances.append)
+    assert sum(advances) == 3 * pairs
 
 
-def test_what_is_held_beside_the_matrix_does_not_grow_with_it():
+def test_memory_besides_the_matrix_does_not_grow_with_it():
     import tracemalloc
 
     vocab = 3000

@@ -1,4 +1,4 @@
-"""What `import costbank` offers, and what it must not cost."""
+"""The names that `import costbank` offers, and the libraries that it must not load."""
 
 import pickle
 import re
@@ -78,7 +78,7 @@ def test_a_config_of_no_source_is_refused():
 
 @pytest.mark.slow
 def test_a_type_checker_knows_the_names_of_lazy_packages(tmp_path: Path):
-    """A `__getattr__` that it saw would be a name for every misspelling."""
+    """If the type checker saw `__getattr__`, it would accept every misspelled name."""
     (tmp_path / "names.py").write_text(
         "import costbank\nfrom costbank.config import build_config, build_cfg\n"
         "from costbank.tokenizers import load_tokeniser, load_tokenizer\n"
@@ -157,7 +157,7 @@ def test_a_missing_library_names_its_extra():
     assert caught.value.hint == "pip install 'costbank[build]'"
 
 
-def test_an_error_says_its_hint_in_a_traceback_and_through_a_process():
+def test_a_traceback_shows_the_hint_also_from_another_process():
     from costbank.errors import UsageError
 
     error = pickle.loads(pickle.dumps(UsageError("k is 0", "ask for 1 to 9")))

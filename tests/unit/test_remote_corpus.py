@@ -50,7 +50,7 @@ def test_a_url_is_read_as_the_file_would_be(given: str, content: bytes, news_mod
     assert not (tmp_path / "remote" / "staging").exists()
 
 
-def test_it_is_fetched_once_and_again_when_it_was_written_anew(content: bytes, news_model: Path, tmp_path: Path):
+def test_a_remote_file_is_fetched_once_and_again_after_a_change(content: bytes, news_model: Path, tmp_path: Path):
     first = _encode(URL, news_model, tmp_path)
     progress = RecordedProgress()
     assert _encode(URL, news_model, tmp_path, progress=progress).inputs == first.inputs
@@ -75,7 +75,7 @@ def test_segmentations_are_drawn_by_the_content_whenever_it_was_written(
     assert np.array_equal(drawn[1].parts[0].ids, drawn[2].parts[0].ids)
 
 
-def test_what_is_gone_or_cut_short_is_told(content: bytes, news_model: Path, tmp_path: Path):
+def test_missing_and_truncated_remote_files_are_errors(content: bytes, news_model: Path, tmp_path: Path):
     with pytest.raises(InputNotFoundError, match="does not exist"):
         _encode("memory://bucket/none.txt", news_model, tmp_path)
     with fsspec.open(URL, "wb") as file:

@@ -1,4 +1,4 @@
-"""Drawn segmentations: their distribution is the model's, and a draw depends on its text and seed alone."""
+"""Sampled segmentations have the model's distribution, and each depends only on its text and seed."""
 
 import base64
 import json
@@ -118,9 +118,9 @@ def _segmentations(text: bytes, pieces: dict[bytes, tuple[Ids, float]]) -> Itera
     if not text:
         yield (), 0.0
     for end in range(1, len(text) + 1):
-        if found := pieces.get(text[:end]):
+        if result := pieces.get(text[:end]):
             for ids, score in _segmentations(text[end:], pieces):
-                yield found[0] + ids, found[1] + score
+                yield result[0] + ids, result[1] + score
 
 
 def _expected(text: bytes, pieces: dict[bytes, tuple[Ids, float]], alpha: float) -> dict[Ids, float]:
@@ -150,7 +150,7 @@ def _assert_same_distribution(one: list[Ids], other: list[Ids]) -> None:
 
 
 def _pieces_of(path: Path, text: str) -> dict[bytes, tuple[Ids, float]]:
-    """What SentencePiece may match in a text: its pieces, and characters that are none."""
+    """What SentencePiece can match in a text: its pieces, and characters that are not pieces."""
     model = SentencePieceFile.read(path.read_bytes())
     lowest = min(piece.score for piece in model.pieces if piece.kind == PieceKind.NORMAL)
     unknown = {
@@ -191,7 +191,7 @@ def test_a_unigram_model_draws_each_segmentation_by_its_probability(trained, nam
 
 def test_user_defined_pieces_weigh_as_in_sentencepiece(trained):
     path = trained("unigram with symbols")
-    alpha = 0.02  # so that other segmentations of them are drawn at all
+    alpha = 0.02  # small enough that other segmentations of these pieces are drawn too
     normal = "▁日本語x"
     drawn = _drawn(_loaded(path), ["日本語x"] * DRAWS, alpha, list(range(DRAWS)))
     _assert_distributed(drawn, _expected(normal.encode(), _pieces_of(path, normal), alpha))
@@ -229,7 +229,7 @@ def test_bytepiece_draws_each_segmentation_by_its_probability(bytepiece: Path, t
 
 
 def _lines(text: str) -> list[bytes]:
-    """Lines with all line feeds after them; those before the first line are one too."""
+    """Lines, each with all line feeds after it; line feeds before the first line form a line."""
     cuts = [0, *(n for n in range(1, len(text)) if text[n - 1] == "\n" != text[n]), len(text)]
     return [text[low:high].encode() for low, high in pairwise(cuts)]
 
@@ -266,8 +266,8 @@ def test_a_draw_is_the_same_in_another_process(trained, bytepiece: Path, name: s
         "print(json.dumps([part.tolist() for part in np.split(ids, ends)[:-1]]))"
     )
     command = [sys.executable, "-c", program, str(path), json.dumps(TEXTS)]
-    there = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    assert [tuple(ids) for ids in there] == _drawn(_loaded(path), TEXTS, 0.2, list(range(len(TEXTS))))
+    elsewhere = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert [tuple(ids) for ids in elsewhere] == _drawn(_loaded(path), TEXTS, 0.2, list(range(len(TEXTS))))
 
 
 def test_seeds_reach_from_0_to_the_largest(trained):
@@ -293,7 +293,7 @@ def test_a_large_alpha_gives_the_best_segmentation(trained, news: Path, name: st
     tokenizer = _loaded(trained(name))
     texts = [*TEXTS, *news.read_text().splitlines(), SYMBOLS]
     best, drawn = _best(tokenizer, texts), _drawn(tokenizer, texts, 1e5, [0] * len(texts))
-    assert sum(map(np.array_equal, drawn, best)) >= len(texts) - 3  # but for ties
+    assert sum(map(np.array_equal, drawn, best)) >= len(texts) - 3  # except for ties
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "BPE" in name])
@@ -310,7 +310,7 @@ def test_real_models_come_to_the_best_segmentation_of_real_text(shared_data: Pat
     texts = (shared_data / file).read_bytes().decode()[:300_000].splitlines()
     best = _best(tokenizer, texts)
     drawn = _drawn(tokenizer, texts, 1e-15 if "llama" in name else 1e5, [0] * len(texts))
-    assert sum(map(np.array_equal, drawn, best)) >= 0.998 * len(texts)  # but for ties, as in ------
+    assert sum(map(np.array_equal, drawn, best)) >= 0.998 * len(texts)  # except for ties, as in ------
 
 
 @pytest.mark.parametrize("name", ["unigram with bytes", "BPE with symbols", "BytePiece"])
@@ -346,9 +346,9 @@ def test_no_texts_and_empty_texts_have_no_tokens(any_model):
 
 
 def _dropout(symbols: list[str], scores: dict[str, float], alpha: float, skipped: frozenset[tuple[int, int]]) -> dict:
-    """The distribution of a BPE model's segmentations, by both outcomes of every merge in its turn.
+    """The distribution of a BPE model's segmentations, computed by following both outcomes of every merge.
 
-    Symbols keep the places of their first characters; a pair that was left out comes back as one of its symbols grows.
+    Symbols keep the positions of their first characters. A pair that was skipped is tried again when a symbol grows.
     """
     at = [n for n, symbol in enumerate(symbols) if symbol]
     pairs = []
@@ -361,14 +361,14 @@ def _dropout(symbols: list[str], scores: dict[str, float], alpha: float, skipped
     _, a, b = min(pairs)
     merged = [*symbols]
     merged[a], merged[b] = symbols[a] + symbols[b], ""
-    found: Counter = Counter()
+    result: Counter = Counter()
     for share, outcome in (
         (1 - alpha, _dropout(merged, scores, alpha, skipped)),
         (alpha, _dropout(symbols, scores, alpha, skipped | {(a, len(merged[a]))})),
     ):
         for segmentation, then in outcome.items():
-            found[segmentation] += share * then
-    return found
+            result[segmentation] += share * then
+    return result
 
 
 @pytest.mark.slow
@@ -424,7 +424,7 @@ def test_a_very_long_segment_is_drawn_as_a_short_one_is():
     ids, ends = _small(pieces).sample(["a" * length], 1.0, np.array([3]))
     assert ends.tolist() == [len(ids)]
     assert (ids + 1).sum() == length
-    # A renewal process: pieces occur by their probabilities, which add up to 1.
+    # This is a renewal process: each piece's share is its probability, and the probabilities add up to 1.
     assert np.bincount(ids) / len(ids) == pytest.approx([0.5, 0.3, 0.2], abs=0.006)
     assert _small(pieces).sample(["b", "a" * length, "a"][1:], 1.0, np.array([3, 4]))[0][: len(ids)].tolist() == (
         ids.tolist()
@@ -471,17 +471,17 @@ def test_parts_of_a_text_longer_than_a_block_give_the_text_back(bytepiece: Path)
 
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_trie_finds_every_piece_wherever_it_begins(random: np.random.Generator, dense: bool):
-    if dense:  # every node above the last level with many children, which leaves no choice of places in a small table
+    if dense:  # all nodes above the last level have many children, so a small table leaves no choice of positions
         pieces = [bytes([a, b]) for a in range(0, 256, 2) for b in range(0, 256, 3)] + [bytes([a]) for a in range(256)]
     else:
         pieces = list({bytes(random.integers(0, 4, random.integers(1, 7)).astype(np.uint8)) for _ in range(400)})
     trie = Trie.build(pieces, list(range(len(pieces))))
     texts = [bytes(random.integers(0, 256 if dense else 4, size).astype(np.uint8)) for size in (0, 1, 300, 7)]
-    found = set()
+    actual = set()
     symbols = to_symbols(texts)
     for length, (starts, numbers) in enumerate(trie.matches(symbols), 1):
         assert all(len(pieces[number]) == length for number in numbers.tolist())
-        found |= set(zip(starts.tolist(), numbers.tolist(), strict=True))
+        actual |= set(zip(starts.tolist(), numbers.tolist(), strict=True))
     expected, start = set(), 0
     for text in texts:
         for low in range(len(text)):
@@ -489,4 +489,4 @@ def test_a_trie_finds_every_piece_wherever_it_begins(random: np.random.Generator
                 if text.startswith(piece, low):
                     expected.add((start + low, number))
         start += len(text) + 1
-    assert found == expected
+    assert actual == expected

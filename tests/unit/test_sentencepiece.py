@@ -75,7 +75,7 @@ def test_too_many_or_too_few_pieces_are_refused_with_a_number(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text"]
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path, news: Path):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path: Path, news: Path):
     with pytest.raises(InputNotFoundError):
         load_tokenizer(tmp_path / "missing.model")
     with pytest.raises(InputNotFoundError, match="no tokenizer in the folder"):

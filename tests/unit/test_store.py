@@ -109,7 +109,7 @@ def test_reading_writes_nothing(store: Store):
 def test_a_directory_of_the_same_name_is_no_bank_of_the_store(
     store: Store, news_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A path has a slash in it, so that what lies in the working directory does not change what a name means."""
+    """Only references with a slash are paths, so files in the working directory do not change the meaning of a name."""
     (tmp_path / "elsewhere" / "news").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert store.resolve("news").name == news_bank.id

@@ -37,7 +37,7 @@ def test_the_safetensors_library_reads_what_is_written(tmp_path: Path, random: n
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_the_safetensors_library_writes_is_mapped(tmp_path: Path, dtype: torch.dtype):
+def test_files_of_the_safetensors_library_are_mapped(tmp_path: Path, dtype: torch.dtype):
     rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
     path = tmp_path / "x.safetensors"
     safetensors.torch.save_file({"rows": rows, "ids": torch.arange(3)}, path, metadata={"format": "pt"})
@@ -234,7 +234,7 @@ def test_a_tensor_of_a_dtype_from_the_future_hinders_no_other(tmp_path: Path):
     assert set(read_header(path).entries) == {"new", "t"}
 
 
-def test_what_to_do_about_extra_bytes_and_holes_is_said(tmp_path: Path):
+def test_the_hint_for_extra_bytes_and_gaps_says_what_to_do(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     good = _file(_header(), b"\1" * 8)
     path.write_bytes(good + b"\0" * 5)
@@ -248,7 +248,7 @@ def test_what_to_do_about_extra_bytes_and_holes_is_said(tmp_path: Path):
 
 
 def test_a_file_rewritten_as_text_is_refused(tmp_path: Path):
-    """Programs that take a file for Latin-1 text write every byte from 0x80 on as two."""
+    """Programs that treat a file as Latin-1 text write every byte from 0x80 on as two bytes."""
     header = b'{"model.embed_tokens.weight":{"dtype":"F16","shape":[60,16],"data_offsets":[0,1920]}}'
     rows = np.random.default_rng(0).standard_normal(960).astype("<f2").tobytes()
     path = tmp_path / "x.safetensors"

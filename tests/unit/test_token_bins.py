@@ -1,4 +1,4 @@
-"""Token ids on disk, written here byte by byte as the tools that make them do."""
+"""Token ids on disk, written here byte by byte in the formats of the tools that produce them."""
 
 import struct
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _megatron(
     document_index: Sequence[int] | None = None,
     version: int = 1,
 ) -> Path:
-    """Documents of sequences of ids, as Megatron-LM's IndexedDatasetBuilder leaves them."""
+    """Documents of sequences of ids, as Megatron-LM's IndexedDatasetBuilder writes them."""
     sequences = [sequence for document in documents for sequence in document]
     ids = [token for sequence in sequences for token in sequence]
     lengths = [len(sequence) for sequence in sequences]
@@ -63,13 +63,13 @@ def _raw(path: Path, ids: Sequence[int]) -> Path:
     return path
 
 
-def _assert_holds(found: TokenBin, ids: Sequence[int], ends: Sequence[int], dtype: str) -> None:
-    assert found.ids.tolist() == list(ids)
-    assert found.ends.tolist() == list(ends)
-    assert found.ids.dtype == np.dtype(dtype)
-    assert found.ends.dtype == np.int64
-    assert not len(ids) or not found.ids.flags.writeable
-    assert not len(ids) or isinstance(_root(found.ids), np.memmap)
+def _assert_holds(token_bin: TokenBin, ids: Sequence[int], ends: Sequence[int], dtype: str) -> None:
+    assert token_bin.ids.tolist() == list(ids)
+    assert token_bin.ends.tolist() == list(ends)
+    assert token_bin.ids.dtype == np.dtype(dtype)
+    assert token_bin.ends.dtype == np.int64
+    assert not len(ids) or not token_bin.ids.flags.writeable
+    assert not len(ids) or isinstance(_root(token_bin.ids), np.memmap)
 
 
 def _root(array: np.ndarray) -> object:
@@ -327,7 +327,7 @@ def _dump(path: Path, ids: Sequence[int], dtype: str) -> Path:
 
 @pytest.fixture
 def many(random: np.random.Generator) -> np.ndarray:
-    """1,000 ids of a small vocabulary, 0 among them, as frequent as tokens are."""
+    """1,000 ids of a small vocabulary that includes 0, with the frequencies of real tokens."""
     return np.minimum(random.zipf(1.3, 1_000) - 1, 29)
 
 
@@ -338,10 +338,10 @@ def many(random: np.random.Generator) -> np.ndarray:
 def test_raw_ids_are_the_file_in_the_width_that_is_named(
     tmp_path: Path, many: np.ndarray, kind: FileFormat, dtype: str
 ):
-    found = _open(_dump(tmp_path / "x.bin", many, dtype), kind, separator=0, vocab_size=30)
-    assert found.ids.tolist() == many.tolist()
-    assert found.ends.tolist()[:-1] == (np.flatnonzero(many == 0) + 1).tolist()[: len(found.ends) - 1]
-    found.check_ids()
+    token_bin = _open(_dump(tmp_path / "x.bin", many, dtype), kind, separator=0, vocab_size=30)
+    assert token_bin.ids.tolist() == many.tolist()
+    assert token_bin.ends.tolist()[:-1] == (np.flatnonzero(many == 0) + 1).tolist()[: len(token_bin.ends) - 1]
+    token_bin.check_ids()
     path = tmp_path / "x.bin"
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CorpusError, match=f"not a whole number of {8 * int(dtype[2])}-bit ids"):
@@ -431,9 +431,9 @@ def test_ids_below_0_are_explained(tmp_path: Path):
 @pytest.mark.parametrize("dtype", ["<i4", ">i4", ">u2", "<i8", "|u1", "|i1"])
 def test_an_array_states_its_type_and_order(tmp_path: Path, dtype: str):
     np.save(tmp_path / "x.npy", np.array(IDS, dtype))
-    found = _open(tmp_path / "x.npy", "npy")
-    assert found.ids.tolist() == IDS
-    found.check_ids()
+    token_bin = _open(tmp_path / "x.npy", "npy")
+    assert token_bin.ids.tolist() == IDS
+    token_bin.check_ids()
 
 
 @pytest.mark.parametrize(("dtype", "noted"), [("u2", True), ("i2", True), ("u4", False), ("i8", False)])

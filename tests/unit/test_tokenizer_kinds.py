@@ -1,4 +1,4 @@
-"""Every kind of tokenizer: exact bytes for each id, so that the bytes of encoded text are the text."""
+"""Every kind of tokenizer has the exact bytes of each id, so the bytes of encoded text are the text."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def _text(tokenizer, sample: str) -> str:
 
 @pytest.fixture(scope="session")
 def byte_level(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Byte-level BPE as GPT-2 has it, with two added tokens, one of them special, and an id that no token has."""
+    """Byte-level BPE like GPT-2's, with two added tokens, one of them special, and an id without a token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -61,7 +61,7 @@ def test_a_path_may_be_a_string(byte_level: Path):
 
 @pytest.fixture(scope="session")
 def metaspace(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A unigram model with ▁ and byte fallback, as converted SentencePiece models are."""
+    """A unigram model with ▁ and byte fallback, like converted SentencePiece models."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     trainer = trainers.UnigramTrainer(
@@ -172,7 +172,7 @@ def test_bytepiece_vocabularies_keep_their_counts(shared_data: Path):
 
 @pytest.fixture(scope="session")
 def ranks(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As many ranks as GPT-2 has: all bytes, then beginnings of the words of the news, then bytes in pairs."""
+    """As many ranks as GPT-2 has: all bytes, then prefixes of the words of the news, then pairs of bytes."""
     words = Counter(word for line in news.read_bytes().splitlines() for word in line.split(b" "))
     tokens = dict.fromkeys(bytes([byte]) for byte in range(256))
     for word, _ in words.most_common():
@@ -244,7 +244,7 @@ def test_the_tokenizer_of_a_model_folder_is_found(byte_level: Path, tmp_path: Pa
     ['{"added_tokens": [], "model": {}}', '{"model": 1, "added_tokens"', "{}", '{"AA==": [3, "x", 1]}', '{"AA==": 3}',
      '{"?": [3, "x", 1]}', '{"AA==": [4, "x", 1]}', "[1]", "AA== x", "YQ== 0\nYg==\n", "the quick\nbrown fox\n"],
 )  # fmt: skip
-def test_what_is_no_tokenizer_is_refused_by_every_reader(tmp_path: Path, content: str):
+def test_files_that_are_not_tokenizers_are_refused_by_every_reader(tmp_path: Path, content: str):
     path = tmp_path / "tokenizer"
     path.write_text(content)
     with pytest.raises(InputError) as caught:
@@ -274,7 +274,7 @@ def test_an_id_out_of_range_is_refused(tmp_path: Path):
     path = _word_level(tmp_path / "tokenizer.json", {"a": 0, "b": 4_000_000_000})
     with pytest.raises(TokenizerError, match="has 2 tokens, so its id 4,000,000,000 is out of range"):
         load_tokenizer(path)
-    # Ids may have holes.
+    # Ids can have gaps.
     assert load_tokenizer(_word_level(path, {"a": 0, "b": 60_000})).vocab.size == 60_001
 
 

@@ -1,4 +1,4 @@
-"""Training a tokenizer on what a build's --corpus takes, and the file that comes of it."""
+"""Training a tokenizer on the inputs that a build's --corpus takes, and the resulting file."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def _fingerprint(model: Path) -> str:
 
 @pytest.fixture(scope="module")
 def expected(news: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The fingerprint of a tokenizer that SentencePiece gives for the plain text."""
+    """The fingerprint of the tokenizer that SentencePiece trains on the plain text."""
     return _fingerprint(train_sentencepiece([news], tmp_path_factory.mktemp("expected") / "a.model", 900, "bpe"))
 
 
@@ -141,7 +141,7 @@ def inputs(news: Path, tmp_path: Path) -> Path:
         ("ids.npy", UsageError, "holds token ids"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_and_leaves_nothing(
+def test_unusable_text_is_refused_and_leaves_no_file(
     inputs: Path, tmp_path: Path, name: str, error: type[CostbankError], message: str
 ):
     text = TrainingText((str(inputs / name),), read=ReadOptions(text_field="body"))
@@ -207,7 +207,7 @@ def test_work_in_a_child_is_watched_twice_a_second():
     assert sum(reported) == 3
 
 
-def test_a_child_that_is_killed_is_an_error_in_words():
+def test_a_killed_child_process_gives_a_clear_error():
     with pytest.raises(EngineError, match="was killed") as caught:
         run_in_child(_be_killed, None, lambda _: None, lambda: None)
     assert "memory" in caught.value.message

@@ -1,4 +1,4 @@
-"""Banks for another tokenizer, from a bank that is there."""
+"""Banks for another tokenizer, from an existing bank."""
 
 import shutil
 from pathlib import Path
@@ -26,11 +26,11 @@ def _tokenizer(folder: Path, name: str, tokens: list[str]) -> Path:
     """A byte-level tokenizer.json."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    made = Tokenizer(models.BPE({token.replace(" ", "Ġ"): i for i, token in enumerate(tokens)}, []))
-    made.add_special_tokens([AddedToken(token) for token in tokens if token.startswith("<")])
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.save(str(folder / f"{name}.json"))
+    tokenizer = Tokenizer(models.BPE({token.replace(" ", "Ġ"): i for i, token in enumerate(tokens)}, []))
+    tokenizer.add_special_tokens([AddedToken(token) for token in tokens if token.startswith("<")])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / f"{name}.json"))
     return folder / f"{name}.json"
 
 
@@ -125,7 +125,7 @@ def test_the_row_of_identical_bytes_is_of_the_same_id_else_of_the_same_status():
 
 @pytest.fixture
 def compositional(tmp_path: Path, random: np.random.Generator) -> tuple[Path, np.ndarray]:
-    """Words of two syllables whose rows are the sums of those of their syllables, which are tokens as well."""
+    """Words of two syllables; the syllables are tokens too, and a word's row is the sum of its syllables' rows."""
     syllables = [first + second for first in "bdfgkl" for second in "aeiou"]
     parts = random.standard_normal((len(syllables), 24))
     tokens, rows = list(syllables), list(parts)
@@ -159,7 +159,7 @@ def test_a_donor_without_structure_is_shown_to_be_one(
 def test_matching_pursuit_finds_the_sums_that_the_guide_shows(
     compositional: tuple[Path, np.ndarray], tmp_path: Path, random: np.random.Generator
 ):
-    """The guide is the donor's space turned, so that sums in the one are sums in the other."""
+    """The guide is the donor's space after a rotation, so sums in one are sums in the other."""
     path, rows = compositional
     turn = np.linalg.qr(random.standard_normal((24, 24)))[0]
     _bank_of(path, (rows @ turn).astype(np.float32), tmp_path, "guide")
@@ -181,9 +181,9 @@ def test_matching_pursuit_is_that_of_scikit_learn(random: np.random.Generator, a
     targets = random.standard_normal((25, 20))
     sums = matching_pursuit(targets.astype(np.float32), known.astype(np.float32), atoms)
     expected = orthogonal_mp(known.T, targets.T, n_nonzero_coefs=atoms).reshape(60, 25).T
-    found = np.zeros_like(expected)
-    np.put_along_axis(found, sums.rows, sums.weights.astype(np.float64), axis=1)
-    assert np.allclose(found, expected, atol=1e-4)
+    actual = np.zeros_like(expected)
+    np.put_along_axis(actual, sums.rows, sums.weights.astype(np.float64), axis=1)
+    assert np.allclose(actual, expected, atol=1e-4)
 
 
 def test_matching_pursuit_stops_when_nothing_is_left():
@@ -242,7 +242,7 @@ def test_a_damaged_donor_is_found_before_it_is_read(donor: Bank, new: Path, tmp_
     assert not (tmp_path / "t").exists()
 
 
-def test_what_does_not_fit_is_refused(donor: Bank, new: Path, tmp_path: Path):
+def test_a_donor_or_guide_that_does_not_fit_is_refused(donor: Bank, new: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="needs a donor bank"):
         _build(new, tmp_path)
     with pytest.raises(BankNotFoundError):

@@ -12,10 +12,10 @@ DIM = 12
 
 @pytest.fixture
 def rows(random: np.random.Generator) -> np.ndarray:
-    """Rows with a mean and unequal variances; every tenth is zero, as rows without a vector are."""
-    made = random.standard_normal((300, DIM)) * np.linspace(0.5, 3, DIM) @ random.standard_normal((DIM, DIM)) + 2
-    made[::10] = 0
-    return made.astype(np.float32)
+    """Rows with a mean and unequal variances; every tenth is zero, like the rows of tokens without a vector."""
+    rows = random.standard_normal((300, DIM)) * np.linspace(0.5, 3, DIM) @ random.standard_normal((DIM, DIM)) + 2
+    rows[::10] = 0
+    return rows.astype(np.float32)
 
 
 def _apply(rows: np.ndarray, transforms: tuple[str, ...], blocks: int = 7) -> np.ndarray:
@@ -55,32 +55,32 @@ DENSE = {
 
 @pytest.mark.parametrize("transforms", DENSE, ids=" ".join)
 def test_a_transform_is_what_its_definition_says(rows: np.ndarray, transforms: tuple[str, ...]):
-    """Directions are unique up to their sign and whitening up to a turn, so inner products are compared."""
-    found = _apply(rows, transforms)
+    """Directions are unique up to their sign, and whitening up to a rotation, so inner products are compared."""
+    actual = _apply(rows, transforms)
     usable = rows.any(axis=1)
     expected = DENSE[transforms](rows[usable].astype(np.float64))
-    assert found.shape[1] == expected.shape[1] == output_dim(transforms, DIM)
+    assert actual.shape[1] == expected.shape[1] == output_dim(transforms, DIM)
     scale = np.abs(expected @ expected.T).max()
-    assert np.allclose(found[usable] @ found[usable].T, expected @ expected.T, atol=2e-4 * scale)
-    assert not found[~usable].any()
+    assert np.allclose(actual[usable] @ actual[usable].T, expected @ expected.T, atol=2e-4 * scale)
+    assert not actual[~usable].any()
 
 
 def test_directions_without_variance_are_not_blown_up(rows: np.ndarray):
     flat = np.concatenate([rows, np.where(rows.any(axis=1, keepdims=True), 0.25, 0)], axis=1).astype(np.float32)
-    found = _apply(flat, ("whiten",))
-    assert np.abs(found).max() < 10
-    assert np.linalg.matrix_rank(found) == DIM
+    result = _apply(flat, ("whiten",))
+    assert np.abs(result).max() < 10
+    assert np.linalg.matrix_rank(result) == DIM
 
 
 @pytest.mark.parametrize("transforms", [("center",), ("pca:4",), ("whiten",)])
-def test_how_rows_come_in_blocks_changes_next_to_nothing(rows: np.ndarray, transforms: tuple[str, ...]):
+def test_the_block_size_changes_almost_nothing(rows: np.ndarray, transforms: tuple[str, ...]):
     assert np.allclose(_apply(rows, transforms, 1), _apply(rows, transforms, 60), atol=1e-3)
 
 
 def test_a_large_mean_costs_no_digits(random: np.random.Generator):
     rows = (random.standard_normal((500, 4)) + 1e4).astype(np.float32)
-    found = _apply(rows, ("whiten",))
-    assert np.allclose(np.cov(found.T, bias=True), np.eye(4), atol=1e-3)
+    result = _apply(rows, ("whiten",))
+    assert np.allclose(np.cov(result.T, bias=True), np.eye(4), atol=1e-3)
 
 
 def test_too_few_rows_are_refused():
@@ -89,7 +89,7 @@ def test_too_few_rows_are_refused():
 
 
 @pytest.mark.parametrize("text", ["twist", "center:2", "pca", "pca:0", "abtt:x", "whiten:1", ""])
-def test_what_is_no_transform_is_refused(text: str):
+def test_an_invalid_transform_is_refused(text: str):
     with pytest.raises(UsageError, match="not a transform"):
         parse_transform(text)
 
@@ -113,18 +113,18 @@ def test_rows_are_divided_by_their_exact_length(random: np.random.Generator, dty
 
 @pytest.mark.parametrize("transform", ["abtt:1", "pca:1", "center", "whiten"])
 def test_rows_of_which_only_rounding_is_left_are_zero(random: np.random.Generator, transform: str):
-    """All rows on one line: what is removed is all there was, and its rounding has no direction."""
+    """All rows are on one line: the transform removes everything, and rounding errors must not become a direction."""
     line = random.standard_normal(64)
     rows = (random.standard_normal((110, 1)) * line).astype(np.float32)
     rows[:2] = rows[2:].mean(axis=0) if transform == "center" else rows[:2]
-    found = _apply(rows, (transform,))
+    result = _apply(rows, (transform,))
     if transform == "abtt:1":
-        assert not found.any()
+        assert not result.any()
     elif transform == "center":
-        assert np.linalg.norm(found[:2]) < 1e-2
-        assert found[2:].any(axis=1).all()
+        assert np.linalg.norm(result[:2]) < 1e-2
+        assert result[2:].any(axis=1).all()
     else:
-        assert found.any(axis=1).all()
+        assert result.any(axis=1).all()
 
 
 def test_a_transform_has_one_spelling():

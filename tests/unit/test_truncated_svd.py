@@ -1,4 +1,4 @@
-"""The leading singular triplets of a sparse matrix, held against LAPACK's."""
+"""The leading singular triplets of a sparse matrix, compared with LAPACK's."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 
 def _of_values(values: np.ndarray, rows: int, columns: int) -> sparse.csr_matrix:
-    """A dense matrix of these singular values, held as a sparse one."""
+    """A dense matrix with these singular values, in sparse storage."""
     random = np.random.default_rng(3)
     left = np.linalg.qr(random.standard_normal((rows, len(values))))[0]
     right = np.linalg.qr(random.standard_normal((columns, len(values))))[0]
@@ -22,30 +22,30 @@ def _of_values(values: np.ndarray, rows: int, columns: int) -> sparse.csr_matrix
 
 
 def _sparse(rows: int, columns: int, density: float = 0.02) -> sparse.csr_matrix:
-    made = sparse.random(rows, columns, density, "csr", np.float32, rng=np.random.default_rng(5))
-    return sparse.csr_matrix(made)
+    matrix = sparse.random(rows, columns, density, "csr", np.float32, rng=np.random.default_rng(5))
+    return sparse.csr_matrix(matrix)
 
 
-def _check(matrix: sparse.csr_matrix, dim: int, found: TruncatedSvd) -> None:
+def _check(matrix: sparse.csr_matrix, dim: int, result: TruncatedSvd) -> None:
     dense = matrix.toarray().astype(np.float64)
     exact = np.zeros(dim)
     values = np.linalg.svd(dense, compute_uv=False)[:dim]
     exact[: len(values)] = values
     rank = int((exact > 2 * TOLERANCE * exact[0]).sum())
-    assert found.left.shape == (dense.shape[0], dim)
-    assert found.right.shape == (dense.shape[1], dim)
-    assert (found.left.dtype, found.values.dtype, found.right.dtype) == (np.float32, np.float64, np.float32)
-    assert np.abs(found.values - exact).max() <= 2 * TOLERANCE * exact[0]
-    assert found.residual <= TOLERANCE
+    assert result.left.shape == (dense.shape[0], dim)
+    assert result.right.shape == (dense.shape[1], dim)
+    assert (result.left.dtype, result.values.dtype, result.right.dtype) == (np.float32, np.float64, np.float32)
+    assert np.abs(result.values - exact).max() <= 2 * TOLERANCE * exact[0]
+    assert result.residual <= TOLERANCE
     errors = [
-        np.linalg.norm(dense @ found.right - found.left * found.values, axis=0).max(),
-        np.linalg.norm(dense.T @ found.left - found.right * found.values, axis=0).max(),
+        np.linalg.norm(dense @ result.right - result.left * result.values, axis=0).max(),
+        np.linalg.norm(dense.T @ result.left - result.right * result.values, axis=0).max(),
     ]
-    assert max(errors) == pytest.approx(found.residual * found.values[0], rel=0.2, abs=1e-6 * exact[0])
-    for side in (found.left, found.right):
+    assert max(errors) == pytest.approx(result.residual * result.values[0], rel=0.2, abs=1e-6 * exact[0])
+    for side in (result.left, result.right):
         assert np.allclose(side[:, :rank].T @ side[:, :rank], np.eye(rank), atol=1e-5)
-    assert not found.left[:, found.values == 0].any()
-    assert not found.right[:, found.values == 0].any()
+    assert not result.left[:, result.values == 0].any()
+    assert not result.right[:, result.values == 0].any()
 
 
 @pytest.mark.slow
@@ -80,21 +80,21 @@ def test_close_and_repeated_values_are_all_found(name: str, dim: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("copies", "distinct", "dim"), [(100, 30, 128), (30, 100, 60), (60, 40, 100)])
-def test_of_a_value_with_more_copies_than_a_block_is_wide_none_is_missed(copies: int, distinct: int, dim: int):
+def test_a_value_with_more_copies_than_a_block_is_wide_is_found_completely(copies: int, distinct: int, dim: int):
     exact = np.repeat(np.linspace(2, 1, distinct), copies)
-    found = truncated_svd(sparse.csr_matrix(sparse.diags(exact.astype(np.float32))), dim, tolerance=TOLERANCE)
-    assert np.abs(found.values - exact[:dim]).max() <= TOLERANCE
-    assert found.residual <= TOLERANCE
+    result = truncated_svd(sparse.csr_matrix(sparse.diags(exact.astype(np.float32))), dim, tolerance=TOLERANCE)
+    assert np.abs(result.values - exact[:dim]).max() <= TOLERANCE
+    assert result.residual <= TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 7, 30])
 @pytest.mark.parametrize("shape", [(500, 400), (400, 500), (40, 300)])
-def test_what_a_matrix_of_lower_rank_does_not_have_is_zero(rank: int, shape: tuple[int, int]):
+def test_triplets_beyond_the_rank_are_zero(rank: int, shape: tuple[int, int]):
     matrix = _of_values(np.linspace(2, 1, rank), *shape)
-    found = truncated_svd(matrix, 36, tolerance=TOLERANCE)
-    _check(matrix, 36, found)
-    assert np.count_nonzero(found.values) == rank
+    result = truncated_svd(matrix, 36, tolerance=TOLERANCE)
+    _check(matrix, 36, result)
+    assert np.count_nonzero(result.values) == rank
 
 
 @pytest.mark.parametrize("shape", [(50, 9), (9, 50), (900, 80), (10, 10), (1, 6), (6, 1)])
@@ -105,22 +105,22 @@ def test_more_dimensions_than_a_side_has_are_zero(shape: tuple[int, int]):
 
 @pytest.mark.parametrize("shape", [(400, 300), (5, 4), (0, 7), (7, 0)])
 def test_a_matrix_of_zeros_has_none(shape: tuple[int, int]):
-    found = truncated_svd(sparse.csr_matrix(shape, dtype=np.float32), 12)
-    assert found.left.shape == (shape[0], 12)
-    assert found.right.shape == (shape[1], 12)
-    assert not found.left.any()
-    assert not found.values.any()
-    assert (found.residual, found.passes) == (0, 0)
+    result = truncated_svd(sparse.csr_matrix(shape, dtype=np.float32), 12)
+    assert result.left.shape == (shape[0], 12)
+    assert result.right.shape == (shape[1], 12)
+    assert not result.left.any()
+    assert not result.values.any()
+    assert (result.residual, result.passes) == (0, 0)
 
 
 def test_rows_and_columns_of_zeros_stay_zero():
     dense = _sparse(600, 500, 0.05).toarray()
     dense[100:200] = 0
     dense[:, 50:90] = 0
-    found = truncated_svd(sparse.csr_matrix(dense), 24)
-    assert not found.left[100:200].any()
-    assert not found.right[50:90].any()
-    assert found.left[:100].any(axis=1).all()
+    result = truncated_svd(sparse.csr_matrix(dense), 24)
+    assert not result.left[100:200].any()
+    assert not result.right[50:90].any()
+    assert result.left[:100].any(axis=1).all()
 
 
 def test_parts_of_a_matrix_that_share_nothing_are_all_found():
@@ -138,15 +138,15 @@ def test_the_largest_element_of_each_left_vector_is_positive():
 @pytest.mark.parametrize("shape", [(3000, 2500), (2500, 3000), (5000, 60)])
 def test_the_same_bytes_come_again_on_any_number_of_threads(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     matrix = _sparse(*shape)
-    found = []
+    result = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(module, "usable_cores", lambda threads=threads: threads)
         with threadpool_limits(threads):
-            found.append(truncated_svd(matrix, 48))
-    for other in found[1:]:
-        assert other.left.tobytes() == found[0].left.tobytes()
-        assert other.values.tobytes() == found[0].values.tobytes()
-        assert other.right.tobytes() == found[0].right.tobytes()
+            result.append(truncated_svd(matrix, 48))
+    for other in result[1:]:
+        assert other.left.tobytes() == result[0].left.tobytes()
+        assert other.values.tobytes() == result[0].values.tobytes()
+        assert other.right.tobytes() == result[0].right.tobytes()
 
 
 def test_another_start_gives_the_same_within_the_tolerance():
@@ -156,11 +156,11 @@ def test_another_start_gives_the_same_within_the_tolerance():
     assert np.allclose(one.left * one.values, other.left * other.values, atol=1e-4)
 
 
-def test_passes_are_told_as_they_are_made_and_a_smaller_tolerance_takes_more():
-    told: list[int] = []
+def test_each_pass_is_reported_and_a_smaller_tolerance_takes_more():
+    advances: list[int] = []
     matrix = sparse.csr_matrix(sparse.diags(np.linspace(1, 2, 4000, dtype=np.float32)))
-    rough = truncated_svd(matrix, 32, tolerance=1e-2, advance=told.append)
-    assert sum(told) == rough.passes
+    rough = truncated_svd(matrix, 32, tolerance=1e-2, advance=advances.append)
+    assert sum(advances) == rough.passes
     assert truncated_svd(matrix, 32, tolerance=1e-5).passes > rough.passes
 
 

@@ -1,4 +1,4 @@
-"""What people type instead of a setting, a source, a value or a bank, and what they are told."""
+"""Mistyped settings, sources, values and banks, and their error messages."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ BAD_VALUES = (
 TYPED_VALUES = (
     3, -1, 2.5, True, [], [3], [[]], [{}], {"x": 1}, b"bytes", datetime(2024, 1, 1), date(2024, 1, 1), time(7), None,
 )  # fmt: skip
-"""As a TOML file has them, or a caller."""
+"""Values from a TOML file or a caller in Python."""
 
 PYDANTIC = re.compile(
     r"input should|should be|valid (integer|number|string|boolean|tuple|list|path|dictionary)|unable to|value error"
@@ -33,8 +33,8 @@ PYDANTIC = re.compile(
 
 
 @pytest.mark.parametrize("path", settings())
-def test_whatever_a_setting_is_given_the_words_are_ours(path: str):
-    """A value is taken, or refused in an error that names the setting, the value and what would do."""
+def test_every_bad_value_of_a_setting_gives_our_own_message(path: str):
+    """A value is accepted, or the error names the setting, the value and the accepted values."""
     refused = [_refusal(GIVEN, [f"{path}={text}"]) for text in BAD_VALUES]
     refused += [_refusal(GIVEN | {path: value}, []) for value in TYPED_VALUES if path != "source" or value is not None]
     refused = [error for error in refused if error]
@@ -135,7 +135,7 @@ def test_a_near_miss_is_named(assignment: str, hint: str):
     assert caught.value.hint.startswith(hint)
 
 
-def test_several_mistakes_are_told_at_once(tmp_path: Path):
+def test_several_mistakes_are_reported_together(tmp_path: Path):
     file = tmp_path / "c.toml"
     file.write_text('source = "cooccurence"\nwindow = 3\n[word2vec]\nepochs = "x"\n')
     with pytest.raises(UsageError) as caught:
@@ -184,5 +184,5 @@ def test_a_store_of_many_banks_names_some(tmp_path: Path):
         ("tok", ["token", "tokenizer"], "token"),
     ],
 )
-def test_the_likeliest_name(typed: str, known: list[str], meant: str | None):
+def test_the_most_likely_name_is_suggested(typed: str, known: list[str], meant: str | None):
     assert closest(typed, known) == meant

@@ -1,4 +1,4 @@
-"""Banks from vectors that exist already."""
+"""Banks from existing vectors."""
 
 import gzip
 from pathlib import Path
@@ -33,10 +33,10 @@ def tokenizer(tmp_path: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokens = ["Ġthe", "the", "Ġking", "Ġqueen", "queen", "Ġtown", "naÃ¯ve", "xyz", "Ġof", "OF", "æ"]
-    made = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
 
 
@@ -73,16 +73,16 @@ def test_a_word_file_is_read_as_gensim_reads_it(kv: KeyedVectors, tmp_path: Path
         path.write_bytes(gzip.compress((tmp_path / "v").read_bytes()))
     file = open_word_file(path)
     assert (file.layout, file.dim, file.words) == (layout, DIM, None if layout == "glove" else len(WORDS))
-    found = read_word_file(file, lambda _: True)
-    assert found.words == len(WORDS)
+    word_file = read_word_file(file, lambda _: True)
+    assert word_file.words == len(WORDS)
     form = "word2vec-text" if layout == "glove" else layout
     expected = KeyedVectors.load_word2vec_format(
         str(_written(kv, tmp_path / "expected", form)), binary=form == "word2vec-binary"
     )
     words = [word.encode() for word in WORDS]
     words[2:4] = [b" queen", b" town"]
-    assert list(found.rows) == words
-    assert np.array_equal(found.vectors, expected.vectors)
+    assert list(word_file.rows) == words
+    assert np.array_equal(word_file.vectors, expected.vectors)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,16 +102,16 @@ def test_tokens_meet_words_by_bytes_then_word_start_then_case(
 
 
 @pytest.mark.parametrize(("match", "matched"), [("exact", 4), ("word-start", 7), ("folded", 9)])
-def test_how_loosely_is_a_setting(kv: KeyedVectors, tokenizer: Path, tmp_path: Path, match: str, matched: int):
+def test_matching_has_three_levels(kv: KeyedVectors, tokenizer: Path, tmp_path: Path, match: str, matched: int):
     path = _written(kv, tmp_path / "v", "word2vec-text")
     assert _build(tokenizer, tmp_path / "store", path=path, match=match).manifest.facts["matched"] == matched
 
 
 def test_words_with_spaces_and_words_that_come_twice(tmp_path: Path):
     (tmp_path / "glove.txt").write_text("the 1 2\n. . . 3 4\nthe 9 9\nqueen\t5\t6 \n")
-    found = read_word_file(open_word_file(tmp_path / "glove.txt"), lambda _: True)
-    assert found.rows == {b"the": 0, b". . .": 1, b"queen": 2}
-    assert found.vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
+    word_file = read_word_file(open_word_file(tmp_path / "glove.txt"), lambda _: True)
+    assert word_file.rows == {b"the": 0, b". . .": 1, b"queen": 2}
+    assert word_file.vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
 def _array(folder: Path, kind: str, rows: np.ndarray) -> Path:
@@ -185,13 +185,13 @@ def test_a_large_compressed_file_that_is_damaged_is_refused(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
-@pytest.mark.parametrize("said", [b"3", b"9"])
+@pytest.mark.parametrize("word_count", [b"3", b"9"])
 def test_a_header_that_miscounts_is_refused(
-    kv: KeyedVectors, tokenizer: Path, tmp_path: Path, layout: str, said: bytes
+    kv: KeyedVectors, tokenizer: Path, tmp_path: Path, layout: str, word_count: bytes
 ):
     path = _written(kv, tmp_path / "v", layout)
-    path.write_bytes(said + path.read_bytes()[1:])
-    with pytest.raises(InputError, match=f"has {said.decode()} words, but it has 7"):
+    path.write_bytes(word_count + path.read_bytes()[1:])
+    with pytest.raises(InputError, match=f"has {word_count.decode()} words, but it has 7"):
         _build(tokenizer, tmp_path / "store", path=path)
 
 
@@ -211,7 +211,7 @@ def test_a_compressed_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokeni
 
 BROKEN = {
     "a line short of a number": (b"the 1 2 3\nking 1 2\n", "line 2 of .* is not a word and 3 numbers"),
-    "a number that is none": (b"the 1 2 3\nof 1 x 3\n", "line 2 of .* is not a word and 3 numbers"),
+    "text instead of a number": (b"the 1 2 3\nof 1 x 3\n", "line 2 of .* is not a word and 3 numbers"),
     "no vectors": (b"It was the best of times.\nIt was the worst.\n", "not a file in word2vec's"),
     "nothing": (b"", "is empty"),
     "no word in common": (b"uno 1 2 3\ndos 1 2 3\n", "0 of the tokenizer's 11 tokens"),
@@ -220,7 +220,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_cannot_be_used_is_refused(tokenizer: Path, tmp_path: Path, case: str):
+def test_unusable_vector_files_are_refused(tokenizer: Path, tmp_path: Path, case: str):
     content, message = BROKEN[case]
     (tmp_path / "v").write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -252,7 +252,7 @@ def test_far_more_rows_than_tokens_are_no_token_ids(tokenizer: Path, tmp_path: P
         _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy")
     assert "vectors.rows_are_ids=true" in caught.value.hint
     assert _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy", rows_are_ids=True).size == 30
-    # Insisting changes nothing where there is nothing to insist on.
+    # If nothing would be refused, the setting changes nothing.
     np.save(tmp_path / "v.npy", rows[:12])
     one, other = (_build(tokenizer, tmp_path / "s", path=tmp_path / "v.npy", rows_are_ids=on) for on in (False, True))
     assert one.id == other.id
@@ -265,7 +265,7 @@ def test_a_list_of_another_length_is_refused(tokenizer: Path, tmp_path: Path):
         _build(tokenizer, tmp_path / "store", path=tmp_path / "v.npy", vocabulary=tmp_path / "words.txt")
 
 
-def test_what_is_missing_is_named(tokenizer: Path, tmp_path: Path):
+def test_a_missing_input_is_named(tokenizer: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="needs a file of vectors"):
         _build(tokenizer, tmp_path)
     with pytest.raises(InputNotFoundError, match=r"nothing\.txt"):

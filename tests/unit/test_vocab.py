@@ -48,13 +48,13 @@ def test_a_token_is_found_as_a_person_writes_it(vocab: Vocab, text: str, token_i
 
 
 @pytest.mark.parametrize("text", ["kin", "", "id:10", "id:-1", "hex:zz", "hex:", "Ġ", "id:", "▁▁king"])
-def test_what_is_no_token_is_refused_with_a_hint(vocab: Vocab, text: str):
+def test_text_that_matches_no_token_is_refused_with_a_hint(vocab: Vocab, text: str):
     with pytest.raises(TokenNotFoundError) as caught:
         vocab.find(text)
     assert caught.value.hint
 
 
-def test_no_text_is_no_token_even_where_a_lone_space_is_one():
+def test_empty_text_names_no_token_even_if_a_space_is_a_token():
     vocab = Vocab.from_tokens([b" ", b"a"], [TokenStatus.OK] * 2)
     assert vocab.find(" ") == 0
     with pytest.raises(TokenNotFoundError):
@@ -95,7 +95,7 @@ def test_a_token_is_shown_on_one_printable_line(token: bytes, shown: str):
 
 
 def _vocab(*tokens: str | bytes, **status: TokenStatus) -> Vocab:
-    """Tokens with the status OK, or one that is given by the position: `t3=TokenStatus.BYTE`."""
+    """Tokens with the status OK; a keyword sets the status at a position, such as `t3=TokenStatus.BYTE`."""
     data = [token if isinstance(token, bytes) else token.encode() for token in tokens]
     return Vocab.from_tokens(data, [status.get(f"t{i}", TokenStatus.OK) for i in range(len(data))])
 
@@ -172,7 +172,7 @@ def test_the_hint_names_what_comes_close(text: str, suggestion: str):
     with pytest.raises(TokenNotFoundError) as caught:
         _vocab(" king", "queen", " konig", "đ").match(text)
     assert suggestion in caught.value.hint
-    assert "đ" not in caught.value.hint  # it shares a byte with č, and no character
+    assert "đ" not in caught.value.hint  # it shares a byte with č, but no character
 
 
 def test_ids_are_numbers_of_any_kind(vocab: Vocab):
@@ -182,11 +182,11 @@ def test_ids_are_numbers_of_any_kind(vocab: Vocab):
             vocab.find(outside)
 
 
-def test_what_is_displayed_finds_the_token(news_bank: Bank):
+def test_a_displayed_token_finds_itself(news_bank: Bank):
     vocab = news_bank.vocab
     for token_id in range(vocab.size):
         match = vocab.match(vocab.display(token_id))
-        assert vocab.token(token_id) in {vocab.token(found) for found in (match.id, match.other) if found is not None}
+        assert vocab.token(token_id) in {vocab.token(i) for i in (match.id, match.other) if i is not None}
         assert vocab.find(vocab.name_of(token_id)) == token_id
 
 

@@ -37,19 +37,19 @@ def _ngrams(word: str, shortest: int, longest: int) -> set[str]:
 
 def test_weights_are_the_idf_of_ngrams_that_two_tokens_share():
     tokens = ["cat", "cart", "dog", "do"]
-    found = ngram_matrix([token.encode() for token in tokens], 2, 4).toarray()
+    actual = ngram_matrix([token.encode() for token in tokens], 2, 4).toarray()
     sets = [_ngrams(token, 2, 4) for token in tokens]
     shared = sorted(n for n in set().union(*sets) if sum(n in s for s in sets) > 1)
     weights = np.array([[log(4 / sum(n in s for s in sets)) * (n in own) for n in shared] for own in sets])
-    expected = np.concatenate([weights, weights], axis=1)  # nothing changes when these are folded
+    expected = np.concatenate([weights, weights], axis=1)  # folding case does not change these tokens
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert np.allclose(found @ found.T, expected @ expected.T)
+    assert np.allclose(actual @ actual.T, expected @ expected.T)
 
 
 def test_boundaries_and_case_are_seen_in_one_view_and_not_in_the_other():
     tokens = [b" king", b"king", b" King", b" kind", b"kind", b" Kind", b" ring", b"ring"]
-    found = ngram_matrix(tokens, 2, 5).toarray()
-    cosines = dict(zip(tokens, (found @ found.T)[0], strict=True))
+    result = ngram_matrix(tokens, 2, 5).toarray()
+    cosines = dict(zip(tokens, (result @ result.T)[0], strict=True))
     assert cosines[b" king"] == pytest.approx(1)
     assert 0.3 < cosines[b"king"] < 0.99
     assert 0.3 < cosines[b" King"] < 0.99

@@ -65,10 +65,10 @@ def test_rare_ids_are_unseen_zero_rows_and_all_others_unit_rows(news_bank: Bank)
 
 
 def test_rows_are_gensims_vectors_under_their_ids(news: Path, news_config: BuildConfig, news_model: Path):
-    """The same training by gensim on lists of strings: equal to the last bit, row for row."""
+    """gensim trains on lists of strings in the same way: all rows are equal to the last bit."""
     tokenizer = load_tokenizer(news_model)
-    made = plan_source(news_config).make(QuietProgress())
-    rows = np.concatenate(list(made.blocks))
+    source = plan_source(news_config).make(QuietProgress())
+    rows = np.concatenate(list(source.blocks))
     lines = [line for line in news.read_text("utf-8").split("\n") if line.strip()]
     sentences = [[str(i) for i in tokenizer.encode([line])[0]] for line in lines]
     counts = Counter(token for sentence in sentences for token in sentence)
@@ -77,7 +77,7 @@ def test_rows_are_gensims_vectors_under_their_ids(news: Path, news_config: Build
         {str(i): counts[str(i)] for i in range(2_000) if counts[str(i)]}, corpus_count=len(lines)
     )
     model.train(sentences, total_examples=len(lines), total_words=counts.total(), epochs=2)
-    assert made.facts["trained_ids"] == len(model.wv)
+    assert source.facts["trained_ids"] == len(model.wv)
     for token in model.wv.index_to_key:
         assert np.array_equal(rows[int(token)], model.wv[token])
 
@@ -97,7 +97,7 @@ def test_a_corpus_too_small_to_tell_ids_apart_is_refused(
 
 
 def test_an_error_while_gensim_reads_reaches_the_caller(news_config: BuildConfig, tmp_path: Path):
-    """gensim reads in a thread of its own. The encoded text is deleted after the first epoch."""
+    """gensim reads in its own thread. The encoded text is deleted after the first epoch."""
     config = _with(news_config, epochs=3, workers=1).model_copy(update={"cache": tmp_path})
 
     def delete(title: str) -> None:

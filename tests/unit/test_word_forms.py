@@ -1,4 +1,4 @@
-"""Whether forms of a word tell learned vectors from random ones, and from good ones in the wrong rows."""
+"""Forms of a word distinguish vectors that learned something from random ones, and from good ones in wrong rows."""
 
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
 
 _STEMS = ["".join(letters) for letters in product("bdfgk", "aeo", "lmnr", "aeiou")]
-"""300 words of four letters, none of which is another with an ending."""
+"""300 words of four letters; none of them is another one with an ending."""
 
 
 def _vocab(forms: tuple[str, ...]) -> Vocab:
@@ -47,24 +47,24 @@ _ALL_FORMS = (" {word}", "{word}", " {Word}", " {word}s")
 
 
 def _learned(random: np.random.Generator, forms: int = 4, noise: float = 0.7) -> np.ndarray:
-    """Each word has a direction, and its forms are near it."""
+    """Rows in which each word has a direction and its forms are near it."""
     words = np.tile(random.normal(size=(len(_STEMS), 48)), (forms, 1))
     return words + noise * random.normal(size=words.shape)
 
 
-def _codes(found: HealthReport) -> dict[str, Severity]:
-    return {finding.code: finding.severity for finding in found.findings}
+def _codes(report: HealthReport) -> dict[str, Severity]:
+    return {finding.code: finding.severity for finding in report.findings}
 
 
 def test_vectors_that_learned_something_are_good(tmp_path: Path, random: np.random.Generator):
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random)))
-    assert [(kind.kind, kind.pairs) for kind in found.word_forms.kinds] == [("space", 300), ("case", 300),
+    report = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random)))
+    assert [(kind.kind, kind.pairs) for kind in report.word_forms.kinds] == [("space", 300), ("case", 300),
                                                                             ("ending", 300)]  # fmt: skip
-    assert found.word_forms.auc is not None
-    assert found.word_forms.auc > 0.95
-    assert found.word_forms.tokens == 1_200
-    assert found.quality is Quality.GOOD
-    assert found.verdict.startswith("good: forms of a word lie near each other (AUC ")
+    assert report.word_forms.auc is not None
+    assert report.word_forms.auc > 0.95
+    assert report.word_forms.tokens == 1_200
+    assert report.quality is Quality.GOOD
+    assert report.verdict.startswith("good: forms of a word lie near each other (AUC ")
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -79,17 +79,17 @@ def test_vectors_that_tell_nothing_are_poor_whatever_their_geometry(tmp_path: Pa
         "nearly constant": 1 + 1e-3 * random.normal(size=rows.shape),
         "random plus a direction": random.normal(size=rows.shape) + 1,
     }[what]
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, source))
-    assert found.word_forms.evidence is Evidence.CHANCE
-    assert found.quality is Quality.POOR
-    assert "word-forms-at-chance" in found.verdict
+    report = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, source))
+    assert report.word_forms.evidence is Evidence.CHANCE
+    assert report.quality is Quality.POOR
+    assert "word-forms-at-chance" in report.verdict
 
 
 def test_constant_vectors_are_poor(tmp_path: Path):
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), np.ones((1_200, 48))))
-    assert found.quality is Quality.POOR
-    assert "equal-rows" in found.verdict
-    assert "high-mean-cosine" not in _codes(found)
+    report = health(_bank(tmp_path, _vocab(_ALL_FORMS), np.ones((1_200, 48))))
+    assert report.quality is Quality.POOR
+    assert "equal-rows" in report.verdict
+    assert "high-mean-cosine" not in _codes(report)
 
 
 def _in_any_order(random: np.random.Generator) -> tuple[Vocab, np.ndarray]:
@@ -101,12 +101,12 @@ def _in_any_order(random: np.random.Generator) -> tuple[Vocab, np.ndarray]:
 
 
 def test_rows_that_are_shifted_by_one_are_poor(tmp_path: Path, random: np.random.Generator):
-    """The ids of a model are those of its SentencePiece file plus one."""
+    """Some models' ids are those of the SentencePiece file plus one."""
     vocab, rows = _in_any_order(random)
     assert health(_bank(tmp_path, vocab, rows, "lm-head")).quality is Quality.GOOD
-    found = health(_bank(tmp_path, vocab, np.roll(rows, 1, axis=0), "lm-head"))
-    assert found.quality is Quality.POOR
-    (finding,) = (finding for finding in found.findings if finding.code == "word-forms-at-chance")
+    report = health(_bank(tmp_path, vocab, np.roll(rows, 1, axis=0), "lm-head"))
+    assert report.quality is Quality.POOR
+    (finding,) = (finding for finding in report.findings if finding.code == "word-forms-at-chance")
     assert "some models shift ids" in finding.advice
 
 
@@ -114,28 +114,29 @@ def test_rows_that_are_shifted_from_an_id_on_are_found_there(tmp_path: Path, ran
     """One line too many in a vocabulary file shifts all rows after it."""
     vocab, rows = _in_any_order(random)
     rows[600:] = np.roll(rows[600:], 1, axis=0)
-    found = health(_bank(tmp_path, vocab, rows))
-    assert _codes(found)["word-forms-at-chance-in-part"] is Severity.SERIOUS
-    assert [r.evidence is Evidence.CHANCE for r in found.word_forms.ranges] == [False, False, True, True]
-    assert found.quality is Quality.CARE
+    report = health(_bank(tmp_path, vocab, rows))
+    assert _codes(report)["word-forms-at-chance-in-part"] is Severity.SERIOUS
+    assert [r.evidence is Evidence.CHANCE for r in report.word_forms.ranges] == [False, False, True, True]
+    assert report.quality is Quality.CARE
 
 
 @pytest.mark.parametrize("source", ["spelling", "transfer"])
 def test_forms_that_are_alike_by_construction_prove_nothing(tmp_path: Path, random: np.random.Generator, source: str):
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random, noise=0.1), source))
-    assert found.built_in
-    assert found.quality is Quality.UNKNOWN
-    assert found.verdict == "meaning not tested (forms of words are similar by construction); geometry: no defect found"
-    assert "word-forms-built-in" in _codes(found)
+    report = health(_bank(tmp_path, _vocab(_ALL_FORMS), _learned(random, noise=0.1), source))
+    assert report.built_in
+    assert report.quality is Quality.UNKNOWN
+    untested = "meaning not tested (forms of words are similar by construction)"
+    assert report.verdict == f"{untested}; geometry: no defect found"
+    assert "word-forms-built-in" in _codes(report)
 
 
 def test_forms_that_share_a_row_are_left_out(tmp_path: Path, random: np.random.Generator):
-    """`king`, ` king` and ` King` met one word of a file of vectors; only plurals have rows of their own."""
+    """`king`, ` king` and ` King` match one word of a vector file; only plurals have their own rows."""
     rows = _learned(random, noise=0)
     rows[900:] += 0.7 * random.normal(size=(300, 48))
-    found = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, "vectors"))
-    assert [kind.kind for kind in found.word_forms.kinds] == ["ending"]
-    assert found.quality is Quality.GOOD
+    report = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, "vectors"))
+    assert [kind.kind for kind in report.word_forms.kinds] == ["ending"]
+    assert report.quality is Quality.GOOD
 
 
 @pytest.mark.parametrize(
@@ -153,11 +154,11 @@ def test_a_vocabulary_without_word_forms_cannot_tell_and_does_not_pass(
     tmp_path: Path, random: np.random.Generator, tokens: list[str]
 ):
     vocab = Vocab.from_tokens([token.encode() for token in tokens], [TokenStatus.OK] * len(tokens))
-    found = health(_bank(tmp_path, vocab, random.normal(size=(len(tokens), 48))))
-    assert found.word_forms.auc is None
-    assert found.quality is Quality.UNKNOWN
-    assert "too few to tell" in found.verdict
-    (finding,) = (finding for finding in found.findings if finding.code == "word-forms-unknown")
+    report = health(_bank(tmp_path, vocab, random.normal(size=(len(tokens), 48))))
+    assert report.word_forms.auc is None
+    assert report.quality is Quality.UNKNOWN
+    assert "too few to tell" in report.verdict
+    (finding,) = (finding for finding in report.findings if finding.code == "word-forms-unknown")
     assert "random vectors pass too" in finding.meaning
 
 
@@ -166,21 +167,21 @@ def test_a_few_pairs_are_not_enough_to_call_vectors_random(tmp_path: Path, rando
     keep = np.arange(vocab.size) % 300 < 25
     tokens = [vocab.token(int(i)) for i in np.flatnonzero(keep)]
     few = Vocab.from_tokens(tokens, [TokenStatus.OK] * len(tokens))
-    found = health(_bank(tmp_path, few, random.normal(size=(len(tokens), 48))))
-    assert found.word_forms.pairs >= 50
-    assert found.word_forms.evidence is Evidence.UNDECIDED
+    report = health(_bank(tmp_path, few, random.normal(size=(len(tokens), 48))))
+    assert report.word_forms.pairs >= 50
+    assert report.word_forms.evidence is Evidence.UNDECIDED
     assert health(_bank(tmp_path, few, _learned(random)[keep])).quality is Quality.GOOD, "but enough for clear ones"
 
 
-def test_what_is_a_pair():
+def test_pairs_of_word_forms():
     tokens = ["king", " king", " King", " kings", "kings", " bed", "##x", " the", "The", " 123", "123", "und", "Über"]
     vocab = Vocab.from_tokens([token.encode() for token in [*tokens, "über", b"\xff".decode("latin-1")]],
                               [TokenStatus.OK] * (len(tokens) + 2))  # fmt: skip
-    found = {kind: {(vocab.token(a).decode(), vocab.token(b).decode()) for a, b in pairs.tolist()}
+    result = {kind: {(vocab.token(a).decode(), vocab.token(b).decode()) for a, b in pairs.tolist()}
              for kind, pairs in form_pairs(vocab, np.ones(vocab.size, bool)).items()}  # fmt: skip
-    assert found["space"] == {("king", " king"), ("kings", " kings")}
-    assert found["case"] == {(" king", " King"), ("über", "Über")}
-    assert not found["ending"], "one word with an ending shows no rule"
+    assert result["space"] == {("king", " king"), ("kings", " kings")}
+    assert result["case"] == {(" king", " King"), ("über", "Über")}
+    assert not result["ending"], "one word with an ending shows no rule"
     unusable = np.ones(vocab.size, bool)
     unusable[1] = False
     assert len(form_pairs(vocab, unusable)["case"]) == 1
@@ -216,7 +217,7 @@ def test_equal_cosines_are_chance():
 
 
 def test_a_head_is_held_to_more_than_a_bank_of_text(tmp_path: Path, random: np.random.Generator):
-    """An AUC that is usual for a few megabytes of text is not that of a trained head."""
+    """An AUC that is usual for a few megabytes of text is too low for a trained head."""
     rows = _learned(random, noise=2.6)
     text = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows))
     head = health(_bank(tmp_path, _vocab(_ALL_FORMS), rows, "lm-head"))

@@ -37,7 +37,7 @@ def _vocab(folder: Path, lines: list[str] = LINES, **config: Any) -> Path:
     ],
     ids=str,
 )
-def test_it_is_transformers_tokenizer(tmp_path: Path, config: dict[str, Any]):
+def test_encoding_equals_that_of_transformers(tmp_path: Path, config: dict[str, Any]):
     path = _vocab(tmp_path / "m", **config)
     ours = load_tokenizer(path)
     theirs: Any = getattr(tf, config["tokenizer_class"]).from_pretrained(path.parent)
@@ -70,7 +70,7 @@ def test_words_and_pieces_within_words_have_their_bytes(tmp_path: Path):
         (["the", "king", "##a", "##b"], {}, "list"),
     ],
 )
-def test_what_a_list_is_told_by_its_class_or_its_lines(tmp_path: Path, lines: list[str], config: dict, kind: str):
+def test_the_kind_of_a_list_follows_from_its_class_or_lines(tmp_path: Path, lines: list[str], config: dict, kind: str):
     assert load_tokenizer(_vocab(tmp_path / "m", lines, **config)).kind == kind
     for insisted in ("list", *(("wordpiece",) if "[UNK]" in lines else ())):
         assert load_tokenizer(tmp_path / "m" / "vocab.txt", insisted).kind == insisted  # pyright: ignore[reportArgumentType] -- a kind
@@ -81,7 +81,7 @@ def test_the_type_of_the_model_tells_it_too(tmp_path: Path):
     (path.parent / "config.json").write_text(json.dumps({"model_type": "bert"}))
     tokenizer = load_tokenizer(path)
     assert tokenizer.kind == "wordpiece"
-    # Nothing says whether case is kept, so the list's capital letter does.
+    # No file says whether case is kept, so the capital letter in the list decides.
     assert tokenizer.encode(["The"])[0].tolist() == [1]
 
 
@@ -120,7 +120,7 @@ def test_a_copy_of_the_models_own_list_is_the_models_tokenizer(tmp_path: Path):
     assert bank.vocab.find("piece:ing") == LINES.index("##ing")
 
 
-def test_it_is_exported_with_the_same_ids(tmp_path: Path):
+def test_an_exported_list_has_the_same_ids(tmp_path: Path):
     from costbank.export.tokenizer_json import convert_tokenizer
 
     path = _vocab(tmp_path / "m")

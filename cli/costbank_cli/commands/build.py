@@ -31,11 +31,11 @@ _SETTINGS = {
     "vectors": ("vectors.path",),
     "donor": ("transfer.donor",),
 }
-"""The setting behind each option of another name; of several, the one of the chosen source."""
+"""The setting of each option whose name differs from its setting's; of several, that of the chosen source is set."""
 
 
 class _ManyFilesCommand(click.Command):
-    """Lets one `--corpus` take all the files after it, as a shell expands a pattern."""
+    """Lets one `--corpus` take all the files after it, because a shell expands a pattern to several arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         expanded, files = [], None
@@ -69,7 +69,7 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
     if config.neighbors.k:
         raise UsageError(
             f"--for-training omits the neighbor table, but neighbors.k is {config.neighbors.k}",
-            "give one or the other",
+            "omit --for-training to keep the table, or set neighbors.k=0",
         )
     return config.model_copy(update={"neighbors": config.neighbors.model_copy(update={"k": 0})})
 
@@ -156,7 +156,7 @@ def command(
     config_file: Path | None,
     for_training: bool,
     as_json: bool,
-    **given: Any,
+    **parameters: Any,
 ) -> None:
     """Build a bank from a source of vectors.
 
@@ -175,7 +175,7 @@ def command(
     from costbank.config import load_config
     from costbank.pipeline import build
 
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in parameters.items() if value is not None}
     if files:
         options["corpus"] = list(files)
     by_setting = {_SETTINGS.get(name, (name,)): value for name, value in options.items()}

@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 picks a free one. [default: 8137]")
 @click.option("--no-auth", is_flag=True, default=None, help="Serve on any address without a key.")
 @json_option
-def command(as_json: bool, **given: Any) -> None:
+def command(as_json: bool, **parameters: Any) -> None:
     """Serve a store's banks over HTTP.
 
     \b
@@ -26,7 +26,7 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from costbank_service import load_settings, run
 
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load_settings(**{name: value for name, value in parameters.items() if value is not None})
 
     def announce(url: str) -> None:
         if as_json:

@@ -92,8 +92,8 @@ def _corpus_settings(files: Sequence[str], on_error: str | None, assignments: Se
             raise UsageError(
                 f"{name} is not a setting of tokenizer training", f"the settings are {', '.join(_SETTINGS)}"
             )
-    given = {"source": "word2vec", "corpus.files": list(files)} | ({"corpus.on_error": on_error} if on_error else {})
-    config = load_config(given, assignments)
+    settings = {"source": "word2vec", "corpus.files": list(files)} | ({"corpus.on_error": on_error} if on_error else {})
+    config = load_config(settings, assignments)
     assert isinstance(config, CorpusBuild)
     return config.corpus
 

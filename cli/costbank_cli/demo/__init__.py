@@ -1,4 +1,4 @@
-"""The demo: from the docstrings of installed packages to a bank, and to training with it and without it."""
+"""The demo: builds a bank from the docstrings of installed packages, and trains with and without it."""
 
 from costbank_cli.demo.workflow import DemoOptions, DemoResult, run_demo
 

@@ -42,13 +42,13 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made.
+    """The results of the demo.
 
     Attributes:
         bank: the bank `demo`.
-        nearest: tokens of lowest cost to some words.
+        nearest: for some words, the tokens with the lowest cost to them.
         url, answer: a request to the service, and its answer.
-        guess: the share of the most frequent token among the held-out tokens.
+        guess: the accuracy of always guessing the most frequent held-out token.
         training: for each loss, measurements on held-out text during training.
     """
 
@@ -97,7 +97,7 @@ def run_demo(
     bank = build(config, progress)
     say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim:,}, in {bank.path}")
     nearest = _nearest(bank)
-    say("4. tokens of lowest cost:")
+    say("4. tokens with the lowest cost:")
     for word, others in nearest.items():
         say(f"     {word:<12} {' '.join(others)}")
     url, answer = _over_http(store, bank)
@@ -115,7 +115,7 @@ def run_demo(
 
 
 def _gather(work: Path, options: DemoOptions, say: Callable[[str], None], progress: Progress) -> _Texts:
-    """Write the docstrings to two files. The tokenizer, the bank and training do not use those that are held out."""
+    """Write the docstrings to two files. The tokenizer, the bank and training do not use the held-out ones."""
     gathered, texts = work / "docstrings.txt", _Texts(work / "training.txt", work / "held-out.txt")
     count = gather_docstrings(gathered, options.packages, progress)
     lines = gathered.read_text("utf-8").splitlines(keepends=True)

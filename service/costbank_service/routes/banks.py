@@ -102,7 +102,7 @@ def _check_nearest(query: dict[str, Any], max_k: int) -> None:
 
 
 def _match(bank: Bank, token: str) -> TokenMatch:
-    """The token that a text matches. A text far longer than every token is neither searched nor echoed."""
+    """The token that a text matches. A text much longer than any token is not searched, and the error omits it."""
     size, longest = len(token.encode("utf-8", "surrogateescape")), int(np.diff(bank.vocab.offsets).max())
     if size > _MAX_EXTRA_BYTES + 2 * longest:  # hex: takes two digits per byte
         raise TokenNotFoundError(f"no token has {size:,} bytes; the longest has {longest}", "use a shorter token")
