@@ -71,7 +71,7 @@ def run() -> None:
 
 
 def _touch_memory(scratch: Path) -> None:
-    """Write and remove a file of the bank's size, so that no run waits for a virtual machine's host to provide memory."""
+    """Write and remove a file of the bank's size, so no run waits for a virtual machine's host to provide memory."""
     block = bytes(8 << 20)
     with scratch.open("wb") as file:
         for _ in range(_ROWS * _DIM * 4 // len(block)):
