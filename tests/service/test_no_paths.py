@@ -46,6 +46,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened_before", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str, opened_before: bool):

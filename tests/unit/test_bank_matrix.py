@@ -54,6 +54,7 @@ def test_each_kind_holds_the_same_numbers(news_bank: Bank, missing: str):
     assert np.array_equal(np.from_dlpack(news_bank.matrix("dlpack", missing=missing)), rows)
 
 
+@pytest.mark.slow
 def test_jax_takes_it(news_bank: Bank):
     # JAX starts threads, and warns about every later fork in its process, so it runs in a separate one.
     result = subprocess.run(
@@ -134,6 +135,7 @@ def test_impossible_arguments_are_refused(news_bank: Bank, arguments: dict, erro
     assert hint.replace("\\", "") in raised.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "loads_torch"), [("numpy", False), ("dlpack", False), ("torch", True)])
 def test_only_a_tensor_needs_torch(news_bank: Bank, kind: str, loads_torch: bool):
     code = (

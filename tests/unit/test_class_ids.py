@@ -75,6 +75,7 @@ PEGASUS = {"pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask_2>", 
            "mask_token_id": 3, "offset": 103}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "converter", "original"),
     [

@@ -79,6 +79,7 @@ def test_the_manifest_records_how_the_bank_was_built(bank: Bank, news: Path):
     assert bank.manifest.inputs[0]["name"] == news.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"window": 2}, {"weighting": "flat"}, {"min_count": 20}, {"min_pair": 5}, {"contexts": 300}, {"smoothing": 1.0},

@@ -90,6 +90,7 @@ with open_engine("local", 2, None, None, Path({folder!r})) as engine:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp_path: Path):
     (tmp_path / "sleeping.py").write_text(

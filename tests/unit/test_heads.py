@@ -320,6 +320,7 @@ CLASSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_heads_of_the_classes_of_transformers(name: str, tied: bool):

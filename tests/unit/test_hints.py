@@ -89,6 +89,7 @@ def _faults(text: str) -> Iterator[str]:
     yield from (f"there is no setting {path}" for path in SETTING.findall(text) if path not in {*settings(), "name"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_name_in_a_text_exists(path: Path):
     faults = [f"{place}: {fault}" for place, text in _texts(path) for fault in _faults(text)]

@@ -78,6 +78,7 @@ def test_the_input_is_named_with_the_digest_of_its_bytes(model: Path, tmp_path: 
     assert named == {"name": "model.safetensors:lm_head.weight", "size": head.nbytes, "sha256": digest}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("container", ["safetensors", "shards", "bin"])
 def test_every_dtype_and_container_gives_the_same_neighbors(
@@ -223,6 +224,7 @@ def test_a_missing_setting_is_requested(model: Path, tmp_path: Path):
     assert caught.value.hint == "name a tokenizer with --tokenizer FILE"
 
 
+@pytest.mark.slow
 def test_safetensors_and_gguf_are_read_without_torch(model: Path, tmp_path: Path, head: torch.Tensor):
     _write_gguf(tmp_path / "m.gguf", head, gguf.GGMLQuantizationType.Q8_0)
     code = (

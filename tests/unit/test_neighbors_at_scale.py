@@ -40,6 +40,7 @@ def test_candidates_are_decided_by_their_exact_costs(random: np.random.Generator
     assert "recall@10" in notes[0]
 
 
+@pytest.mark.slow
 def test_the_recall_is_that_against_the_exact_table(random: np.random.Generator):
     """If few of the dimensions are kept, candidates are poor, and the recall must show it."""
     rows = normalize(random.standard_normal((700, 640)).astype(np.float32))[0]

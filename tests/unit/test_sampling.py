@@ -203,6 +203,7 @@ def _by_sentencepiece(processor, text: str, alpha: float) -> Ids:
     return tuple(processor.encode(text, enable_sampling=True, alpha=alpha, nbest_size=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_draws_are_distributed_as_those_of_sentencepiece(trained, name: str):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(trained(name)))
@@ -303,6 +304,7 @@ def test_almost_no_dropout_gives_the_best_segmentation(trained, news: Path, name
     assert _drawn(tokenizer, texts, 1e-15, [0] * len(texts)) == _best(tokenizer, texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama2.model", "bytepiece_80k.model", "bytepiece.plus.40k.model"])
 @pytest.mark.parametrize("file", ["english.txt", "japanese.txt"])
 def test_real_models_come_to_the_best_segmentation_of_real_text(shared_data: Path, name: str, file: str):

@@ -200,6 +200,7 @@ def _be_killed(_shard, _report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_work_in_a_child_is_watched_twice_a_second():
     ticks, reported = [], []
     assert run_in_child(_sleep, 1.6, reported.append, lambda: ticks.append(1)) == 1.6

@@ -41,6 +41,7 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
 def test_the_rows_are_those_of_the_output_layer(tmp_path: Path, name: str, shard_size: str):

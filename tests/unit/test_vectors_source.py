@@ -164,6 +164,7 @@ def test_a_file_that_is_cut_short_is_refused(kv: KeyedVectors, tokenizer: Path, 
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "checksum"])
 def test_a_large_compressed_file_that_is_damaged_is_refused(

@@ -108,6 +108,7 @@ def test_an_error_while_gensim_reads_reaches_the_caller(news_config: BuildConfig
         plan_source(config).make(RecordedProgress(delete))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"sg": False}, {"hs": True}, {"hs": True, "negative": 0}, {"sg": False, "hs": True, "sample": 0.0}],

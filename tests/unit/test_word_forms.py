@@ -67,6 +67,7 @@ def test_vectors_that_learned_something_are_good(tmp_path: Path, random: np.rand
     assert report.verdict.startswith("good: forms of a word lie near each other (AUC ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("what", ["random", "shuffled", "nearly constant", "random plus a direction"])
 @pytest.mark.parametrize("source", ["lm-head", "word2vec", "cooccurrence", "vectors", "spelling", "transfer"])
