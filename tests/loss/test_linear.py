@@ -222,6 +222,7 @@ def test_autocast_takes_products_in_its_type_and_nothing_else(head, labels, cost
         assert torch.allclose(mine.grad, other.grad.float(), rtol=2e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch, while it compiles
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_step_has_the_same_loss(head, labels, costs, backend: str):

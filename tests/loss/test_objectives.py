@@ -227,6 +227,7 @@ def test_a_masked_label_is_infinitely_far_under_smoothing(logits, smoothing: flo
     assert (emo_loss(masked, torch.arange(20), None, options) == torch.inf).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "gibbs", "kernel"])
 def test_gradcheck(logits, labels, of_form, name: str):
     given, forms = CASES[name]

@@ -95,6 +95,7 @@ def test_a_bank_that_is_overwritten_under_load_stays_right_and_the_server_up(tmp
         assert {status for k, status in statuses if k == 40} <= ({200} if index else {200, 503})
 
 
+@pytest.mark.slow
 def test_other_content_is_served_once_it_is_complete(tmp_path: Path):
     store = tmp_path / "store"
     first = write_bank(store / "big", TOKENS[:100], seed=1)

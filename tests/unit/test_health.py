@@ -487,6 +487,7 @@ def test_banks_of_format_1_without_raw_rows(name: str):
     assert report.vectors == 260
 
 
+@pytest.mark.slow
 def test_a_word2vec_bank(news_bank: Bank):
     report = health(news_bank)
     rows = news_bank.vectors().astype(np.float64)

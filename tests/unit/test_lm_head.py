@@ -118,6 +118,7 @@ def _write_gguf(path: Path, head: torch.Tensor, kind: gguf.GGMLQuantizationType,
     writer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "overlap"), [("F32", 1.0), ("F16", 1.0), ("BF16", 1.0), ("Q8_0", 1.0), ("Q4_0", 0.99)]
 )

@@ -175,6 +175,7 @@ def test_long_lines_are_trained_on_whole(tmp_path: Path, news: Path):
     assert load_tokenizer(out).vocab.size == 900
 
 
+@pytest.mark.slow
 def test_the_training_shows_that_it_goes_on(news: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, logger="costbank")
     many = TrainingText((str(news),))

@@ -156,6 +156,7 @@ def test_another_start_gives_the_same_within_the_tolerance():
     assert np.allclose(one.left * one.values, other.left * other.values, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_pass_is_reported_and_a_smaller_tolerance_takes_more():
     advances: list[int] = []
     matrix = sparse.csr_matrix(sparse.diags(np.linspace(1, 2, 4000, dtype=np.float32)))

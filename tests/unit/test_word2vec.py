@@ -21,6 +21,7 @@ def _with(config: BuildConfig, **settings: object) -> BuildConfig:
     return config.model_copy(update={"word2vec": config.word2vec.model_copy(update=settings)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document_tokens", [10, 1_000, 100_000])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_every_token_is_trained_however_long_the_documents(
@@ -39,12 +40,14 @@ def test_every_token_is_trained_however_long_the_documents(
     assert facts["corpus_documents"] == len(lines)
 
 
+@pytest.mark.slow
 def test_one_worker_gives_the_same_bank_again(news_config: BuildConfig, news_bank: Bank, tmp_path: Path):
     again = costbank.build(news_config.model_copy(update={"store": tmp_path}))
     assert again.id == news_bank.id
     assert news_bank.manifest.reproducible
 
 
+@pytest.mark.slow
 def test_several_workers_say_that_they_are_not_reproducible(news_config: BuildConfig, tmp_path: Path):
     config = _with(news_config, workers=2).model_copy(update={"store": tmp_path})
     assert not costbank.build(config).manifest.reproducible
