@@ -35,7 +35,7 @@ def _one_by_one(documents: list[list[int]], weights: tuple[int, ...]) -> Counter
     return counts
 
 
-def _corpus(place: Path, documents: list[list[int]], parts: int = 1, vocab_size: int = 10) -> EncodedCorpus:
+def make_corpus(place: Path, documents: list[list[int]], parts: int = 1, vocab_size: int = 10) -> EncodedCorpus:
     entries = []
     for number in range(parts):
         chosen = documents[number::parts]
@@ -47,7 +47,7 @@ def _corpus(place: Path, documents: list[list[int]], parts: int = 1, vocab_size:
     return EncodedCorpus((), tuple(entries), vocab_size)
 
 
-def _as_counter(counts: PairCounts) -> Counter:
+def as_counter(counts: PairCounts) -> Counter:
     counter = Counter()
     for first, second, weight in counts:
         for a, b, n in zip(first.tolist(), second.tolist(), weight.tolist(), strict=True):
@@ -68,7 +68,7 @@ def test_counts_are_those_of_counting_one_by_one(
     tmp_path: Path, documents: list[list[int]], window: int, flat: bool, chunk: int, parts: int
 ):
     """Chunks, spans and parts of any size give the same counts; windows do not cross documents."""
-    corpus, weights = _corpus(tmp_path, documents, parts), pair_weights(window, flat)
+    corpus, weights = make_corpus(tmp_path, documents, parts), pair_weights(window, flat)
     expected = _one_by_one([list(map(int, d)) for d in documents], weights)
     packing = PairPacking(10)
     sizes, counts = CountSizes(chunk_tokens=chunk), Counter()
@@ -123,19 +123,19 @@ def zipf(random: np.random.Generator) -> list[list[int]]:
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_the_digest_depends_on_the_corpus_alone(zipf: list[list[int]], processes: int, memory: int, tmp_path: Path):
     sizes = CountSizes(shards=10, min_shard_pairs=20_000)
-    corpus, weights = _corpus(tmp_path, zipf, 4, 300), pair_weights(5)
+    corpus, weights = make_corpus(tmp_path, zipf, 4, 300), pair_weights(5)
     with open_engine("local", processes, memory, None, tmp_path) as engine:
         counts = count_pairs(corpus, weights, engine, tmp_path, QUIET, sizes)
-    assert _as_counter(counts) == _one_by_one(zipf, weights)
+    assert as_counter(counts) == _one_by_one(zipf, weights)
     assert counts.pairs == len(_one_by_one(zipf, weights))
-    one = _corpus(tmp_path, zipf, 4, 300)
+    one = make_corpus(tmp_path, zipf, 4, 300)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         assert count_pairs(one, weights, engine, tmp_path / "other", QUIET, sizes).digest == counts.digest
 
 
 def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(zipf: list[list[int]], tmp_path: Path):
     sizes = CountSizes(chunk_tokens=500, flush_share=0.1, samples=64)
-    corpus, packing = _corpus(tmp_path, zipf, 1, 300), PairPacking(300)
+    corpus, packing = make_corpus(tmp_path, zipf, 1, 300), PairPacking(300)
     part, weights = corpus.parts[0], pair_weights(5)
     run, staging = tmp_path / "run", tmp_path / "staging"
     count_shard(CountShard((Span(part, 0, part.tokens),), weights, packing, 100_000, run, staging, sizes), id)
@@ -148,7 +148,7 @@ def test_little_memory_makes_several_runs_and_ranges_and_the_same_counts(zipf: l
     for shard in ranges:
         merge_segments(shard, lambda count: count * 8 <= room or pytest.fail(f"{count} entries at once"))
     merged = tuple(segment for shard in ranges for segment in read_run(shard.out))
-    assert _as_counter(PairCounts(merged, packing, "", 0)) == _one_by_one(zipf, weights)
+    assert as_counter(PairCounts(merged, packing, "", 0)) == _one_by_one(zipf, weights)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
     zipf: list[list[int]], tmp_path: Path, processes: int
 ):
     sizes = CountSizes(min_shard_pairs=20_000, samples=2)
-    corpus = _corpus(tmp_path, zipf, 1, 300)
+    corpus = make_corpus(tmp_path, zipf, 1, 300)
     for number in (1, processes):  # the second continues with the runs of the first
         with open_engine("local", number, 400_000 * number, None, tmp_path) as engine:
             with pytest.raises(CorpusError, match="not enough memory to merge") as caught:
@@ -165,7 +165,7 @@ def test_memory_too_small_to_merge_is_refused_with_the_size_that_is_enough(
             assert list((tmp_path / "pairs").glob("*.work/*.run"))
     required = float(caught.value.hint.split("--memory ")[1].split("GB")[0])
     with open_engine("local", processes, int(required * 1e9), None, tmp_path) as engine:
-        assert _as_counter(count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)) == _one_by_one(
+        assert as_counter(count_pairs(corpus, pair_weights(5), engine, tmp_path, QUIET, sizes)) == _one_by_one(
             zipf, pair_weights(5)
         )
 
@@ -189,7 +189,7 @@ class _OtherProcess(RecordedProgress):
 
 
 def test_a_build_that_waited_for_another_takes_its_counts_and_leaves_nothing(zipf: list[list[int]], tmp_path: Path):
-    corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
+    corpus, weights = make_corpus(tmp_path, zipf, 2, 300), pair_weights(5)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         first = count_pairs(corpus, weights, engine, tmp_path, QUIET)
         (table,) = (tmp_path / "pairs").iterdir()
@@ -201,14 +201,14 @@ def test_a_build_that_waited_for_another_takes_its_counts_and_leaves_nothing(zip
 
 
 def test_counts_are_kept_and_nothing_else_is(zipf: list[list[int]], tmp_path: Path):
-    corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
+    corpus, weights = make_corpus(tmp_path, zipf, 2, 300), pair_weights(5)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         first = count_pairs(corpus, weights, engine, tmp_path, QUIET)
         progress = RecordedProgress()
         again = count_pairs(corpus, weights, engine, tmp_path, progress)
     assert "count pairs" not in progress.steps
     assert again.digest == first.digest
-    assert _as_counter(again) == _one_by_one(zipf, weights)
+    assert as_counter(again) == _one_by_one(zipf, weights)
     (kept,) = (tmp_path / "pairs").iterdir()
     assert not kept.name.endswith(".work")
     assert not (tmp_path / "staging").exists()
@@ -216,7 +216,7 @@ def test_counts_are_kept_and_nothing_else_is(zipf: list[list[int]], tmp_path: Pa
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "no summary"])
 def test_counts_that_are_not_whole_are_counted_anew(zipf: list[list[int]], damage: str, tmp_path: Path):
-    corpus, weights = _corpus(tmp_path, zipf, 2, 300), pair_weights(5)
+    corpus, weights = make_corpus(tmp_path, zipf, 2, 300), pair_weights(5)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         count_pairs(corpus, weights, engine, tmp_path, QUIET)
         (kept,) = (tmp_path / "pairs").iterdir()
@@ -227,13 +227,13 @@ def test_counts_that_are_not_whole_are_counted_anew(zipf: list[list[int]], damag
             run.write_bytes(run.read_bytes()[:-9])
         else:
             (kept / "counts.json").write_text("{}")
-        assert _as_counter(count_pairs(corpus, weights, engine, tmp_path, QUIET)) == _one_by_one(zipf, weights)
+        assert as_counter(count_pairs(corpus, weights, engine, tmp_path, QUIET)) == _one_by_one(zipf, weights)
 
 
 def test_a_sum_past_one_entry_comes_out_whole(tmp_path: Path):
     """In a vocabulary of 2²⁴ ids, an entry holds at most 65,534; a pair that occurs 40,000 times has more weight."""
-    corpus = _corpus(tmp_path, [[1, 2] * 20_000, [3, 4]], 1, 1 << 24)
+    corpus = make_corpus(tmp_path, [[1, 2] * 20_000, [3, 4]], 1, 1 << 24)
     with open_engine("local", 1, 1 << 30, None, tmp_path) as engine:
         counts = count_pairs(corpus, (1, 5), engine, tmp_path, QUIET, CountSizes(block_entries=1))
-    assert _as_counter(counts) == {(1, 2): 39_999, (1, 1): 99_995, (2, 2): 99_995, (3, 4): 1}
+    assert as_counter(counts) == {(1, 2): 39_999, (1, 1): 99_995, (2, 2): 99_995, (3, 4): 1}
     assert counts.pairs == 4

@@ -61,10 +61,12 @@ OPTIONS = [
 def test_values_are_those_of_the_formula(options: PpmiOptions, cuts: tuple[int, ...], slice_pairs: int):
     blocks = _blocks(cuts)
     marginals = pair_marginals(blocks, VOCAB, slice_pairs=slice_pairs)
+    sums = marginals.rows
+    assert marginals.is_symmetric
     for rows, columns in (
         (np.ones(VOCAB, np.bool_), np.ones(VOCAB, np.bool_)),
-        (marginals > 1500, marginals > 0),
-        (marginals > 0, most_frequent(marginals, 9)),
+        (sums > 1500, sums > 0),
+        (sums > 0, most_frequent(sums, 9)),
     ):
         plan = plan_ppmi(blocks, marginals, rows, columns, options, slice_pairs=slice_pairs)
         matrix = plan.make()
@@ -88,7 +90,7 @@ def test_the_matrix_is_sorted_and_as_large_as_planned():
 
 def test_marginals_count_a_pair_of_one_id_twice_and_ids_left_out_as_well():
     blocks = [(np.array([0, 0]), np.array([0, 2]), np.array([3, 10])), (np.array([2]), np.array([2]), np.array([1]))]
-    assert pair_marginals(blocks, 4).tolist() == [16, 0, 12, 0]
+    assert pair_marginals(blocks, 4).rows.tolist() == [16, 0, 12, 0]
     marginals = pair_marginals(blocks, 4)
     only = np.array([True, False, False, False])
     result = plan_ppmi(blocks, marginals, only, only, PpmiOptions(context_smoothing=0.0)).make()
@@ -125,7 +127,7 @@ def test_progress_counts_pairs():
     blocks, advances = _blocks((13,)), []
     pairs = sum(len(first) for first, _, _ in blocks)
     everything = np.ones(VOCAB, np.bool_)
-    marginals = pair_marginals(blocks, VOCAB, advances.append)
+    marginals = pair_marginals(blocks, VOCAB, advance=advances.append)
     plan_ppmi(blocks, marginals, everything, everything, PpmiOptions(), advances.append).make(advances.append)
     assert sum(advances) == 3 * pairs
 

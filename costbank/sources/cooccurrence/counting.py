@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt64
 
 from costbank.corpus.entries import EncodedPart
 from costbank.engines import Report
+from costbank.sources.cooccurrence.contexts import ContextSet
 from costbank.sources.cooccurrence.packing import PairPacking, fold_pairs
 from costbank.sources.cooccurrence.runs import RunWriter, read_run
 
@@ -64,6 +65,7 @@ class CountShard:
     Attributes:
         spans: the tokens to count.
         weights: the weight of a pair at distance 1, 2, …
+        contexts: what is counted instead of pairs of tokens: pairs of a token and a context.
         packing: the layout of entries.
         memory: bytes of memory that the work may use.
         run: the run file to write.
@@ -78,6 +80,16 @@ class CountShard:
     run: Path
     staging: Path
     sizes: CountSizes = DEFAULT_SIZES
+    contexts: ContextSet | None = None
+
+    @property
+    def span(self) -> int:
+        """The largest distance of a pair."""
+        return len(self.weights) if self.contexts is None else self.contexts.span
+
+    @property
+    def pairs_per_token(self) -> int:
+        return len(self.weights) if self.contexts is None else len(self.contexts.kinds)
 
 
 def pair_weights(window: int, flat: bool = False) -> tuple[int, ...]:
@@ -89,15 +101,16 @@ def count_shard(shard: CountShard, report: Report) -> None:
     """Count a shard into its run file, unless that file exists. Runs in an engine."""
     if read_run(shard.run) is not None:
         return
-    sizes, window = shard.sizes, len(shard.weights)
+    sizes, per_token = shard.sizes, shard.pairs_per_token
+    write = _write_pairs if shard.contexts is None else _write_contexts
     capacity = int(shard.memory * _BUFFER_SHARE) // _ENTRY_BYTES
-    chunk_tokens = max(1, min(sizes.chunk_tokens, capacity // (4 * window)))
-    chunk_entries = np.empty(window * chunk_tokens, np.uint64)
+    chunk_tokens = max(1, min(sizes.chunk_tokens, capacity // (4 * per_token)))
+    chunk_entries = np.empty(per_token * chunk_tokens, np.uint64)
     buffer, used = np.empty(max(capacity - len(chunk_entries), 3 * len(chunk_entries)), np.uint64), 0
     scratch = np.empty(chunk_tokens, np.uint64)
     with RunWriter(shard.run, shard.staging, sizes.samples) as writer:
-        for ids, to_end, tokens in _chunks(shard.spans, chunk_tokens, window):
-            count = _write_pairs(ids, to_end, tokens, shard, chunk_entries, scratch)
+        for ids, to_end, tokens in _chunks(shard.spans, chunk_tokens, shard.span):
+            count = write(ids, to_end, tokens, shard, chunk_entries, scratch)
             folded = fold_pairs(chunk_entries[:count], shard.packing)
             if used + len(folded) > len(buffer):
                 used = len(fold_pairs(buffer[:used], shard.packing))
@@ -151,6 +164,36 @@ def _write_pairs(
         np.minimum(entries, swapped, out=entries)
         np.bitwise_or(entries, np.uint64(weight), out=entries)
         in_document = entries[to_end[:pairs] > distance]
+        out[written : written + len(in_document)] = in_document
+        written += len(in_document)
+    return written
+
+
+def _write_contexts(
+    ids: UInt64[np.ndarray, "tokens"],
+    to_end: Int64[np.ndarray, "chunk"],
+    tokens: int,
+    shard: CountShard,
+    out: UInt64[np.ndarray, "capacity"],
+    scratch: UInt64[np.ndarray, "scratch"],
+) -> int:
+    """Write an entry for every token and context whose span begins in a chunk to `out`, and return their number."""
+    contexts, packing = shard.contexts, shard.packing
+    assert contexts is not None
+    bits = np.uint64(packing.weight_bits)
+    low = ids << bits
+    high = low << np.uint64(packing.second_bits)
+    written = 0
+    for kind in contexts.kinds:
+        pairs = min(tokens, len(ids) - kind.distance)
+        if pairs <= 0:
+            continue
+        entries, context = out[written : written + pairs], low[kind.first : kind.first + pairs]
+        if kind.length > 1:
+            context = np.left_shift(contexts.buckets_of(kind, ids, pairs), bits, out=scratch[:pairs])
+        np.add(context, np.uint64((kind.start << packing.weight_bits) + kind.weight), out=entries)
+        np.bitwise_or(entries, high[kind.counted : kind.counted + pairs], out=entries)
+        in_document = entries[to_end[:pairs] > kind.distance]
         out[written : written + len(in_document)] = in_document
         written += len(in_document)
     return written

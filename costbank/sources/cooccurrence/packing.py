@@ -1,4 +1,6 @@
-"""Entries of 64 bits for weighted pairs of token ids: the smaller id, the larger id, the weight.
+"""Entries of 64 bits for weighted pairs of ids: first id, second id, weight.
+
+The ids are those of two tokens, the smaller one first, or of a token and a context.
 
 Entries sorted as integers are sorted by pair, and NumPy sorts 64-bit integers with vector instructions. The weights of
 the entries of one pair are summed; a sum that exceeds the bits of a weight is stored in several entries.
@@ -19,15 +21,26 @@ _MIN_WEIGHT_BITS = 16
 
 @dataclass(frozen=True)
 class PairPacking:
-    """The bit layout of an entry, which depends on the size of the vocabulary.
+    """The bit layout of an entry, which depends on the size of the vocabulary and the number of contexts.
+
+    Attributes:
+        vocab_size: the number of token ids.
+        contexts: the number of context ids; None if the second id is that of a token too.
 
     Raises:
-        CorpusError: the vocabulary is so large that two ids leave too few bits for the weight.
+        CorpusError: there are so many ids that two of them leave too few bits for the weight.
     """
 
     vocab_size: int
+    contexts: int | None = None
 
     def __post_init__(self) -> None:
+        if self.weight_bits < _MIN_WEIGHT_BITS and self.contexts is not None:
+            raise CorpusError(
+                f"{self.vocab_size:,} token ids and {self.contexts:,} contexts are too many to count pairs in 64-bit "
+                "entries",
+                "reduce cooccurrence.window or cooccurrence.ngram_buckets, or set cooccurrence.positions=false",
+            )
         if self.weight_bits < _MIN_WEIGHT_BITS:
             raise CorpusError(
                 f"a vocabulary of {self.vocab_size:,} ids is too large to count pairs of ids in 64-bit entries",
@@ -36,11 +49,17 @@ class PairPacking:
 
     @property
     def id_bits(self) -> int:
+        """The bits of a first id."""
         return max(1, (self.vocab_size - 1).bit_length())
 
     @property
+    def second_bits(self) -> int:
+        """The bits of a second id."""
+        return self.id_bits if self.contexts is None else max(1, (self.contexts - 1).bit_length())
+
+    @property
     def weight_bits(self) -> int:
-        return 64 - 2 * self.id_bits
+        return 64 - self.id_bits - self.second_bits
 
     @property
     def max_weight(self) -> int:
@@ -51,12 +70,12 @@ class PairPacking:
         self, packed: UInt64[np.ndarray, "entries"]
     ) -> tuple[Int64[np.ndarray, "entries"], Int64[np.ndarray, "entries"], Int64[np.ndarray, "entries"]]:
         """Split entries into first ids, second ids and weights."""
-        id_mask = np.uint64((1 << self.id_bits) - 1)
+        second_mask = np.uint64((1 << self.second_bits) - 1)
         pairs = packed >> np.uint64(self.weight_bits)
         weights = packed & np.uint64((1 << self.weight_bits) - 1)
         return (
-            (pairs >> np.uint64(self.id_bits)).view(np.int64),
-            (pairs & id_mask).view(np.int64),
+            (pairs >> np.uint64(self.second_bits)).view(np.int64),
+            (pairs & second_mask).view(np.int64),
             weights.view(np.int64),
         )
 
@@ -66,8 +85,8 @@ class PairPacking:
         second: Integer[np.ndarray, "entries"],
         weights: Integer[np.ndarray, "entries"],
     ) -> UInt64[np.ndarray, "entries"]:
-        """Make entries; in each pair, first id ≤ second id, and weight ≤ `max_weight`."""
-        pairs = (first.astype(np.uint64) << np.uint64(self.id_bits)) | second.astype(np.uint64)
+        """Make entries; the weights are at most `max_weight`, and of two tokens, the first id ≤ the second."""
+        pairs = (first.astype(np.uint64) << np.uint64(self.second_bits)) | second.astype(np.uint64)
         return (pairs << np.uint64(self.weight_bits)) | weights.astype(np.uint64)
 
 

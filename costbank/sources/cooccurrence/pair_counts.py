@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from costbank.engines import Engine
 from costbank.errors import CorpusError
 from costbank.files import fsync_directory, locked, no_abandoned, storage_errors, write_atomically
 from costbank.progress import Progress
+from costbank.sources.cooccurrence.contexts import ContextSet
 from costbank.sources.cooccurrence.counting import DEFAULT_SIZES, CountShard, CountSizes, Span, count_shard
 from costbank.sources.cooccurrence.packing import PairPacking
 from costbank.sources.cooccurrence.runs import Segment, merge_memory, merge_segments, merge_shards, read_run
@@ -32,7 +33,7 @@ _MIN_PARALLEL_ENTRIES = 1 << 21
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Exact weights of unordered pairs of ids.
+    """Exact weights of unordered pairs of token ids, or of pairs of a token and a context.
 
     Attributes:
         segments: the sorted entries of all pairs.
@@ -51,7 +52,10 @@ class PairCounts:
     def __iter__(
         self,
     ) -> Iterator[tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"]]]:
-        """Yield blocks of first ids, second ids (first ≤ second) and weights; each pair occurs once, in order."""
+        """Yield blocks of first ids, second ids and weights; each pair occurs once, in order.
+
+        Of two tokens, the first id is the smaller one.
+        """
         is_distinct = self.pairs == sum(segment.entries for segment in self.segments)
         for segment in self.segments:
             entries, start = segment.mapped(), 0
@@ -72,7 +76,7 @@ class PairCounts:
 
 def count_pairs(
     corpus: EncodedCorpus, weights: tuple[int, ...], engine: Engine, cache: Path, progress: Progress,
-    sizes: CountSizes = DEFAULT_SIZES,
+    sizes: CountSizes = DEFAULT_SIZES, contexts: ContextSet | None = None,
 ) -> PairCounts:  # fmt: skip
     """Count the pairs of a corpus, or open the cached counts.
 
@@ -83,6 +87,7 @@ def count_pairs(
         cache: the directory of the counts.
         progress: shows the steps.
         sizes: how the work is divided; does not change the counts.
+        contexts: count tokens with these contexts, instead of pairs of tokens.
 
     Raises:
         CorpusError: the vocabulary is too large to count pairs, there is not enough memory for the merge, or a file of
@@ -90,15 +95,17 @@ def count_pairs(
         StorageError: the cache cannot be written.
         EngineError: workers died again and again.
     """
-    packing = PairPacking(corpus.vocab_size)
+    packing = PairPacking(corpus.vocab_size, None if contexts is None else contexts.size)
     parts = [[part.path.name, part.tokens] for part in corpus.parts]
-    key = sha256(json.dumps([_FORMAT, parts, corpus.vocab_size, weights]).encode()).hexdigest()[:32]
+    counted = [weights] if contexts is None else [weights, asdict(contexts)]
+    key = sha256(json.dumps([_FORMAT, parts, corpus.vocab_size, *counted]).encode()).hexdigest()[:32]
     table, work, staging = cache / "pairs" / key, cache / "pairs" / f"{key}.work", cache / "staging"
     if counts := _open_counts(table, packing, sizes):
         return counts
     with storage_errors(cache), _locked(work, progress), no_abandoned(staging):
         if not _open_counts(table, packing, sizes):  # another process may have finished it in the meantime
-            segments = _count(corpus, weights, packing, engine, work, staging, progress, sizes)
+            shard = CountShard((), weights, packing, engine.memory, work / "shard.run", staging, sizes, contexts)
+            segments = _count(corpus, shard, engine, work, progress)
             merged = _merge(segments, packing, engine, work, staging, progress)
             _summarize(merged, packing, sizes)
             corpus.refuse_changed()
@@ -111,13 +118,11 @@ def count_pairs(
     raise CorpusError(f"the counts in {table} cannot be read", f"delete {table} and run the build again")
 
 
-def _count(
-    corpus: EncodedCorpus, weights: tuple[int, ...], packing: PairPacking, engine: Engine, work: Path, staging: Path,
-    progress: Progress, sizes: CountSizes,
-) -> list[Segment]:  # fmt: skip
+def _count(corpus: EncodedCorpus, shard: CountShard, engine: Engine, work: Path, progress: Progress) -> list[Segment]:
+    """Count the whole corpus in shards that differ from `shard` in their spans and run files."""
     shards = [
-        CountShard(spans, weights, packing, engine.memory, work / f"{number:06}.run", staging, sizes)
-        for number, spans in enumerate(_spans(corpus, len(weights), sizes))
+        replace(shard, spans=spans, run=work / f"{number:06}.run")
+        for number, spans in enumerate(_spans(corpus, shard.pairs_per_token, shard.sizes))
     ]
     with progress.step("count pairs", corpus.tokens, "tokens") as step:
         for _ in engine.run(count_shard, shards, step.advance):
@@ -197,13 +202,14 @@ def _summarize(merged: Path, packing: PairPacking, sizes: CountSizes) -> None:
     write_atomically(merged / "counts.json", json.dumps(facts).encode())
 
 
-def _spans(corpus: EncodedCorpus, window: int, sizes: CountSizes) -> list[tuple[Span, ...]]:
+def _spans(corpus: EncodedCorpus, pairs_per_token: int, sizes: CountSizes) -> list[tuple[Span, ...]]:
     """Divide the tokens of a corpus into shards.
 
     The shards do not depend on the engine, so any engine can continue the interrupted work of another.
     """
-    pairs = corpus.tokens * window
-    shard_tokens = max(1, min(max(pairs // sizes.shards, sizes.min_shard_pairs), sizes.max_shard_pairs) // window)
+    pairs = corpus.tokens * pairs_per_token
+    shard_pairs = min(max(pairs // sizes.shards, sizes.min_shard_pairs), sizes.max_shard_pairs)
+    shard_tokens = max(1, shard_pairs // pairs_per_token)
     shards: list[tuple[Span, ...]] = []
     spans: list[Span] = []
     remaining = shard_tokens

@@ -9,6 +9,7 @@ import numpy as np
 from costbank.errors import CorpusError, require
 from costbank.progress import Progress
 from costbank.sources.base import SourcePlan, SourceVectors, in_blocks
+from costbank.sources.cooccurrence.contexts import context_set
 from costbank.sources.cooccurrence.counting import pair_weights
 from costbank.sources.cooccurrence.pair_counts import PairCounts, count_pairs
 from costbank.sources.cooccurrence.settings import CooccurrenceBuild
@@ -48,7 +49,13 @@ def factorized_vectors(plan: CorpusPlan[CooccurrenceBuild], progress: Progress) 
     config, settings = plan.config, plan.config.cooccurrence
     with plan.encode(settings.min_count, progress) as learned:
         weights = pair_weights(settings.window, settings.weighting == "flat")
-        pairs = count_pairs(learned.encoded, weights, learned.engine, config.cache.absolute(), progress)
+        contexts = context_set(
+            weights, settings.side, settings.positions, settings.ngram, settings.ngram_buckets,
+            plan.tokenizer.vocab.size,
+        )  # fmt: skip
+        pairs = count_pairs(
+            learned.encoded, weights, learned.engine, config.cache.absolute(), progress, contexts=contexts
+        )
         memory = learned.engine.machine_memory
     rows, facts = _vectors(pairs, learned, config, memory, progress)
     return SourceVectors(
@@ -69,8 +76,6 @@ def _vectors(
 
     settings = config.cooccurrence
     frequent = learned.counts >= settings.min_count
-    frequent_counts = np.where(frequent, learned.counts, 0)
-    contexts = frequent if settings.contexts is None else most_frequent(frequent_counts, settings.contexts)
     options = PpmiOptions(settings.smoothing, settings.shift, settings.cap, settings.min_pair)
     if not pairs.pairs:
         raise CorpusError(
@@ -78,8 +83,10 @@ def _vectors(
             "check corpus.documents and corpus.separator, or use longer text",
         )
     with progress.step("weigh pairs", 3 * pairs.pairs, "pairs") as step:
-        marginals = pair_marginals(pairs, len(frequent), step.advance)
-        planned = plan_ppmi(pairs, marginals, frequent, contexts, options, step.advance)
+        marginals = pair_marginals(pairs, len(frequent), pairs.packing.contexts, step.advance)
+        sums = np.where(frequent, learned.counts, 0) if marginals.is_symmetric else marginals.columns
+        columns = sums > 0 if settings.contexts is None else most_frequent(sums, settings.contexts)
+        planned = plan_ppmi(pairs, marginals, frequent, columns, options, step.advance)
         needed = planned.matrix_bytes + factor_bytes(planned.shape, settings.dim)
         if needed > memory:
             raise CorpusError(

@@ -1,8 +1,9 @@
 """A sparse matrix of positive pointwise mutual information (PPMI) from pair counts, built without a second copy.
 
 PMI(w, c) = log( C_wc · Σ_c' C_c'^α / (C_w · C_c^α) ) − log k, where that is positive: with smoothed contexts and a
-shift as in Levy, Goldberg & Dagan (2015). C is symmetric, and each unordered pair has one count. The pair of an id with
-itself counts in both orders, so C_aa is twice its count.
+shift as in Levy, Goldberg & Dagan (2015). With pairs of tokens, C is symmetric, and each unordered pair has one count.
+The pair of an id with itself counts in both orders, so C_aa is twice its count. With pairs of a token and a context,
+each pair is one cell.
 
 The pairs are read three times: for the marginals, for the length of each row, and for the values.
 """
@@ -19,13 +20,13 @@ from costbank.errors import require
 from costbank.machine import usable_cores
 from costbank.threads import map_in_order
 
-__all__ = ["PairBlocks", "PpmiOptions", "PpmiPlan", "most_frequent", "pair_marginals", "plan_ppmi"]
+__all__ = ["Marginals", "PairBlocks", "PpmiOptions", "PpmiPlan", "most_frequent", "pair_marginals", "plan_ppmi"]
 
 sparse = require("scipy.sparse", "build")
 
 PairBlocks = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Blocks of (first, second, count): integer ids with first ≤ second, and int64 counts of at least 1. Over all blocks,
-the pairs are distinct and sorted by first, then by second. The iterable can be iterated more than once."""
+"""Blocks of (first, second, count): integer ids, and int64 counts of at least 1. Over all blocks, the pairs are
+distinct and sorted by first, then by second. Of two tokens, first ≤ second. The iterable can be iterated again."""
 
 _SLICE_PAIRS = 1 << 18
 _INDEX_32 = np.iinfo(np.int32).max
@@ -48,6 +49,18 @@ class PpmiOptions:
     shift: float = 1.0
     cap: float | None = None
     min_weight: int = 1
+
+
+@dataclass(frozen=True)
+class Marginals:
+    """Sums of counts: C_w of each row's token, and C_c of each column. They are one array if pairs are unordered."""
+
+    rows: Int64[np.ndarray, "vocab"]
+    columns: Int64[np.ndarray, "contexts"]
+
+    @property
+    def is_symmetric(self) -> bool:
+        return self.rows is self.columns
 
 
 @dataclass(frozen=True)
@@ -110,14 +123,27 @@ class PpmiPlan:
 
 
 def pair_marginals(
-    blocks: PairBlocks, vocab_size: int, advance: Callable[[int], None] | None = None, slice_pairs: int = _SLICE_PAIRS
-) -> Int64[np.ndarray, "vocab"]:
-    """C_w, the sum of each id's row; exact if the counts of each slice of pairs sum to less than 2^53."""
-    marginals = np.zeros(vocab_size, np.int64)
+    blocks: PairBlocks,
+    vocab_size: int,
+    contexts: int | None = None,
+    advance: Callable[[int], None] | None = None,
+    slice_pairs: int = _SLICE_PAIRS,
+) -> Marginals:
+    """The sum of each row and of each column; exact if the counts of each slice of pairs sum to less than 2^53.
+
+    Args:
+        blocks: all pairs.
+        vocab_size: the number of token ids.
+        contexts: the number of context ids; None if the pairs are unordered pairs of tokens.
+        advance: called with the number of pairs since the last call.
+        slice_pairs: the number of pairs that are processed at a time.
+    """
+    rows = np.zeros(vocab_size, np.int64)
+    columns = rows if contexts is None else np.zeros(contexts, np.int64)
     for first, second, count in _slices(blocks, slice_pairs, advance):
-        for ids in (first, second):
-            marginals += np.bincount(ids, count, vocab_size).astype(np.int64)
-    return marginals
+        for ids, sums in ((first, rows), (second, columns)):
+            sums += np.bincount(ids, count, len(sums)).astype(np.int64)
+    return Marginals(rows, columns)
 
 
 def most_frequent(counts: Int64[np.ndarray, "vocab"], number: int) -> Bool[np.ndarray, "vocab"]:
@@ -129,9 +155,9 @@ def most_frequent(counts: Int64[np.ndarray, "vocab"], number: int) -> Bool[np.nd
 
 def plan_ppmi(
     blocks: PairBlocks,
-    marginals: Int64[np.ndarray, "vocab"],
+    marginals: Marginals,
     rows: Bool[np.ndarray, "vocab"],
-    columns: Bool[np.ndarray, "vocab"],
+    columns: Bool[np.ndarray, "contexts"],
     options: PpmiOptions,
     advance: Callable[[int], None] | None = None,
     slice_pairs: int = _SLICE_PAIRS,
@@ -162,26 +188,28 @@ class _Values:
     """Computes the values of cells. `row` and `column` are the row and column of each id in the matrix, or −1."""
 
     row: Int64[np.ndarray, "vocab"]
-    column: Int64[np.ndarray, "vocab"]
+    column: Int64[np.ndarray, "contexts"]
     row_term: Float64[np.ndarray, "vocab"]
-    column_term: Float64[np.ndarray, "vocab"]
+    column_term: Float64[np.ndarray, "contexts"]
+    is_symmetric: bool
     options: PpmiOptions
 
     def cells(
         self, first: np.ndarray, second: np.ndarray, count: np.ndarray, by_row: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Rows, columns and values of the cells below the diagonal, then of the others, which are sorted by row.
+        """Rows, columns and values of the cells of pairs, sorted by row.
 
-        With `by_row`, the cells below the diagonal are sorted by row too.
+        Of a symmetric matrix, the cells below the diagonal come first, and are sorted by row only with `by_row`.
         """
         if self.options.min_weight > 1:
             is_heavy = count >= self.options.min_weight
             first, second, count = first[is_heavy], second[is_heavy], count[is_heavy]
-        logs = np.log(count * np.where(first == second, 2.0, 1.0))
-        for ids, contexts in ((second, first), (first, second)):
+        is_same = (first == second) & self.is_symmetric
+        logs = np.log(count * np.where(is_same, 2.0, 1.0))
+        for ids, contexts in ((second, first), (first, second)) if self.is_symmetric else ((first, second),):
             is_cell = (self.row[ids] >= 0) & (self.column[contexts] >= 0)
             if ids is second:
-                is_cell &= first != second
+                is_cell &= ~is_same
             values = logs + self.row_term[ids] + self.column_term[contexts]
             is_cell &= values > _MIN_PMI
             rows, columns, values = self.row[ids[is_cell]], self.column[contexts[is_cell]], values[is_cell]
@@ -191,19 +219,24 @@ class _Values:
             yield rows, columns, values if self.options.cap is None else np.minimum(values, self.options.cap)
 
 
-def _values(marginals: np.ndarray, rows: np.ndarray, columns: np.ndarray, options: PpmiOptions) -> _Values:
-    occurs = marginals > 0
-    logs = np.log(np.where(occurs, marginals, 1).astype(np.float64))
-    smoothed = options.context_smoothing * logs
+def _values(marginals: Marginals, rows: np.ndarray, columns: np.ndarray, options: PpmiOptions) -> _Values:
+    occurs = marginals.columns > 0
+    smoothed = options.context_smoothing * _logs(marginals.columns)
     largest = smoothed.max(initial=0)
     total = largest + np.log(np.exp(smoothed[occurs] - largest).sum()) if occurs.any() else 0.0
     return _Values(
         np.where(rows, np.cumsum(rows) - 1, -1),
         np.where(columns, np.cumsum(columns) - 1, -1),
-        total - np.log(options.shift) - logs,
+        total - np.log(options.shift) - _logs(marginals.rows),
         -smoothed,
+        marginals.is_symmetric,
         options,
     )
+
+
+def _logs(sums: Int64[np.ndarray, "sums"]) -> Float64[np.ndarray, "sums"]:
+    """Logarithms of sums; 0 for a sum of 0."""
+    return np.log(np.maximum(sums, 1).astype(np.float64))
 
 
 def _slices(

@@ -2,12 +2,14 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from costbank.settings import SettingsModel
 from costbank.sources.corpus_settings import CorpusBuild
 
-__all__ = ["CooccurrenceBuild", "CooccurrenceConfig"]
+__all__ = ["CooccurrenceBuild", "CooccurrenceConfig", "Side"]
+
+Side = Literal["both", "left", "right"]
 
 
 class CooccurrenceConfig(SettingsModel):
@@ -18,10 +20,24 @@ class CooccurrenceConfig(SettingsModel):
     weighting: Literal["linear", "flat"] = Field(
         default="linear", description="the weight of a pair at distance d: window − d + 1 (`linear`), or 1 (`flat`)"
     )
+    side: Side = Field(
+        default="both", description="count the tokens on both sides of a token as its contexts, or on its left or right"
+    )
+    positions: bool = Field(
+        default=False, description="whether the same token at another distance or side is another context"
+    )
+    ngram: int = Field(
+        default=1, ge=1, le=5,
+        description="the n tokens next to a token are a context too, for each n from 2 to this number",
+    )  # fmt: skip
+    ngram_buckets: int = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 24,
+        description="the number of contexts that the n-grams of a length and side are hashed into, a power of two",
+    )  # fmt: skip
     min_count: int = Field(default=5, ge=1, description="ids that occur less often get no vector and are `unseen`")
     min_pair: int = Field(default=1, ge=1, description="pairs with a smaller total weight are ignored")
     contexts: int | None = Field(
-        default=None, ge=1, description="use only this many of the most frequent ids as contexts; not given: all"
+        default=None, ge=1, description="use only this many of the most frequent contexts; not given: all"
     )
     smoothing: float = Field(default=0.75, gt=0, le=1, description="the exponent of context counts")
     shift: float = Field(default=1.0, gt=0, description="its logarithm is subtracted from PMI")
@@ -31,9 +47,28 @@ class CooccurrenceConfig(SettingsModel):
     )
     seed: int = Field(default=1, ge=0, lt=1 << 32, description="seed of the random start of the factorization")
 
+    @field_validator("ngram_buckets")
+    @classmethod
+    def _power_of_two(cls, buckets: int) -> int:
+        if buckets & (buckets - 1):
+            raise ValueError(f"give a power of two, such as {1 << buckets.bit_length() - 1}")
+        return buckets
+
 
 class CooccurrenceBuild(CorpusBuild):
     """The config of a bank of factorized co-occurrence counts."""
 
     source: Literal["cooccurrence"] = "cooccurrence"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
     cooccurrence: CooccurrenceConfig = Field(default_factory=CooccurrenceConfig)
+
+    def without_effect(self) -> set[str]:
+        """Include later settings that have their default values, so the ids of older banks do not change."""
+        later = {"side", "positions", "ngram"}
+        unset = {name for name in later if getattr(self.cooccurrence, name) == _default(name)}
+        if "ngram" in unset:
+            unset.add("ngram_buckets")
+        return super().without_effect() | {f"cooccurrence.{name}" for name in unset}
+
+
+def _default(name: str) -> object:
+    return CooccurrenceConfig.model_fields[name].default
