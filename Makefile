@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Material prints an announcement at every build unless this is set.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test test-fast check docs bench clean
+.PHONY: help demo test test-fast check docs bench study-small clean
 
 help:
 	@echo "make demo       the whole workflow on real text, in about three minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
+	@echo "make study-small TEXT=FILE   cross-entropy, smoothing and a bank, trained from scratch; about half an hour"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'
@@ -49,6 +50,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+study-small: $(READY)
+	$(BIN)/python -m benchmarks.study small --text $(TEXT) --seeds 3 --split test
 
 clean:
 	rm -rf $(VENV) .demo site

@@ -12,7 +12,19 @@ from costbank.errors import require
 # Before the imports that need it: a missing torch is an error that names the extra to install.
 require("torch", "train")
 
-from costbank.loss.costs import Costs, DenseCosts, LowRankCosts, NeighborCosts, open_costs  # noqa: E402
+from costbank.loss.costs import (  # noqa: E402
+    Costs,
+    DenseCosts,
+    DenseSmoothing,
+    LowRankCosts,
+    NeighborCosts,
+    NeighborSmoothing,
+    SmoothingOptions,
+    open_costs,
+    open_smoothing,
+    smooth_dense,
+    smooth_neighbors,
+)
 from costbank.loss.engine.result import EMOParts, EMOResult  # noqa: E402
 from costbank.loss.engine.targets import SoftTargets  # noqa: E402
 from costbank.loss.functional import emo_loss, emo_loss_with_parts  # noqa: E402
@@ -30,6 +42,7 @@ from costbank.loss.transport import exact_transport_loss, exact_transport_loss_w
 __all__ = [
     "Costs",
     "DenseCosts",
+    "DenseSmoothing",
     "EMOLoss",
     "EMOOptions",
     "EMOParts",
@@ -37,7 +50,9 @@ __all__ = [
     "LinearEMOLoss",
     "LowRankCosts",
     "NeighborCosts",
+    "NeighborSmoothing",
     "Schedule",
+    "SmoothingOptions",
     "SoftTargets",
     "emo_loss",
     "emo_loss_with_parts",
@@ -46,8 +61,11 @@ __all__ = [
     "linear_emo_loss",
     "linear_emo_loss_with_parts",
     "open_costs",
+    "open_smoothing",
     "parallel_emo_loss",
     "parallel_emo_loss_with_parts",
     "parallel_linear_emo_loss",
     "parallel_linear_emo_loss_with_parts",
+    "smooth_dense",
+    "smooth_neighbors",
 ]

@@ -12,14 +12,23 @@ from torch import Tensor, nn
 from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss.arguments import check_labels, check_linear, check_logits, eager
-from costbank.loss.costs import Costs, DenseCosts, fit_dense, open_costs, same_pin
+from costbank.loss.costs import (
+    Costs,
+    DenseCosts,
+    DenseSmoothing,
+    NeighborSmoothing,
+    fit_width,
+    open_costs,
+    open_smoothing,
+    same_pin,
+)
 from costbank.loss.engine.objectives import check_form
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.functional import emo_loss, emo_loss_with_parts
 from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
-from costbank.loss.options import EMOOptions
+from costbank.loss.options import EMOOptions, PresetName
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -29,12 +38,21 @@ _LOG = logging.getLogger(__name__)
 class _Loss(nn.Module):
     """Costs and options. A checkpoint contains the name and id of the costs' bank, but not the costs."""
 
-    def __init__(self, costs: Bank | Costs | None, options: EMOOptions | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        costs: Bank | Costs | None,
+        options: EMOOptions | None = None,
+        *,
+        preset: PresetName | None = None,
+        **changes: Any,
+    ) -> None:
         super().__init__()
+        if options is not None and preset is not None:
+            raise UsageError(f"options and preset={preset!r}", "give one of them, and single options by name")
+        self.options = replace(options or EMOOptions.preset(preset or "published"), **changes)
         # Costs keep their width; a bank's costs are fitted to the logits.
         self._bank_size = costs.size if isinstance(costs, Bank) else None
-        self.costs = open_costs(costs) if isinstance(costs, Bank) else costs
-        self.options = replace(options or EMOOptions(), **changes)
+        self.costs = _costs_for(costs, self.options) if isinstance(costs, Bank) else costs
         if self.costs is not None and not isinstance(self.costs, Costs):
             raise UsageError(f"costs are of type {type(self.costs).__name__}", f"give {like_costs(self.costs, '{}')}")
         check_form(self.costs, self.options)
@@ -63,14 +81,16 @@ class _Loss(nn.Module):
         if rows is not None and isinstance(labels, Tensor):
             check_labels(labels, rows.shape[:-1])
         bank_size = self._bank_size
-        assert isinstance(self.costs, DenseCosts)
+        assert isinstance(self.costs, DenseCosts | NeighborSmoothing)
         assert bank_size is not None
-        explicit = f"{type(self).__name__}(open_costs(bank, 'dense', vocab_size={width}))"
-        self.costs = fit_dense(self.costs, width, bank_size, explicit)
+        is_smoothing = isinstance(self.costs, DenseSmoothing | NeighborSmoothing)
+        opened = "open_smoothing(bank" if is_smoothing else "open_costs(bank, 'dense'"
+        self.costs = fit_width(self.costs, width, bank_size, f"{type(self).__name__}({opened}, vocab_size={width}))")
         if width > bank_size:
             _LOG.warning(
                 "the logits are %s wide, and %s has %s tokens: the ids beyond these (added tokens, or the padding of a "
-                "head) cost 1 to every token", f"{width:,}", self.costs.bank, f"{bank_size:,}",
+                "head) %s", f"{width:,}", self.costs.bank, f"{bank_size:,}",
+                "are trained with cross-entropy alone" if is_smoothing else "cost 1 to every token",
             )  # fmt: skip
 
     @property
@@ -110,6 +130,11 @@ class _Loss(nn.Module):
         return moved
 
 
+def _costs_for(bank: Bank, options: EMOOptions) -> Costs:
+    """What an objective needs of a bank."""
+    return open_smoothing(bank) if options.objective == "neighbor_smoothing" else open_costs(bank)
+
+
 class EMOLoss(_Loss):
     """`emo_loss` with its costs and options: `EMOLoss(open_bank("my-bank"))(logits, labels)`.
 
@@ -117,9 +142,11 @@ class EMOLoss(_Loss):
     neither parameters nor buffers: a checkpoint holds the name and id of their bank instead.
 
     Args:
-        costs: a bank, for its dense costs, fitted to the logits at each call (see `fit`); or costs of another form or
+        costs: a bank, for what the objective needs of it (distributions for `neighbor_smoothing`, else dense costs),
+            fitted to the logits at each call (see `fit`); or `open_smoothing(bank, …)`, or costs of another form or
             width from `open_costs(bank, …)`; None for objectives without costs.
         options: the objective, the mixing, the reduction and others.
+        preset: instead of options, the name of a combination; see `EMOOptions.preset`. Default: `published`.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 
     Raises:

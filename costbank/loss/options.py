@@ -3,18 +3,25 @@
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from costbank.errors import UsageError
 
-__all__ = ["EMOOptions", "Mixing", "Objective", "Reduction", "Schedule"]
+__all__ = ["EMOOptions", "Mixing", "Objective", "PresetName", "Reduction", "Schedule"]
 
-Objective = Literal["emo", "delta", "log", "gibbs", "kernel", "ce", "tailr", "mixce", "d2gpo"]
+Objective = Literal["neighbor_smoothing", "emo", "delta", "log", "gibbs", "kernel", "ce", "tailr", "mixce", "d2gpo"]
 Mixing = Literal["emo1_clamped", "emo1", "emo2", "fixed", "interpolate"]
 Reduction = Literal["mean", "sum", "none"]
+PresetName = Literal["recommended", "paper", "published"]
 
 _WITHOUT_COSTS = ("delta", "ce", "tailr", "mixce")
 _CROSS_ENTROPIES = ("ce", "tailr", "mixce")
+_TARGETS = ("neighbor_smoothing", "log", "gibbs", "d2gpo")
+_PRESETS: dict[str, dict[str, Any]] = {
+    "recommended": {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.1},
+    "paper": {"objective": "emo", "mixing": "emo1"},
+    "published": {"objective": "emo", "mixing": "emo1_clamped"},
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class EMOOptions:
 
     With p the softmax of the logits, t the label and κ_i = c(i, t) its costs, `objective` is the value D of a token:
 
+    - `neighbor_smoothing`: −Σ q_i log p_i with q over the label's neighbors, from `open_smoothing`: label smoothing
+      towards similar tokens;
     - `emo`: Σ p_i κ_i, the Earth Mover's Distance to the label (arXiv 2310.04691);
     - `delta`: 1 − p_t, which is `emo` if every wrong token costs 1;
     - `log`: −log Σ p_i s_i with s_i = max(0, 1 − κ_i)^`log_power`, whose gradient does not vanish at improbable labels;
@@ -81,7 +90,7 @@ class EMOOptions:
     - `fixed`: CE + weight · D;
     - `interpolate`: (1 − weight) · CE + weight · D; with a weight of 1, D alone.
 
-    `log`, `gibbs` and `d2gpo` are cross-entropies themselves and support only the last two.
+    `neighbor_smoothing`, `log`, `gibbs` and `d2gpo` are cross-entropies themselves and support only the last two.
 
     Attributes:
         objective: see above.
@@ -156,16 +165,17 @@ class EMOOptions:
             _check_count("chunk_rows", self.chunk_rows, least=1)
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
             raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
-        if self.weight != 1.0 and self.mixing not in ("fixed", "interpolate") and not self.is_cross_entropy:
+        is_weighted = self.mixing in ("fixed", "interpolate") or self.is_cross_entropy
+        if self.weight != EMOOptions.weight and not is_weighted:
             raise UsageError(
                 f"weight is {self.weight}, but mixing {self.mixing!r} computes its own weights",
                 "use mixing='fixed' or mixing='interpolate', or omit the weight",
             )
-        if self.objective in ("log", "gibbs", "d2gpo") and self.mixing not in ("fixed", "interpolate"):
+        if self.objective in _TARGETS and self.mixing not in ("fixed", "interpolate"):
             raise UsageError(
                 f"mixing is {self.mixing!r}, but the objective {self.objective!r} is itself a cross-entropy",
-                f"give mixing='interpolate' and a weight, or mixing='fixed': {self.mixing} is for objectives that are "
-                "costs",
+                f"give mixing='interpolate' and a weight, or an objective that is a cost, such as objective='emo', for "
+                f"{self.mixing!r}",
             )
         if self.target_mass == "detached" and self.objective != "emo":
             raise UsageError(
@@ -190,6 +200,21 @@ class EMOOptions:
                 f"{self.objective!r} is {name}, which is {own:g}",
                 stacklevel=4,
             )
+
+    @classmethod
+    def preset(cls, name: PresetName, **changes: Any) -> "EMOOptions":
+        """The options of a known combination, with single options changed by name.
+
+        - `recommended`: `neighbor_smoothing` with `interpolate` and a weight of 0.1;
+        - `paper`: `emo` with `emo1` (arXiv 2310.04691);
+        - `published`: `emo` with `emo1_clamped`, as mode 1 of the published EMO package and as `EMOOptions()`.
+
+        Raises:
+            UsageError: there is no such preset, or an option is invalid.
+        """
+        _check_choice("preset", name, tuple(_PRESETS))
+        values: dict[str, Any] = {**_PRESETS[name], **changes}
+        return cls(**values)
 
     @property
     def needs_costs(self) -> bool:

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from costbank.loss import DenseCosts, NeighborCosts
+from costbank.loss import (
+    DenseCosts,
+    DenseSmoothing,
+    NeighborCosts,
+    NeighborSmoothing,
+    SmoothingOptions,
+    smooth_dense,
+    smooth_neighbors,
+)
 
 # Tests run in parallel; threads of several processes wait for each other, and take ten times as long.
 torch.set_num_threads(1)
@@ -28,6 +36,20 @@ def neighbors(costs: DenseCosts) -> NeighborCosts:
     ids[[4, 9]], near[[4, 9]] = -1, torch.inf
     ids[(ids == 4) | (ids == 9)] = -1
     return NeighborCosts.from_table(costs, ids, near, measure=True)
+
+
+@pytest.fixture
+def smoothing(neighbors: NeighborCosts) -> NeighborSmoothing:
+    """Distributions over the neighbors alone; tokens 4 and 9 keep their whole label."""
+    return smooth_neighbors(neighbors.ids, neighbors.costs, SmoothingOptions(k=8, perplexity=4.0))
+
+
+@pytest.fixture
+def smoothing_of_all(costs: DenseCosts) -> DenseSmoothing:
+    """Distributions over all tokens but the label; tokens 4, 9 and 20 keep their whole label, and are in no other."""
+    exempt = torch.zeros(37, dtype=torch.bool)
+    exempt[20] = True
+    return smooth_dense(costs, SmoothingOptions(perplexity=9.0), exempt=exempt)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from costbank.loss import Costs, DenseCosts, EMOOptions, NeighborCosts
+from costbank.loss import Costs, DenseCosts, DenseSmoothing, EMOOptions, NeighborCosts, NeighborSmoothing
 
 
 def cost_matrix(costs: Costs | None, size: int) -> Tensor:
     """Costs [token, label] in float64. In the form neighbors, tokens that are no neighbor cost the mean."""
-    if costs is None:
+    if costs is None or isinstance(costs, NeighborSmoothing):
         return 1 - torch.eye(size, dtype=torch.float64)
     matrix = torch.empty(size, size, dtype=torch.float64)
     if isinstance(costs, DenseCosts):
@@ -37,6 +37,24 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
             return (p * costs_of_label).sum()
         case "delta":
             return 1 - p[label]
+        case "neighbor_smoothing":
+            q = torch.zeros_like(p)
+            if isinstance(costs, DenseSmoothing):
+                if costs.softened[label]:
+                    q = costs.factors.double() * torch.exp(-costs_of_label / costs.temperature)
+                    q[label] = costs.label_weight
+                    q[masked] = 0
+                if q.sum() <= 1e-30:
+                    q[label] = 1
+                q = q / q.sum()
+                return -(q[q != 0] * log_p[q != 0]).sum()
+            assert isinstance(costs, NeighborSmoothing)
+            for i, weight in zip(costs.ids[label].tolist(), costs.weights[label].tolist(), strict=True):
+                if i >= 0 and not masked[i]:
+                    q[i] = weight
+            # Weights in float32 sum to 1 up to rounding; the label has the rest.
+            q[label] = 1 - q.sum()
+            return -(q[q != 0] * log_p[q != 0]).sum()
         case "log":
             return -torch.logsumexp(log_p + (1 - costs_of_label).clamp_min(0).pow(options.log_power).log(), 0)
         case "gibbs":

@@ -15,10 +15,13 @@ from costbank.loss import (
     EMOOptions,
     LowRankCosts,
     NeighborCosts,
+    SmoothingOptions,
     emo_loss,
     linear_emo_loss_with_parts,
     parallel_emo_loss,
     parallel_linear_emo_loss_with_parts,
+    smooth_dense,
+    smooth_neighbors,
 )
 
 VOCAB, TOKENS, DIM = 37, 29, 11
@@ -44,6 +47,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "log-neighbors": ({"objective": "log", "temperature": 1.7, **HALF}, "neighbors"),
     "gibbs": ({"objective": "gibbs", "mixing": "interpolate", "weight": 0.3}, "dense"),
     "gibbs-neighbors": ({"objective": "gibbs", "temperature": 0.6, **HALF}, "neighbors"),
+    "neighbor-smoothing": (
+        {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.3, "temperature": 0.7},
+        "smoothing",
+    ),
+    "smoothing-of-all": (
+        {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.3, "softcap": 4.0},
+        "smoothing-of-all",
+    ),
     "kernel": ({"objective": "kernel", **HALF}, "dense"),
     "d2gpo": ({"objective": "d2gpo", "mixing": "interpolate", "weight": 0.3}, "neighbors"),
     "smoothed": ({"label_smoothing": 0.1}, "dense"),
@@ -64,7 +75,13 @@ def forms() -> dict[str, Costs | None]:
     dense = DenseCosts(rows)
     near, ids = dense.rows(torch.arange(VOCAB)).fill_diagonal_(torch.inf).topk(8, largest=False)
     neighbors = NeighborCosts.from_table(dense, ids, near, measure=True)
-    return {"dense": dense, "low-rank": LowRankCosts.project(dense, 3), "neighbors": neighbors, "none": None}
+    smoothing = smooth_neighbors(neighbors.ids, neighbors.costs, SmoothingOptions(k=8, perplexity=4.0))
+    of_all = smooth_dense(dense, SmoothingOptions(perplexity=9.0))
+    return {
+        "dense": dense, "low-rank": LowRankCosts.project(dense, 3), "neighbors": neighbors, "smoothing": smoothing,
+        "smoothing-of-all": of_all,
+        "none": None,
+    }  # fmt: skip
 
 
 def data(dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:

@@ -39,8 +39,9 @@ def head(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.fixture
-def of_form(costs, neighbors) -> dict[str, Costs | None]:
-    return {"dense": costs, "neighbors": neighbors, "none": None}
+def of_form(costs, neighbors, smoothing, smoothing_of_all) -> dict[str, Costs | None]:
+    return {"dense": costs, "neighbors": neighbors, "smoothing": smoothing, "smoothing-of-all": smoothing_of_all,
+            "none": None}  # fmt: skip
 
 
 def leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -1,19 +1,32 @@
-"""Costs for training in three forms: all rows, rows with fewer dimensions, or neighbors and a mean for other tokens."""
+"""What losses need of a bank: costs in three forms, or the distributions of `neighbor_smoothing`."""
 
 from costbank.loss.costs.base import Costs, same_pin
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
-from costbank.loss.costs.fitting import fit_dense, width_hint
+from costbank.loss.costs.fitting import fit_width, width_hint
 from costbank.loss.costs.neighbors import NeighborCosts
-from costbank.loss.costs.opening import FORMS, open_costs
+from costbank.loss.costs.opening import FORMS, open_costs, open_smoothing
+from costbank.loss.costs.smoothing import (
+    DenseSmoothing,
+    NeighborSmoothing,
+    SmoothingOptions,
+    smooth_dense,
+    smooth_neighbors,
+)
 
 __all__ = [
     "FORMS",
     "Costs",
     "DenseCosts",
+    "DenseSmoothing",
     "LowRankCosts",
     "NeighborCosts",
-    "fit_dense",
+    "NeighborSmoothing",
+    "SmoothingOptions",
+    "fit_width",
     "open_costs",
+    "open_smoothing",
     "same_pin",
+    "smooth_dense",
+    "smooth_neighbors",
     "width_hint",
 ]

@@ -3,26 +3,30 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from costbank.errors import ShapeError
 from costbank.loss.costs.base import UNNAMED, Costs
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
 from costbank.loss.costs.neighbors import NeighborCosts
+from costbank.loss.costs.smoothing import DenseSmoothing, NeighborSmoothing
 
-__all__ = ["WIDEST", "fit_dense", "width_hint"]
+__all__ = ["WIDEST", "fit_width", "width_hint"]
 
 WIDEST = 1.25
 """The largest width of logits, as a multiple of a bank's size. Wider logits are likely those of another model."""
 
 
-def fit_dense(costs: DenseCosts, width: int, bank_size: int, explicit: str) -> DenseCosts:
+def fit_width(
+    costs: DenseCosts | NeighborSmoothing, width: int, bank_size: int, explicit: str
+) -> DenseCosts | NeighborSmoothing:
     """The same costs for logits of a given width.
 
-    Ids beyond the bank cost 1 to every token, like tokens without a vector. Rows beyond the logits are dropped if none
-    of them has a vector.
+    Ids beyond the bank cost 1 to every token, like tokens without a vector, and keep their whole label in
+    `neighbor_smoothing`. Rows beyond the logits are dropped if none of them has a vector.
 
     Args:
-        costs: the costs of a bank, of any width.
+        costs: the dense costs or the distributions of a bank, of any width.
         width: the width of the logits.
         bank_size: the number of tokens of the bank.
         explicit: code for the hint that fits the costs without these checks.
@@ -30,17 +34,31 @@ def fit_dense(costs: DenseCosts, width: int, bank_size: int, explicit: str) -> D
     Raises:
         ShapeError: the logits are wider than `WIDEST` times the bank, or lack a token that has a vector.
     """
-    rows = costs.vectors
+    has_vector = (costs.vectors if isinstance(costs, DenseCosts) else costs.weights).any(dim=1)
     if width > max(bank_size, 1) * WIDEST:
         reason = f"more than {WIDEST - 1:.0%} wider"
-    elif width < len(rows) and rows[width:].any():
-        reason = f"{int(rows[width:].any(dim=1).sum()):,} of the ids without logits have vectors"
+    elif lacking := int(has_vector[width:].sum()):
+        reason = f"{lacking:,} of the ids without logits have vectors"
+    elif isinstance(costs, DenseSmoothing):
+        factors, softened = (_rows(values[:, None], width)[:, 0] for values in (costs.factors, costs.softened))
+        return replace(costs, vectors=_rows(costs.vectors, width), factors=factors, softened=softened)
+    elif isinstance(costs, DenseCosts):
+        return replace(costs, vectors=_rows(costs.vectors, width))
     else:
-        return replace(costs, vectors=torch.nn.functional.pad(rows, (0, 0, 0, width - len(rows))))
+        ids = _rows(costs.ids + 1, width) - 1
+        here = ids < width
+        return replace(
+            costs, ids=torch.where(here, ids, -1), weights=torch.where(here, _rows(costs.weights, width), 0.0)
+        )
     raise ShapeError(
         f"the logits are {width:,} wide, and {costs.bank} has {bank_size:,} tokens: {reason}",
         f"use the bank of this model's tokenizer; if the token ids match, give {explicit} instead of the bank",
     )
+
+
+def _rows(table: Tensor, count: int) -> Tensor:
+    """The first rows of a table, or its rows and zeros."""
+    return torch.nn.functional.pad(table, (0, 0, 0, count - len(table)))
 
 
 def width_hint(costs: Costs, width: int) -> str:
@@ -52,6 +70,8 @@ def width_hint(costs: Costs, width: int) -> str:
             else f"DenseCosts(rows[:{width}])"
         )
     setting = ""
+    if isinstance(costs, NeighborSmoothing | DenseSmoothing):
+        return f"open_smoothing(bank, vocab_size={width})"
     if isinstance(costs, LowRankCosts):
         setting = f", rank={costs.vectors.shape[1]}"
     elif isinstance(costs, NeighborCosts):

@@ -1,4 +1,7 @@
-"""Open a bank's costs in one of the forms, for logits of a given width."""
+"""Open a bank's costs in one of the forms, or its distributions for label smoothing, for logits of a given width."""
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,9 +11,16 @@ from costbank.errors import ShapeError, TokenizerError, UsageError
 from costbank.loss.costs.base import Costs, check_type
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
 from costbank.loss.costs.neighbors import NeighborCosts
-from costbank.vocab import Vocab
+from costbank.loss.costs.smoothing import (
+    DenseSmoothing,
+    NeighborSmoothing,
+    SmoothingOptions,
+    smooth_dense,
+    smooth_neighbors,
+)
+from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["FORMS", "open_costs"]
+__all__ = ["FORMS", "open_costs", "open_smoothing"]
 
 FORMS = ("dense", "low-rank", "neighbors")
 
@@ -61,11 +71,7 @@ def open_costs(
     for name, value, owner in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
         if value is not None and form != owner:
             raise UsageError(f"{name}={value} does not apply to form={form!r}", f"omit it, or use form={owner!r}")
-    if vocab is not None:
-        _check_vocab(bank, vocab)
-    width = bank.size if vocab_size is None else vocab_size
-    if width < 1:
-        raise ShapeError(f"vocab_size is {width}", "give the width of the logits")
+    width = _width(bank, vocab_size, vocab)
     if form == "dense":
         return _dense(bank, width, block_rows, device, dtype)
     if form == "low-rank":
@@ -75,6 +81,98 @@ def open_costs(
     else:
         costs = _neighbors(bank, _dense(bank, width, block_rows), k, measure)
     return costs.to(device, dtype)
+
+
+def open_smoothing(
+    bank: Bank,
+    options: SmoothingOptions | None = None,
+    *,
+    vocab_size: int | None = None,
+    vocab: Vocab | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    rank: int | None = None,
+    **changes: Any,
+) -> DenseSmoothing | NeighborSmoothing:
+    """Open a bank for the objective `neighbor_smoothing`: choose the temperature of the distributions of labels.
+
+    Over all tokens, reads the vectors; over k neighbors, reads only the neighbor table.
+
+    Args:
+        bank: the bank; its row i is token id i.
+        options: the number of neighbors, and how their costs become a distribution.
+        vocab_size: the width of the logits; default: the bank's size. Ids beyond the bank keep their whole label. With
+            fewer ids, the bank's last tokens are dropped, and labels have their shares.
+        vocab: the vocabulary of the model's tokenizer; it is an error if the bank is for another tokenizer.
+        device: the device of the vectors or distributions.
+        dtype: their type; default: float32.
+        rank: over all tokens, use projections of the vectors onto this many dimensions.
+        **changes: single options by name, such as `perplexity=200`.
+
+    Raises:
+        UsageError: an option is out of range, k exceeds the bank's table, or the bank has no counts for
+            `unigram_power` or `exempt_most_frequent`.
+        ShapeError: `vocab_size` is out of range.
+        TokenizerError: the bank is for another tokenizer.
+    """
+    check_type(dtype)
+    options = replace(options or SmoothingOptions(), **changes)
+    width = _width(bank, vocab_size, vocab)
+    counts = bank.vocab.counts
+    needing = [name for name in ("unigram_power", "exempt_most_frequent") if getattr(options, name)]
+    if needing and (counts < 0).all():
+        name = needing[0]
+        raise UsageError(
+            f"{name} needs the tokens' counts, and {bank.name}@{bank.id} has none",
+            "use a bank from a corpus, or leave it 0",
+        )
+    tokens: dict[str, Any] = {
+        "counts": torch.from_numpy(_fitted(counts, width)),
+        "exempt": torch.from_numpy(_fitted(_exempt(bank.vocab, options), width)),
+    }
+    if options.k is None:
+        dense = _dense(bank, width, block_rows=16_384)
+        if rank is not None:
+            dense = LowRankCosts.project(dense, rank)
+        return smooth_dense(dense, options, **tokens).to(device, dtype)
+    if rank is not None:
+        raise UsageError(f"rank is {rank}, and k is {options.k}", "omit one of them: neighbors have no vectors")
+    ids, costs = _table(bank, width, options.k, "k=None for all tokens")
+    smoothing = smooth_neighbors(
+        torch.from_numpy(ids), torch.from_numpy(costs), options, bank=f"{bank.name}@{bank.id}", **tokens
+    )
+    return smoothing.to(device, dtype)
+
+
+def _exempt(vocab: Vocab, options: SmoothingOptions) -> np.ndarray:
+    """Whether each token is exempt from smoothing."""
+    exempt = np.zeros(vocab.size, np.bool_)
+    statuses = {"special": (TokenStatus.SPECIAL, TokenStatus.UNUSED), "byte": (TokenStatus.BYTE,)}
+    for name in options.exempt:
+        if name == "digit":
+            exempt |= np.array([vocab.token(i).strip().isdigit() for i in range(vocab.size)], np.bool_)
+        else:
+            exempt |= np.isin(vocab.status, statuses[name])
+    if options.exempt_most_frequent:
+        exempt[np.argsort(-vocab.counts, kind="stable")[: options.exempt_most_frequent]] = True
+    return exempt
+
+
+def _fitted(values: np.ndarray, width: int) -> np.ndarray:
+    """The values of the first `width` tokens; 0 for ids beyond the bank."""
+    fitted = np.zeros(width, values.dtype)
+    fitted[: len(values)] = values[:width]
+    return fitted
+
+
+def _width(bank: Bank, vocab_size: int | None, vocab: Vocab | None) -> int:
+    """The width of the logits, after a check of the tokenizer."""
+    if vocab is not None:
+        _check_vocab(bank, vocab)
+    width = bank.size if vocab_size is None else vocab_size
+    if width < 1:
+        raise ShapeError(f"vocab_size is {width}", "give the width of the logits")
+    return width
 
 
 def _dense(
@@ -93,16 +191,24 @@ def _dense(
 
 
 def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | None) -> NeighborCosts:
+    width = dense.vocab_size
+    ids, costs = _table(bank, width, k, "form='dense'")
+    if measure is None:
+        measure = float(width) ** 2 * bank.dim <= _MEASURED_PRODUCTS
+    return NeighborCosts.from_table(dense, torch.from_numpy(ids), torch.from_numpy(costs), measure)
+
+
+def _table(bank: Bank, width: int, k: int | None, without_table: str) -> tuple[np.ndarray, np.ndarray]:
+    """The ids [width, k] and costs of each token's nearest that the logits have; −1 and ∞ if there are fewer."""
     table = bank.neighbors
     k = table.k if k is None else k
     if not 1 <= k <= table.k:
         raise UsageError(
-            f"k is {k}, but the table of {dense.bank} has {table.k} neighbors per token",
+            f"k is {k}, but the table of {bank.name}@{bank.id} has {table.k} neighbors per token",
             f"give 1 to {table.k}, or build the bank with --set neighbors.k={max(k, 1)}"
             if table.k
-            else "build the bank with --set neighbors.k=64, or use form='dense'",
+            else f"build the bank with --set neighbors.k=64, or use {without_table}",
         )
-    width = dense.vocab_size
     ids = np.full((width, k), -1, np.int32)
     costs = np.full((width, k), np.inf, np.float32)
     ids[: bank.size], costs[: bank.size] = table.ids[:width, :k], table.costs[:width, :k]
@@ -111,10 +217,7 @@ def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | Non
     ids[missing], costs[missing] = -1, np.inf
     # The other neighbors move up, because a neighbor's column is its rank.
     order = np.argsort(ids < 0, axis=1, kind="stable")
-    ids, costs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(costs, order, axis=1)
-    if measure is None:
-        measure = float(width) ** 2 * bank.dim <= _MEASURED_PRODUCTS
-    return NeighborCosts.from_table(dense, torch.from_numpy(ids), torch.from_numpy(costs), measure)
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(costs, order, axis=1)
 
 
 def _check_vocab(bank: Bank, vocab: Vocab) -> None:

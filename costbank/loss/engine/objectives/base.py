@@ -122,7 +122,7 @@ class Delta(Objective):
 
 
 class Softened(NamedTuple):
-    """Cross-entropy to a distribution with the weight 1 at the label, and the weights of a term at other tokens.
+    """Cross-entropy to a distribution with a weight at the label, and the weights of a term at other tokens.
 
     Attributes:
         value: −Σ q_i log p_i, [n], with q the weights divided by their total.
@@ -139,8 +139,9 @@ class Softened(NamedTuple):
         return Gradient(label=self.others - stats.other_prob, common=torch.ones_like(self.total))
 
 
-def softened(stats: SoftmaxStats, term: TargetTerm) -> Softened:
-    """Normalize the weights of the label (1) and other tokens (`term`) to a distribution."""
-    total = 1.0 + term.weight
+def softened(stats: SoftmaxStats, term: TargetTerm, label_weight: Tensor | float = 1.0) -> Softened:
+    """Normalize the weights of the label and other tokens (`term`) to a distribution."""
+    total = label_weight + term.weight
     others = term.weight / total
-    return Softened(stats.cross_entropy(TargetTerm(others, term.nll_from_max / total), 1.0 / total), total, others)
+    value = stats.cross_entropy(TargetTerm(others, term.nll_from_max / total), label_weight / total)
+    return Softened(value, total, others)

@@ -6,11 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from costbank.loss.costs import DenseSmoothing
 from costbank.loss.engine.objectives.base import Block, Gradient, Objective, Softened, softened
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.engine.targets import TeacherTargets
 
-__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SoftEMO"]
+__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
+
+
+_LEAST_SUM = 1e-30
 
 
 class DenseEMO(Objective):
@@ -193,3 +197,46 @@ class DenseGibbs(Objective):
     ) -> Gradient:
         (weights, _), q = state
         return q.gradient(stats)._replace(targets=weights, factor=1.0 / q.total)
+
+
+class _SmoothingState(NamedTuple):
+    """u_i exp(−κ_i / T) of tokens other than the label [n, columns]; whether each label is softened [n]; their term."""
+
+    weights: Tensor
+    softened: Tensor
+    term: TargetTerm
+
+
+class SmoothedOverAll(Objective):
+    """D = −Σ q_i log p_i, q_i ∝ u_i exp(−κ_i / T) over all tokens with or without the label, ∂D/∂z_i = p_i − q_i."""
+
+    costs: DenseSmoothing
+
+    def read(self, block: Block) -> _SmoothingState:
+        logits, weights, costs = block.logits, block.buffer(), self.costs
+        costs.fill(block.labels, block.shard.slice, weights)
+        weights.div_(-costs.temperature).exp_().mul_(costs.factors[block.shard.slice])
+        weights.masked_fill_(logits == -torch.inf, 0.0)
+        block.shard.without_label_(weights, block.label)
+        softened = costs.softened[block.labels].to(weights.dtype)
+        # A masked token adds 0.
+        nll = -torch.where(weights > 0, logits * weights, 0.0).sum(dim=1)
+        return _SmoothingState(weights, softened, TargetTerm(softened * weights.sum(dim=1), softened * nll))
+
+    def measure(self, probs: Tensor, state: _SmoothingState) -> tuple[PartialSums, _SmoothingState]:
+        return PartialSums(targets=(state.term,)), state
+
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _SmoothingState
+    ) -> tuple[Tensor, tuple[_SmoothingState, Softened]]:
+        term = sums.targets[0]
+        # A label that is not softened, or whose other tokens are masked or far away, has all of q.
+        label_weight = torch.where(term.weight > _LEAST_SUM, self.costs.label_weight, 1.0)
+        q = softened(stats, term, label_weight)
+        return q.value, (state, q)
+
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_SmoothingState, Softened]
+    ) -> Gradient:
+        (weights, is_softened, _), q = state
+        return q.gradient(stats)._replace(targets=weights, factor=is_softened / q.total)

@@ -1,4 +1,4 @@
-"""Objectives for costs that list each token's neighbors: all columns but a few have the same cost."""
+"""Objectives with a table of each token's neighbors: all columns but a few have the same cost or target."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,30 +8,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from costbank.errors import UsageError
-from costbank.loss.costs import NeighborCosts
+from costbank.loss.costs import NeighborCosts, NeighborSmoothing
 from costbank.loss.engine.objectives.base import Block, Gradient, NeighborTerms, Objective, Softened, softened
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.options import EMOOptions
 
-__all__ = ["D2GPo", "NeighborEMO", "NeighborGibbs", "NeighborLog"]
+__all__ = ["D2GPo", "NeighborEMO", "NeighborGibbs", "NeighborLog", "SmoothedOverNeighbors"]
 
 
 class _Neighbors(NamedTuple):
-    """The labels' neighbors, each [n, k] but `far_cost` [n].
+    """The labels' neighbors, each [n, k].
 
     Attributes:
         exists: false if a token has fewer neighbors.
         here: whether this process has the neighbor's column.
         columns: that column; any column if it is not here.
-        costs: κ of the neighbors.
-        far_cost: κ of all other tokens.
     """
 
     exists: Tensor
     here: Tensor
     columns: Tensor
-    costs: Tensor
-    far_cost: Tensor
 
     def logits(self, block: Block) -> Tensor:
         """[n, k] logits; −inf if a neighbor is not here."""
@@ -56,46 +52,58 @@ class _Neighbors(NamedTuple):
 class NeighborObjective(Objective):
     """The base of objectives with a table of neighbors. The first of their `means` is the neighbors' probability."""
 
-    costs: NeighborCosts
+    costs: NeighborCosts | NeighborSmoothing
 
     def neighbors(self, block: Block) -> _Neighbors:
         ids = self.costs.ids[block.labels].long()
         column = ids - block.shard.start
         exists = ids >= 0
         here = exists & (column >= 0) & (column < block.shard.size)
-        costs = self.costs.costs[block.labels].to(block.logits.dtype)
-        far_cost = self.costs.far[block.labels].to(block.logits.dtype)
-        return _Neighbors(exists, here, torch.where(here, column, 0), costs, far_cost)
+        return _Neighbors(exists, here, torch.where(here, column, 0))
+
+    def label_costs(self, block: Block) -> tuple[Tensor, Tensor]:
+        """κ of the neighbors [n, k], and κ of all other tokens [n]."""
+        costs = self.costs
+        assert isinstance(costs, NeighborCosts)
+        dtype = block.logits.dtype
+        return costs.costs[block.labels].to(dtype), costs.far[block.labels].to(dtype)
 
     def neighbor_mass(self, stats: SoftmaxStats, sums: PartialSums) -> Tensor:
         return sums.means[0]
 
 
-class _EMOState(NamedTuple):
+class _CostsState(NamedTuple):
+    """Neighbors, their κ [n, k], and κ of all other tokens [n]."""
+
     neighbors: _Neighbors
-    probs: Tensor
+    costs: Tensor
+    far_cost: Tensor
 
 
 class NeighborEMO(NeighborObjective):
     """D = K = Σ p_i κ_i with κ_i = far outside the neighbors, ∂K/∂z_i = p_i (far − K) + p_i (κ_i − far)."""
 
-    def read(self, block: Block) -> _Neighbors:
-        return self.neighbors(block)
+    def read(self, block: Block) -> _CostsState:
+        return _CostsState(self.neighbors(block), *self.label_costs(block))
 
-    def measure(self, probs: Tensor, state: _Neighbors) -> tuple[PartialSums, _EMOState]:
-        near = state.probs(probs)
-        return PartialSums(means=(near.sum(dim=1), (near * state.costs).sum(dim=1))), _EMOState(state, near)
+    def measure(self, probs: Tensor, state: _CostsState) -> tuple[PartialSums, tuple[_CostsState, Tensor]]:
+        near = state.neighbors.probs(probs)
+        return PartialSums(means=(near.sum(dim=1), (near * state.costs).sum(dim=1))), (state, near)
 
-    def value(self, stats: SoftmaxStats, sums: PartialSums, state: _EMOState) -> tuple[Tensor, _EMOState]:
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: tuple[_CostsState, Tensor]
+    ) -> tuple[Tensor, tuple[_CostsState, Tensor]]:
         mass, cost = sums.means
-        return cost + state.neighbors.far_cost * (stats.other_prob - mass).clamp_min(0.0), state
+        return cost + state[0].far_cost * (stats.other_prob - mass).clamp_min(0.0), state
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _EMOState) -> Gradient:
-        near, far = state.neighbors, state.neighbors.far_cost
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_CostsState, Tensor]
+    ) -> Gradient:
+        (near, costs, far), near_probs = state
         return Gradient(
             label=-value * stats.label_prob,
             common=far - value,
-            neighbors=near.add(state.probs * _local(near.costs - far[:, None], stats)),
+            neighbors=near.add(near_probs * _local(costs - far[:, None], stats)),
         )
 
 
@@ -112,9 +120,9 @@ class NeighborLog(NeighborObjective):
     """D = −log Σ p_i s_i with s_i = s_far outside the neighbors, ∂D/∂z_i = p_i − p_i s_i e^D."""
 
     def read(self, block: Block) -> _LogState:
-        near, power = self.neighbors(block), self.options.log_power
-        similar = (1.0 - near.costs).clamp_min(0.0).pow(power)
-        far = (1.0 - near.far_cost).clamp_min(0.0).pow(power)
+        near, (costs, far_cost), power = self.neighbors(block), self.label_costs(block), self.options.log_power
+        similar = (1.0 - costs).clamp_min(0.0).pow(power)
+        far = (1.0 - far_cost).clamp_min(0.0).pow(power)
         return _LogState(near, similar, near.logits(block) + torch.log(similar), far)
 
     def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, tuple[_LogState, Tensor]]:
@@ -163,8 +171,8 @@ class NeighborGibbs(NeighborObjective):
     """D = −Σ q_i log p_i, q = softmax(−κ / T) over the label and its neighbors, ∂D/∂z_i = p_i − q_i."""
 
     def read(self, block: Block) -> _GibbsState:
-        near = self.neighbors(block)
-        weights = torch.exp(-near.costs / self.options.gibbs_temperature)
+        near, (costs, _) = self.neighbors(block), self.label_costs(block)
+        weights = torch.exp(-costs / self.options.gibbs_temperature)
         weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
         return _GibbsState(near, weights, near.term(block, weights))
 
@@ -182,6 +190,32 @@ class NeighborGibbs(NeighborObjective):
     ) -> Gradient:
         (near, weights, _), q = state
         return q.gradient(stats)._replace(neighbors=near.add(-weights / q.total[:, None]))
+
+
+class SmoothedOverNeighbors(NeighborObjective):
+    """D = −Σ q_i log p_i with q from a table, ∂D/∂z_i = p_i − q_i. The label has the shares of masked neighbors."""
+
+    def read(self, block: Block) -> _GibbsState:
+        near, costs = self.neighbors(block), self.costs
+        assert isinstance(costs, NeighborSmoothing)
+        weights = costs.weights[block.labels].to(block.logits.dtype)
+        weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
+        return _GibbsState(near, weights, near.term(block, weights))
+
+    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
+        return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
+
+    def value(
+        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
+    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
+        q = softened(stats, sums.targets[0], 1.0 - sums.targets[0].weight)
+        return q.value, (state, q)
+
+    def gradient(
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
+    ) -> Gradient:
+        (near, weights, _), q = state
+        return q.gradient(stats)._replace(neighbors=near.add(-weights))
 
 
 class _RankState(NamedTuple):

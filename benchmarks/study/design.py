@@ -1,0 +1,132 @@
+"""What is trained: the sizes of a setting, and the arms that are compared in it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+__all__ = ["ARMS", "SETTINGS", "Arm", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, an amount of text, and a length of training.
+
+    Attributes:
+        vocab: the pieces of the tokenizer, which is trained on the training text alone.
+        train_tokens: the tokens of the training text, which are repeated.
+        layers, dim: the decoder's size; a head of attention has 32 dimensions.
+        context: tokens of a sequence.
+        batch: sequences of a step.
+        steps: optimizer steps.
+        lr: the largest learning rate; it rises over 50 steps and falls by a cosine to a tenth.
+        weight_decay: of AdamW.
+        dropout: of the residual branches.
+        eval_tokens: tokens of the validation and of the test text.
+    """
+
+    vocab: int = 8_000
+    train_tokens: int = 200_000
+    layers: int = 2
+    dim: int = 128
+    context: int = 64
+    batch: int = 16
+    steps: int = 900
+    lr: float = 2e-3
+    weight_decay: float = 0.1
+    dropout: float = 0.0
+    eval_tokens: int = 60_000
+
+    @property
+    def epochs(self) -> float:
+        return self.steps * self.batch * self.context / self.train_tokens
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A loss, and the bank that it uses.
+
+    Attributes:
+        options: of `EMOOptions`.
+        bank: settings of the co-occurrence bank by their paths; None for losses without a bank.
+        smoothing: of `SmoothingOptions`, for `neighbor_smoothing`.
+        form: the form of the costs, for other objectives with costs.
+        bank_text: the text of the bank: the training tokens alone, or all text but validation and test.
+        shuffled: whether the rows of the bank are permuted among the tokens: a control.
+        unigram_smoothing: label smoothing towards the tokens' frequencies instead of towards all tokens equally.
+        confidence_penalty: this times the entropy of the predictions is subtracted from the loss.
+        fade: the weight falls linearly to 0 after this share of the steps.
+        replaced: share of input tokens that are replaced, by neighbors, by random tokens or by frequent ones.
+        replaced_by: how.
+    """
+
+    options: dict[str, Any] = field(default_factory=lambda: {"objective": "ce"})
+    bank: dict[str, Any] | None = None
+    smoothing: dict[str, Any] = field(default_factory=dict)
+    form: Literal["dense", "neighbors"] = "dense"
+    bank_text: Literal["train", "all"] = "train"
+    shuffled: bool = False
+    unigram_smoothing: float = 0.0
+    confidence_penalty: float = 0.0
+    fade: float = 0.0
+    replaced: float = 0.0
+    replaced_by: Literal["neighbors", "random", "unigram"] = "neighbors"
+
+
+SETTINGS = {
+    "small": Setting(),
+    "more-data": Setting(train_tokens=400_000),
+    "larger": Setting(layers=3, dim=192, context=128, train_tokens=400_000),
+    "one-epoch": Setting(train_tokens=900_000, steps=878),
+    "tiny": Setting(vocab=400, train_tokens=6_000, layers=1, dim=32, context=32, batch=8, steps=20, eval_tokens=2_000),
+}
+
+LEFT = {"dim": 64, "side": "left", "window": 2, "min_count": 1}
+_NEIGHBORS = {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.1}
+_RECOMMENDED = Arm(_NEIGHBORS, bank=LEFT)
+
+
+def _emo(mixing: str, objective: str = "emo", **options: Any) -> Arm:
+    return Arm({"objective": objective, "mixing": mixing, **options}, bank=LEFT)
+
+
+ARMS: dict[str, Arm] = {
+    "ce": Arm(),
+    "recommended": _RECOMMENDED,
+    "label-smoothing": Arm({"objective": "ce", "label_smoothing": 0.1}),
+    "shuffled": replace(_RECOMMENDED, shuffled=True),
+    "label-smoothing-0.05": Arm({"objective": "ce", "label_smoothing": 0.05}),
+    "label-smoothing-0.2": Arm({"objective": "ce", "label_smoothing": 0.2}),
+    "unigram-smoothing": Arm(unigram_smoothing=0.1),
+    "confidence-penalty": Arm(confidence_penalty=0.1),
+    "weight-0.05": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.05}),
+    "weight-0.2": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.2}),
+    "perplexity-100": replace(_RECOMMENDED, smoothing={"perplexity": 100.0}),
+    "perplexity-2000": replace(_RECOMMENDED, smoothing={"perplexity": 2_000.0}),
+    "with-label": replace(_RECOMMENDED, smoothing={"label": True, "temperature": 0.1}),
+    "neighbors-64": replace(_RECOMMENDED, smoothing={"k": 64, "perplexity": 16.0}),
+    "unigram-power-0.5": replace(_RECOMMENDED, smoothing={"unigram_power": 0.5}),
+    "fade": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.2}, fade=0.9),
+    "function-words-exempt": replace(_RECOMMENDED, smoothing={"exempt_most_frequent": 100}),
+    "bank-symmetric": replace(_RECOMMENDED, bank={"dim": 64, "window": 5, "min_count": 1}),
+    "bank-both-sides": replace(_RECOMMENDED, bank={"dim": 64, "window": 1, "positions": True, "min_count": 1}),
+    "bank-trigrams": replace(_RECOMMENDED, bank={"dim": 64, "side": "left", "window": 1, "ngram": 2, "min_count": 1}),
+    "bank-min-count-5": replace(_RECOMMENDED, bank=LEFT | {"min_count": 5}),
+    "bank-dim-32": replace(_RECOMMENDED, bank=LEFT | {"dim": 32}),
+    "bank-dim-128": replace(_RECOMMENDED, bank=LEFT | {"dim": 128}),
+    "bank-window-4": replace(_RECOMMENDED, bank=LEFT | {"window": 4}),
+    "bank-all-text": replace(_RECOMMENDED, bank_text="all"),
+    "bank-all-text-100": replace(_RECOMMENDED, bank_text="all", smoothing={"perplexity": 100.0}),
+    "emo1-clamped": _emo("emo1_clamped"),
+    "emo1": _emo("emo1"),
+    "emo2": _emo("emo2"),
+    "emo-fixed-1": _emo("fixed", weight=1.0),
+    "delta-fixed-1": replace(_emo("fixed", "delta", weight=1.0), bank=None),
+    "kernel": _emo("fixed", "kernel", weight=1.0),
+    "log": _emo("interpolate", "log", weight=0.1),
+    "tailr": Arm({"objective": "tailr", "tailr_gamma": 0.1, "tailr_least": 0.2}),
+    "mixce": Arm({"objective": "mixce", "mixce_ratio": 0.5}),
+    "d2gpo": replace(_emo("interpolate", "d2gpo", weight=0.1), form="neighbors"),
+    "input-neighbors": Arm(bank=LEFT, replaced=0.15),
+    "input-random": Arm(replaced=0.15, replaced_by="random"),
+    "input-unigram": Arm(replaced=0.15, replaced_by="unigram"),
+    "input-neighbors-recommended": replace(_RECOMMENDED, replaced=0.15),
+}

@@ -1,0 +1,98 @@
+"""The loss of an arm: hidden states, the head's weight, labels and the step in, a mean over tokens out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import costbank
+from benchmarks.study.design import Arm, Setting
+from benchmarks.study.text import StudyText
+from costbank import Bank, build_config, open_bank
+from costbank.errors import BankNotFoundError, UsageError
+from costbank.loss import (
+    Costs,
+    DenseCosts,
+    DenseSmoothing,
+    LinearEMOLoss,
+    Schedule,
+    open_costs,
+    open_smoothing,
+)
+
+__all__ = ["build_bank", "loss_of"]
+
+Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+def build_bank(arm: Arm, text: StudyText, folder: Path) -> Bank | None:
+    """The bank of an arm, built unless it is there; None if the arm has none."""
+    if arm.bank is None:
+        return None
+    settings = arm.bank
+    name = "-".join([arm.bank_text, *(f"{key}{value}".lower().replace("_", "") for key, value in settings.items())])[
+        :64
+    ]
+    try:
+        return open_bank(name, folder / "banks")
+    except BankNotFoundError:
+        file = text.train_file if arm.bank_text == "train" else text.all_file
+        config = build_config(
+            source="cooccurrence", tokenizer=text.model, name=name, store=folder / "banks", cache=folder / "cache",
+            corpus={"files": [str(file)]}, cooccurrence=settings, engine={"processes": 1},
+        )  # fmt: skip
+        return costbank.build(config)
+
+
+def loss_of(arm: Arm, setting: Setting, text: StudyText, bank: Bank | None) -> Loss:
+    """The loss of an arm."""
+    if arm.unigram_smoothing:
+        counts = torch.from_numpy(text.train).bincount(minlength=setting.vocab).float()
+        return _with_logits(lambda logits, ce: _towards(counts / counts.sum(), logits, ce, arm.unigram_smoothing))
+    if arm.confidence_penalty:
+        return _with_logits(lambda logits, ce: (ce - arm.confidence_penalty * _entropy(logits)).mean())
+    options: dict[str, Any] = dict(arm.options)
+    if arm.fade:
+        options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * setting.steps))
+    module = LinearEMOLoss(_costs(arm, bank), **options)
+    return lambda hidden, weight, labels, step: module(hidden, weight, labels, step=step)
+
+
+def _costs(arm: Arm, bank: Bank | None) -> Costs | None:
+    if bank is None or arm.options["objective"] == "ce":
+        return None
+    if arm.options["objective"] == "neighbor_smoothing":
+        costs: Costs = open_smoothing(bank, **arm.smoothing)
+    else:
+        costs = open_costs(bank, arm.form)
+    return _shuffled(costs) if arm.shuffled else costs
+
+
+def _shuffled(costs: Costs) -> Costs:
+    """The same rows, permuted among the tokens that have one. All arms and seeds have the same permutation."""
+    if not isinstance(costs, DenseCosts):
+        raise UsageError(f"costs of the form {costs.form} cannot be shuffled here", "use dense ones")
+    usable = costs.softened if isinstance(costs, DenseSmoothing) else costs.vectors.any(dim=1)
+    ids = usable.nonzero()[:, 0]
+    vectors = costs.vectors.clone()
+    vectors[ids] = costs.vectors[ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(7))]]
+    return replace(costs, vectors=vectors)
+
+
+def _with_logits(combine: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    def loss(hidden: Tensor, weight: Tensor, labels: Tensor, _step: int) -> Tensor:
+        logits = torch.log_softmax((hidden @ weight.T).flatten(0, 1).float(), dim=1)
+        return combine(logits, -logits.gather(1, labels.reshape(-1, 1))[:, 0])
+
+    return loss
+
+
+def _towards(shares: Tensor, log_probs: Tensor, ce: Tensor, weight: float) -> Tensor:
+    return ((1 - weight) * ce - weight * log_probs @ shares.to(log_probs.device)).mean()
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(dim=1)
