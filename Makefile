@@ -17,7 +17,7 @@ help:
 	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
-	@echo "make study-small TEXT=FILE   cross-entropy, smoothing and a bank, trained from scratch; about half an hour"
+	@echo "make study-small TEXT=FILE   cross-entropy, smoothing and a bank, trained from scratch; about 25 minutes"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'

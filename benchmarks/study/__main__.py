@@ -29,7 +29,7 @@ from benchmarks.study.text import open_text
 from benchmarks.study.training import train_in_process
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
-HEADLINE = ["ce", "recommended", "label-smoothing", "shuffled"]
+HEADLINE = ["ce", "recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
 
 
 def main() -> None:

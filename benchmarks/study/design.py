@@ -81,40 +81,61 @@ SETTINGS = {
 
 LEFT = {"dim": 64, "side": "left", "window": 2, "min_count": 1}
 _NEIGHBORS = {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.1}
-_RECOMMENDED = Arm(_NEIGHBORS, bank=LEFT)
+_RECOMMENDED = Arm(_NEIGHBORS, bank=LEFT, smoothing={"unigram_power": 1.0})
+# The arms that were tried before it was known that the tokens' counts help.
+_WITHOUT_COUNTS = replace(_RECOMMENDED, smoothing={"unigram_power": 0.0})
 
 
 def _emo(mixing: str, objective: str = "emo", **options: Any) -> Arm:
     return Arm({"objective": objective, "mixing": mixing, **options}, bank=LEFT)
 
 
+def _smoothed(**settings: Any) -> Arm:
+    return replace(_RECOMMENDED, smoothing={"unigram_power": 0.0, **settings})
+
+
+def _weighted(weight: float, arm: Arm) -> Arm:
+    return replace(arm, options=_NEIGHBORS | {"weight": weight})
+
+
+def _with_bank(**settings: Any) -> Arm:
+    return replace(_WITHOUT_COUNTS, bank={"dim": 64, "min_count": 1, **settings})
+
+
 ARMS: dict[str, Arm] = {
     "ce": Arm(),
     "recommended": _RECOMMENDED,
     "label-smoothing": Arm({"objective": "ce", "label_smoothing": 0.1}),
+    "unigram-smoothing": Arm(unigram_smoothing=0.1),
     "shuffled": replace(_RECOMMENDED, shuffled=True),
+    "recommended-100": _smoothed(unigram_power=1.0, perplexity=100.0),
+    "recommended-2000": _smoothed(unigram_power=1.0, perplexity=2_000.0),
+    "recommended-0.15": _weighted(0.15, _RECOMMENDED),
+    "recommended-0.2": _weighted(0.2, _RECOMMENDED),
+    "recommended-all-text": replace(_RECOMMENDED, bank_text="all"),
+    "recommended-all-text-100": replace(_smoothed(unigram_power=1.0, perplexity=100.0), bank_text="all"),
+    "unigram-power-0.5": _smoothed(unigram_power=0.5),
+    "without-counts": _WITHOUT_COUNTS,
+    "without-counts-shuffled": replace(_WITHOUT_COUNTS, shuffled=True),
+    "without-counts-0.05": _weighted(0.05, _WITHOUT_COUNTS),
+    "without-counts-0.2": _weighted(0.2, _WITHOUT_COUNTS),
+    "without-counts-100": _smoothed(perplexity=100.0),
+    "without-counts-2000": _smoothed(perplexity=2_000.0),
+    "with-label": _smoothed(label=True, temperature=0.1),
+    "neighbors-64": _smoothed(k=64, perplexity=16.0),
+    "function-words-exempt": _smoothed(exempt_most_frequent=100),
+    "fade": replace(_weighted(0.2, _WITHOUT_COUNTS), fade=0.9),
+    "bank-symmetric": _with_bank(window=5),
+    "bank-both-sides": _with_bank(window=1, positions=True),
+    "bank-trigrams": _with_bank(side="left", window=1, ngram=2),
+    "bank-window-4": _with_bank(side="left", window=4),
+    "bank-min-count-5": replace(_WITHOUT_COUNTS, bank=LEFT | {"min_count": 5}),
+    "bank-dim-32": replace(_WITHOUT_COUNTS, bank=LEFT | {"dim": 32}),
+    "bank-dim-128": replace(_WITHOUT_COUNTS, bank=LEFT | {"dim": 128}),
+    "bank-all-text": replace(_WITHOUT_COUNTS, bank_text="all"),
     "label-smoothing-0.05": Arm({"objective": "ce", "label_smoothing": 0.05}),
     "label-smoothing-0.2": Arm({"objective": "ce", "label_smoothing": 0.2}),
-    "unigram-smoothing": Arm(unigram_smoothing=0.1),
     "confidence-penalty": Arm(confidence_penalty=0.1),
-    "weight-0.05": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.05}),
-    "weight-0.2": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.2}),
-    "perplexity-100": replace(_RECOMMENDED, smoothing={"perplexity": 100.0}),
-    "perplexity-2000": replace(_RECOMMENDED, smoothing={"perplexity": 2_000.0}),
-    "with-label": replace(_RECOMMENDED, smoothing={"label": True, "temperature": 0.1}),
-    "neighbors-64": replace(_RECOMMENDED, smoothing={"k": 64, "perplexity": 16.0}),
-    "unigram-power-0.5": replace(_RECOMMENDED, smoothing={"unigram_power": 0.5}),
-    "fade": replace(_RECOMMENDED, options=_NEIGHBORS | {"weight": 0.2}, fade=0.9),
-    "function-words-exempt": replace(_RECOMMENDED, smoothing={"exempt_most_frequent": 100}),
-    "bank-symmetric": replace(_RECOMMENDED, bank={"dim": 64, "window": 5, "min_count": 1}),
-    "bank-both-sides": replace(_RECOMMENDED, bank={"dim": 64, "window": 1, "positions": True, "min_count": 1}),
-    "bank-trigrams": replace(_RECOMMENDED, bank={"dim": 64, "side": "left", "window": 1, "ngram": 2, "min_count": 1}),
-    "bank-min-count-5": replace(_RECOMMENDED, bank=LEFT | {"min_count": 5}),
-    "bank-dim-32": replace(_RECOMMENDED, bank=LEFT | {"dim": 32}),
-    "bank-dim-128": replace(_RECOMMENDED, bank=LEFT | {"dim": 128}),
-    "bank-window-4": replace(_RECOMMENDED, bank=LEFT | {"window": 4}),
-    "bank-all-text": replace(_RECOMMENDED, bank_text="all"),
-    "bank-all-text-100": replace(_RECOMMENDED, bank_text="all", smoothing={"perplexity": 100.0}),
     "emo1-clamped": _emo("emo1_clamped"),
     "emo1": _emo("emo1"),
     "emo2": _emo("emo2"),

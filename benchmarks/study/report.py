@@ -45,12 +45,12 @@ def compare(rows: list[Row], arm: str, other: str = "ce") -> Comparison | None:
     return comparison if comparison.differences else None
 
 
-def report(rows: list[Row]) -> str:
+def report(rows: list[Row], heading: str = "") -> str:
     """A table for each setting, text and split: every arm that was run, best first."""
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["setting"], str(sorted(row["sizes"].items())), row["text"], row["split"]].append(row)
-    return "\n\n".join(_table(group) for group in groups.values())
+    return "\n\n".join(heading + _table(group) for group in groups.values())
 
 
 def _table(rows: list[Row]) -> str:

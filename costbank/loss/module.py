@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -28,7 +29,7 @@ from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.functional import emo_loss, emo_loss_with_parts
 from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
-from costbank.loss.options import EMOOptions, PresetName
+from costbank.loss.options import RAISED_PERPLEXITY, EMOOptions, PresetName
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -56,6 +57,7 @@ class _Loss(nn.Module):
         if self.costs is not None and not isinstance(self.costs, Costs):
             raise UsageError(f"costs are of type {type(self.costs).__name__}", f"give {like_costs(self.costs, '{}')}")
         check_form(self.costs, self.options)
+        _warn_of_mixing(self.options)
 
     def fit(self, width: int) -> None:
         """Fit the costs to the width of the logits if the loss was made from a bank; otherwise change nothing.
@@ -128,6 +130,17 @@ class _Loss(nn.Module):
         if self.costs is not None:
             self.costs = self.costs.to(fn(torch.empty(0, device=self.costs.device)).device)
         return moved
+
+
+@cache
+def _warn_of_mixing(options: EMOOptions) -> None:
+    """Log what a mixing did to models in the study, once for each choice of options."""
+    if options.mixing in RAISED_PERPLEXITY and not options.is_cross_entropy:
+        _LOG.warning(
+            "mixing %r raised the held-out perplexity of small models by %s relative to cross-entropy, and "
+            "preset='recommended' lowered it: compare both with cross-entropy on your text",
+            options.mixing, RAISED_PERPLEXITY[options.mixing],
+        )  # fmt: skip
 
 
 def _costs_for(bank: Bank, options: EMOOptions) -> Costs:

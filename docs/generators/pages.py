@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generators import command_line, errors, figures, python_api, service, settings
+from docs.generators import command_line, errors, figures, python_api, service, settings, study
 
 __all__ = ["PAGES", "outdated", "write_all"]
 
@@ -16,6 +16,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/errors.md": errors.page,
     "reference/python.md": python_api.page,
     "measured.md": figures.page,
+    "study.md": study.page,
+    "assets/study.svg": study.chart,
     "../README.md": figures.readme,
 }
 """Each generated page, relative to `docs/`, and the function that returns its text."""

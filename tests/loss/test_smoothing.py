@@ -78,7 +78,9 @@ def test_more_perplexity_is_a_higher_temperature():
 @pytest.mark.parametrize("label", [False, True])
 @pytest.mark.parametrize("k", [None, 64])
 def test_the_label_is_in_its_distribution_only_by_request(news_bank: Bank, k: int | None, label: bool):
-    smoothing = open_smoothing(news_bank, k=min(k, news_bank.neighbors.k) if k else None, perplexity=6.0, label=label)
+    smoothing = open_smoothing(
+        news_bank, k=min(k, news_bank.neighbors.k) if k else None, perplexity=6.0, label=label, unigram_power=0.0
+    )
     token = int(np.flatnonzero(news_bank.vocab.status == TokenStatus.OK)[500])
     q = _shares(smoothing, token)
     assert float(q.sum()) == pytest.approx(1.0, abs=1e-6)

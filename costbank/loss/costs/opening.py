@@ -124,7 +124,7 @@ def open_smoothing(
         name = needing[0]
         raise UsageError(
             f"{name} needs the tokens' counts, and {bank.name}@{bank.id} has none",
-            "use a bank from a corpus, or leave it 0",
+            "use a bank from a corpus, or omit it",
         )
     tokens: dict[str, Any] = {
         "counts": torch.from_numpy(_fitted(counts, width)),

@@ -16,7 +16,7 @@ from costbank.loss.costs.dense import DenseCosts
 __all__ = ["DenseSmoothing", "NeighborSmoothing", "SmoothingOptions", "smooth_dense", "smooth_neighbors"]
 
 _BISECTIONS = 40
-_SAMPLED_LABELS = 512
+_SAMPLED_LABELS = 256
 # Costs lie in [0, 2]. At the ends of the range, q has one token, or all of them equally.
 _TEMPERATURES = (1e-4, 1e3)
 
@@ -36,7 +36,8 @@ class SmoothingOptions:
         temperature_per: whether the `bank` has one T, with which the average entropy of q over labels is the logarithm
             of `perplexity`, or each `token` has its own, which needs `k`.
         label: whether the label is part of q, with a cost of 0. Otherwise q has only other tokens.
-        unigram_power: the exponent of the tokens' counts u; 0 ignores them. T is chosen without them.
+        unigram_power: the exponent of the tokens' counts u; 0 ignores them; None: 1 if the counts are known, else 0.
+            T is chosen without them.
         exempt: kinds of tokens that keep their whole label and are in no other label's q: `special` tokens (and unused
             ids), `byte` pieces, and tokens of one or more `digit`.
         exempt_most_frequent: this many of the most frequent tokens are exempt too: the function words, in most text.
@@ -50,7 +51,7 @@ class SmoothingOptions:
     temperature: float | None = None
     temperature_per: Literal["bank", "token"] = "bank"
     label: bool = False
-    unigram_power: float = 0.0
+    unigram_power: float | None = None
     exempt: tuple[str, ...] = ("special", "byte")
     exempt_most_frequent: int = 0
 
@@ -69,7 +70,7 @@ class SmoothingOptions:
             raise UsageError(f"exempt has {sorted(unknown)[0]!r}", "give some of: special, byte, digit")
         if self.exempt_most_frequent < 0:
             raise UsageError(f"exempt_most_frequent is {self.exempt_most_frequent}", "give 0 or a number of tokens")
-        if not 0 <= self.unigram_power < math.inf:
+        if self.unigram_power is not None and not 0 <= self.unigram_power < math.inf:
             raise UsageError(f"unigram_power is {self.unigram_power!r}", "give 0 or a positive number, such as 0.5")
 
     def __str__(self) -> str:
@@ -81,7 +82,7 @@ class SmoothingOptions:
             f"per {self.temperature_per}",
         ]
         parts += ["with the label"] if self.label else []
-        parts += [f"unigram power {self.unigram_power:g}"] if self.unigram_power else []
+        parts += [] if self.unigram_power is None else [f"unigram power {self.unigram_power:g}"]
         parts += [f"exempt: {', '.join(self.exempt)}"] if self.exempt != SmoothingOptions.exempt else []
         parts += [f"exempt: the {self.exempt_most_frequent} most frequent"] if self.exempt_most_frequent else []
         return ", ".join(parts)
@@ -171,7 +172,7 @@ def smooth_dense(
 ) -> DenseSmoothing:
     """Choose the temperature of distributions over all tokens.
 
-    The average entropy is that of 512 labels, drawn by their counts if these are known.
+    The average entropy is that of 256 labels, drawn by their counts if these are known.
 
     Args:
         costs: the costs of all tokens. Tokens without a vector keep their whole label and are in no q.
@@ -182,7 +183,7 @@ def smooth_dense(
     Raises:
         UsageError: the perplexity exceeds the number of tokens, or counts are missing.
     """
-    _check_counts(options, counts)
+    power = _unigram_power(options, counts)
     usable = costs.vectors.any(dim=1)
     if exempt is not None:
         usable &= ~exempt
@@ -191,14 +192,14 @@ def smooth_dense(
     temperature = options.temperature
     if temperature is None:
         sample = _sample_labels(usable, counts)
-        values = costs.rows(sample, torch.float64)
+        values = costs.rows(sample)
         values[:, ~usable] = torch.inf
         values[torch.arange(len(sample)), sample] = 0.0 if options.label else torch.inf
         temperature = _solve(lambda t: _entropy(values, t).mean(), perplexity)
-    if options.unigram_power and counts is not None:
+    if power and counts is not None:
         # Divided by the largest, which changes no q.
         shares = (counts.clamp_min(0) + 1).double() / float(counts.max() + 1)
-        factors = factors * shares.pow(options.unigram_power).float()
+        factors = factors * shares.pow(power).float()
     label_weight = 1.0 if options.label else 0.0
     return DenseSmoothing(costs.vectors, factors, usable, temperature, label_weight, str(options), bank=costs.bank)
 
@@ -235,7 +236,7 @@ def smooth_neighbors(
             "give a row of ids and a row of costs for each token, with at least one neighbor",
         )
     perplexity = _perplexity(options, k, "neighbors")
-    _check_counts(options, counts)
+    power = _unigram_power(options, counts)
     blocks = [slice(start, start + block_rows) for start in range(0, size, block_rows)]
     temperature = options.temperature
     if options.temperature_per == "bank" and temperature is None:
@@ -244,10 +245,10 @@ def smooth_neighbors(
     for block in blocks:
         usable = _usable_costs(ids, costs, block, options, exempt)
         scores = -usable / (_token_temperatures(usable, perplexity) if temperature is None else temperature)
-        if options.unigram_power and counts is not None:
+        if power and counts is not None:
             own = torch.arange(size, device=ids.device)[block, None]
             tokens = torch.cat([own, ids[block].long().clamp_min(0)], dim=1)[:, 0 if options.label else 1 :]
-            scores += options.unigram_power * torch.log(counts.clamp_min(0).double() + 1)[tokens]
+            scores += power * torch.log(counts.clamp_min(0).double() + 1)[tokens]
         q = torch.softmax(scores, dim=1).nan_to_num(0.0)  # NaN if no neighbor is usable
         weights[block] = q[:, 1:] if options.label else q
     return NeighborSmoothing(ids.int(), weights, str(options), bank=bank)
@@ -266,9 +267,11 @@ def _perplexity(options: SmoothingOptions, others: int, what: str) -> float:
     return options.perplexity
 
 
-def _check_counts(options: SmoothingOptions, counts: Tensor | None) -> None:
-    if options.unigram_power and (counts is None or bool((counts < 0).all())):
-        raise UsageError("unigram_power needs the counts of tokens", "use a bank from a corpus, or leave it 0")
+def _unigram_power(options: SmoothingOptions, counts: Tensor | None) -> float:
+    is_known = counts is not None and bool((counts > 0).any())
+    if options.unigram_power and not is_known:
+        raise UsageError("unigram_power needs the counts of tokens", "use a bank from a corpus, or omit it")
+    return float(is_known) if options.unigram_power is None else options.unigram_power
 
 
 def _sample_labels(usable: Bool[Tensor, "vocab"], counts: Tensor | None) -> Integer[Tensor, "sample"]:
@@ -296,15 +299,15 @@ def _usable_costs(
     return values
 
 
-def _entropy(costs: Float64[Tensor, "n entries"], temperature: Tensor | float) -> Float64[Tensor, "n"]:
+def _entropy(costs: Float[Tensor, "n entries"], temperature: Tensor | float) -> Float[Tensor, "n"]:
     """The entropy of softmax(−κ / T) in nats; 0 if no token is usable."""
     return torch.special.entr(torch.softmax(-costs / temperature, dim=1)).sum(dim=1).nan_to_num(0.0)
 
 
 def _solve(mean_entropy: Callable[[float], Tensor | float], perplexity: float) -> float:
-    """The T of a mean entropy, which grows with T, by bisection of its logarithm."""
+    """The T of a mean entropy, which grows with T, to 1e-4 of itself, by bisection of its logarithm."""
     low, high = map(math.log, _TEMPERATURES)
-    while high - low > 1e-6:
+    while high - low > 1e-4:
         middle = (low + high) / 2
         low, high = (low, middle) if mean_entropy(math.exp(middle)) > math.log(perplexity) else (middle, high)
     return math.exp((low + high) / 2)
