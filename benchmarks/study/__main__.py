@@ -24,36 +24,43 @@ import torch
 
 from benchmarks.study.design import ARMS, SETTINGS, Setting
 from benchmarks.study.losses import build_bank
-from benchmarks.study.report import report
-from benchmarks.study.text import open_text
-from benchmarks.study.training import train_in_process
+from benchmarks.study.report import ROWS, read_rows, report
+from benchmarks.study.text import Files, open_text
+from benchmarks.study.training import train_base, train_in_process
 
-ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
 HEADLINE = ["ce", "recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
 
 
 def main() -> None:
     options = _options()
     if options.report:
-        print(report(_rows(options.rows)))
+        print(report(read_rows(options.rows)))
         return
     setting = replace(SETTINGS[options.setting], **_changes(options.set))
-    folder = options.work / f"{options.text.stem}-{setting.vocab}-{setting.train_tokens}"
-    text = open_text(options.text, setting, folder)
-    digest = sha256(options.text.read_bytes()).hexdigest()[:16]
-    fixed = {"setting": options.setting, "sizes": asdict(setting), "text": digest, "split": options.split}
+    files = Files(options.text, options.other, options.model)
+    vocab = options.model.stem if setting.pretrained else setting.vocab
+    folder = options.work / f"{options.text.stem}-{vocab}-{setting.train_tokens}"
+    text = open_text(files, setting, folder)
+    fixed: dict[str, Any] = {"setting": options.setting, "sizes": asdict(setting), "text": _digest(options.text)}
+    if files.other:
+        fixed["other text"] = _digest(files.other)
+    if files.model:
+        fixed["model"] = files.model.name
+    fixed["split"] = options.split
     # Seeds first, so that arms can be compared early.
     wanted = [fixed | {"arm": arm, "design": asdict(ARMS[arm]), "seed": seed}
               for seed in range(options.seeds) for arm in options.arms]  # fmt: skip
-    done = {_key(row) for row in _rows(options.rows)}
+    done = {_key(row) for row in read_rows(options.rows)}
     todo = [run for run in wanted if _key(run) not in done]
     print(
         f"{len(wanted)} runs, of which {len(wanted) - len(todo)} are done; {setting.epochs:.1f} epochs", file=sys.stderr
     )
+    if todo:
+        train_base(setting, text, folder, options.device)
     for run in todo:
         build_bank(ARMS[run["arm"]], text, folder)  # before the processes, so that each is built once
-    _run_all(todo, setting, options, folder)
-    print(report([row for row in _rows(options.rows) if all(row[name] == fixed[name] for name in fixed)]))
+    _run_all(todo, setting, files, options, folder)
+    print(report([row for row in read_rows(options.rows) if all(row.get(name) == fixed[name] for name in fixed)]))
 
 
 def _options() -> argparse.Namespace:
@@ -61,6 +68,8 @@ def _options() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("setting", nargs="?", choices=SETTINGS, default="small", help="the model and the training")
     parser.add_argument("--text", type=Path, help="text with a document per line")
+    parser.add_argument("--model", type=Path, help="a pretrained model: a Hugging Face folder, or a GGUF file")
+    parser.add_argument("--other", type=Path, help="another text, on which the model was trained before")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=HEADLINE, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="the number of seeds")
     parser.add_argument("--split", choices=("valid", "test"), default="valid", help="the text of the measures")
@@ -73,6 +82,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if not options.report and options.text is None:
         parser.error("give --text FILE, a text with a document per line")
+    if (options.model is not None) != SETTINGS[options.setting].pretrained:
+        pretrained = ", ".join(name for name, setting in SETTINGS.items() if setting.pretrained)
+        parser.error(f"--model belongs to the settings that continue the training of a pretrained model: {pretrained}")
+    if SETTINGS[options.setting].base_steps and options.other is None:
+        parser.error("give --other FILE, the text on which the model is trained first")
     return options
 
 
@@ -80,16 +94,19 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
     changes = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not hasattr(Setting(), name) or not value:
+        if not hasattr(Setting(), name) or not value or name == "pretrained":
             raise SystemExit(f"--set {pair}: give NAME=VALUE with one of {', '.join(asdict(Setting()))}")
         changes[name] = type(getattr(Setting(), name))(value)
     return changes
 
 
-def _run_all(todo: list[dict[str, Any]], setting: Setting, options: argparse.Namespace, folder: Path) -> None:
+def _run_all(
+    todo: list[dict[str, Any]], setting: Setting, files: Files,
+    options: argparse.Namespace, folder: Path,
+) -> None:  # fmt: skip
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    arguments = (setting, options.text, folder, options.split, options.device)
+    arguments = (setting, files, folder, options.split, options.device)
     with ProcessPoolExecutor(options.processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = {pool.submit(train_in_process, ARMS[run["arm"]], run["seed"], *arguments): run for run in todo}
         try:
@@ -110,12 +127,13 @@ def _run_all(todo: list[dict[str, Any]], setting: Setting, options: argparse.Nam
             raise
 
 
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def _key(row: dict[str, Any]) -> str:
-    return json.dumps([row[name] for name in ("sizes", "text", "split", "design", "seed")], sort_keys=True)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    names = ("sizes", "text", "model", "other text", "split", "design", "seed")
+    return json.dumps([row.get(name) for name in names], sort_keys=True)
 
 
 def _revision() -> str:

@@ -11,16 +11,22 @@ class Setting:
     """A model, an amount of text, and a length of training.
 
     Attributes:
+        pretrained: whether a pretrained model is trained further, with its own tokenizer; `vocab`, `layers`, `dim` and
+            `dropout` are then the model's.
         vocab: the pieces of the tokenizer, which is trained on the training text alone.
         train_tokens: the tokens of the training text, which are repeated.
         layers, dim: the decoder's size; a head of attention has 32 dimensions.
         context: tokens of a sequence.
         batch: sequences of a step.
         steps: optimizer steps.
-        lr: the largest learning rate; it rises over 50 steps and falls by a cosine to a tenth.
+        lr: the largest learning rate.
+        warmup: the steps over which the learning rate rises; then it falls by a cosine to a tenth.
         weight_decay: of AdamW.
         dropout: of the residual branches.
-        eval_tokens: tokens of the validation and of the test text.
+        eval_tokens: tokens of the validation, of the test and of the other text.
+        base_steps: with a number above 0, a model is first trained on another text for so many steps.
+        base_tokens: the tokens of that text, which are repeated.
+        base_lr: the largest learning rate on that text.
     """
 
     vocab: int = 8_000
@@ -34,6 +40,11 @@ class Setting:
     weight_decay: float = 0.1
     dropout: float = 0.0
     eval_tokens: int = 60_000
+    warmup: int = 50
+    pretrained: bool = False
+    base_steps: int = 0
+    base_tokens: int = 600_000
+    base_lr: float = 2e-3
 
     @property
     def epochs(self) -> float:
@@ -47,28 +58,34 @@ class Arm:
     Attributes:
         options: of `EMOOptions`.
         bank: settings of the co-occurrence bank by their paths; None for losses without a bank.
+        head: for a model that was trained before, the transforms of a bank of its own head, instead of a co-occurrence
+            bank.
         smoothing: of `SmoothingOptions`, for `neighbor_smoothing`.
         form: the form of the costs, for other objectives with costs.
-        bank_text: the text of the bank: the training tokens alone, or all text but validation and test.
+        bank_text: the text of the bank: the training tokens alone, all text but validation and test, or the text of the
+            base model.
         shuffled: whether the rows of the bank are permuted among the tokens: a control.
         unigram_smoothing: label smoothing towards the tokens' frequencies instead of towards all tokens equally.
         confidence_penalty: this times the entropy of the predictions is subtracted from the loss.
         fade: the weight falls linearly to 0 after this share of the steps.
         replaced: share of input tokens that are replaced, by neighbors, by random tokens or by frequent ones.
         replaced_by: how.
+        trains: whether the model is trained at all.
     """
 
     options: dict[str, Any] = field(default_factory=lambda: {"objective": "ce"})
     bank: dict[str, Any] | None = None
+    head: tuple[str, ...] | None = None
     smoothing: dict[str, Any] = field(default_factory=dict)
     form: Literal["dense", "neighbors"] = "dense"
-    bank_text: Literal["train", "all"] = "train"
+    bank_text: Literal["train", "all", "base"] = "train"
     shuffled: bool = False
     unigram_smoothing: float = 0.0
     confidence_penalty: float = 0.0
     fade: float = 0.0
     replaced: float = 0.0
     replaced_by: Literal["neighbors", "random", "unigram"] = "neighbors"
+    trains: bool = True
 
 
 SETTINGS = {
@@ -76,6 +93,10 @@ SETTINGS = {
     "more-data": Setting(train_tokens=400_000),
     "larger": Setting(layers=3, dim=192, context=128, train_tokens=400_000),
     "one-epoch": Setting(train_tokens=900_000, steps=878),
+    "continued": Setting(
+        pretrained=True, train_tokens=24_000, context=256, batch=4, steps=48, lr=1e-4, warmup=5, eval_tokens=12_000
+    ),
+    "continued-small": Setting(train_tokens=60_000, steps=180, lr=5e-4, warmup=10, base_steps=1_200),
     "tiny": Setting(vocab=400, train_tokens=6_000, layers=1, dim=32, context=32, batch=8, steps=20, eval_tokens=2_000),
 }
 
@@ -100,6 +121,10 @@ def _weighted(weight: float, arm: Arm) -> Arm:
 
 def _with_bank(**settings: Any) -> Arm:
     return replace(_WITHOUT_COUNTS, bank={"dim": 64, "min_count": 1, **settings})
+
+
+def _of_head(weight: float, **settings: Any) -> Arm:
+    return Arm(_NEIGHBORS | {"weight": weight}, head=("center",), smoothing=settings)
 
 
 ARMS: dict[str, Arm] = {
@@ -150,4 +175,19 @@ ARMS: dict[str, Arm] = {
     "input-random": Arm(replaced=0.15, replaced_by="random"),
     "input-unigram": Arm(replaced=0.15, replaced_by="unigram"),
     "input-neighbors-recommended": replace(_RECOMMENDED, replaced=0.15),
+    "untrained": Arm(trains=False),
+    "head-all": _of_head(0.1),
+    "head-all-0.05": _of_head(0.05),
+    "head-64": _of_head(0.1, k=64),
+    "head-64-0.05": _of_head(0.05, k=64),
+    "head-64-0.05-shuffled": replace(_of_head(0.05, k=64), shuffled=True),
+    "head-64-with-label": _of_head(0.1, k=64, label=True),
+    "head-64-raw": replace(_of_head(0.05, k=64), head=()),
+    "base-text": replace(_RECOMMENDED, bank_text="base"),
+    "base-text-0.05": replace(_weighted(0.05, _RECOMMENDED), bank_text="base"),
+    "base-text-64-0.05": replace(
+        _RECOMMENDED, bank_text="base", options=_NEIGHBORS | {"weight": 0.05}, smoothing={"k": 64}
+    ),
+    "unigram-smoothing-0.05": Arm(unigram_smoothing=0.05),
+    "head-emo1-clamped": replace(_emo("emo1_clamped"), bank=None, head=("center",)),
 }

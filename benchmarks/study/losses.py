@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import costbank
-from benchmarks.study.design import Arm, Setting
+from benchmarks.study.design import Arm
 from benchmarks.study.text import StudyText
 from costbank import Bank, build_config, open_bank
 from costbank.errors import BankNotFoundError, UsageError
@@ -18,45 +18,50 @@ from costbank.loss import (
     DenseCosts,
     DenseSmoothing,
     LinearEMOLoss,
+    NeighborSmoothing,
     Schedule,
     open_costs,
     open_smoothing,
 )
 
-__all__ = ["build_bank", "loss_of"]
+__all__ = ["Loss", "build_bank", "loss_of"]
 
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def build_bank(arm: Arm, text: StudyText, folder: Path) -> Bank | None:
     """The bank of an arm, built unless it is there; None if the arm has none."""
-    if arm.bank is None:
+    where: dict[str, Any] = {"store": folder / "banks", "cache": folder / "cache"}
+    if arm.head is not None:
+        name = "-".join(["head", *arm.head])
+        where |= {"source": "lm-head", "transforms": arm.head, "lm_head": {"model": text.model}}
+        if text.base is not None:
+            where |= {"tokenizer": text.model, "lm_head": {"model": text.model.parent / "base.safetensors"}}
+    elif arm.bank is not None:
+        settings = [f"{key}{value}".lower().replace("_", "") for key, value in arm.bank.items()]
+        name = "-".join([arm.bank_text, *settings])[:64]
+        base_file = None if text.base is None else text.base.train_file
+        file = {"train": text.train_file, "all": text.all_file, "base": base_file}[arm.bank_text]
+        where |= {"source": "cooccurrence", "tokenizer": text.model, "corpus": {"files": [str(file)]},
+                  "cooccurrence": arm.bank, "engine": {"processes": 1}}  # fmt: skip
+    else:
         return None
-    settings = arm.bank
-    name = "-".join([arm.bank_text, *(f"{key}{value}".lower().replace("_", "") for key, value in settings.items())])[
-        :64
-    ]
     try:
         return open_bank(name, folder / "banks")
     except BankNotFoundError:
-        file = text.train_file if arm.bank_text == "train" else text.all_file
-        config = build_config(
-            source="cooccurrence", tokenizer=text.model, name=name, store=folder / "banks", cache=folder / "cache",
-            corpus={"files": [str(file)]}, cooccurrence=settings, engine={"processes": 1},
-        )  # fmt: skip
-        return costbank.build(config)
+        return costbank.build(build_config(name=name, **where))
 
 
-def loss_of(arm: Arm, setting: Setting, text: StudyText, bank: Bank | None) -> Loss:
-    """The loss of an arm."""
+def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0) -> Loss:
+    """The loss of an arm, over so many steps."""
     if arm.unigram_smoothing:
-        counts = torch.from_numpy(text.train).bincount(minlength=setting.vocab).float()
+        counts = torch.from_numpy(text.train).bincount(minlength=text.tokenizer.vocab.size).float()
         return _with_logits(lambda logits, ce: _towards(counts / counts.sum(), logits, ce, arm.unigram_smoothing))
     if arm.confidence_penalty:
         return _with_logits(lambda logits, ce: (ce - arm.confidence_penalty * _entropy(logits)).mean())
     options: dict[str, Any] = dict(arm.options)
     if arm.fade:
-        options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * setting.steps))
+        options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * steps))
     module = LinearEMOLoss(_costs(arm, bank), **options)
     return lambda hidden, weight, labels, step: module(hidden, weight, labels, step=step)
 
@@ -73,13 +78,22 @@ def _costs(arm: Arm, bank: Bank | None) -> Costs | None:
 
 def _shuffled(costs: Costs) -> Costs:
     """The same rows, permuted among the tokens that have one. All arms and seeds have the same permutation."""
+    if isinstance(costs, NeighborSmoothing):
+        order = _permutation(costs.softened)
+        new_id = order.argsort().int()  # the rows go to other tokens, and so do the tokens in them
+        return replace(costs, ids=new_id[costs.ids.clamp_min(0).long()][order], weights=costs.weights[order])
     if not isinstance(costs, DenseCosts):
         raise UsageError(f"costs of the form {costs.form} cannot be shuffled here", "use dense ones")
-    usable = costs.softened if isinstance(costs, DenseSmoothing) else costs.vectors.any(dim=1)
+    order = _permutation(costs.softened if isinstance(costs, DenseSmoothing) else costs.vectors.any(dim=1))
+    return replace(costs, vectors=costs.vectors[order])
+
+
+def _permutation(usable: Tensor) -> Tensor:
+    """[vocab]: which token's row each token has; its own if it is not usable."""
     ids = usable.nonzero()[:, 0]
-    vectors = costs.vectors.clone()
-    vectors[ids] = costs.vectors[ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(7))]]
-    return replace(costs, vectors=vectors)
+    order = torch.arange(len(usable))
+    order[ids] = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(7))]
+    return order
 
 
 def _with_logits(combine: Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from benchmarks.study.design import Setting
 from benchmarks.study.model import Decoder
+from benchmarks.study.pretrained import Pretrained
 
 __all__ = ["measure", "sequences", "temperature_of"]
 
-_BATCH = 32
+_BATCH_TOKENS = 2_048
 _BINS = 15
 _TEMPERATURES = np.geomspace(0.7, 1.4, 13)
 _FITTED_TOKENS = 10_000
@@ -30,7 +31,7 @@ def sequences(ids: Int64[np.ndarray, "tokens"], context: int) -> tuple[Tensor, T
 
 
 @torch.no_grad()
-def temperature_of(model: Decoder, ids: Int64[np.ndarray, "tokens"], setting: Setting) -> float:
+def temperature_of(model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], setting: Setting) -> float:
     """The temperature of the logits, of 13 from 0.7 to 1.4, with the least cross-entropy on the start of this text."""
     sums = np.zeros(len(_TEMPERATURES))
     for logits, labels in _batches(model, ids[:_FITTED_TOKENS], setting):
@@ -41,7 +42,7 @@ def temperature_of(model: Decoder, ids: Int64[np.ndarray, "tokens"], setting: Se
 
 @torch.no_grad()
 def measure(
-    model: Decoder, ids: Int64[np.ndarray, "tokens"], counts: Int64[np.ndarray, "vocab"], setting: Setting,
+    model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], counts: Int64[np.ndarray, "vocab"], setting: Setting,
     temperature: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-entropy in nats (also at a temperature, and by the frequency of labels), accuracy, calibration error.
@@ -74,17 +75,18 @@ def measure(
         "mean confidence": float(sure.mean()),
         **{f"ce of labels: {name}": float(nats[torch.from_numpy(group)].mean()) for name, group in groups.items()
            if group.any()},
-        **_repetition(model, sequences(ids, setting.context)[0], setting),
+        **({} if isinstance(model, Pretrained) else _repetition(model, sequences(ids, setting.context)[0], setting)),
     }  # fmt: skip
 
 
-def _batches(model: Decoder, ids: np.ndarray, setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(model: Decoder | Pretrained, ids: np.ndarray, setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits [n, vocab] and labels [n]."""
     inputs, labels = sequences(ids, setting.context)
     device = model.embedding.weight.device
     model.eval()
-    for start in range(0, len(inputs), _BATCH):
-        part = slice(start, start + _BATCH)
+    batch = max(1, _BATCH_TOKENS // setting.context)
+    for start in range(0, len(inputs), batch):
+        part = slice(start, start + batch)
         hidden = model(inputs[part].to(device))
         yield (hidden @ model.embedding.weight.T).flatten(0, 1).float(), labels[part].flatten().to(device)
 
@@ -97,7 +99,7 @@ def _calibration_error(confidence: Float[Tensor, "n"], correct: Float[Tensor, "n
     return float(gaps[size > 0].sum() / len(confidence))
 
 
-def _repetition(model: Decoder, prompts: Int64[Tensor, "n context"], setting: Setting) -> dict[str, float]:
+def _repetition(model: Decoder | Pretrained, prompts: Int64[Tensor, "n context"], setting: Setting) -> dict[str, float]:
     """Distinct bigrams, and tokens that occurred among the eight before them, in samples at a temperature of 1."""
     generator = torch.Generator().manual_seed(0)
     half = setting.context // 2

@@ -1,27 +1,42 @@
 """The comparison of arms with cross-entropy: paired differences over seeds, with their 95 % intervals."""
 
+import json
 import math
 import statistics
 from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from scipy.stats import t as student
 
-__all__ = ["Comparison", "compare", "report"]
+from benchmarks.study.design import Arm, Setting
+
+__all__ = ["ROWS", "Comparison", "compare", "read_rows", "report"]
 
 Row = dict[str, Any]
+
+
+ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
+_OTHER = "other text: ce"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if it does not exist. Settings that are newer than a row get their defaults."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row | {"sizes": asdict(Setting(**row["sizes"])), "design": asdict(Arm(**row["design"]))} for row in rows]
 
 
 class Comparison:
     """An arm against another over the seeds that both have.
 
     Attributes:
-        differences: of the cross-entropy in nats, for each seed.
+        differences: of a cross-entropy in nats, for each seed.
     """
 
-    def __init__(self, arm: list[Row], other: list[Row]) -> None:
-        base = {row["seed"]: row["ce"] for row in other}
-        self.differences = [row["ce"] - base[row["seed"]] for row in arm if row["seed"] in base]
+    def __init__(self, arm: list[Row], other: list[Row], measure: str = "ce") -> None:
+        base = {row["seed"]: row[measure] for row in other}
+        self.differences = [row[measure] - base[row["seed"]] for row in arm if row["seed"] in base]
 
     @property
     def percent(self) -> float:
@@ -39,48 +54,78 @@ class Comparison:
         return 100 * math.expm1(mean - half), 100 * math.expm1(mean + half)
 
 
-def compare(rows: list[Row], arm: str, other: str = "ce") -> Comparison | None:
+def compare(rows: list[Row], arm: str, other: str = "ce", measure: str = "ce") -> Comparison | None:
     """An arm against another in one setting; None if they have no seed in common."""
-    comparison = Comparison(*([row for row in rows if row["arm"] == name and "ce" in row] for name in (arm, other)))
+    mine, others = ([row for row in rows if row["arm"] == name and measure in row] for name in (arm, other))
+    comparison = Comparison(mine, others, measure)
     return comparison if comparison.differences else None
 
 
 def report(rows: list[Row], heading: str = "") -> str:
-    """A table for each setting, text and split: every arm that was run, best first."""
+    """A table for each setting, text and split: every arm that was run, best first.
+
+    Where a model is trained further, an arm has a line for each learning rate, and all are compared with cross-entropy
+    at its best rate.
+    """
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row["setting"], str(sorted(row["sizes"].items())), row["text"], row["split"]].append(row)
+        sizes = row["sizes"] | ({"lr": 0.0} if _is_continued(row) else {})
+        groups[row["setting"], str(sorted(sizes.items())), row["text"], str(row.get("model")), row["split"]].append(row)
     return "\n\n".join(heading + _table(group) for group in groups.values())
 
 
+def _is_continued(row: Row) -> bool:
+    return bool(row["sizes"].get("pretrained") or row["sizes"].get("base_steps"))
+
+
 def _table(rows: list[Row]) -> str:
-    sizes, first = rows[0]["sizes"], rows[0]
-    lines = [
-        f"{first['setting']}, {first['split']} text: {sizes['layers']} layers × {sizes['dim']}, {sizes['vocab']:,} "
-        f"pieces, {sizes['train_tokens']:,} tokens, {sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}",
-        "",
-        "| arm | seeds | perplexity | relative to cross-entropy | 95 % interval | accuracy | calibration error | s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    arms = defaultdict(list)
+    is_continued = _is_continued(rows[0])
+    columns = ["perplexity", "relative to cross-entropy", "95 % interval"]
+    columns += ["other text", "relative to cross-entropy", "95 % interval"] if is_continued else []
+    columns = ["arm", *(["learning rate"] if is_continued else []), "seeds", *columns, "accuracy", "calibration error"]
+    lines = [_title(rows[0]), "", _line([*columns, "s"]), "|" + "---|" * (len(columns) + 1)]
+    arms: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in rows:
-        arms[row["arm"]].append(row)
+        arms[row["arm"], row["sizes"]["lr"]].append(row)
     ranked = sorted(arms.items(), key=lambda item: _mean(item[1], "ce"))
-    for name, runs in ranked:
+    baseline = next((runs for (arm, _), runs in ranked if arm == "ce"), [])
+    for (name, rate), runs in ranked:
+        start = [name, *([f"{rate:g}"] if is_continued else []), str(len(runs))]
         if any("diverged" in row for row in runs):
-            lines.append(f"| {name} | {len(runs)} | diverged | | | | | |")
+            lines.append(_line([*start, "diverged", *[""] * (len(columns) - len(start))]))
             continue
-        comparison = None if name == "ce" else compare(rows, name)
-        interval = None if comparison is None else comparison.interval
-        lines.append(
-            f"| {name} | {len(runs)} | {math.exp(_mean(runs, 'ce')):.1f} | "
-            + (f"{comparison.percent:+.1f} %" if comparison else "")
-            + " | "
-            + (f"{interval[0]:+.1f} to {interval[1]:+.1f} %" if interval else "")
-            + f" | {_mean(runs, 'accuracy'):.2%} | {_mean(runs, 'calibration error'):.3f} "
-            + f"| {_mean(runs, 'seconds'):.0f} |"
-        )
+        cells = [
+            cell for measure in ("ce", *([_OTHER] if is_continued else [])) for cell in _cells(runs, baseline, measure)
+        ]
+        cells += [f"{_mean(runs, 'accuracy'):.2%}", f"{_mean(runs, 'calibration error'):.3f}"]
+        lines.append(_line([*start, *cells, f"{_mean(runs, 'seconds'):.0f}"]))
     return "\n".join(lines)
+
+
+def _title(row: Row) -> str:
+    sizes = row["sizes"]
+    model = row.get("model") or f"{sizes['layers']} layers × {sizes['dim']}, {sizes['vocab']:,} pieces"
+    base = f", trained before on {sizes['base_tokens']:,} tokens" if sizes.get("base_steps") else ""
+    return (
+        f"{row['setting']}, {row['split']} text: {model}{base}, {sizes['train_tokens']:,} tokens, "
+        f"{sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}"
+    )
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def _cells(runs: list[Row], baseline: list[Row], measure: str) -> list[str]:
+    """The perplexity, its difference to the baseline, and the interval of that."""
+    comparison = Comparison(runs, baseline, measure)
+    is_compared = runs is not baseline and comparison.differences
+    interval = comparison.interval if is_compared else None
+    return [
+        f"{math.exp(_mean(runs, measure)):.1f}",
+        f"{comparison.percent:+.1f} %" if is_compared else "",
+        f"{interval[0]:+.1f} to {interval[1]:+.1f} %" if interval else "",
+    ]
 
 
 def _mean(runs: list[Row], name: str) -> float:

@@ -1,19 +1,38 @@
-"""The text of a study: split by blocks of lines, and encoded by a tokenizer that saw the training text alone."""
+"""The text of a study: split by blocks of lines, and encoded by a tokenizer that saw the training text alone.
+
+A pretrained model's text is encoded by its own tokenizer.
+"""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from benchmarks.study.design import Setting
+from costbank.errors import TokenNotFoundError
 from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.tokenizers.train import train_sentencepiece
 
-__all__ = ["StudyText", "open_text"]
+__all__ = ["Files", "StudyText", "open_text"]
 
 _BLOCK_LINES = 200
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a study, on this machine.
+
+    Attributes:
+        text: text with a document per line.
+        other: another text: that of the base model, if there is one; forgetting is measured on it.
+        model: the folder or GGUF file of a pretrained model.
+    """
+
+    text: Path
+    other: Path | None = None
+    model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -21,11 +40,14 @@ class StudyText:
     """The files and tokens of a study.
 
     Attributes:
-        model: the tokenizer's file.
+        model: the file of the tokenizer, or the model that has it.
         tokenizer: the tokenizer.
         train_file: the training text, of as many tokens as the setting says.
         all_file: all text but that of validation and test.
-        train, valid, test: token ids. Lines follow each other with an end of sentence between them.
+        train, valid, test: token ids. Lines follow each other with an end of sentence (a newline, if the tokenizer has
+            none) between them.
+        other: token ids of another text, on which forgetting is measured; empty if there is none.
+        base: the text of the base model.
     """
 
     model: Path
@@ -35,16 +57,34 @@ class StudyText:
     train: Int64[np.ndarray, "train"]
     valid: Int64[np.ndarray, "valid"]
     test: Int64[np.ndarray, "test"]
+    other: Int64[np.ndarray, "other"]
+    base: "StudyText | None" = None
 
 
-def open_text(file: Path, setting: Setting, folder: Path) -> StudyText:
+def open_text(files: Files, setting: Setting, folder: Path) -> StudyText:
     """Split a text 90/5/5 by blocks of up to 200 lines, in a seeded order, and train the tokenizer unless it exists.
 
+    The tokenizer is the pretrained model's, or is trained on the base model's text, or else on the training text.
+
     Args:
-        file: text with a document per line.
+        files: the text, and what else the setting needs.
         setting: the vocabulary's size and the number of training tokens.
         folder: for the parts of the text and the tokenizer.
     """
+    if setting.base_steps:
+        assert files.other is not None
+        first = replace(setting, base_steps=0, train_tokens=setting.base_tokens)
+        base = open_text(Files(files.other), first, folder / "base")
+        text = _split(files.text, setting, folder, base.model)
+        return replace(text, other=base.test, base=base)
+    text = _split(files.text, setting, folder, files.model)
+    if files.other is None:
+        return text
+    lines = files.other.read_text("utf-8").splitlines()[: setting.eval_tokens]
+    return replace(text, other=_encode(text.tokenizer, lines, setting.eval_tokens))
+
+
+def _split(file: Path, setting: Setting, folder: Path, model: Path | None) -> StudyText:
     folder.mkdir(parents=True, exist_ok=True)
     lines = file.read_text("utf-8").splitlines()
     size = max(1, min(_BLOCK_LINES, len(lines) // 40))
@@ -58,15 +98,19 @@ def open_text(file: Path, setting: Setting, folder: Path) -> StudyText:
     files = {name: folder / f"{name}.txt" for name in texts}
     for name, path in files.items():
         path.write_text("\n".join(texts[name]) + "\n", "utf-8")
-    model = folder / "study.model"
-    if not model.exists():
-        train_sentencepiece([files["train"]], model, setting.vocab)
+    if model is None:
+        model = folder / "study.model"
+        if not model.exists():
+            train_sentencepiece([files["train"]], model, setting.vocab)
     tokenizer = load_tokenizer(model)
     limits = {"train": setting.train_tokens, "valid": setting.eval_tokens, "test": setting.eval_tokens}
     ids = {name: _encode(tokenizer, texts[name], limit) for name, limit in limits.items()}
     kept = _lines_of(tokenizer, texts["train"], setting.train_tokens)
     files["train"].write_text("\n".join(texts["train"][:kept]) + "\n", "utf-8")
-    return StudyText(model, tokenizer, files["train"], files["all"], ids["train"], ids["valid"], ids["test"])
+    none = np.empty(0, np.int64)
+    return StudyText(
+        model, tokenizer, files["train"], files["all"], ids["train"], ids["valid"], ids["test"], other=none
+    )
 
 
 def _first_bytes(lines: list[str], limit: int) -> list[str]:
@@ -81,7 +125,10 @@ def _first_bytes(lines: list[str], limit: int) -> list[str]:
 
 def _encode(tokenizer: Tokenizer, lines: list[str], limit: int) -> Int64[np.ndarray, "tokens"]:
     ids, ends = tokenizer.encode(lines)
-    end_of_line = tokenizer.vocab.find("</s>")
+    try:
+        end_of_line = tokenizer.vocab.find("</s>")
+    except TokenNotFoundError:
+        end_of_line = int(tokenizer.encode(["\n"])[0][-1])
     return np.insert(ids.astype(np.int64), ends, end_of_line)[:limit]
 
 

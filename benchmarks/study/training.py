@@ -3,24 +3,43 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.study.design import Arm, Setting
-from benchmarks.study.losses import build_bank, loss_of
+from benchmarks.study.losses import Loss, build_bank, loss_of
 from benchmarks.study.measures import measure, sequences, temperature_of
 from benchmarks.study.model import Decoder
-from benchmarks.study.text import StudyText, open_text
+from benchmarks.study.pretrained import Pretrained
+from benchmarks.study.text import Files, StudyText, open_text
 from costbank.trainers.replacement import TokenReplacement
 
-__all__ = ["train", "train_in_process"]
+__all__ = ["train", "train_base", "train_in_process"]
 
-_WARMUP_STEPS = 50
+_BASE = "base.safetensors"
 _BETAS, _CLIP = (0.9, 0.95), 1.0
+
+
+def train_base(setting: Setting, text: StudyText, folder: Path, device: str) -> None:
+    """Train the model that a setting starts from, by cross-entropy on its base text, unless that has been done."""
+    file = folder / "base" / _BASE
+    if text.base is None or file.exists():
+        return
+    first = replace(setting, steps=setting.base_steps, lr=setting.base_lr, train_tokens=setting.base_tokens, warmup=50)
+    torch.manual_seed(0)
+    model = Decoder(first).to(device)
+    _fit(model, Arm(), first, 0, loss_of(Arm(), text.base, None), text.base.train, None, device)
+    tensors = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    part = file.with_suffix(".part")
+    save_file(tensors | {"lm_head.weight": tensors["embedding.weight"].clone()}, part)
+    part.rename(file)
 
 
 def train(
@@ -33,7 +52,7 @@ def train(
         setting: the model and the training.
         seed: of the weights, the order of the sequences, and dropout.
         text: the text.
-        folder: for banks.
+        folder: for banks, and with the base model.
         split: `valid` or `test`, the text of the measures.
         device: where to train.
 
@@ -43,55 +62,83 @@ def train(
     bank = build_bank(arm, text, folder)
     facts = {"bank": "" if bank is None else f"{bank.name}@{bank.id}"}
     torch.manual_seed(seed)
-    model = Decoder(setting).to(device)
+    model = _start(setting, text, folder).to(device)
+    occurrences = np.bincount(text.train, minlength=text.tokenizer.vocab.size)
+    replacement = None
+    if arm.replaced:
+        replacement = TokenReplacement(
+            setting.vocab if bank is None else bank, arm.replaced, by=arm.replaced_by,
+            counts=torch.from_numpy(occurrences), seed=seed,
+        )  # fmt: skip
+    began = time.perf_counter()
+    train_loss, diverged = _fit(
+        model, arm, setting, seed, loss_of(arm, text, bank, setting.steps), text.train, replacement, device
+    )
+    if diverged is not None:
+        return facts | {"diverged": diverged}
+    seconds = time.perf_counter() - began
+    temperature = temperature_of(model, text.valid, setting)
+    held_out = text.valid if split == "valid" else text.test
+    measures = measure(model, held_out, occurrences, setting, temperature)
+    if len(text.other):
+        of_other = measure(model, text.other, occurrences, setting, temperature)
+        measures |= {f"other text: {name}": of_other[name] for name in ("ce", "perplexity", "accuracy")}
+    return facts | measures | {"fitted temperature": temperature, "train loss": train_loss, "seconds": seconds}
+
+
+def train_in_process(
+    arm: Arm, seed: int, setting: Setting, files: Files, folder: Path, split: str, device: str
+) -> dict[str, Any]:
+    """`train` in a process of its own, which opens the text itself."""
+    return train(arm, setting, seed, open_text(files, setting, folder), folder, split, device)
+
+
+def _start(setting: Setting, text: StudyText, folder: Path) -> Decoder | Pretrained:
+    """The model before training: a pretrained one, the base model, or one with random weights."""
+    if setting.pretrained:
+        return Pretrained(text.model)
+    model = Decoder(setting)
+    if text.base is not None:
+        tensors = load_file(folder / "base" / _BASE)
+        del tensors["lm_head.weight"]
+        model.load_state_dict(tensors)
+    return model
+
+
+def _fit(
+    model: Decoder | Pretrained, arm: Arm, setting: Setting, seed: int, loss_function: Loss,
+    ids: Int64[np.ndarray, "tokens"], replacement: TokenReplacement | None, device: str,
+) -> tuple[float, int | None]:  # fmt: skip
+    """Train a model; its last loss, and the step at which the loss was not finite."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": setting.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=setting.lr, betas=_BETAS)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, setting.steps))
-    loss_function = loss_of(arm, setting, text, bank)
-    inputs, labels = sequences(text.train, setting.context)
-    replacement = None
-    if arm.replaced:
-        counts = torch.from_numpy(text.train).bincount(minlength=setting.vocab)
-        replacement = TokenReplacement(
-            setting.vocab if bank is None else bank, arm.replaced, by=arm.replaced_by, counts=counts, seed=seed
-        )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, setting))
+    inputs, labels = sequences(ids, setting.context)
     batches = _batches(len(inputs), setting, seed)
     train_loss = math.nan
-    began = time.perf_counter()
-    for step in range(setting.steps):
+    model.train()
+    for step in range(setting.steps if arm.trains else 0):
         rows = next(batches)
-        ids = inputs[rows] if replacement is None else replacement.replace(inputs[rows])
+        tokens = inputs[rows] if replacement is None else replacement.replace(inputs[rows])
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            hidden = model(ids.to(device))
+            hidden = model(tokens.to(device))
         loss = loss_function(hidden, model.embedding.weight, labels[rows].to(device), step)
         train_loss = loss.item()
         if not math.isfinite(train_loss):
-            return facts | {"diverged": step}
+            return train_loss, step
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    seconds = time.perf_counter() - began
-    temperature = temperature_of(model, text.valid, setting)
-    occurrences = np.bincount(text.train, minlength=setting.vocab)
-    held_out = text.valid if split == "valid" else text.test
-    measures = measure(model, held_out, occurrences, setting, temperature)
-    return facts | measures | {"fitted temperature": temperature, "train loss": train_loss, "seconds": seconds}
+    return train_loss, None
 
 
-def train_in_process(
-    arm: Arm, seed: int, setting: Setting, file: Path, folder: Path, split: str, device: str
-) -> dict[str, Any]:
-    """`train` in a process of its own, which opens the text itself."""
-    return train(arm, setting, seed, open_text(file, setting, folder), folder, split, device)
-
-
-def _rate(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / _WARMUP_STEPS)
-    return warm * (0.1 + 0.9 * (1 + math.cos(math.pi * step / steps)) / 2)
+def _rate(step: int, setting: Setting) -> float:
+    warm = min(1.0, (step + 1) / setting.warmup)
+    return warm * (0.1 + 0.9 * (1 + math.cos(math.pi * step / setting.steps)) / 2)
 
 
 def _batches(count: int, setting: Setting, seed: int) -> Iterator[Tensor]:

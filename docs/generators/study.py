@@ -1,12 +1,10 @@
 """The page of the study and its picture, from the rows in data/study/rows.jsonl."""
 
-import json
 from html import escape
 from typing import Any
 
-from benchmarks.study.__main__ import ROWS
 from benchmarks.study.design import SETTINGS
-from benchmarks.study.report import compare, report
+from benchmarks.study.report import ROWS, compare, read_rows, report
 
 __all__ = ["chart", "page"]
 
@@ -48,14 +46,14 @@ _WIDTH, _TOP, _ROW, _LEFT, _PLOT = 760, 70, 26, 260, 400
 
 def page() -> str:
     """The page: every arm that was run, in each setting and on each text."""
-    rows = _rows()
+    rows = read_rows(ROWS)
     order = sorted(rows, key=lambda row: (row["split"] != "test", list(SETTINGS).index(row["setting"])))
     return f"{_INTRO}\n## All runs\n\n{report(order, heading='### ')}\n"
 
 
 def chart() -> str:
     """Points for the perplexity of each arm relative to cross-entropy, with 95 % intervals where there are seeds."""
-    rows = [row for row in _rows() if row["setting"] == "small"]
+    rows = [row for row in read_rows(ROWS) if row["setting"] == "small"]
     bars: list[tuple[str, float, tuple[float, float] | None]] = []
     for split in ("valid", "test"):
         of_split = [row for row in rows if row["split"] == split]
@@ -87,10 +85,6 @@ def chart() -> str:
         lines.append(f'<circle class="{kind}" cx="{x(percent):.1f}" cy="{y}" r="5"/>')
         lines.append(f'<text class="quiet" x="{_LEFT + _PLOT + 24}" y="{y + 5}">{percent:+.1f} %</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-def _rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ROWS.read_text().splitlines()]
 
 
 def _arms(rows: list[dict[str, Any]], split: str) -> set[str]:

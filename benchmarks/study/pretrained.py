@@ -1,0 +1,35 @@
+"""A pretrained model, for the settings that train one further."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+__all__ = ["Pretrained"]
+
+
+class Pretrained(nn.Module):
+    """Token ids in, hidden states out, like `Decoder`; the logits are `hidden @ embedding.weight.T`.
+
+    Args:
+        path: a Hugging Face folder, or a GGUF file, whose weights are read as float32.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        super().__init__()
+        where: dict[str, Any] = {"pretrained_model_name_or_path": path}
+        if path.suffix == ".gguf":
+            where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+        self.model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype="float32", local_files_only=True)
+        self.model.config.use_cache = False
+
+    @property
+    def embedding(self) -> Any:
+        """The module whose weight is the head."""
+        return self.model.get_output_embeddings()
+
+    def forward(self, ids: Int64[Tensor, "batch context"]) -> Float[Tensor, "batch context dim"]:
+        return self.model.base_model(ids).last_hidden_state
