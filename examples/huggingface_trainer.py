@@ -31,8 +31,8 @@ arguments = TrainingArguments(
     logging_steps=10, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False,
 )  # fmt: skip
 
-# The weight of the expected cost grows from 0 to 1 with the step, which the function gets as a callback.
-options = EMOOptions(mixing="fixed", weight=Schedule(0.0, 1.0, steps=30))
+# The share of the labels that goes to similar tokens falls to 0 with the step, which the function gets as a callback.
+options = EMOOptions.preset("recommended", weight=Schedule(0.2, 0.0, steps=30))
 
 print("compute_loss_func:")
 function = compute_loss_func(EMOLoss(bank, options))

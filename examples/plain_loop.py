@@ -27,5 +27,5 @@ for step in range(61):
     optimizer.zero_grad()
     if step % 20 == 0:
         tokens = (labels[:, 1:] >= 0).sum()
-        ce, emd, correct = (part.sum() / tokens for part in (parts.ce, parts.value, parts.correct))
-        print(f"step {step}: loss {loss:.3f}, cross-entropy {ce:.3f}, expected cost {emd:.4f}, accuracy {correct:.1%}")
+        ce, value, correct = (part.sum() / tokens for part in (parts.ce, parts.value, parts.correct))
+        print(f"step {step}: loss {loss:.3f}, cross-entropy {ce:.3f}, objective {value:.3f}, accuracy {correct:.1%}")

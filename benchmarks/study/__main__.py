@@ -56,6 +56,8 @@ def main() -> None:
         f"{len(wanted)} runs, of which {len(wanted) - len(todo)} are done; {setting.epochs:.1f} epochs", file=sys.stderr
     )
     if todo:
+        if setting.base_steps:
+            print(f"training the base model on {files.other}, once: {setting.base_steps} steps", file=sys.stderr)
         train_base(setting, text, folder, options.device)
     for run in todo:
         build_bank(ARMS[run["arm"]], text, folder)  # before the processes, so that each is built once

@@ -70,6 +70,7 @@ class Arm:
         fade: the weight falls linearly to 0 after this share of the steps.
         replaced: share of input tokens that are replaced, by neighbors, by random tokens or by frequent ones.
         replaced_by: how.
+        starts_from_bank: whether the embedding is initialized with the bank's vectors.
         trains: whether the model is trained at all.
     """
 
@@ -85,6 +86,7 @@ class Arm:
     fade: float = 0.0
     replaced: float = 0.0
     replaced_by: Literal["neighbors", "random", "unigram"] = "neighbors"
+    starts_from_bank: bool = False
     trains: bool = True
 
 
@@ -148,7 +150,10 @@ ARMS: dict[str, Arm] = {
     "without-counts-2000": _smoothed(perplexity=2_000.0),
     "with-label": _smoothed(label=True, temperature=0.1),
     "neighbors-64": _smoothed(k=64, perplexity=16.0),
+    "draws-64": _smoothed(unigram_power=1.0, draws=64),
     "function-words-exempt": _smoothed(exempt_most_frequent=100),
+    "gated-10": replace(_RECOMMENDED, options=_NEIGHBORS | {"entropy_gate": 10.0}),
+    "gated-200": replace(_RECOMMENDED, options=_NEIGHBORS | {"entropy_gate": 200.0, "weight": 0.15}),
     "fade": replace(_weighted(0.2, _WITHOUT_COUNTS), fade=0.9),
     "bank-symmetric": _with_bank(window=5),
     "bank-both-sides": _with_bank(window=1, positions=True),
@@ -175,6 +180,9 @@ ARMS: dict[str, Arm] = {
     "input-random": Arm(replaced=0.15, replaced_by="random"),
     "input-unigram": Arm(replaced=0.15, replaced_by="unigram"),
     "input-neighbors-recommended": replace(_RECOMMENDED, replaced=0.15),
+    "embedding-from-bank": Arm(bank=LEFT, starts_from_bank=True),
+    "embedding-from-bank-recommended": replace(_RECOMMENDED, starts_from_bank=True),
+    "embedding-from-shuffled": Arm(bank=LEFT, starts_from_bank=True, shuffled=True),
     "untrained": Arm(trains=False),
     "head-all": _of_head(0.1),
     "head-all-0.05": _of_head(0.05),

@@ -24,7 +24,7 @@ from costbank.loss import (
     open_smoothing,
 )
 
-__all__ = ["Loss", "build_bank", "loss_of"]
+__all__ = ["Loss", "build_bank", "loss_of", "permutation"]
 
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -79,16 +79,16 @@ def _costs(arm: Arm, bank: Bank | None) -> Costs | None:
 def _shuffled(costs: Costs) -> Costs:
     """The same rows, permuted among the tokens that have one. All arms and seeds have the same permutation."""
     if isinstance(costs, NeighborSmoothing):
-        order = _permutation(costs.softened)
+        order = permutation(costs.softened)
         new_id = order.argsort().int()  # the rows go to other tokens, and so do the tokens in them
         return replace(costs, ids=new_id[costs.ids.clamp_min(0).long()][order], weights=costs.weights[order])
     if not isinstance(costs, DenseCosts):
         raise UsageError(f"costs of the form {costs.form} cannot be shuffled here", "use dense ones")
-    order = _permutation(costs.softened if isinstance(costs, DenseSmoothing) else costs.vectors.any(dim=1))
+    order = permutation(costs.softened if isinstance(costs, DenseSmoothing) else costs.vectors.any(dim=1))
     return replace(costs, vectors=costs.vectors[order])
 
 
-def _permutation(usable: Tensor) -> Tensor:
+def permutation(usable: Tensor) -> Tensor:
     """[vocab]: which token's row each token has; its own if it is not usable."""
     ids = usable.nonzero()[:, 0]
     order = torch.arange(len(usable))

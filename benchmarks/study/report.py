@@ -12,13 +12,13 @@ from scipy.stats import t as student
 
 from benchmarks.study.design import Arm, Setting
 
-__all__ = ["ROWS", "Comparison", "compare", "read_rows", "report"]
+__all__ = ["OTHER", "ROWS", "Comparison", "best_rate", "compare", "read_rows", "report"]
 
 Row = dict[str, Any]
 
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
-_OTHER = "other text: ce"
+OTHER = "other text: ce"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -74,6 +74,15 @@ def report(rows: list[Row], heading: str = "") -> str:
     return "\n\n".join(heading + _table(group) for group in groups.values())
 
 
+def best_rate(rows: list[Row]) -> float:
+    """The learning rate at which cross-entropy is best; 0 if it was not run."""
+    runs: dict[float, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["arm"] == "ce":
+            runs[row["sizes"]["lr"]].append(row)
+    return min(runs, key=lambda rate: _mean(runs[rate], "ce"), default=0.0)
+
+
 def _is_continued(row: Row) -> bool:
     return bool(row["sizes"].get("pretrained") or row["sizes"].get("base_steps"))
 
@@ -88,14 +97,14 @@ def _table(rows: list[Row]) -> str:
     for row in rows:
         arms[row["arm"], row["sizes"]["lr"]].append(row)
     ranked = sorted(arms.items(), key=lambda item: _mean(item[1], "ce"))
-    baseline = next((runs for (arm, _), runs in ranked if arm == "ce"), [])
+    baseline = arms.get(("ce", best_rate(rows)), [])
     for (name, rate), runs in ranked:
         start = [name, *([f"{rate:g}"] if is_continued else []), str(len(runs))]
         if any("diverged" in row for row in runs):
             lines.append(_line([*start, "diverged", *[""] * (len(columns) - len(start))]))
             continue
         cells = [
-            cell for measure in ("ce", *([_OTHER] if is_continued else [])) for cell in _cells(runs, baseline, measure)
+            cell for measure in ("ce", *([OTHER] if is_continued else [])) for cell in _cells(runs, baseline, measure)
         ]
         cells += [f"{_mean(runs, 'accuracy'):.2%}", f"{_mean(runs, 'calibration error'):.3f}"]
         lines.append(_line([*start, *cells, f"{_mean(runs, 'seconds'):.0f}"]))

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.study.design import Arm, Setting
-from benchmarks.study.losses import Loss, build_bank, loss_of
+from benchmarks.study.losses import Loss, build_bank, loss_of, permutation
 from benchmarks.study.measures import measure, sequences, temperature_of
 from benchmarks.study.model import Decoder
 from benchmarks.study.pretrained import Pretrained
 from benchmarks.study.text import Files, StudyText, open_text
+from costbank.trainers.initialization import initial_embedding
 from costbank.trainers.replacement import TokenReplacement
 
 __all__ = ["train", "train_base", "train_in_process"]
@@ -63,6 +64,11 @@ def train(
     facts = {"bank": "" if bank is None else f"{bank.name}@{bank.id}"}
     torch.manual_seed(seed)
     model = _start(setting, text, folder).to(device)
+    if arm.starts_from_bank:
+        assert bank is not None
+        rows = initial_embedding(bank, setting.dim)
+        order = permutation(rows.any(dim=1)) if arm.shuffled else torch.arange(len(rows))
+        model.embedding.weight.data.copy_(rows[order])
     occurrences = np.bincount(text.train, minlength=text.tokenizer.vocab.size)
     replacement = None
     if arm.replaced:

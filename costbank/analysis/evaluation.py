@@ -35,31 +35,31 @@ class Analogies:
     questions_given: int
 
 
-def word_similarity(bank: Bank, judgements: Iterable[tuple[str, str, float]]) -> WordSimilarity:
+def word_similarity(bank: Bank, judgments: Iterable[tuple[str, str, float]]) -> WordSimilarity:
     """Agreement with human judgments of word pairs, such as WordSim-353 (Finkelstein et al. 2002).
 
     A pair counts if each word is one token that starts a word, as it is spelled or in lower case, and has a vector.
 
     Args:
         bank: the bank to test.
-        judgements: two words and their similarity, on any scale.
+        judgments: two words and their similarity, on any scale.
 
     Raises:
         InputError: fewer than three pairs count.
     """
     stats = require("scipy.stats", "build")
-    judgements = list(judgements)
-    pairs = [(_word_token(bank, a), _word_token(bank, b), score) for a, b, score in judgements]
+    judgments = list(judgments)
+    pairs = [(_word_token(bank, a), _word_token(bank, b), score) for a, b, score in judgments]
     usable = [(a, b, score) for a, b, score in pairs if a is not None and b is not None]
     if len(usable) < 3:
         raise InputError(
-            f"{len(usable)} of {len(judgements)} word pairs consist of tokens of this vocabulary, but 3 are needed",
+            f"{len(usable)} of {len(judgments)} word pairs consist of tokens of this vocabulary, but 3 are needed",
             _WORDS_HINT,
         )
     first, second = (bank.vectors(np.array([pair[i] for pair in usable])) for i in (0, 1))
     similarity = 1.0 - row_costs(first, second[:, None, :])[:, 0]
     rho = stats.spearmanr(similarity, [score for _, _, score in usable]).statistic
-    return WordSimilarity(float(rho), len(usable), len(judgements))
+    return WordSimilarity(float(rho), len(usable), len(judgments))
 
 
 def analogies(bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_bytes: int = _BLOCK_BYTES) -> Analogies:

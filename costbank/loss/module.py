@@ -50,7 +50,7 @@ class _Loss(nn.Module):
         super().__init__()
         if options is not None and preset is not None:
             raise UsageError(f"options and preset={preset!r}", "give one of them, and single options by name")
-        self.options = replace(options or EMOOptions.preset(preset or "published"), **changes)
+        self.options = replace(options or EMOOptions.preset(preset or _preset_for(costs, changes)), **changes)
         # Costs keep their width; a bank's costs are fitted to the logits.
         self._bank_size = costs.size if isinstance(costs, Bank) else None
         self.costs = _costs_for(costs, self.options) if isinstance(costs, Bank) else costs
@@ -143,6 +143,15 @@ def _warn_of_mixing(options: EMOOptions) -> None:
         )  # fmt: skip
 
 
+def _preset_for(costs: Bank | Costs | None, changes: dict[str, Any]) -> PresetName:
+    """What single options change: `recommended`, unless the costs, an objective or a mixing belong to another one."""
+    objective = changes.get("objective")
+    if isinstance(costs, Bank) and objective is None and {"mixing", "target_mass"} & changes.keys():
+        return "published"
+    is_smoothing = isinstance(costs, Bank | DenseSmoothing | NeighborSmoothing)
+    return "recommended" if is_smoothing and objective in (None, "neighbor_smoothing") else "published"
+
+
 def _costs_for(bank: Bank, options: EMOOptions) -> Costs:
     """What an objective needs of a bank."""
     return open_smoothing(bank) if options.objective == "neighbor_smoothing" else open_costs(bank)
@@ -159,7 +168,8 @@ class EMOLoss(_Loss):
             fitted to the logits at each call (see `fit`); or `open_smoothing(bank, …)`, or costs of another form or
             width from `open_costs(bank, …)`; None for objectives without costs.
         options: the objective, the mixing, the reduction and others.
-        preset: instead of options, the name of a combination; see `EMOOptions.preset`. Default: `published`.
+        preset: instead of options, a combination by name; see `EMOOptions.preset`. Default: `recommended` for a bank
+            or `open_smoothing(bank, …)`; `published` for other costs, another objective, or a mixing.
         **changes: single options by name, such as `mixing="fixed", weight=0.5`.
 
     Raises:

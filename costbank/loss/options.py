@@ -7,16 +7,24 @@ from typing import Any, Literal, get_args
 
 from costbank.errors import UsageError
 
-__all__ = ["RAISED_PERPLEXITY", "EMOOptions", "Mixing", "Objective", "PresetName", "Reduction", "Schedule"]
+__all__ = [
+    "RAISED_PERPLEXITY",
+    "EMOOptions",
+    "Mixing",
+    "Objective",
+    "PresetName",
+    "Reduction",
+    "Schedule",
+]
 
-Objective = Literal["neighbor_smoothing", "emo", "delta", "log", "gibbs", "kernel", "ce", "tailr", "mixce", "d2gpo"]
+Objective = Literal["neighbor_smoothing", "emo", "delta", "log", "kernel", "ce", "tailr", "mixce", "d2gpo"]
 Mixing = Literal["emo1_clamped", "emo1", "emo2", "fixed", "interpolate"]
 Reduction = Literal["mean", "sum", "none"]
 PresetName = Literal["recommended", "paper", "published"]
 
 _WITHOUT_COSTS = ("delta", "ce", "tailr", "mixce")
 _CROSS_ENTROPIES = ("ce", "tailr", "mixce")
-_TARGETS = ("neighbor_smoothing", "log", "gibbs", "d2gpo")
+_TARGETS = ("neighbor_smoothing", "log", "d2gpo")
 RAISED_PERPLEXITY = {"emo1_clamped": "9 %"}
 """By how much mixings raised the held-out perplexity relative to cross-entropy (docs/study.md, from scratch)."""
 
@@ -76,7 +84,6 @@ class EMOOptions:
     - `emo`: Σ p_i κ_i, the Earth Mover's Distance to the label (arXiv 2310.04691);
     - `delta`: 1 − p_t, which is `emo` if every wrong token costs 1;
     - `log`: −log Σ p_i s_i with s_i = max(0, 1 − κ_i)^`log_power`, whose gradient does not vanish at improbable labels;
-    - `gibbs`: −Σ q_i log p_i, q = softmax(−κ / `gibbs_temperature`): label smoothing towards similar tokens;
     - `kernel`: ½ ‖Σ p_i e_i − e_t‖², a proper score;
     - `ce`: cross-entropy alone; `tailr`: cross-entropy times sg(p_t / (γ + (1 − γ) p_t)), at least
       `tailr_least` (Ji et al. 2023, γ = `tailr_gamma`); `mixce`: cross-entropy times η + (1 − η) sg(p_t) (Zhang et al.
@@ -87,25 +94,28 @@ class EMOOptions:
     With CE the cross-entropy and sg the stop-gradient, `mixing` combines CE and D for each token:
 
     - `emo1`: ½ (CE + sg(CE / (D + 1e-10)) · D), as in the paper; its value is CE;
-    - `emo1_clamped`: the same with a ratio of at most 3, so that gradients do not explode if D is tiny. The default,
-      as in the published package;
+    - `emo1_clamped`: the same with a ratio of at most 3, so that gradients do not explode if D is tiny, as in the
+      published package;
     - `emo2`: sg(D / (CE + 1e-10)) · CE + D; its value is 2 D;
     - `fixed`: CE + weight · D;
     - `interpolate`: (1 − weight) · CE + weight · D; with a weight of 1, D alone.
 
-    `neighbor_smoothing`, `log`, `gibbs` and `d2gpo` are cross-entropies themselves and support only the last two.
+    `neighbor_smoothing`, `log` and `d2gpo` are cross-entropies themselves and support only the last two.
 
     Attributes:
         objective: see above.
         mixing: see above.
         weight: for `fixed` and `interpolate`; with a `Schedule`, calls need a `step`.
+        entropy_gate: None, or a perplexity G: the weight is multiplied by min(1, H / log G) with H the entropy of p, so
+            that tokens that are predicted with certainty have no part of D. H gets no gradient.
         ignore_index: labels of this value are ignored; any integer, inside the vocabulary or not.
         reduction: `mean` over the tokens that are not ignored (weighted if there are weights), `sum`, or `none` for a
             loss for each token.
         shift: whether position i predicts label i + 1, as in Hugging Face models, where labels are the input ids.
         softcap: logits z first become softcap · tanh(z / softcap) (Gemma 2).
-        temperature: the divisor of logits, after the softcap. `gibbs` and `d2gpo` have temperatures of their own for
-            their target distributions, and warn if only this one is given.
+        temperature: the divisor of logits, after the softcap. The temperature of the targets of `neighbor_smoothing` is
+            that of `open_smoothing`; that of `d2gpo` is `d2gpo_temperature`, and a warning says so if only this one is
+            given.
         z_loss: the factor of the squared log-sum-exp that is added (PaLM, arXiv 2204.02311).
         label_smoothing: ε; the target of cross-entropy is (1 − ε) · label + ε · uniform.
         target_mass: `excluded`, or `detached` to add p_t to the value of D but not to its gradient, as in the EMO
@@ -114,7 +124,6 @@ class EMOOptions:
         accumulate: the type of sums and of the softmax.
         nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
-        gibbs_temperature: T of `gibbs`, in units of cost.
         tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.
         tailr_least: the least weight of `tailr`; its authors used 0.2 or 0.3.
         mixce_ratio: η of `mixce`; its authors used 0.1 to 0.7.
@@ -128,6 +137,7 @@ class EMOOptions:
     objective: Objective = "emo"
     mixing: Mixing = "emo1_clamped"
     weight: float | Schedule = 1.0
+    entropy_gate: float | None = None
     ignore_index: int = -100
     reduction: Reduction = "mean"
     shift: bool = False
@@ -140,7 +150,6 @@ class EMOOptions:
     accumulate: Literal["float32", "float64"] = "float32"
     nan_logits: Literal["refuse", "pass"] = "refuse"
     log_power: float = 1.0
-    gibbs_temperature: float = 0.1
     tailr_gamma: float = 0.1
     tailr_least: float = 0.0
     mixce_ratio: float = 0.5
@@ -157,8 +166,10 @@ class EMOOptions:
         weights = (self.weight.start, self.weight.end) if isinstance(self.weight, Schedule) else (self.weight,)
         for weight in weights:
             _check_number("weight", weight, most=most)
-        for name in ("temperature", "log_power", "gibbs_temperature", "d2gpo_std", "d2gpo_temperature"):
+        for name in ("temperature", "log_power", "d2gpo_std", "d2gpo_temperature"):
             _check_number(name, getattr(self, name), above=True)
+        if self.entropy_gate is not None and not (1 < self.entropy_gate < math.inf):
+            raise UsageError(f"entropy_gate is {self.entropy_gate!r}", "give a perplexity above 1, such as 20, or None")
         if self.softcap is not None:
             _check_number("softcap", self.softcap, above=True)
         _check_number("z_loss", self.z_loss)
@@ -173,6 +184,11 @@ class EMOOptions:
             raise UsageError(
                 f"weight is {self.weight}, but mixing {self.mixing!r} computes its own weights",
                 "use mixing='fixed' or mixing='interpolate', or omit the weight",
+            )
+        if self.entropy_gate is not None and (self.mixing not in ("fixed", "interpolate") or self.is_cross_entropy):
+            raise UsageError(
+                "entropy_gate changes the weight of an objective, and there is none",
+                "use mixing='fixed' or mixing='interpolate' with an objective other than a cross-entropy",
             )
         if self.objective in _TARGETS and self.mixing not in ("fixed", "interpolate"):
             raise UsageError(
@@ -193,14 +209,11 @@ class EMOOptions:
         self._warn_of_temperature()
 
     def _warn_of_temperature(self) -> None:
-        if self.temperature == 1.0 or self.objective not in ("gibbs", "d2gpo"):
-            return
-        name = f"{self.objective}_temperature"
-        own, default = getattr(self, name), getattr(EMOOptions, name)
-        if own == default:
+        own = self.d2gpo_temperature
+        if self.objective == "d2gpo" and self.temperature != 1.0 and own == EMOOptions.d2gpo_temperature:
             warnings.warn(
-                f"temperature={self.temperature:g} divides the logits; the temperature of the targets of "
-                f"{self.objective!r} is {name}, which is {own:g}",
+                f"temperature={self.temperature:g} divides the logits; the temperature of the targets of 'd2gpo' is "
+                f"d2gpo_temperature, which is {own:g}",
                 stacklevel=4,
             )
 
@@ -208,7 +221,7 @@ class EMOOptions:
     def preset(cls, name: PresetName, **changes: Any) -> "EMOOptions":
         """The options of a known combination, with single options changed by name.
 
-        - `recommended`: `neighbor_smoothing` with `interpolate` and a weight of 0.1;
+        - `recommended`: `neighbor_smoothing` with `interpolate` and a weight of 0.1; the default of losses from a bank;
         - `paper`: `emo` with `emo1` (arXiv 2310.04691);
         - `published`: `emo` with `emo1_clamped`, as mode 1 of the published EMO package and as `EMOOptions()`.
 
@@ -223,6 +236,11 @@ class EMOOptions:
     def needs_costs(self) -> bool:
         """Whether the objective needs costs."""
         return self.objective not in _WITHOUT_COSTS
+
+    @property
+    def value_name(self) -> str:
+        """What logs call the value of the objective: `emd` for an Earth Mover's Distance, or `objective_value`."""
+        return "emd" if self.objective in ("emo", "delta") else "objective_value"
 
     @property
     def is_cross_entropy(self) -> bool:

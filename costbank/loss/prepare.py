@@ -89,7 +89,7 @@ def prepare(
         options,
         shard,
         with_parts=arguments.parts,
-        with_entropy=arguments.entropy,
+        with_entropy=arguments.entropy or options.entropy_gate is not None,
     )
     return Call(shape, tokens, plan, sums)
 

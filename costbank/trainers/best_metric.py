@@ -7,7 +7,7 @@ __all__ = ["check_best_metric"]
 
 _LOG = logging.getLogger(__name__)
 # Names that evaluations log after a prefix.
-_SMALLER_IS_BETTER = ("ce", "emd", "emo_loss")
+_SMALLER_IS_BETTER = ("ce", "emd", "objective_value", "emo_loss")
 _LOGGED = (*_SMALLER_IS_BETTER, "mean_token_accuracy")
 
 

@@ -102,9 +102,10 @@ class EMOTrainerMixin(_Trainer):
     A dataset column `token_weights`, with a number for each label, multiplies the losses of tokens in training. The
     mean of a step is then the weighted sum divided by the sum of weights. Evaluations count all tokens equally.
 
-    `ce`, `emd` and `mean_token_accuracy` are logged with the loss, as means over the tokens since the last line;
-    evaluations log `eval_ce` and so on. `eval_loss` is the cross-entropy, as in a run without this loss;
-    `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints are pinned to the loss's costs and options.
+    `ce`, `mean_token_accuracy`, and `emd` for the objective `emo` or `objective_value` for others, are logged with the
+    loss, as means over the tokens since the last line; evaluations log `eval_ce` and so on. `eval_loss` is the
+    cross-entropy, as in a run without this loss; `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints
+    are pinned to the loss's costs and options.
 
     Args:
         emo: the loss, or a bank for `LinearEMOLoss(bank)`. A loss made from a bank is fitted to wider logits, as after

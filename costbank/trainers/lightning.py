@@ -55,8 +55,9 @@ class EMOLightningMixin(_Module):
         Args:
             loss: one of this module's losses.
             *args: the loss's arguments; labels are the last of them, or given by name.
-            prefix: the prefix of the logged names `loss`, `ce`, `emd` and `accuracy`. While the module is not training,
-                `ce` is plain cross-entropy, at temperature 1 and not smoothed, whatever the loss's options.
+            prefix: the prefix of the logged names `loss`, `ce`, `accuracy`, and `emd` for the objective `emo` or
+                `objective_value` for others. While the module is not training, `ce` is plain cross-entropy, at
+                temperature 1 and not smoothed, whatever the loss's options.
             sync_dist: log the means over all processes; by default if the module is not training.
             **kwargs: more arguments of the loss, such as `bias`.
 
@@ -72,7 +73,7 @@ class EMOLightningMixin(_Module):
         weights = _effective_weights(labels, kwargs.get("token_weights"), loss.options, result.parts.ce)
         token_count, weight_sum = (weights != 0).sum(), weights.sum()
         ce = result.parts.ce if self.training else _plain_ce(loss, result, args, kwargs)
-        parts = {"ce": ce, "emd": result.parts.value, "accuracy": result.parts.correct}
+        parts = {"ce": ce, loss.options.value_name: result.parts.value, "accuracy": result.parts.correct}
         means = {prefix + name: part.sum() / token_count.clamp_min(1) for name, part in parts.items()}
         sync = not self.training if sync_dist is None else sync_dist
         # Batch sizes as tensors: Lightning multiplies and adds them without waiting for the device.

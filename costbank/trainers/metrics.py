@@ -21,6 +21,7 @@ class LossMetrics:
     def __init__(self, *, entropy: bool = False) -> None:
         self._entropy = entropy
         self._sums: Tensor | None = None
+        self._value_name = ""
 
     def add(self, result: EMOResult, labels: Tensor, options: EMOOptions, weights: Tensor | None = None) -> None:
         """Add a batch.
@@ -31,7 +32,7 @@ class LossMetrics:
             options: the options of the loss.
             weights: token weights. Tokens of weight 0 are left out; all others count equally.
         """
-        parts = result.parts
+        parts, self._value_name = result.parts, options.value_name
         counted = counted_mask(labels, options)
         if weights is not None:
             counted = counted & ((weights[..., 1:] if options.shift else weights) != 0).to(counted.device)
@@ -45,12 +46,12 @@ class LossMetrics:
         """Means over the tokens of all processes since the last call; empty if nothing was added."""
         if self._sums is None:
             return {}
-        ce, emd, correct, loss, tokens, entropy = accelerator.reduce(self._sums, "sum").tolist()
+        ce, value, correct, loss, tokens, entropy = accelerator.reduce(self._sums, "sum").tolist()
         self._sums = None
         tokens = max(tokens, 1.0)
         return {
             "ce": ce / tokens,
-            "emd": emd / tokens,
+            self._value_name: value / tokens,
             "mean_token_accuracy": correct / tokens,
             "emo_loss": loss / tokens,
             **({"entropy": entropy / tokens} if self._entropy else {}),

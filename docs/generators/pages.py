@@ -18,6 +18,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "measured.md": figures.page,
     "study.md": study.page,
     "assets/study.svg": study.chart,
+    "assets/forgetting.svg": study.forgetting_chart,
     "../README.md": figures.readme,
 }
 """Each generated page, relative to `docs/`, and the function that returns its text."""

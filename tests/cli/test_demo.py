@@ -116,7 +116,7 @@ def test_the_extra_asks_for_the_versions_that_the_others_ask_for(project: dict):
 
 def test_every_loss_is_measured_at_the_same_steps_of_the_same_text(small: dict):
     training = small["training"]
-    assert list(training) == ["cross-entropy", "EMOLoss", "softened"]
+    assert list(training) == ["cross-entropy", "EMOLoss", "published"]
     assert all([step for step, _, _ in points] == [2, 4, 6, 8] for points in training.values())
     assert all(4 < nats < 9 and 0 <= hits < 1 for points in training.values() for _, nats, hits in points)
     assert 0.01 < small["guess"] < 0.2

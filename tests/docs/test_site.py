@@ -93,7 +93,7 @@ def test_every_link_within_the_site_leads_to_a_page_and_an_anchor(site: Path):
 def test_search_works_without_a_server(site: Path):
     """The search index is also a script, because a page that is opened as a file cannot fetch it."""
     index = (site / "search" / "search_index.js").read_text("utf-8")
-    assert "gibbs_temperature" in index
+    assert "entropy_gate" in index
     assert "COSTBANK_MAX_K" in index
 
 

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from costbank.loss import (
+    Costs,
     DenseCosts,
     DenseSmoothing,
     NeighborCosts,
@@ -50,6 +51,16 @@ def smoothing_of_all(costs: DenseCosts) -> DenseSmoothing:
     exempt = torch.zeros(37, dtype=torch.bool)
     exempt[20] = True
     return smooth_dense(costs, SmoothingOptions(perplexity=9.0), exempt=exempt)
+
+
+@pytest.fixture
+def of_form(
+    costs: DenseCosts, neighbors: NeighborCosts, smoothing: NeighborSmoothing, smoothing_of_all: DenseSmoothing
+) -> dict[str, Costs | None]:
+    near = smooth_neighbors(neighbors.ids, neighbors.costs, SmoothingOptions(k=8, perplexity=4.0, label=True))
+    of_all = smooth_dense(costs, SmoothingOptions(perplexity=9.0, label=True))
+    return {"dense": costs, "neighbors": neighbors, "smoothing": smoothing, "smoothing-of-all": smoothing_of_all,
+            "smoothing-with-label": near, "smoothing-of-all-with-label": of_all, "none": None}  # fmt: skip
 
 
 @pytest.fixture

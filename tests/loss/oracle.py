@@ -57,14 +57,6 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
             return -(q[q != 0] * log_p[q != 0]).sum()
         case "log":
             return -torch.logsumexp(log_p + (1 - costs_of_label).clamp_min(0).pow(options.log_power).log(), 0)
-        case "gibbs":
-            energies = -costs_of_label / options.gibbs_temperature
-            if isinstance(costs, NeighborCosts):
-                near = [label, *(i for i in costs.ids[label].tolist() if i >= 0)]
-                energies = torch.full_like(energies, -torch.inf).index_put((torch.tensor(near),), energies[near])
-            # A masked token is not a target.
-            q = torch.softmax(energies.masked_fill(masked, -torch.inf), 0)
-            return -(q[~masked] * log_p[~masked]).sum()
         case "kernel":
             assert isinstance(costs, DenseCosts)
             rows = costs.vectors.double()
@@ -102,6 +94,9 @@ def _token_loss(row: Tensor, label: int, matrix: Tensor, costs: Costs | None, op
     shown = value + hit if options.target_mass == "detached" else value
     ratio1, ratio2 = (ce / (shown + 1e-10)).detach(), (shown / (ce + 1e-10)).detach()
     weight: Any = options.weight
+    if options.entropy_gate is not None:
+        entropy = torch.special.entr(log_p.exp()).sum().detach()
+        weight = weight * min(1.0, float(entropy) / math.log(options.entropy_gate))
     mixed = {
         "fixed": ce + weight * shown,
         "interpolate": (1 - weight) * ce + weight * shown,

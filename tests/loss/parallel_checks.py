@@ -20,8 +20,8 @@ from costbank.loss import (
 )
 from tests.loss.slices import CASES, CUTS, DIM, HALF, TOKENS, VOCAB, close, compare, data, forms, own, refusal, seeded
 
-FORMS = {"kernel": ("dense",), "d2gpo": ("neighbors",)}
-OBJECTIVES = [EMOOptions(), *(EMOOptions(objective=name, **HALF) for name in ("log", "gibbs", "kernel"))]
+FORMS = {"kernel": ("dense",), "d2gpo": ("neighbors",), "neighbor_smoothing": ("smoothing-of-all", "smoothing")}
+OBJECTIVES = [EMOOptions(), *(EMOOptions(objective=name, **HALF) for name in ("log", "neighbor_smoothing", "kernel"))]
 
 
 def _loss_of(name: str, with_parts: bool) -> Callable[..., Tensor]:
@@ -227,8 +227,8 @@ def collectives_are_these() -> None:
               ("dense", replace(options, label_smoothing=0.1), False, 6),
               ("dense", replace(options, objective="log", **HALF), False, 4),
               ("neighbors", replace(options, objective="log", **HALF), True, 7),
-              ("dense", replace(options, objective="gibbs", **HALF), False, 5),
-              ("neighbors", replace(options, objective="gibbs", **HALF), False, 6),
+              ("smoothing-of-all", replace(options, objective="neighbor_smoothing", **HALF), False, 5),
+              ("smoothing", replace(options, objective="neighbor_smoothing", **HALF), False, 6),
               ("dense", replace(options, objective="kernel", **HALF), False, 3 + 6))  # fmt: skip
     with (
         patch.object(distributed, name, gather),

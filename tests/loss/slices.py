@@ -45,8 +45,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "log": ({"objective": "log", **HALF}, "dense"),
     "pure-log": ({"objective": "log", "mixing": "interpolate", "weight": 1.0, "log_power": 2.5}, "low-rank"),
     "log-neighbors": ({"objective": "log", "temperature": 1.7, **HALF}, "neighbors"),
-    "gibbs": ({"objective": "gibbs", "mixing": "interpolate", "weight": 0.3}, "dense"),
-    "gibbs-neighbors": ({"objective": "gibbs", "temperature": 0.6, **HALF}, "neighbors"),
     "neighbor-smoothing": (
         {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.3, "temperature": 0.7},
         "smoothing",
@@ -55,10 +53,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.3, "softcap": 4.0},
         "smoothing-of-all",
     ),
+    "gated": ({"objective": "neighbor_smoothing", **HALF, "entropy_gate": 6.0}, "smoothing-of-all"),
+    "gated-neighbors": ({"objective": "emo", **HALF, "entropy_gate": 20.0, "temperature": 1.4}, "neighbors"),
     "kernel": ({"objective": "kernel", **HALF}, "dense"),
     "d2gpo": ({"objective": "d2gpo", "mixing": "interpolate", "weight": 0.3}, "neighbors"),
     "smoothed": ({"label_smoothing": 0.1}, "dense"),
-    "smoothed-gibbs": ({"objective": "gibbs", "label_smoothing": 0.1, "temperature": 0.8, **HALF}, "dense"),
+    "smoothed-smoothing": (
+        {"objective": "neighbor_smoothing", "label_smoothing": 0.1, "temperature": 0.8, **HALF},
+        "smoothing-of-all",
+    ),
     "smoothed-ce": ({"objective": "ce", "label_smoothing": 0.2}, "none"),
     "all": ({"z_loss": 1e-2, "softcap": 5.0, "temperature": 1.3, **HALF}, "dense"),
 }

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs
+from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs, open_smoothing
 
 
 def test_a_bank_is_all_it_takes(news_bank: Bank):
@@ -17,10 +18,30 @@ def test_a_bank_is_all_it_takes(news_bank: Bank):
     result = loss_of.with_parts(logits, labels)
     result.loss.backward()
     assert torch.isfinite(result.loss)
-    assert torch.equal(result.loss, emo_loss(logits, labels, open_costs(news_bank)))
     expected = news_bank.cost_matrix(labels.flatten().numpy(), np.arange(2_000))
     by_hand = (torch.softmax(logits, -1).reshape(10, -1) * torch.from_numpy(expected)).sum(1)
-    assert torch.allclose(result.parts.value.flatten(), by_hand, atol=1e-5)
+    published = EMOLoss(news_bank, preset="published").with_parts(logits, labels)
+    assert torch.equal(published.loss, emo_loss(logits, labels, open_costs(news_bank)))
+    assert torch.allclose(published.parts.value.flatten(), by_hand, atol=1e-5)
+
+
+def test_options_choose_what_is_opened_of_a_bank(news_bank: Bank):
+    """The recommended objective, unless an option belongs to another."""
+    recommended, published = EMOOptions.preset("recommended"), EMOOptions()
+    smoothing = open_smoothing(news_bank)
+    for costs, changes, base in [
+        (news_bank, {}, recommended), (news_bank, {"weight": 0.2, "shift": True}, recommended),
+        (news_bank, {"objective": "neighbor_smoothing", "mixing": "fixed"}, recommended),
+        (smoothing, {}, recommended), (smoothing, {"mixing": "fixed"}, recommended),
+        (news_bank, {"mixing": "fixed", "weight": 0.5}, published), (news_bank, {"mixing": "emo1"}, published),
+        (news_bank, {"objective": "emo"}, published), (news_bank, {"target_mass": "detached"}, published),
+        (open_costs(news_bank), {}, published), (None, {"objective": "ce"}, published),
+    ]:  # fmt: skip
+        loss = EMOLoss(costs, **changes)
+        assert loss.options == replace(base, **changes), changes
+        is_smoothing = loss.costs is not None and loss.costs.form == "smoothing"
+        assert is_smoothing == (loss.options.objective == "neighbor_smoothing")
+    assert EMOLoss(news_bank, EMOOptions()).options == published
 
 
 def test_options_are_given_whole_or_by_name(costs):
@@ -32,10 +53,22 @@ def test_options_are_given_whole_or_by_name(costs):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mixing": "emo3"}, {"reduction": "max"}, {"weight": -1.0}, {"weight": float("nan")}]
+    ("options", "message"),
+    [
+        ({"mixing": "emo3"}, "mixing is 'emo3'"),
+        ({"reduction": "max"}, "reduction is 'max'"),
+        ({"weight": -1.0}, "weight is -1.0"),
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"mixing": "emo1", "weight": 0.5}, "weight is 0.5, but mixing 'emo1' computes its own"),
+        ({"objective": "log", "mixing": "emo1"}, "mixing is 'emo1', but the objective 'log' is itself"),
+        ({"mixing": "fixed", "entropy_gate": 1.0}, "entropy_gate is 1.0"),
+        ({"mixing": "emo1", "entropy_gate": 20.0}, "entropy_gate changes the weight"),
+        ({"objective": "ce", "entropy_gate": 20.0}, "entropy_gate changes the weight"),
+    ],
+    ids=str,
 )
-def test_options_that_cannot_be_are_refused(costs, options: dict):
-    with pytest.raises(UsageError):
+def test_options_that_cannot_be_are_refused(costs, options: dict, message: str):
+    with pytest.raises(UsageError, match=message):
         EMOLoss(costs, **options)
 
 

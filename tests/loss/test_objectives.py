@@ -37,12 +37,16 @@ CASES = {
         {"objective": "neighbor_smoothing", **HALF, "softcap": 5.0, "temperature": 1.3, "label_smoothing": 0.05},
         ("smoothing", "smoothing-of-all"),
     ),
+    "neighbor-smoothing-with-label": (
+        {"objective": "neighbor_smoothing", **HALF},
+        ("smoothing-with-label", "smoothing-of-all-with-label"),
+    ),
+    "gated": ({"objective": "neighbor_smoothing", **HALF, "entropy_gate": 9.0}, ("smoothing", "smoothing-of-all")),
+    "gated-emo": ({"objective": "emo", **PURE, "entropy_gate": 30.0, "softcap": 6.0}, ("dense", "neighbors")),
     "delta": ({"objective": "delta", **HALF}, ("none",)),
     "delta-emo1": ({"objective": "delta", "mixing": "emo1_clamped"}, ("none",)),
     "log": ({"objective": "log", **HALF}, ("dense", "neighbors")),
     "log-pure": ({"objective": "log", **PURE, "log_power": 2.5}, ("dense", "neighbors")),
-    "gibbs": ({"objective": "gibbs", "mixing": "interpolate", "weight": 0.3}, ("dense", "neighbors")),
-    "gibbs-hot": ({"objective": "gibbs", **PURE, "gibbs_temperature": 0.7}, ("dense", "neighbors")),
     "kernel": ({"objective": "kernel", **HALF}, ("dense",)),
     "kernel-emo2": ({"objective": "kernel", "mixing": "emo2"}, ("dense",)),
     "ce": ({"objective": "ce"}, ("none",)),
@@ -67,14 +71,6 @@ EACH = [
     for name, (given, forms) in CASES.items()
     for form in forms
 ]
-
-
-@pytest.fixture
-def of_form(
-    costs: DenseCosts, neighbors: NeighborCosts, smoothing: NeighborSmoothing, smoothing_of_all: DenseSmoothing
-) -> dict[str, Costs | None]:
-    return {"dense": costs, "neighbors": neighbors, "smoothing": smoothing, "smoothing-of-all": smoothing_of_all,
-            "none": None}  # fmt: skip
 
 
 def both(logits: Tensor, labels: Tensor, costs: Costs | None, options: EMOOptions) -> tuple[Tensor, ...]:
@@ -119,7 +115,7 @@ def test_gradients_of_rows_sum_to_nothing(logits, labels, of_form, options: EMOO
     if options.z_loss or options.softcap:
         pytest.skip("z-loss shifts all logits, and a softcap gives each logit its own slope")
     gradient = both(logits, labels, of_form[form], options)[1]
-    assert (gradient.sum(1).abs() <= 1e-6 * gradient.abs().sum(1) + 5e-7).all()
+    assert (gradient.sum(1).abs() <= 1e-6 * gradient.abs().sum(1) + 1e-6).all()
 
 
 @pytest.mark.parametrize(("options", "form"), EACH)
@@ -143,27 +139,33 @@ def test_lost_and_sure_tokens_keep_their_digits(of_form, options: EMOOptions, fo
     assert torch.allclose(gradient.double(), expected_gradient, rtol=1e-3, atol=least)
 
 
+def _widened(costs: Costs) -> Costs:
+    """Costs with five more tokens, which have no row and are in no other token's."""
+    rows, ids = {"pad": (0, 0, 0, 5)}, {"pad": (0, 0, 0, 5), "value": -1}
+    match costs:
+        case DenseSmoothing():
+            each = {name: functional.pad(getattr(costs, name), (0, 5)) for name in ("factors", "softened")}
+            return replace(costs, vectors=functional.pad(costs.vectors, **rows), **each)
+        case DenseCosts():
+            return replace(costs, vectors=functional.pad(costs.vectors, **rows))
+        case NeighborSmoothing():
+            return replace(costs, ids=functional.pad(costs.ids, **ids), weights=functional.pad(costs.weights, **rows))
+        case NeighborCosts():
+            more = {"costs": functional.pad(costs.costs, (0, 0, 0, 5), value=1.0),
+                    "far": functional.pad(costs.far, (0, 5), value=1.0)}  # fmt: skip
+            return replace(costs, ids=functional.pad(costs.ids, **ids), **more)
+    raise AssertionError(costs.form)
+
+
 @pytest.mark.parametrize(("options", "form"), EACH)
-def test_masked_tokens_count_for_nothing(
-    logits, labels, costs, neighbors, smoothing, smoothing_of_all, of_form, options: EMOOptions, form: str
-):
+def test_masked_tokens_count_for_nothing(logits, labels, of_form, options: EMOOptions, form: str):
     if options.label_smoothing or options.objective == "d2gpo":
         pytest.skip("if targets give every token probability, masked tokens make the loss infinite, as in PyTorch")
     wide = torch.cat([logits, torch.full((29, 5), -torch.inf)], dim=1)
-    more = {
-        "dense": DenseCosts(functional.pad(costs.vectors, (0, 0, 0, 5))),
-        "neighbors": replace(neighbors, ids=functional.pad(neighbors.ids, (0, 0, 0, 5), value=-1),
-                             costs=functional.pad(neighbors.costs, (0, 0, 0, 5), value=1.0),
-                             far=functional.pad(neighbors.far, (0, 5), value=1.0)),
-        "smoothing": replace(smoothing, ids=functional.pad(smoothing.ids, (0, 0, 0, 5), value=-1),
-                             weights=functional.pad(smoothing.weights, (0, 0, 0, 5))),
-        "smoothing-of-all": replace(smoothing_of_all, vectors=functional.pad(smoothing_of_all.vectors, (0, 0, 0, 5)),
-                                    factors=functional.pad(smoothing_of_all.factors, (0, 5)),
-                                    softened=functional.pad(smoothing_of_all.softened, (0, 5))),
-        "none": None,
-    }[form]  # fmt: skip
+    narrow_costs = of_form[form]
+    more = None if narrow_costs is None else _widened(narrow_costs)
     leaf, narrow = wide.requires_grad_(), logits.clone().requires_grad_()
-    loss, expected = emo_loss(leaf, labels, more, options), emo_loss(narrow, labels, of_form[form], options)
+    loss, expected = emo_loss(leaf, labels, more, options), emo_loss(narrow, labels, narrow_costs, options)
     (gradient,), (expected_gradient,) = torch.autograd.grad(loss, leaf), torch.autograd.grad(expected, narrow)
     assert torch.allclose(loss, expected)
     assert torch.allclose(gradient[:, :37], expected_gradient, atol=1e-8)
@@ -208,7 +210,9 @@ def test_far_tokens_may_have_all_there_is_of_log(neighbors):
         assert torch.allclose(gradient.double(), right, atol=1e-4)
 
 
-@pytest.mark.parametrize(("objective", "form"), [("gibbs", "dense"), ("gibbs", "neighbors"), ("log", "dense")])
+@pytest.mark.parametrize(
+    ("objective", "form"), [("neighbor_smoothing", "smoothing-with-label"), ("log", "neighbors"), ("log", "dense")]
+)
 @pytest.mark.parametrize("mixing", ["fixed", "interpolate"])
 def test_a_masked_label_is_infinitely_far(logits, of_form, objective: str, form: str, mixing: str):
     labels = torch.arange(20)
@@ -261,7 +265,7 @@ def test_a_masked_label_is_infinitely_far_under_smoothing(logits, smoothing: flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "gibbs", "kernel"])
+@pytest.mark.parametrize("name", ["emo-pure", "delta", "log", "neighbor-smoothing", "kernel"])
 def test_gradcheck(logits, labels, of_form, name: str):
     given, forms = CASES[name]
     options = EMOOptions(**given, reduction="none")

@@ -125,6 +125,27 @@ def test_a_unigram_power_multiplies_by_counts(news_bank: Bank, settings: dict):
     assert torch.allclose(weighted, expected / expected.sum(), atol=1e-6)
 
 
+def test_draws_have_the_shares_of_the_distribution(news_bank: Bank):
+    for changes in ({}, {"label": True, "temperature": 0.3}):
+        whole = open_smoothing(news_bank, perplexity=50.0, **changes)
+        drawn = open_smoothing(news_bank, perplexity=50.0, draws=2_000, **changes)
+        assert isinstance(drawn, NeighborSmoothing)
+        assert torch.equal(drawn.softened, whole.softened)
+        for label in torch.nonzero(whole.softened)[300:800:100, 0].tolist():
+            expected, q = _shares(whole, label), _shares(drawn, label)
+            # A share s of 2,000 draws has a deviation of √(s (1 − s) / 2000).
+            assert ((q - expected).abs() <= 5 * (expected * (1 - expected) / 2_000).sqrt() + 5e-4).all()
+            ids = drawn.ids[label][drawn.ids[label] >= 0]
+            assert len(ids.unique()) == len(ids)
+            assert label not in ids
+    few = [open_smoothing(news_bank, draws=16, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(few[0].ids, few[1].ids)
+    assert not torch.equal(few[0].ids, few[2].ids)
+    assert few[0].ids.shape == (news_bank.size, 16)
+    with pytest.raises(UsageError, match="draws is 8, and k is 8"):
+        open_smoothing(news_bank, k=8, draws=8)
+
+
 def test_the_recommended_preset_opens_a_banks_distributions(news_bank: Bank):
     logits, labels = torch.randn(2, 5, news_bank.size), torch.randint(300, 1_900, (2, 5))
     loss = EMOLoss(news_bank, preset="recommended")(logits, labels)

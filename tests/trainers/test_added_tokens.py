@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenizerError
-from costbank.loss import DenseCosts, EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs
+from costbank.loss import DenseCosts, EMOLoss, EMOOptions, LinearEMOLoss, emo_loss, open_costs, open_smoothing
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.tokenizer import check_tokenizer
 from tests.trainers.conftest import SMALL, VOCAB, Texts, llama
@@ -74,7 +74,7 @@ def test_added_tokens_train_with_costs_of_one_and_are_logged_once(
     texts = chats(chat)
     with caplog.at_level(logging.WARNING, "costbank.loss"):
         trainer = EMOTrainer(resized(len(chat)), arguments(), train_dataset=texts, eval_dataset=texts,
-                             processing_class=chat, emo=emo(bank), emo_bank=bank)  # fmt: skip
+                             processing_class=chat, emo=emo(bank, preset="published"), emo_bank=bank)  # fmt: skip
         model = trained(trainer)
     messages = [record.message for record in caplog.records if "cost 1 to every token" in record.message]
     assert len(messages) == 1
@@ -131,7 +131,7 @@ def test_objectives_without_costs_take_any_width(bank: Bank):
         assert loss(torch.randn(2, 999), torch.tensor([1, 998])).isfinite()
 
 
-@pytest.mark.parametrize("width", [376, 299, 20])
+@pytest.mark.parametrize("width", [376, 299, 150])
 @pytest.mark.parametrize("emo", FORMS)
 def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
     logits, labels = torch.randn(2, width), torch.tensor([1, 2])
@@ -139,7 +139,7 @@ def test_the_hint_about_another_width_works(width: int, emo: Any, bank: Bank):
     with pytest.raises(ShapeError, match=f"logits are {width} wide, and tiny@.* has 300 tokens") as caught:
         emo(bank)(*arguments)
     call = caught.value.hint.split("give ")[-1].removesuffix(" instead of the bank")
-    result = eval(call, {"bank": bank, "open_costs": open_costs, emo.__name__: emo})
+    result = eval(call, {"bank": bank, "open_smoothing": open_smoothing, emo.__name__: emo})
     assert result(*arguments).isfinite()
 
 
@@ -180,8 +180,8 @@ def test_a_narrower_head_is_refused_before_any_batch(bank: Bank, arguments: Any,
 def test_a_much_wider_head_is_refused_and_taken_by_insisting(emo: Any, bank: Bank, arguments: Any, texts: Any):
     with pytest.raises(ShapeError, match=r"400 wide.*more than 25% wider") as caught:
         EMOTrainer(resized(400), arguments(), train_dataset=texts, emo=emo(bank)).train()
-    assert f"{emo.__name__}(open_costs(bank, 'dense', vocab_size=400))" in caught.value.hint
-    wide = emo(open_costs(bank, "dense", vocab_size=400))
+    assert f"{emo.__name__}(open_smoothing(bank, vocab_size=400))" in caught.value.hint
+    wide = emo(open_smoothing(bank, vocab_size=400))
     insisting = EMOTrainer(resized(400), arguments(), train_dataset=texts, emo=wide, emo_bank=bank)
     insisting.train()
 
@@ -242,7 +242,7 @@ def test_lightning_modules_are_fitted_as_well(bank: Bank):
     class Model(EMOLightningMixin, lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.loss, self.logged = EMOLoss(bank), {}
+            self.loss, self.logged = EMOLoss(bank, preset="published"), {}
 
         def log_dict(self, values: Any, **_rest: Any) -> None:
             self.logged.update(values)

@@ -23,7 +23,8 @@ class EMOSeq2SeqTrainer(EMOTrainerMixin, tf.Seq2SeqTrainer):
 
 @pytest.mark.parametrize(
     ("metric", "greater", "warned"),
-    [("ce", None, True), ("eval_ce", None, True), ("eval_emd", None, True), ("eval_dev_ce", None, True),
+    [("ce", None, True), ("eval_ce", None, True), ("eval_emd", None, True), ("objective_value", None, True),
+     ("eval_dev_ce", None, True),
      ("eval_emo_loss", True, True), ("eval_emo_loss", None, False), ("eval_ce", False, False),
      ("eval_mean_token_accuracy", None, False), ("eval_rouge", None, False), ("eval_loss", None, False)],
 )  # fmt: skip

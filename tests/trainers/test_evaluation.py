@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning"),
 ]
-PARTS = ("loss", "emo_loss", "ce", "emd", "mean_token_accuracy")
+PARTS = ("loss", "emo_loss", "ce", "objective_value", "mean_token_accuracy")
 
 MEMORY = """
 import sys, tempfile, torch
@@ -76,7 +76,7 @@ def test_evaluation_for_the_loss_alone_takes_a_part_of_the_memory_of_all_logits(
 
 
 def test_the_best_checkpoint_is_found_by_every_metric(bank: Bank, arguments: Any, texts: Any):
-    for metric, greater in (("loss", False), ("emo_loss", False), ("eval_emd", True)):
+    for metric, greater in (("loss", False), ("emo_loss", False), ("eval_objective_value", True)):
         args = arguments(
             eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
             metric_for_best_model=metric, greater_is_better=greater, max_steps=3,

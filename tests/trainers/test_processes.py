@@ -20,7 +20,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from tests.loss.processes import run_processes
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
 
-PARTS = ("emo_loss", "ce", "emd", "mean_token_accuracy")
+PARTS = ("emo_loss", "ce", "objective_value", "mean_token_accuracy")
 
 
 class EMOTrainer(EMOTrainerMixin, Trainer):
@@ -73,7 +73,7 @@ def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> Non
         trainer.train()
         if rank == 0:
             lines = [
-                {key: line[key] for key in ("loss", "ce", "emd", "mean_token_accuracy") if key in line}
+                {key: line[key] for key in ("loss", "ce", "objective_value", "mean_token_accuracy") if key in line}
                 for line in trainer.state.log_history[:2]
             ]
             torch.save((dict(trainer.model.state_dict()), lines), f"{out}/{name}-{processes}.pt")

@@ -28,7 +28,7 @@ __all__ = ["DemoOptions", "DemoResult", "run_demo"]
 
 _WORDS = ("row", "minimum", "gradient", "left", "mean", "width", "upper", "string")
 _HELD_OUT_EVERY = 20
-_PLAIN, _DEFAULT, _SOFTENED = "cross-entropy", "EMOLoss", "softened"
+_PLAIN, _DEFAULT, _PUBLISHED = "cross-entropy", "EMOLoss", "published"
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,16 @@ def _gather(work: Path, options: DemoOptions, say: Callable[[str], None], progre
 
 
 def _losses(bank: Bank) -> dict[str, TokenLoss]:
-    softened = EMOLoss(bank, objective="gibbs", mixing="interpolate", weight=0.1)
     return {
         _PLAIN: lambda logits, labels: cross_entropy(logits.flatten(0, 1), labels.flatten()),
         _DEFAULT: EMOLoss(bank),
-        _SOFTENED: softened,
+        _PUBLISHED: EMOLoss(bank, preset="published"),
     }
 
 
 def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> Iterator[str]:
     yield "6. training: one small language model with three losses, from the same weights and on the same batches:"
-    yield "   cross-entropy, EMOLoss(bank), and labels softened towards their neighbors. On held-out docstrings:"
+    yield "   cross-entropy, EMOLoss(bank), and EMOLoss(bank, preset='published'). On held-out docstrings:"
     yield "            cross-entropy in nats, trained with          accuracy, trained with"
     titles = "   ".join(f"{name:>13}" for name in training)
     yield f"     step   {titles}   {titles}"

@@ -6,6 +6,7 @@ from costbank.loss.costs.fitting import fit_width, width_hint
 from costbank.loss.costs.neighbors import NeighborCosts
 from costbank.loss.costs.opening import FORMS, open_costs, open_smoothing
 from costbank.loss.costs.smoothing import (
+    LEAST_SUM,
     DenseSmoothing,
     NeighborSmoothing,
     SmoothingOptions,
@@ -15,6 +16,7 @@ from costbank.loss.costs.smoothing import (
 
 __all__ = [
     "FORMS",
+    "LEAST_SUM",
     "Costs",
     "DenseCosts",
     "DenseSmoothing",

@@ -15,6 +15,7 @@ from costbank.loss.costs.smoothing import (
     DenseSmoothing,
     NeighborSmoothing,
     SmoothingOptions,
+    draw_neighbors,
     smooth_dense,
     smooth_neighbors,
 )
@@ -118,23 +119,19 @@ def open_smoothing(
     check_type(dtype)
     options = replace(options or SmoothingOptions(), **changes)
     width = _width(bank, vocab_size, vocab)
-    counts = bank.vocab.counts
-    needing = [name for name in ("unigram_power", "exempt_most_frequent") if getattr(options, name)]
-    if needing and (counts < 0).all():
-        name = needing[0]
-        raise UsageError(
-            f"{name} needs the tokens' counts, and {bank.name}@{bank.id} has none",
-            "use a bank from a corpus, or omit it",
-        )
+    _check_counts(bank, options)
     tokens: dict[str, Any] = {
-        "counts": torch.from_numpy(_fitted(counts, width)),
+        "counts": torch.from_numpy(_fitted(bank.vocab.counts, width)),
         "exempt": torch.from_numpy(_fitted(_exempt(bank.vocab, options), width)),
     }
     if options.k is None:
         dense = _dense(bank, width, block_rows=16_384)
         if rank is not None:
             dense = LowRankCosts.project(dense, rank)
-        return smooth_dense(dense, options, **tokens).to(device, dtype)
+        smoothing = smooth_dense(dense, options, **tokens)
+        if options.draws is not None:
+            return draw_neighbors(smoothing.to(device), options.draws, options.seed).to(device, dtype)
+        return smoothing.to(device, dtype)
     if rank is not None:
         raise UsageError(f"rank is {rank}, and k is {options.k}", "omit one of them: neighbors have no vectors")
     ids, costs = _table(bank, width, options.k, "k=None for all tokens")
@@ -142,6 +139,15 @@ def open_smoothing(
         torch.from_numpy(ids), torch.from_numpy(costs), options, bank=f"{bank.name}@{bank.id}", **tokens
     )
     return smoothing.to(device, dtype)
+
+
+def _check_counts(bank: Bank, options: SmoothingOptions) -> None:
+    needing = [name for name in ("unigram_power", "exempt_most_frequent") if getattr(options, name)]
+    if needing and (bank.vocab.counts < 0).all():
+        raise UsageError(
+            f"{needing[0]} needs the tokens' counts, and {bank.name}@{bank.id} has none",
+            "use a bank from a corpus, or omit it",
+        )
 
 
 def _exempt(vocab: Vocab, options: SmoothingOptions) -> np.ndarray:

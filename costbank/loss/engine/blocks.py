@@ -149,7 +149,7 @@ def _softmax_(
     if term is not None:
         sums = sums._replace(targets=(*own_targets, term))
     others, spread = probs.sum(dim=1), None
-    if plan.with_parts and plan.with_entropy:
+    if plan.with_entropy:
         # p (shift − z) is −p log p + p log peak. Probabilities have full precision, and the logits are overwritten.
         entropies = torch.special.entr(probs, out=workspace.take("entropy", len(probs)))
         spread = entropies.sum(dim=1) + torch.log(peak) * others

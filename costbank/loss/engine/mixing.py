@@ -1,5 +1,6 @@
 """Combine cross-entropy with the value of an objective, for each token."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,14 +32,12 @@ def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, 
         return Mixed(weight * ce, weight, 0 * one)
     if options.target_mass == "detached":
         value = value + stats.label_prob
-    weight = options.weight
-    assert not isinstance(weight, Schedule), "the options of a call have a number as weight"
-    if options.mixing == "fixed":
-        return Mixed(ce if weight == 0 else ce + weight * value, one, weight * one)
-    if options.mixing == "interpolate":
-        # With a weight of 0 or 1, the other term may be infinite.
-        mixed = value if weight == 1 else ce if weight == 0 else (1 - weight) * ce + weight * value
-        return Mixed(mixed, (1 - weight) * one, weight * one)
+    if options.mixing in ("fixed", "interpolate"):
+        weight = _value_weight(stats, options) * one
+        ce_weight = one if options.mixing == "fixed" else 1 - weight
+        # A term of weight 0 may be infinite.
+        mixed = torch.where(ce_weight == 0, 0.0, ce_weight * ce) + torch.where(weight == 0, 0.0, weight * value)
+        return Mixed(mixed, ce_weight, weight)
     if options.mixing == "emo2":
         ratio = value / (ce + _TINY)
         # If both are infinite, the ratio is 0.
@@ -47,6 +46,16 @@ def mix(ce: Float[Tensor, "n"], value: Float[Tensor, "n"], stats: SoftmaxStats, 
     if options.mixing == "emo1_clamped":
         ratio = ratio.clamp_max(_MOST_RATIO)
     return Mixed(0.5 * (ce + ratio * value), 0.5 * one, 0.5 * ratio)
+
+
+def _value_weight(stats: SoftmaxStats, options: EMOOptions) -> Tensor | float:
+    """The weight of D: the option's, times min(1, H / log gate) where predictions have the entropy H."""
+    weight = options.weight
+    assert not isinstance(weight, Schedule), "the options of a call have a number as weight"
+    if options.entropy_gate is None:
+        return weight
+    assert stats.entropy is not None
+    return weight * (stats.entropy / math.log(options.entropy_gate)).clamp(0.0, 1.0)
 
 
 def _ce_weight(ce: Tensor, stats: SoftmaxStats, options: EMOOptions) -> Tensor:

@@ -23,7 +23,7 @@ class EMOParts(NamedTuple):
         correct: 1 if the label has the largest logit; if several logits are equally large, the first one counts. The
             label of soft targets is their most probable token.
         neighbor_mass: the probability of the label's neighbors if the costs list them; else NaN.
-        entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, if it was requested; else NaN.
+        entropy: −Σ_i p_i log p_i in nats, after softcap and temperature, if it was requested or is needed; else NaN.
     """
 
     ce: Tensor

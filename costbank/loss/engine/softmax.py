@@ -257,9 +257,12 @@ def _whole(local: LocalStats, temperature: float, sums: PartialSums) -> tuple[So
 
 
 def _entropy(stats: SoftmaxStats, spread: Tensor) -> Tensor:
-    """log Σ exp(z − top) + Σ p_i (top − z_i), [n]; `spread` is the latter sum without the label, after temperature."""
-    own = torch.where(stats.label_prob > 0, stats.label_prob * stats.label_gap, 0.0)
-    return stats.log_sum + spread - own
+    """−Σ p_i log p_i, [n]; `spread` is Σ p_i (top − z_i) without the label, after temperature.
+
+    The label's term is separate, so that the entropy of a nearly certain prediction is precise.
+    """
+    own = torch.where(stats.label_prob > 0, stats.label_prob * stats.ce, 0.0)
+    return spread + stats.log_sum * stats.other_prob + own
 
 
 def _rows(mean: Tensor) -> Tensor:

@@ -6,11 +6,10 @@ from typing import Any
 from costbank.errors import UsageError
 from costbank.loss.costs import Costs, DenseCosts, DenseSmoothing, NeighborSmoothing
 from costbank.loss.engine.objectives.base import Block, Delta, Gradient, Objective
-from costbank.loss.engine.objectives.dense import DenseEMO, DenseGibbs, DenseLog, Kernel, SmoothedOverAll, SoftEMO
+from costbank.loss.engine.objectives.dense import DenseEMO, DenseLog, Kernel, SmoothedOverAll, SoftEMO
 from costbank.loss.engine.objectives.neighbors import (
     D2GPo,
     NeighborEMO,
-    NeighborGibbs,
     NeighborLog,
     SmoothedOverNeighbors,
 )
@@ -18,8 +17,8 @@ from costbank.loss.options import EMOOptions
 
 __all__ = ["Block", "Gradient", "Objective", "check_form", "objective_of"]
 
-_DENSE = {"emo": DenseEMO, "kernel": Kernel, "log": DenseLog, "gibbs": DenseGibbs}
-_NEIGHBORS = {"emo": NeighborEMO, "log": NeighborLog, "gibbs": NeighborGibbs, "d2gpo": D2GPo}
+_DENSE = {"emo": DenseEMO, "kernel": Kernel, "log": DenseLog}
+_NEIGHBORS = {"emo": NeighborEMO, "log": NeighborLog, "d2gpo": D2GPo}
 _SMOOTHING = "neighbor_smoothing"
 _SOFT = {"emo": SoftEMO, "kernel": Kernel}
 

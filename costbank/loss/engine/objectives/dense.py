@@ -6,15 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from costbank.loss.costs import DenseSmoothing
+from costbank.loss.costs import LEAST_SUM, DenseSmoothing
 from costbank.loss.engine.objectives.base import Block, Gradient, Objective, Softened, softened
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.engine.targets import TeacherTargets
 
-__all__ = ["DenseEMO", "DenseGibbs", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
-
-
-_LEAST_SUM = 1e-30
+__all__ = ["DenseEMO", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
 
 
 class DenseEMO(Objective):
@@ -161,44 +158,6 @@ class DenseLog(Objective):
         )
 
 
-class _GibbsState(NamedTuple):
-    """exp(−κ_i / T) of tokens other than the label [n, columns], and their term."""
-
-    weights: Tensor
-    term: TargetTerm
-
-
-class DenseGibbs(Objective):
-    """D = −Σ q_i log p_i, q = softmax(−κ / T) over all tokens, ∂D/∂z_i = p_i − q_i.
-
-    The largest −κ_i / T is the label's, which is 0, so exp(−κ_i / T) needs no shift.
-    """
-
-    def read(self, block: Block) -> _GibbsState:
-        logits, weights = block.logits, block.buffer()
-        self.costs.fill(block.labels, block.shard.slice, weights)
-        weights.div_(-self.options.gibbs_temperature).exp_().masked_fill_(logits == -torch.inf, 0.0)
-        block.shard.without_label_(weights, block.label)
-        # A masked token adds 0.
-        nll = -torch.where(weights > 0, logits * weights, 0.0).sum(dim=1)
-        return _GibbsState(weights, TargetTerm(weights.sum(dim=1), nll))
-
-    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
-        return PartialSums(targets=(state.term,)), state
-
-    def value(
-        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
-    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
-        q = softened(stats, sums.targets[0])
-        return q.value, (state, q)
-
-    def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
-    ) -> Gradient:
-        (weights, _), q = state
-        return q.gradient(stats)._replace(targets=weights, factor=1.0 / q.total)
-
-
 class _SmoothingState(NamedTuple):
     """u_i exp(−κ_i / T) of tokens other than the label [n, columns]; whether each label is softened [n]; their term."""
 
@@ -231,7 +190,7 @@ class SmoothedOverAll(Objective):
     ) -> tuple[Tensor, tuple[_SmoothingState, Softened]]:
         term = sums.targets[0]
         # A label that is not softened, or whose other tokens are masked or far away, has all of q.
-        label_weight = torch.where(term.weight > _LEAST_SUM, self.costs.label_weight, 1.0)
+        label_weight = torch.where(term.weight > LEAST_SUM, self.costs.label_weight, 1.0)
         q = softened(stats, term, label_weight)
         return q.value, (state, q)
 

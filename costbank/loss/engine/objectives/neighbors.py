@@ -13,7 +13,7 @@ from costbank.loss.engine.objectives.base import Block, Gradient, NeighborTerms,
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.options import EMOOptions
 
-__all__ = ["D2GPo", "NeighborEMO", "NeighborGibbs", "NeighborLog", "SmoothedOverNeighbors"]
+__all__ = ["D2GPo", "NeighborEMO", "NeighborLog", "SmoothedOverNeighbors"]
 
 
 class _Neighbors(NamedTuple):
@@ -159,60 +159,35 @@ class NeighborLog(NeighborObjective):
         )
 
 
-class _GibbsState(NamedTuple):
-    """Neighbors, exp(−κ_i / T) of those that are not masked [n, k], and their term."""
+class _SmoothingState(NamedTuple):
+    """Neighbors, q_i of those that are not masked [n, k], and their term."""
 
     neighbors: _Neighbors
     weights: Tensor
     term: TargetTerm
 
 
-class NeighborGibbs(NeighborObjective):
-    """D = −Σ q_i log p_i, q = softmax(−κ / T) over the label and its neighbors, ∂D/∂z_i = p_i − q_i."""
-
-    def read(self, block: Block) -> _GibbsState:
-        near, (costs, _) = self.neighbors(block), self.label_costs(block)
-        weights = torch.exp(-costs / self.options.gibbs_temperature)
-        weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
-        return _GibbsState(near, weights, near.term(block, weights))
-
-    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
-        return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
-
-    def value(
-        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
-    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
-        q = softened(stats, sums.targets[0])
-        return q.value, (state, q)
-
-    def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
-    ) -> Gradient:
-        (near, weights, _), q = state
-        return q.gradient(stats)._replace(neighbors=near.add(-weights / q.total[:, None]))
-
-
 class SmoothedOverNeighbors(NeighborObjective):
     """D = −Σ q_i log p_i with q from a table, ∂D/∂z_i = p_i − q_i. The label has the shares of masked neighbors."""
 
-    def read(self, block: Block) -> _GibbsState:
+    def read(self, block: Block) -> _SmoothingState:
         near, costs = self.neighbors(block), self.costs
         assert isinstance(costs, NeighborSmoothing)
         weights = costs.weights[block.labels].to(block.logits.dtype)
         weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
-        return _GibbsState(near, weights, near.term(block, weights))
+        return _SmoothingState(near, weights, near.term(block, weights))
 
-    def measure(self, probs: Tensor, state: _GibbsState) -> tuple[PartialSums, _GibbsState]:
+    def measure(self, probs: Tensor, state: _SmoothingState) -> tuple[PartialSums, _SmoothingState]:
         return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
 
     def value(
-        self, stats: SoftmaxStats, sums: PartialSums, state: _GibbsState
-    ) -> tuple[Tensor, tuple[_GibbsState, Softened]]:
+        self, stats: SoftmaxStats, sums: PartialSums, state: _SmoothingState
+    ) -> tuple[Tensor, tuple[_SmoothingState, Softened]]:
         q = softened(stats, sums.targets[0], 1.0 - sums.targets[0].weight)
         return q.value, (state, q)
 
     def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_GibbsState, Softened]
+        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_SmoothingState, Softened]
     ) -> Gradient:
         (near, weights, _), q = state
         return q.gradient(stats)._replace(neighbors=near.add(-weights))
