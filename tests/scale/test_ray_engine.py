@@ -18,6 +18,7 @@ from costbank.corpus.readers import PartSizes, ReadOptions, find_files
 from costbank.engines import open_engine
 from costbank.errors import CorpusError, UsageError
 from costbank.progress import QuietProgress
+from costbank.sources.cooccurrence.contexts import ContextSet, context_set
 from costbank.sources.cooccurrence.counting import CountSizes, pair_weights
 from costbank.sources.cooccurrence.pair_counts import count_pairs
 from costbank.tokenizers import load_tokenizer
@@ -34,13 +35,15 @@ SHARDS = CountSizes(shards=40, min_shard_pairs=5_000)
 def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Encodes and counts the news with one engine, in its own cache."""
 
-    def count(kind: str, processes: int | None, address: str | None = None) -> tuple[EncodedCorpus, Any, Path]:
+    def count(
+        kind: str, processes: int | None, address: str | None = None, contexts: ContextSet | None = None
+    ) -> tuple[EncodedCorpus, Any, Path]:
         cache = tmp_path / f"{kind}{processes}"
         encoding = EncodingOptions(news_model, "auto", ReadOptions())
         files, tokenizer = find_files([str(news)]), load_tokenizer(news_model)
         with open_engine(kind, processes, 1 << 30, address, cache) as engine:
             corpus = encode_corpus(files, encoding, tokenizer, engine, cache, QUIET, PARTS)
-            return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET, SHARDS), cache
+            return corpus, count_pairs(corpus, WEIGHTS, engine, cache, QUIET, SHARDS, contexts), cache
 
     return count
 
@@ -58,6 +61,17 @@ def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callabl
         assert np.array_equal(part.ids, local_part.ids)
     assert not (cache / "staging").exists()
     assert not list((cache / "pairs").glob("*.work"))
+
+
+def test_contexts_are_counted_as_by_the_local_engine(cluster: Any, counted: Callable[..., Any]):
+    cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    of_tokens = counted("local", 1)[1].digest
+    for positions, ngram in ((True, 1), (False, 3)):
+        contexts = context_set(WEIGHTS, "left", positions, ngram, buckets=1 << 20, vocab_size=2_000)
+        digest = counted("ray", None, cluster.address, contexts)[1].digest
+        assert digest == counted("local", 1, contexts=contexts)[1].digest
+        assert digest != of_tokens
 
 
 def test_only_the_shards_of_a_killed_raylet_are_repeated(cluster: Any, counted: Callable[..., Any], tmp_path: Path):
