@@ -2,7 +2,7 @@
 
     python -m benchmarks.study small --text english.txt --seeds 3 --processes 2
     python -m benchmarks.study small --text english.txt --arms ce recommended --split test
-    python -m benchmarks.study --report data/study/rows.jsonl
+    python -m benchmarks.study --report --rows data/study/rows.jsonl
 
 Runs whose rows are in the file are not run again, so an interrupted study goes on where it was.
 """
@@ -39,13 +39,16 @@ def main() -> None:
     setting = replace(SETTINGS[options.setting], **_changes(options.set))
     files = Files(options.text, options.other, options.model)
     vocab = options.model.stem if setting.pretrained else setting.vocab
-    folder = options.work / f"{options.text.stem}-{vocab}-{setting.train_tokens}"
-    text = open_text(files, setting, folder)
     fixed: dict[str, Any] = {"setting": options.setting, "sizes": asdict(setting), "text": _digest(options.text)}
     if files.other:
         fixed["other text"] = _digest(files.other)
     if files.model:
         fixed["model"] = files.model.name
+    # All that the tokenizer, the base model and the banks depend on.
+    origin = [fixed["text"], fixed.get("other text"), str(files.model), asdict(replace(setting, lr=0.0, steps=0))]
+    digest = sha256(json.dumps(origin).encode()).hexdigest()[:8]
+    folder = options.work / f"{options.text.stem}-{vocab}-{setting.train_tokens}-{digest}"
+    text = open_text(files, setting, folder)
     fixed["split"] = options.split
     # Seeds first, so that arms can be compared early.
     wanted = [fixed | {"arm": arm, "design": asdict(ARMS[arm]), "seed": seed}
@@ -87,9 +90,21 @@ def _options() -> argparse.Namespace:
     if (options.model is not None) != SETTINGS[options.setting].pretrained:
         pretrained = ", ".join(name for name, setting in SETTINGS.items() if setting.pretrained)
         parser.error(f"--model belongs to the settings that continue the training of a pretrained model: {pretrained}")
-    if SETTINGS[options.setting].base_steps and options.other is None:
-        parser.error("give --other FILE, the text on which the model is trained first")
+    _check_continued(parser, options)
     return options
+
+
+def _check_continued(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the files and arms fit the setting: models that are trained further need more than others."""
+    setting = SETTINGS[options.setting]
+    is_continued = setting.pretrained or setting.base_steps > 0
+    if is_continued and options.other is None:
+        parser.error("give --other FILE, the text that the model knows before, to see what it forgets")
+    for name in options.arms:
+        if ARMS[name].head is not None and not is_continued:
+            parser.error(f"{name} uses the head of a model that was trained before; use another setting")
+        if ARMS[name].bank_text == "base" and not setting.base_steps:
+            parser.error(f"{name} uses the text of the base model; use a setting that has one, such as continued-small")
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:

@@ -195,6 +195,7 @@ ARMS: dict[str, Arm] = {
     "head-64-with-label": _of_head(0.1, k=64, label=True),
     "head-64-raw": replace(_of_head(0.05, k=64), head=()),
     "base-text": replace(_RECOMMENDED, bank_text="base"),
+    "base-text-shuffled": replace(_RECOMMENDED, bank_text="base", shuffled=True),
     "base-text-0.05": replace(_weighted(0.05, _RECOMMENDED), bank_text="base"),
     "base-text-64-0.05": replace(
         _RECOMMENDED, bank_text="base", options=_NEIGHBORS | {"weight": 0.05}, smoothing={"k": 64}

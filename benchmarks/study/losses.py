@@ -52,7 +52,7 @@ def build_bank(arm: Arm, text: StudyText, folder: Path) -> Bank | None:
         return costbank.build(build_config(name=name, **where))
 
 
-def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0) -> Loss:
+def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0, device: str = "cpu") -> Loss:
     """The loss of an arm, over so many steps."""
     if arm.unigram_smoothing:
         counts = torch.from_numpy(text.train).bincount(minlength=text.tokenizer.vocab.size).float()
@@ -62,7 +62,7 @@ def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0) -> Los
     options: dict[str, Any] = dict(arm.options)
     if arm.fade:
         options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * steps))
-    module = LinearEMOLoss(_costs(arm, bank), **options)
+    module = LinearEMOLoss(_costs(arm, bank), **options).to(device)
     return lambda hidden, weight, labels, step: module(hidden, weight, labels, step=step)
 
 

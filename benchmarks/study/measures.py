@@ -102,11 +102,11 @@ def _calibration_error(confidence: Float[Tensor, "n"], correct: Float[Tensor, "n
 def _repetition(model: Decoder | Pretrained, prompts: Int64[Tensor, "n context"], setting: Setting) -> dict[str, float]:
     """Distinct bigrams, and tokens that occurred among the eight before them, in samples at a temperature of 1."""
     generator = torch.Generator().manual_seed(0)
-    half = setting.context // 2
+    half, device = setting.context // 2, model.embedding.weight.device
     ids = prompts[:: max(1, len(prompts) // 64), :half]
     for _ in range(half):
-        logits = model(ids)[:, -1] @ model.embedding.weight.T
-        ids = torch.cat([ids, torch.multinomial(logits.softmax(1), 1, generator=generator)], dim=1)
+        logits = model(ids.to(device))[:, -1] @ model.embedding.weight.T
+        ids = torch.cat([ids, torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator)], dim=1)
     new = ids[:, half:]
     pairs = torch.stack([new[:, :-1], new[:, 1:]], dim=2).flatten(0, 1)
     repeated = torch.stack([(new[:, i:] == new[:, : new.shape[1] - i]).float().mean() for i in range(1, 9)])

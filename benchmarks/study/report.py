@@ -35,8 +35,8 @@ class Comparison:
     """
 
     def __init__(self, arm: list[Row], other: list[Row], measure: str = "ce") -> None:
-        base = {row["seed"]: row[measure] for row in other}
-        self.differences = [row[measure] - base[row["seed"]] for row in arm if row["seed"] in base]
+        base = {row["seed"]: row[measure] for row in other if measure in row}
+        self.differences = [row[measure] - base[row["seed"]] for row in arm if measure in row and row["seed"] in base]
 
     @property
     def percent(self) -> float:
@@ -70,7 +70,8 @@ def report(rows: list[Row], heading: str = "") -> str:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         sizes = row["sizes"] | ({"lr": 0.0} if _is_continued(row) else {})
-        groups[row["setting"], str(sorted(sizes.items())), row["text"], str(row.get("model")), row["split"]].append(row)
+        files = [str(row.get(name)) for name in ("text", "other text", "model")]
+        groups[row["setting"], str(sorted(sizes.items())), *files, row["split"]].append(row)
     return "\n\n".join(heading + _table(group) for group in groups.values())
 
 

@@ -36,7 +36,7 @@ def train_base(setting: Setting, text: StudyText, folder: Path, device: str) -> 
     first = replace(setting, steps=setting.base_steps, lr=setting.base_lr, train_tokens=setting.base_tokens, warmup=50)
     torch.manual_seed(0)
     model = Decoder(first).to(device)
-    _fit(model, Arm(), first, 0, loss_of(Arm(), text.base, None), text.base.train, None, device)
+    _fit(model, Arm(), first, 0, loss_of(Arm(), text.base, None, device=device), text.base.train, None, device)
     tensors = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     part = file.with_suffix(".part")
     save_file(tensors | {"lm_head.weight": tensors["embedding.weight"].clone()}, part)
@@ -66,19 +66,19 @@ def train(
     model = _start(setting, text, folder).to(device)
     if arm.starts_from_bank:
         assert bank is not None
-        rows = initial_embedding(bank, setting.dim)
-        order = permutation(rows.any(dim=1)) if arm.shuffled else torch.arange(len(rows))
+        rows, usable = initial_embedding(bank, setting.dim), torch.from_numpy(bank.usable)
+        order = permutation(usable) if arm.shuffled else torch.arange(len(rows))
         model.embedding.weight.data.copy_(rows[order])
     occurrences = np.bincount(text.train, minlength=text.tokenizer.vocab.size)
     replacement = None
     if arm.replaced:
         replacement = TokenReplacement(
-            setting.vocab if bank is None else bank, arm.replaced, by=arm.replaced_by,
+            text.tokenizer.vocab.size if bank is None else bank, arm.replaced, by=arm.replaced_by,
             counts=torch.from_numpy(occurrences), seed=seed,
         )  # fmt: skip
     began = time.perf_counter()
     train_loss, diverged = _fit(
-        model, arm, setting, seed, loss_of(arm, text, bank, setting.steps), text.train, replacement, device
+        model, arm, setting, seed, loss_of(arm, text, bank, setting.steps, device), text.train, replacement, device
     )
     if diverged is not None:
         return facts | {"diverged": diverged}

@@ -1,4 +1,4 @@
-"""EMO losses: cross-entropy combined with the expected cost from a frozen bank (arXiv 2310.04691).
+"""Losses with costs from a frozen bank: labels softened towards similar tokens, and EMO (arXiv 2310.04691).
 
 from costbank import open_bank
 from costbank.loss import EMOLoss

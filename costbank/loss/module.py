@@ -29,7 +29,7 @@ from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.functional import emo_loss, emo_loss_with_parts
 from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
-from costbank.loss.options import RAISED_PERPLEXITY, EMOOptions, PresetName
+from costbank.loss.options import EMO_MIXINGS, RAISED_PERPLEXITY, EMOOptions, PresetName
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -144,12 +144,12 @@ def _warn_of_mixing(options: EMOOptions) -> None:
 
 
 def _preset_for(costs: Bank | Costs | None, changes: dict[str, Any]) -> PresetName:
-    """What single options change: `recommended`, unless the costs, an objective or a mixing belong to another one."""
-    objective = changes.get("objective")
-    if isinstance(costs, Bank) and objective is None and {"mixing", "target_mass"} & changes.keys():
-        return "published"
+    """What single options change: `recommended`, unless the costs or an option belong to another objective."""
+    is_of_emo = changes.get("mixing") in EMO_MIXINGS or "target_mass" in changes
+    default = "emo" if isinstance(costs, Bank) and is_of_emo else "neighbor_smoothing"
     is_smoothing = isinstance(costs, Bank | DenseSmoothing | NeighborSmoothing)
-    return "recommended" if is_smoothing and objective in (None, "neighbor_smoothing") else "published"
+    is_recommended = is_smoothing and changes.get("objective", default) == "neighbor_smoothing"
+    return "recommended" if is_recommended else "published"
 
 
 def _costs_for(bank: Bank, options: EMOOptions) -> Costs:
@@ -169,8 +169,8 @@ class EMOLoss(_Loss):
             width from `open_costs(bank, …)`; None for objectives without costs.
         options: the objective, the mixing, the reduction and others.
         preset: instead of options, a combination by name; see `EMOOptions.preset`. Default: `recommended` for a bank
-            or `open_smoothing(bank, …)`; `published` for other costs, another objective, or a mixing.
-        **changes: single options by name, such as `mixing="fixed", weight=0.5`.
+            or `open_smoothing(bank, …)`; `published` for other costs, another objective, or options of `emo` alone.
+        **changes: single options by name, such as `weight=0.05`.
 
     Raises:
         UsageError: an option has an invalid value; or, later, a loaded checkpoint was trained with other costs.

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from costbank.errors import UsageError
 
 __all__ = [
+    "EMO_MIXINGS",
     "RAISED_PERPLEXITY",
     "EMOOptions",
     "Mixing",
@@ -22,6 +23,8 @@ Mixing = Literal["emo1_clamped", "emo1", "emo2", "fixed", "interpolate"]
 Reduction = Literal["mean", "sum", "none"]
 PresetName = Literal["recommended", "paper", "published"]
 
+EMO_MIXINGS = ("emo1_clamped", "emo1", "emo2")
+"""Mixings that compute a weight from the distance."""
 _WITHOUT_COSTS = ("delta", "ce", "tailr", "mixce")
 _CROSS_ENTROPIES = ("ce", "tailr", "mixce")
 _TARGETS = ("neighbor_smoothing", "log", "d2gpo")
@@ -107,7 +110,8 @@ class EMOOptions:
         mixing: see above.
         weight: for `fixed` and `interpolate`; with a `Schedule`, calls need a `step`.
         entropy_gate: None, or a perplexity G: the weight is multiplied by min(1, H / log G) with H the entropy of p, so
-            that tokens that are predicted with certainty have no part of D. H gets no gradient.
+            that tokens that are predicted with certainty have no part of D. H gets no gradient, and takes one more pass
+            over each block.
         ignore_index: labels of this value are ignored; any integer, inside the vocabulary or not.
         reduction: `mean` over the tokens that are not ignored (weighted if there are weights), `sum`, or `none` for a
             loss for each token.
@@ -168,8 +172,12 @@ class EMOOptions:
             _check_number("weight", weight, most=most)
         for name in ("temperature", "log_power", "d2gpo_std", "d2gpo_temperature"):
             _check_number(name, getattr(self, name), above=True)
-        if self.entropy_gate is not None and not (1 < self.entropy_gate < math.inf):
-            raise UsageError(f"entropy_gate is {self.entropy_gate!r}", "give a perplexity above 1, such as 20, or None")
+        if self.entropy_gate is not None:
+            _check_number("entropy_gate", self.entropy_gate)
+            if self.entropy_gate <= 1:
+                raise UsageError(
+                    f"entropy_gate is {self.entropy_gate}", "give a perplexity above 1, such as 20, or None"
+                )
         if self.softcap is not None:
             _check_number("softcap", self.softcap, above=True)
         _check_number("z_loss", self.z_loss)
@@ -179,6 +187,12 @@ class EMOOptions:
             _check_count("chunk_rows", self.chunk_rows, least=1)
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
             raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
+        if self.objective in _TARGETS and self.mixing not in ("fixed", "interpolate"):
+            raise UsageError(
+                f"mixing is {self.mixing!r}, but the objective {self.objective!r} is itself a cross-entropy",
+                f"give mixing='interpolate' and a weight, or an objective that is a cost, such as objective='emo', for "
+                f"{self.mixing!r}",
+            )
         is_weighted = self.mixing in ("fixed", "interpolate") or self.is_cross_entropy
         if self.weight != EMOOptions.weight and not is_weighted:
             raise UsageError(
@@ -189,12 +203,6 @@ class EMOOptions:
             raise UsageError(
                 "entropy_gate changes the weight of an objective, and there is none",
                 "use mixing='fixed' or mixing='interpolate' with an objective other than a cross-entropy",
-            )
-        if self.objective in _TARGETS and self.mixing not in ("fixed", "interpolate"):
-            raise UsageError(
-                f"mixing is {self.mixing!r}, but the objective {self.objective!r} is itself a cross-entropy",
-                f"give mixing='interpolate' and a weight, or an objective that is a cost, such as objective='emo', for "
-                f"{self.mixing!r}",
             )
         if self.target_mass == "detached" and self.objective != "emo":
             raise UsageError(

@@ -102,8 +102,8 @@ class EMOTrainerMixin(_Trainer):
     A dataset column `token_weights`, with a number for each label, multiplies the losses of tokens in training. The
     mean of a step is then the weighted sum divided by the sum of weights. Evaluations count all tokens equally.
 
-    `ce`, `mean_token_accuracy`, and `emd` for the objective `emo` or `objective_value` for others, are logged with the
-    loss, as means over the tokens since the last line; evaluations log `eval_ce` and so on. `eval_loss` is the
+    `ce`, `mean_token_accuracy`, and `emd` (for the objectives `emo` and `delta`) or `objective_value` are logged with
+    the loss, as means over the tokens since the last line; evaluations log `eval_ce` and so on. `eval_loss` is the
     cross-entropy, as in a run without this loss; `eval_emo_loss` is the mean of this loss over all tokens. Checkpoints
     are pinned to the loss's costs and options.
 
@@ -373,7 +373,7 @@ class EMOTrainerMixin(_Trainer):
         check_adapters(model)
         self._check_width(model)
         check_label_smoothing(self.args)
-        check_best_metric(self.args, self.compute_metrics)
+        check_best_metric(self.args, self.compute_metrics, self.emo.options.value_name)
         if getattr(self.args, "loss_type", "nll") not in (None, "nll"):
             raise UsageError(f"loss_type={self.args.loss_type!r} cannot be combined with emo=", "leave it out")  # pyright: ignore[reportAttributeAccessIssue] -- SFTConfig's
         if self.args.n_gpu > 1:

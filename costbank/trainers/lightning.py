@@ -55,8 +55,8 @@ class EMOLightningMixin(_Module):
         Args:
             loss: one of this module's losses.
             *args: the loss's arguments; labels are the last of them, or given by name.
-            prefix: the prefix of the logged names `loss`, `ce`, `accuracy`, and `emd` for the objective `emo` or
-                `objective_value` for others. While the module is not training, `ce` is plain cross-entropy, at
+            prefix: the prefix of the logged names `loss`, `ce`, `accuracy`, and `emd` (for the objectives `emo` and
+                `delta`) or `objective_value`. While the module is not training, `ce` is plain cross-entropy, at
                 temperature 1 and not smoothed, whatever the loss's options.
             sync_dist: log the means over all processes; by default if the module is not training.
             **kwargs: more arguments of the loss, such as `bias`.

@@ -32,7 +32,8 @@ The decoder is first trained on one text by cross-entropy, and then on a new tex
 measured again afterwards: how much of it was forgotten? The bank of `base-text` arms is counted from the first text,
 and that of `head` arms is made from the decoder's own head. This command repeats it:
 
-    python -m benchmarks.study continued-small --text new.txt --other first.txt --set lr=5e-4
+    python -m benchmarks.study continued-small --text new.txt --other first.txt --split test --set lr=1e-3 \\
+        --arms ce base-text base-text-64-0.05 head-64-0.05 head-all unigram-smoothing label-smoothing
 
 ![Perplexity of other text relative to cross-entropy](assets/forgetting.svg)
 """

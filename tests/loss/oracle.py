@@ -53,7 +53,8 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
                 if i >= 0 and not masked[i]:
                     q[i] = weight
             # Weights in float32 sum to 1 up to rounding; the label has the rest.
-            q[label] = 1 - q.sum()
+            q[label] = max(0.0, 1 - float(q.sum()))
+            q = q / q.sum()
             return -(q[q != 0] * log_p[q != 0]).sum()
         case "log":
             return -torch.logsumexp(log_p + (1 - costs_of_label).clamp_min(0).pow(options.log_power).log(), 0)

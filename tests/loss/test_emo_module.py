@@ -32,8 +32,9 @@ def test_options_choose_what_is_opened_of_a_bank(news_bank: Bank):
     for costs, changes, base in [
         (news_bank, {}, recommended), (news_bank, {"weight": 0.2, "shift": True}, recommended),
         (news_bank, {"objective": "neighbor_smoothing", "mixing": "fixed"}, recommended),
+        (news_bank, {"mixing": "interpolate"}, recommended), (news_bank, {"mixing": "fixed"}, recommended),
         (smoothing, {}, recommended), (smoothing, {"mixing": "fixed"}, recommended),
-        (news_bank, {"mixing": "fixed", "weight": 0.5}, published), (news_bank, {"mixing": "emo1"}, published),
+        (news_bank, {"objective": "emo", "mixing": "fixed"}, published), (news_bank, {"mixing": "emo1"}, published),
         (news_bank, {"objective": "emo"}, published), (news_bank, {"target_mass": "detached"}, published),
         (open_costs(news_bank), {}, published), (None, {"objective": "ce"}, published),
     ]:  # fmt: skip
@@ -61,6 +62,8 @@ def test_options_are_given_whole_or_by_name(costs):
         ({"weight": float("nan")}, "weight is nan"),
         ({"mixing": "emo1", "weight": 0.5}, "weight is 0.5, but mixing 'emo1' computes its own"),
         ({"objective": "log", "mixing": "emo1"}, "mixing is 'emo1', but the objective 'log' is itself"),
+        ({"preset": "recommended", "mixing": "emo1"}, "mixing is 'emo1', but the objective 'neighbor_smoothing' is"),
+        ({"mixing": "fixed", "entropy_gate": "20"}, "entropy_gate is '20'"),
         ({"mixing": "fixed", "entropy_gate": 1.0}, "entropy_gate is 1.0"),
         ({"mixing": "emo1", "entropy_gate": 20.0}, "entropy_gate changes the weight"),
         ({"objective": "ce", "entropy_gate": 20.0}, "entropy_gate changes the weight"),

@@ -211,7 +211,12 @@ def test_far_tokens_may_have_all_there_is_of_log(neighbors):
 
 
 @pytest.mark.parametrize(
-    ("objective", "form"), [("neighbor_smoothing", "smoothing-with-label"), ("log", "neighbors"), ("log", "dense")]
+    ("objective", "form"),
+    [
+        *(("neighbor_smoothing", f"smoothing{what}") for what in ("", "-of-all", "-with-label", "-of-all-with-label")),
+        ("log", "neighbors"),
+        ("log", "dense"),
+    ],
 )
 @pytest.mark.parametrize("mixing", ["fixed", "interpolate"])
 def test_a_masked_label_is_infinitely_far(logits, of_form, objective: str, form: str, mixing: str):

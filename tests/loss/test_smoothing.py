@@ -144,6 +144,9 @@ def test_draws_have_the_shares_of_the_distribution(news_bank: Bank):
     assert few[0].ids.shape == (news_bank.size, 16)
     with pytest.raises(UsageError, match="draws is 8, and k is 8"):
         open_smoothing(news_bank, k=8, draws=8)
+    for name, value in (("draws", 64.0), ("draws", True), ("draws", 0), ("seed", 0.5)):
+        with pytest.raises(UsageError, match=f"{name} is {value}"):
+            open_smoothing(news_bank, **{name: value})
 
 
 def test_the_recommended_preset_opens_a_banks_distributions(news_bank: Bank):

@@ -115,12 +115,12 @@ def test_modules_are_fitted_to_their_first_logits(bank: Bank, caplog: Any):
     p = torch.softmax(logits, 1).numpy()
     kept = [0, 1, 2, 4]
     expected = np.mean([(p[i] * kappa[labels[i]]).sum() - np.log(p[i, labels[i]]) for i in kept])
-    loss = EMOLoss(bank, mixing="fixed", weight=1.0)
+    loss = EMOLoss(bank, objective="emo", mixing="fixed", weight=1.0)
     with caplog.at_level(logging.WARNING, "costbank.loss"):
         assert loss(logits, labels).item() == pytest.approx(expected, abs=1e-6)
         assert loss(logits, labels).item() == pytest.approx(expected, abs=1e-6)
     assert len(caplog.records) == 1
-    linear = LinearEMOLoss(bank, mixing="fixed", weight=1.0)
+    linear = LinearEMOLoss(bank, objective="emo", mixing="fixed", weight=1.0)
     assert linear(logits, torch.eye(310).double(), labels).item() == pytest.approx(expected, abs=1e-6)
     # A model without the added tokens again: these had no vector, so nothing is lost.
     assert loss(torch.randn(2, VOCAB), torch.tensor([1, 2])).isfinite()

@@ -7,6 +7,8 @@ import pytest
 import transformers as tf
 
 from costbank.bank import Bank
+from costbank.errors import UsageError
+from costbank.loss import LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin
 from tests.trainers.conftest import SMALL, VOCAB, llama
 
@@ -23,7 +25,7 @@ class EMOSeq2SeqTrainer(EMOTrainerMixin, tf.Seq2SeqTrainer):
 
 @pytest.mark.parametrize(
     ("metric", "greater", "warned"),
-    [("ce", None, True), ("eval_ce", None, True), ("eval_emd", None, True), ("objective_value", None, True),
+    [("ce", None, True), ("eval_ce", None, True), ("objective_value", None, True),
      ("eval_dev_ce", None, True),
      ("eval_emo_loss", True, True), ("eval_emo_loss", None, False), ("eval_ce", False, False),
      ("eval_mean_token_accuracy", None, False), ("eval_rouge", None, False), ("eval_loss", None, False)],
@@ -35,6 +37,17 @@ def test_a_metric_of_ours_that_would_keep_the_worst_checkpoint_is_named(
     with caplog.at_level(logging.WARNING, "costbank"):
         EMOTrainer(llama(), args, emo=bank)
     assert (f"metric_for_best_model='{metric}' is better when smaller" in caplog.text) == warned
+
+
+def test_a_metric_of_another_objective_is_refused(bank: Bank, arguments: Any):
+    with pytest.raises(UsageError, match="'eval_emd', which this loss does not log") as caught:
+        EMOTrainer(llama(), arguments(metric_for_best_model="eval_emd"), emo=bank)
+    assert "eval_objective_value" in caught.value.hint
+    published = LinearEMOLoss(bank, preset="published")
+    with pytest.raises(UsageError, match="'eval_objective_value', which") as caught:
+        EMOTrainer(llama(), arguments(metric_for_best_model="eval_objective_value"), emo=published)
+    assert "eval_emd" in caught.value.hint
+    EMOTrainer(llama(), arguments(metric_for_best_model="eval_emd"), emo=published)
 
 
 @pytest.mark.parametrize(("generate", "warned"), [(True, True), (False, False)])

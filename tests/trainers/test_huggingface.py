@@ -68,7 +68,7 @@ def test_the_function_is_the_loss_that_its_formula_says(bank: Bank, texts: Any):
     batch = {name: torch.stack([texts[i][name] for i in range(4)]) for name in texts[0]}
     labels = batch.pop("labels")
     outputs = model(**batch)
-    loss = EMOLoss(bank, mixing="fixed", weight=0.7, reduction="none")
+    loss = EMOLoss(bank, objective="emo", mixing="fixed", weight=0.7, reduction="none")
     total = loss(outputs.logits[:, :-1], labels[:, 1:]).sum()
     function = compute_loss_func(loss)
     assert function(outputs, labels, num_items_in_batch=torch.tensor(50)).item() == pytest.approx(total.item() / 50)
@@ -178,7 +178,7 @@ def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: An
 
 def test_the_parts_of_the_loss_are_logged(bank: Bank, arguments: Any, texts: Any):
     trainer = EMOTrainer(gpt2(), arguments(logging_steps=3, gradient_accumulation_steps=3), train_dataset=texts,
-                         emo=LinearEMOLoss(bank, mixing="fixed", weight=0.0))  # fmt: skip
+                         emo=LinearEMOLoss(bank, objective="emo", mixing="fixed", weight=0.0))  # fmt: skip
     trainer.train()
     (line,) = [line for line in trainer.state.log_history if "loss" in line]
     assert line["ce"] == pytest.approx(line["loss"], rel=0.01)
@@ -197,7 +197,7 @@ def test_a_schedule_follows_the_trainers_steps(bank: Bank, arguments: Any, texts
 
 
 def test_a_schedule_without_the_callback_is_refused(bank: Bank, arguments: Any, texts: Any):
-    function = compute_loss_func(EMOLoss(bank, mixing="fixed", weight=Schedule(0.0, 1.0, steps=2)))
+    function = compute_loss_func(EMOLoss(bank, objective="emo", mixing="fixed", weight=Schedule(0.0, 1.0, steps=2)))
     trainer = Trainer(gpt2(), arguments(), train_dataset=texts, compute_loss_func=function)
     with pytest.raises(UsageError, match="step is not known") as error:
         trainer.train()
@@ -219,7 +219,7 @@ def test_resuming_asks_for_the_same_bank_and_options(
     with pytest.raises(UsageError, match=rf"{bank.id} smoothing over .*, but this loss has tiny@{other_bank.id}"):
         trainer(3, other_bank).train(resume_from_checkpoint=True)
     with pytest.raises(UsageError, match=r"mixing='interpolate', now 'fixed'; weight=0.1, now 0.5"):
-        trainer(3, bank, objective="neighbor_smoothing", mixing="fixed", weight=0.5).train(resume_from_checkpoint=True)
+        trainer(3, bank, mixing="fixed", weight=0.5).train(resume_from_checkpoint=True)
     last = trainer(3, bank, chunk_rows=5)
     last.train(resume_from_checkpoint=True)
     assert_same({n: p.detach() for n, p in last.model.named_parameters()}, whole)

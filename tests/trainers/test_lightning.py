@@ -65,7 +65,7 @@ def test_both_forms_train_alike_and_log_what_they_are_made_of(bank: Bank, texts:
     fit(linear, texts, tmp_path)
     torch.testing.assert_close(parameters(full), parameters(linear), atol=1e-5, rtol=0)
     assert (parameters(full) - before).abs().max() > 1e-3
-    assert metrics["loss"].item() == pytest.approx((metrics["ce"] + metrics["emd"]).item(), abs=1e-5)
+    assert metrics["loss"].item() == pytest.approx((metrics["ce"] + metrics["objective_value"]).item(), abs=1e-5)
     assert 0 <= metrics["accuracy"] <= 1
 
 
@@ -142,7 +142,7 @@ def test_an_evaluation_logs_means_over_all_tokens(
 ):
     texts = Weighted(tokenizer)
     texts.weighted = weighted
-    model = Validated(kind(bank, shift=True, mixing="fixed", reduction=reduction))
+    model = Validated(kind(bank, shift=True, objective="emo", mixing="fixed", reduction=reduction))
     expected = by_hand(model, texts, bank)
     for size in (8, 24, 5):
         assert validated(model, texts, tmp_path, size) == pytest.approx(expected, abs=1e-5)
@@ -156,7 +156,7 @@ def test_an_evaluation_logs_means_over_all_tokens(
 def test_the_cross_entropy_of_an_evaluation_is_plain(
     kind: Any, options: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path
 ):
-    texts, model = Weighted(tokenizer), Validated(kind(bank, shift=True, mixing="fixed", **options))
+    texts, model = Weighted(tokenizer), Validated(kind(bank, shift=True, objective="emo", mixing="fixed", **options))
     own = validated(model, texts, tmp_path)
     capped: Callable[[Tensor], Tensor] = lambda z: 0.5 * torch.tanh(z / 0.5) if "softcap" in options else z  # noqa: E731
     model.head = nn.Sequential(model.head, Applied(capped))
@@ -176,7 +176,7 @@ class Applied(nn.Module):
 
 
 def test_training_logs_the_cross_entropy_that_the_loss_is_made_of(bank: Bank, texts: Texts, tmp_path: Path):
-    model = Model(EMOLoss(bank, shift=True, mixing="fixed", label_smoothing=0.2))
+    model = Model(EMOLoss(bank, shift=True, objective="emo", mixing="fixed", label_smoothing=0.2))
     metrics = fit(model, texts, tmp_path).callback_metrics
     assert metrics["loss"].item() == pytest.approx((metrics["ce"] + metrics["emd"]).item(), abs=1e-5)
 
@@ -187,7 +187,7 @@ def _validate(rank: int, processes: int, port: int, bank_path: str, out: str) ->
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})  # fmt: skip
     torch.set_num_threads(1)
     texts = Weighted(make_tokenizer(TEXTS))
-    model = Validated(LinearEMOLoss(open_bank(bank_path), shift=True, mixing="fixed"))
+    model = Validated(LinearEMOLoss(open_bank(bank_path), shift=True, objective="emo", mixing="fixed"))
     metrics = validated(model, texts, Path(out), 4, devices=processes, strategy="ddp")
     torch.save(metrics, f"{out}/metrics-{rank}.pt")
     torch.distributed.barrier()

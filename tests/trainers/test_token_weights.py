@@ -86,7 +86,7 @@ def test_the_loss_is_the_weighted_sum_over_the_sum_of_weights(
 ):
     trainer = EMOTrainer(llama(), arguments(max_steps=1), train_dataset=Dataset.from_list(rows[:8]),
                          data_collator=collator(tokenizer, side),
-                         emo=emo(bank, mixing="fixed", weight=0.7))  # fmt: skip
+                         emo=emo(bank, objective="emo", mixing="fixed", weight=0.7))  # fmt: skip
     assert sum(sum(row["token_weights"]) for row in rows[:8]) < 1
     trainer.train()
     assert losses(trainer)[0] == pytest.approx(oracle(llama(), rows[:8], bank, 0.7), abs=2e-5)
@@ -336,7 +336,12 @@ def sft(kind: Any, rows: Any, arguments: Any, tokenizer: Any, config: dict[str, 
 )
 def test_sft_trainer_hands_them_on(config: dict[str, Any], rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
     trainer = sft(
-        EMOSFTTrainer, rows[:8], arguments, tokenizer, config, emo=LinearEMOLoss(bank, mixing="fixed", weight=0.7)
+        EMOSFTTrainer,
+        rows[:8],
+        arguments,
+        tokenizer,
+        config,
+        emo=LinearEMOLoss(bank, objective="emo", mixing="fixed", weight=0.7),
     )
     trainer.train()
     kept = {"keep_start": slice(None, 6), "keep_end": slice(-6, None)}[config.get("truncation_mode", "keep_start")]
@@ -393,7 +398,7 @@ def test_weights_of_a_stream_that_sft_trainer_drops_are_refused(
 def test_weights_of_a_stream_reach_the_loss(rows: Any, bank: Bank, tokenizer: Any, arguments: Any):
     args = arguments(SFTConfig, max_length=None, activation_checkpointing=False, max_steps=1, shuffle_dataset=False)
     trainer = EMOSFTTrainer(llama(), args, train_dataset=streamed(rows), processing_class=tokenizer,
-                            emo=LinearEMOLoss(bank, mixing="fixed", weight=0.7))  # fmt: skip
+                            emo=LinearEMOLoss(bank, objective="emo", mixing="fixed", weight=0.7))  # fmt: skip
     trainer.train()
     assert losses(trainer)[0] == pytest.approx(oracle(llama(), rows[:8], bank, 0.7), abs=2e-5)
 

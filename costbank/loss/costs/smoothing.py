@@ -53,7 +53,7 @@ class SmoothingOptions:
             ids), `byte` pieces, and tokens of one or more `digit`.
         exempt_most_frequent: this many of the most frequent tokens are exempt too: the function words, in most text.
         draws: draw this many tokens from each label's q once, when it is opened, and use them instead of q. Training is
-            then as fast as with neighbors, and over all labels, the draws have the shares that q gives. None: q itself.
+            then as fast as with neighbors, and on average over labels, the draws have the shares of q. None: q itself.
         seed: of the draws.
 
     Raises:
@@ -86,11 +86,13 @@ class SmoothingOptions:
             raise UsageError(f"exempt has {sorted(unknown)[0]!r}", "give some of: special, byte, digit")
         if self.exempt_most_frequent < 0:
             raise UsageError(f"exempt_most_frequent is {self.exempt_most_frequent}", "give 0 or a number of tokens")
-        if self.draws is not None and (self.draws < 1 or self.k is not None):
+        if self.draws is not None and (type(self.draws) is not int or self.draws < 1 or self.k is not None):
             raise UsageError(
-                f"draws is {self.draws}" + ("" if self.k is None else f", and k is {self.k}"),
-                "give 1 or more draws, such as 64, without k",
+                f"draws is {self.draws!r}" + ("" if self.k is None else f", and k is {self.k}"),
+                "give a whole number of draws, such as 64, without k",
             )
+        if type(self.seed) is not int:
+            raise UsageError(f"seed is {self.seed!r}", "give a whole number")
         if self.unigram_power is not None and not 0 <= self.unigram_power < math.inf:
             raise UsageError(f"unigram_power is {self.unigram_power!r}", "give 0 or a positive number, such as 0.5")
 
@@ -226,7 +228,7 @@ def smooth_dense(
     return DenseSmoothing(costs.vectors, factors, usable, temperature, label_weight, str(options), bank=costs.bank)
 
 
-def draw_neighbors(smoothing: DenseSmoothing, draws: int, seed: int, block_rows: int = 256) -> NeighborSmoothing:
+def draw_neighbors(smoothing: DenseSmoothing, draws: int, seed: int, block_rows: int = 64) -> NeighborSmoothing:
     """Draw tokens from each label's distribution. A token that is drawn several times has the sum of their weights.
 
     This computes the costs of all pairs of tokens.
@@ -240,14 +242,17 @@ def draw_neighbors(smoothing: DenseSmoothing, draws: int, seed: int, block_rows:
     device, size = smoothing.device, smoothing.vocab_size
     ids = torch.full((size, draws), -1, dtype=torch.int32, device=device)
     weights = torch.zeros(size, draws, device=device)
-    generator = torch.Generator(device).manual_seed(seed)
+    # On every device, the same numbers choose the same tokens, up to the rounding of costs.
+    generator = torch.Generator().manual_seed(seed)
     for labels in smoothing.softened.nonzero()[:, 0].split(block_rows):
         q = torch.exp(-smoothing.rows(labels) / smoothing.temperature) * smoothing.factors
         own = torch.arange(len(labels), device=device)
         q[own, labels] = smoothing.label_weight
         # A label that is far from all tokens keeps its whole share.
         q[own, labels] += (q.sum(dim=1) <= LEAST_SUM).to(q.dtype)
-        drawn = torch.multinomial(q, draws, replacement=True, generator=generator).sort(dim=1).values
+        below = q.double().cumsum(dim=1)
+        points = torch.rand(len(labels), draws, generator=generator, dtype=torch.float64).to(device)
+        drawn = torch.searchsorted(below, points.sort(dim=1).values * below[:, -1:], right=True).clamp_max(size - 1)
         slot = (drawn.diff(dim=1, prepend=drawn[:, :1]) != 0).cumsum(dim=1)
         of_labels = torch.full_like(drawn, -1).scatter_(1, slot, drawn)
         shares = q.new_zeros(drawn.shape).scatter_add_(1, slot, q.new_full(drawn.shape, 1 / draws))

@@ -89,8 +89,13 @@ class SoftmaxStats(NamedTuple):
         Logits are measured from the largest: if that is the label's, its cross-entropy is log Σ exp(z − top), with full
         precision.
         """
-        nll = term.nll_from_max if own is None else term.nll_from_max - own * self.label_gap
-        return torch.where(self.other_prob < 0.5, self.ce, self.log_sum) + nll
+        nll = term.nll_from_max
+        if own is not None:
+            # A masked label is infinitely far, and may have no share.
+            share = torch.as_tensor(own, dtype=nll.dtype, device=nll.device)
+            nll = nll - torch.where(share > 0, share * self.label_gap, 0.0)
+        base = torch.where(self.other_prob < 0.5, self.ce, self.log_sum)
+        return base + nll
 
 
 class LabelColumn(NamedTuple):

@@ -40,7 +40,7 @@ def check_form(costs: Costs | None, options: EMOOptions) -> None:
     if name == _SMOOTHING:
         hint = "give open_smoothing(bank), or choose an objective for costs, such as objective='emo'"
     elif isinstance(costs, NeighborSmoothing | DenseSmoothing):
-        hint = "give open_costs(bank), or objective='neighbor_smoothing'"
+        hint = "give open_costs(bank), or the options EMOOptions.preset('recommended')"
     else:
         forms = [form for form, known in (("dense or low-rank", _DENSE), ("neighbors", _NEIGHBORS)) if name in known]
         hint = f"open the bank's costs as {' or '.join(forms)}"

@@ -183,14 +183,14 @@ class SmoothedOverNeighbors(NeighborObjective):
     def value(
         self, stats: SoftmaxStats, sums: PartialSums, state: _SmoothingState
     ) -> tuple[Tensor, tuple[_SmoothingState, Softened]]:
-        q = softened(stats, sums.targets[0], 1.0 - sums.targets[0].weight)
+        q = softened(stats, sums.targets[0], (1.0 - sums.targets[0].weight).clamp_min(0.0))
         return q.value, (state, q)
 
     def gradient(
         self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_SmoothingState, Softened]
     ) -> Gradient:
         (near, weights, _), q = state
-        return q.gradient(stats)._replace(neighbors=near.add(-weights))
+        return q.gradient(stats)._replace(neighbors=near.add(-weights / q.total[:, None]))
 
 
 class _RankState(NamedTuple):
