@@ -20,13 +20,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.study.design import ARMS, SETTINGS, Setting
 from benchmarks.study.losses import build_bank
 from benchmarks.study.report import ROWS, read_rows, report
 from benchmarks.study.text import Files, open_text
-from benchmarks.study.training import train_base, train_in_process
+from benchmarks.study.training import is_base_trained, start_worker, train_base, train_in_process
 
 HEADLINE = ["ce", "recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
 
@@ -59,7 +57,7 @@ def main() -> None:
         f"{len(wanted)} runs, of which {len(wanted) - len(todo)} are done; {setting.epochs:.1f} epochs", file=sys.stderr
     )
     if todo:
-        if setting.base_steps:
+        if setting.base_steps and not is_base_trained(folder):
             print(f"training the base model on {files.other}, once: {setting.base_steps} steps", file=sys.stderr)
         train_base(setting, text, folder, options.device)
     for run in todo:
@@ -124,7 +122,7 @@ def _run_all(
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")
     arguments = (setting, files, folder, options.split, options.device)
-    with ProcessPoolExecutor(options.processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(options.processes, context, initializer=start_worker) as pool:
         futures = {pool.submit(train_in_process, ARMS[run["arm"]], run["seed"], *arguments): run for run in todo}
         try:
             for number, future in enumerate(as_completed(futures), 1):

@@ -1,6 +1,9 @@
 """One run: a model trained with one arm and one seed, and measured."""
 
 import math
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,16 +25,20 @@ from benchmarks.study.text import Files, StudyText, open_text
 from costbank.trainers.initialization import initial_embedding
 from costbank.trainers.replacement import TokenReplacement
 
-__all__ = ["train", "train_base", "train_in_process"]
+__all__ = ["is_base_trained", "start_worker", "train", "train_base", "train_in_process"]
 
 _BASE = "base.safetensors"
 _BETAS, _CLIP = (0.9, 0.95), 1.0
 
 
+def is_base_trained(folder: Path) -> bool:
+    return (folder / "base" / _BASE).exists()
+
+
 def train_base(setting: Setting, text: StudyText, folder: Path, device: str) -> None:
     """Train the model that a setting starts from, by cross-entropy on its base text, unless that has been done."""
     file = folder / "base" / _BASE
-    if text.base is None or file.exists():
+    if text.base is None or is_base_trained(folder):
         return
     first = replace(setting, steps=setting.base_steps, lr=setting.base_lr, train_tokens=setting.base_tokens, warmup=50)
     torch.manual_seed(0)
@@ -97,6 +104,19 @@ def train_in_process(
 ) -> dict[str, Any]:
     """`train` in a process of its own, which opens the text itself."""
     return train(arm, setting, seed, open_text(files, setting, folder), folder, split, device)
+
+
+def start_worker() -> None:
+    """One thread for each run; and no worker goes on without the study, if that is killed."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _start(setting: Setting, text: StudyText, folder: Path) -> Decoder | Pretrained:
