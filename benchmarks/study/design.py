@@ -98,7 +98,7 @@ SETTINGS = {
     "continued": Setting(
         pretrained=True, train_tokens=24_000, context=256, batch=4, steps=48, lr=1e-4, warmup=5, eval_tokens=12_000
     ),
-    "continued-small": Setting(train_tokens=60_000, steps=180, lr=5e-4, warmup=10, base_steps=1_200),
+    "continued-small": Setting(train_tokens=60_000, steps=180, lr=1e-3, warmup=10, base_steps=1_200),
     "tiny": Setting(vocab=400, train_tokens=6_000, layers=1, dim=32, context=32, batch=8, steps=20, eval_tokens=2_000),
 }
 

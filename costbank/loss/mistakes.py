@@ -44,7 +44,7 @@ def like_costs(value: Any, opened: str) -> str:
     if isinstance(value, str | Path):
         return opened.format(f"open_bank({str(value)!r})")
     if isinstance(value, Bank):
-        return f"{opened.format('bank')}, or use the module EMOLoss(bank), which opens what its objective needs"
+        return f"{opened.format('bank')}, or use EMOLoss(bank, objective='emo')"
     if isinstance(value, Tensor):
         return "DenseCosts(rows)"
     return f"{opened.format('open_bank(name)')}, open_costs(bank, form) or DenseCosts(rows)"

@@ -33,7 +33,7 @@ The decoder is first trained on one text by cross-entropy, and then on a new tex
 measured again afterwards: how much of it was forgotten? The bank of `base-text` arms is counted from the first text,
 and that of `head` arms is made from the decoder's own head. This command repeats it:
 
-    python -m benchmarks.study continued-small --text new.txt --other first.txt --split test --set lr=1e-3 \\
+    python -m benchmarks.study continued-small --text new.txt --other first.txt --split test \\
         --arms ce base-text base-text-64-0.05 head-64-0.05 head-all unigram-smoothing label-smoothing
 
 ![Perplexity of the new and of the earlier text](assets/forgetting.svg)

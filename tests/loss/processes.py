@@ -1,9 +1,12 @@
 """Run checks on several processes together, and collect the failures of each process."""
 
+import random
+import socket
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,15 @@ import torch
 from torch import distributed, multiprocessing
 
 Check = Callable[[], None]
+
+
+def free_port() -> int:
+    """A port that nothing listens on, outside the range from which the kernel takes ports of outgoing connections."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def failures(checks: Sequence[Check], processes: int, folder: Path) -> dict[str, str]:

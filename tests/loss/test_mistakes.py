@@ -118,7 +118,7 @@ def test_a_mistake_is_named_before_a_bank_is_fitted_to_it(call, message: str, hi
 def test_a_bank_for_costs_is_pointed_to_the_module(news_bank):
     with pytest.raises(UsageError, match="costs are of type Bank") as caught:
         emo_loss(LOGITS, LABELS, news_bank)
-    assert caught.value.hint == "give open_costs(bank), or use EMOLoss(bank)"
+    assert caught.value.hint == "give open_costs(bank), or use EMOLoss(bank, objective='emo')"
 
 
 @pytest.mark.parametrize("tokens", [1, DIM, VOCAB, VOCAB + 1])

@@ -1,5 +1,4 @@
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss, Schedule, open_costs
 from costbank.trainers.lightning import EMOLightningMixin
-from tests.loss.processes import run_processes
+from tests.loss.processes import free_port, run_processes
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, make_tokenizer
 
 pytestmark = [
@@ -195,10 +194,7 @@ def _validate(rank: int, processes: int, port: int, bank_path: str, out: str) ->
 
 
 def test_processes_log_the_means_over_all_their_tokens(bank: Bank, tokenizer: Any, tmp_path: Path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run_processes(_validate, (2, port, f"{bank.path}/", str(tmp_path)), 2)
+    run_processes(_validate, (2, free_port(), f"{bank.path}/", str(tmp_path)), 2)
     expected = by_hand(Validated(EMOLoss(bank)), Weighted(tokenizer), bank)
     for rank in range(2):
         assert torch.load(tmp_path / f"metrics-{rank}.pt") == pytest.approx(expected, abs=1e-5)

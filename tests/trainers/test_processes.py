@@ -1,7 +1,6 @@
 """Two processes under DistributedDataParallel train and evaluate like one process on the batches of both."""
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from tests.loss.processes import run_processes
+from tests.loss.processes import free_port, run_processes
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
 
 PARTS = ("emo_loss", "ce", "objective_value", "mean_token_accuracy")
@@ -52,11 +51,8 @@ def leave(processes: int) -> None:
 
 def run(function: Callable[..., None], bank: Bank, out: Path, counts: tuple[int, ...]) -> None:
     """Run a function once for each of these numbers of processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     for processes in counts:
-        run_processes(function, (processes, port, f"{bank.path}/", str(out)), processes)
+        run_processes(function, (processes, free_port(), f"{bank.path}/", str(out)), processes)
 
 
 def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:

@@ -33,6 +33,7 @@ FOREIGN = {
     "--no-files", "--keep-order", "--command", "--arguments",  # complete, in fish
     "--logdir", "--text", "--vector", "--neighbors",  # tensorboard, embedding-atlas
     "--nproc-per-node", "--index-url", "--data-urlencode",
+    "--other", "--split", "--arms",  # python -m benchmarks.study
 }  # fmt: skip
 """Options of other tools that our texts name."""
 
