@@ -54,10 +54,10 @@ class Comparison:
         return 100 * math.expm1(mean - half), 100 * math.expm1(mean + half)
 
 
-def compare(rows: list[Row], arm: str, other: str = "ce", measure: str = "ce") -> Comparison | None:
+def compare(rows: list[Row], arm: str, other: str = "ce") -> Comparison | None:
     """An arm against another in one setting; None if they have no seed in common."""
-    mine, others = ([row for row in rows if row["arm"] == name and measure in row] for name in (arm, other))
-    comparison = Comparison(mine, others, measure)
+    mine, others = ([row for row in rows if row["arm"] == name] for name in (arm, other))
+    comparison = Comparison(mine, others)
     return comparison if comparison.differences else None
 
 
