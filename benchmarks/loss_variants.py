@@ -8,19 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from costbank.loss import Costs, DenseCosts, EMOOptions, LowRankCosts, NeighborCosts, emo_loss, linear_emo_loss
+from costbank.loss.costs.products import add_product_
 
 __all__ = ["SHAPES", "Inputs", "Shape", "Variant", "variants_for"]
 
 NEIGHBORS = 64
 _LOGIT_STD = 3.0
+# With this much of the label's row in a hidden state, the cross-entropy is about 4.5 nats over 128,256 tokens.
+_LABEL_SHARE = 1.3
 _CUDA_TOKENS = 8192
+_FLOOR_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ SHAPES = {
         Shape("128k", 1024, 128_256, 1024),
         Shape("llama3-8b", 256, 128_256, 4096),
         Shape("gemma2", 256, 256_000, 2304, softcap=30.0),
+        Shape("qwen3", 256, 151_936, 2048),
     )
 }
 
@@ -64,7 +69,7 @@ class Inputs:
     """The inputs of every variant, in float32 on a CPU and bfloat16 on an accelerator. Each shape has fixed inputs.
 
     Attributes:
-        hidden: [tokens, dim], with a gradient.
+        hidden: [tokens, dim], with a gradient; the label's logit is among the largest, as in a trained model.
         weight: [vocab, dim], with a gradient; it gives logits with the spread of a real model's.
         labels: [tokens], drawn by Zipf's law; the lowest id is the most frequent.
     """
@@ -74,11 +79,12 @@ class Inputs:
         self.dtype = torch.float32 if device == "cpu" else torch.bfloat16
         self._generator = torch.Generator(device).manual_seed(0)
         self._rows: dict[int, Tensor] = {}
-        self.hidden = self._normal(shape.tokens, shape.dim).requires_grad_()
+        hidden = self._normal(shape.tokens, shape.dim)
         weight = self._normal(shape.vocab, shape.dim).mul_(_LOGIT_STD / shape.dim**0.5)
         self.weight = weight.requires_grad_()
         shares = 1 / torch.arange(1, shape.vocab + 1, device=device)
         self.labels = torch.multinomial(shares, shape.tokens, replacement=True, generator=self._generator)
+        self.hidden = hidden.add_(weight.detach()[self.labels], alpha=_LABEL_SHARE).requires_grad_()
         ignored = torch.rand(shape.tokens, generator=self._generator, device=device) < shape.ignored
         self.labels[ignored] = -100
 
@@ -108,12 +114,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Variant:
-    """A loss.
+    """A loss, or only the matrix products of one.
 
     Attributes:
         loss: computes the loss from the inputs and the costs.
         costs: makes the costs for the inputs, once; returns None if the loss has no costs.
-        objective: the objective that the loss computes.
+        objective: the objective that the loss computes; `products` for the matrix products alone.
         needs: the optional module that implements it.
         softcap: whether it supports a softcap.
         cuda: whether it needs an accelerator.
@@ -122,7 +128,7 @@ class Variant:
     name: str
     loss: Callable[[Inputs, Costs | None], Tensor]
     costs: Callable[[Inputs], Costs | None]
-    objective: Literal["ce", "emo"]
+    objective: Literal["ce", "emo", "products"]
     needs: str | None = None
     softcap: bool = True
     cuda: bool = False
@@ -174,6 +180,38 @@ def _linear_ce(inputs: Inputs, costs: Costs | None) -> Tensor:
 
 def _linear_emo(inputs: Inputs, costs: Costs | None) -> Tensor:
     return linear_emo_loss(inputs.hidden, inputs.weight, inputs.labels, costs, _options(inputs, "emo"))
+
+
+def _pytorch_ce(inputs: Inputs, costs: Costs | None) -> Tensor:
+    options = replace(_options(inputs, "ce"), kernels="torch")
+    return linear_emo_loss(inputs.hidden, inputs.weight, inputs.labels, costs, options)
+
+
+class _Products(torch.autograd.Function):
+    """The three matrix products that any such loss needs, 6NVd operations, and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+        of_hidden, of_weight = torch.empty_like(hidden), torch.zeros(weight.shape, device=weight.device)
+        for rows in range(0, len(hidden), _FLOOR_ROWS):
+            block = hidden[rows : rows + _FLOOR_ROWS]
+            logits = block @ weight.T
+            torch.mm(logits, weight, out=of_hidden[rows : rows + _FLOOR_ROWS])
+            add_product_(of_weight, logits, block)
+        ctx.gradients = of_hidden, of_weight.to(weight.dtype)
+        return hidden.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] -- any number
+        del incoming
+        return ctx.gradients
+
+
+def _products(inputs: Inputs, costs: Costs | None) -> Tensor:
+    del costs
+    loss = _Products.apply(inputs.hidden, inputs.weight)
+    assert isinstance(loss, Tensor)
+    return loss
 
 
 def _logits(inputs: Inputs, hidden: Tensor) -> Tensor:
@@ -237,6 +275,12 @@ def _cut(inputs: Inputs, costs: Costs | None) -> Tensor:
     return loss_of(inputs.hidden, inputs.weight, inputs.labels, softcap=inputs.shape.softcap)
 
 
+def _quack(inputs: Inputs, costs: Costs | None) -> Tensor:
+    del costs
+    loss_of = import_module("quack.linear_cross_entropy").chunked_linear_cross_entropy
+    return loss_of(inputs.hidden, inputs.weight, inputs.labels)
+
+
 _VARIANTS = (
     Variant("cross-entropy", _linear_ce, _no_costs, "ce"),
     Variant("neighbors 64", _linear_emo, _neighbors, "emo"),
@@ -249,4 +293,7 @@ _VARIANTS = (
     Variant("F.cross_entropy", _full_ce, _no_costs, "ce"),
     Variant("Liger", _liger, _no_costs, "ce", needs="liger_kernel", cuda=True),
     Variant("cut-cross-entropy", _cut, _no_costs, "ce", needs="cut_cross_entropy", cuda=True),
+    Variant("quack", _quack, _no_costs, "ce", needs="quack", softcap=False, cuda=True),
+    Variant("cross-entropy, PyTorch's operations", _pytorch_ce, _no_costs, "ce", cuda=True),
+    Variant("products alone", _products, _no_costs, "products", cuda=True),
 )

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from costbank.loss.arguments import check_finite, check_logits, check_plain, eager
 from costbank.loss.costs import Costs
-from costbank.loss.engine.from_logits import losses_of_logits
+from costbank.loss.engine.call import Call
+from costbank.loss.engine.from_logits import gradient_of_logits, losses_of_logits
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets
@@ -13,7 +14,9 @@ from costbank.loss.mistakes import refuse_classes_second
 from costbank.loss.options import EMOOptions
 from costbank.loss.prepare import Arguments, prepare
 
-__all__ = ["emo_loss", "emo_loss_with_parts", "logit_losses"]
+__all__ = ["emo_loss", "emo_loss_with_parts", "logit_gradient", "logit_losses"]
+
+_NOT_FINITE = "logits or token weights contain NaN or inf, or all logits of a row are -inf"
 
 
 @eager
@@ -79,19 +82,35 @@ def emo_loss_with_parts(
 
 
 def _emo_loss(logits: Tensor, arguments: Arguments) -> EMOResult:
+    return logit_losses(logits, arguments, _check(logits, arguments))
+
+
+def logit_gradient(logits: Tensor, arguments: Arguments, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """`emo_loss` and its gradient, without autograd; None if not wanted."""
+    shard = _check(logits, arguments)
+    loss, gradient = gradient_of_logits(logits.reshape(-1, shard.size), _call(logits, arguments, shard), wanted)
+    check_finite(loss, arguments.options, _NOT_FINITE)
+    return loss, None if gradient is None else gradient.view(logits.shape)
+
+
+def logit_losses(logits: Tensor, arguments: Arguments, shard: VocabShard) -> EMOResult:
+    """The loss of logits over the whole vocabulary, or over the slice `shard`."""
+    call = _call(logits, arguments, shard)
+    losses, parts = losses_of_logits(logits.reshape(-1, shard.size), call)
+    check_finite(losses, arguments.options, _NOT_FINITE)
+    return call.result(losses, parts)
+
+
+def _check(logits: Tensor, arguments: Arguments) -> VocabShard:
     arguments.check_kinds(logits=logits)
     check_plain(logits=logits)
     check_logits(logits)
     refuse_classes_second(logits, arguments.labels)
     width = logits.shape[-1]
-    return logit_losses(logits, arguments, VocabShard(0, width, width))
+    return VocabShard(0, width, width)
 
 
-def logit_losses(logits: Tensor, arguments: Arguments, shard: VocabShard) -> EMOResult:
-    """The loss of logits over the whole vocabulary, or over the slice `shard`."""
-    compact = logits.device.type == "cpu"
-    call = prepare(arguments, logits.shape[:-1], shard, logits.dtype, compact, logits=logits)
-    losses, parts = losses_of_logits(logits.reshape(-1, shard.size), call)
-    what = "logits or token weights contain NaN or inf, or all logits of a row are -inf"
-    check_finite(losses, arguments.options, what)
-    return call.result(losses, parts)
+def _call(logits: Tensor, arguments: Arguments, shard: VocabShard) -> Call:
+    # Kernels read logits where they are; rows that are left out would have to be copied.
+    compact = logits.device.type == "cpu" and arguments.options.kernels != "triton"
+    return prepare(arguments, logits.shape[:-1], shard, logits.dtype, compact, logits.device, logits=logits)

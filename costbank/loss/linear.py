@@ -8,7 +8,7 @@ from torch import Tensor
 
 from costbank.loss.arguments import check_finite, check_linear, check_plain, eager
 from costbank.loss.costs import Costs
-from costbank.loss.engine.from_hidden import HeadCall, losses_of_hidden
+from costbank.loss.engine.from_hidden import HeadCall, gradients_of_hidden, losses_of_hidden
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets
@@ -16,7 +16,9 @@ from costbank.loss.mistakes import refuse_other_shapes
 from costbank.loss.options import EMOOptions
 from costbank.loss.prepare import Arguments, prepare
 
-__all__ = ["linear_emo_loss", "linear_emo_loss_with_parts", "linear_losses"]
+__all__ = ["linear_emo_loss", "linear_emo_loss_with_parts", "linear_gradients", "linear_losses"]
+
+_NOT_FINITE = "hidden states, the head's weight, token weights or the logits contain NaN or inf"
 
 
 @eager
@@ -85,11 +87,26 @@ def linear_emo_loss_with_parts(
     return _linear_emo_loss(hidden, weight, bias, arguments)
 
 
-def _linear_emo_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> EMOResult:
+def linear_gradients(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments, wanted: tuple[bool, ...]
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """`linear_emo_loss` and its gradients of hidden states, weight and bias, without autograd; None if not wanted."""
+    _check(hidden, weight, bias, arguments)
+    head = _head_call(hidden, weight, bias, arguments, VocabShard(0, len(weight), len(weight)))
+    loss, (of_hidden, *others) = gradients_of_hidden(hidden.reshape(-1, hidden.shape[-1]), weight, bias, head, wanted)
+    check_finite(loss, arguments.options, _NOT_FINITE)
+    return loss, (None if of_hidden is None else of_hidden.view(hidden.shape), *others)
+
+
+def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> None:
     arguments.check_kinds(hidden=hidden, weight=weight, bias=bias)
     check_plain(hidden=hidden, weight=weight, bias=bias)
     refuse_other_shapes(hidden, weight, arguments.costs, arguments.labels)
     check_linear(hidden, weight, bias)
+
+
+def _linear_emo_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> EMOResult:
+    _check(hidden, weight, bias, arguments)
     return linear_losses(hidden, weight, bias, arguments, VocabShard(0, len(weight), len(weight)))
 
 
@@ -109,13 +126,24 @@ def linear_losses(
         shard: the slice of the vocabulary that the weight's rows represent.
         reduce_hidden: sums the gradient of the hidden states over processes, in place.
     """
+    head = _head_call(hidden, weight, bias, arguments, shard, reduce_hidden)
+    losses, parts = losses_of_hidden(hidden.reshape(-1, hidden.shape[-1]), weight, bias, head)
+    check_finite(losses, arguments.options, _NOT_FINITE)
+    return head.call.result(losses, parts)
+
+
+def _head_call(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    arguments: Arguments,
+    shard: VocabShard,
+    reduce_hidden: Callable[[Tensor], None] | None = None,
+) -> HeadCall:
     device = hidden.device.type
     # As in torch.nn.Linear: products in autocast's type, everything else in float32.
     cast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
     products = torch.get_autocast_dtype(device) if cast else hidden.dtype
-    call = prepare(arguments, hidden.shape[:-1], shard, products, compact=True, hidden=hidden, weight=weight, bias=bias)
-    head = HeadCall(call, products, reduce_hidden, torch.is_grad_enabled())
-    losses, parts = losses_of_hidden(hidden.reshape(-1, hidden.shape[-1]), weight, bias, head)
-    what = "hidden states, the head's weight, token weights or the logits contain NaN or inf"
-    check_finite(losses, arguments.options, what)
-    return call.result(losses, parts)
+    tensors = {"hidden": hidden, "weight": weight, "bias": bias}
+    call = prepare(arguments, hidden.shape[:-1], shard, products, True, hidden.device, **tensors)
+    return HeadCall(call, products, reduce_hidden, torch.is_grad_enabled())

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from jaxtyping import Float, Integer
@@ -26,10 +26,12 @@ from costbank.loss.costs import (
 from costbank.loss.engine.objectives import check_form
 from costbank.loss.engine.result import EMOResult
 from costbank.loss.engine.targets import SoftTargets
-from costbank.loss.functional import emo_loss, emo_loss_with_parts
-from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
+from costbank.loss.functional import emo_loss, emo_loss_with_parts, logit_gradient
+from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts, linear_gradients
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
+from costbank.loss.numbers import number_of
 from costbank.loss.options import EMO_MIXINGS, RAISED_PERPLEXITY, EMOOptions, PresetName
+from costbank.loss.prepare import Arguments
 
 __all__ = ["EMOLoss", "LinearEMOLoss"]
 
@@ -57,6 +59,7 @@ class _Loss(nn.Module):
         if self.costs is not None and not isinstance(self.costs, Costs):
             raise UsageError(f"costs are of type {type(self.costs).__name__}", f"give {like_costs(self.costs, '{}')}")
         check_form(self.costs, self.options)
+        self._number = number_of(self)
         _warn_of_mixing(self.options)
 
     def fit(self, width: int) -> None:
@@ -94,6 +97,15 @@ class _Loss(nn.Module):
                 "head) %s", f"{width:,}", self.costs.bank, f"{bank_size:,}",
                 "are trained with cross-entropy alone" if is_smoothing else "cost 1 to every token",
             )  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copy has costs of its own.
+        self._number = number_of(self)
+
+    def _is_compiled(self, labels: object) -> TypeGuard[Tensor]:
+        """Whether a call is traced by torch.compile, and can be one operation of its graph."""
+        return torch.compiler.is_compiling() and isinstance(labels, Tensor) and self.options.reduction != "none"
 
     @property
     def pin(self) -> str:
@@ -185,6 +197,10 @@ class EMOLoss(_Loss):
         step: int | None = None,
     ) -> Tensor:
         """The loss of logits [..., vocab] for labels [...]. See `emo_loss`."""
+        if self._is_compiled(labels):
+            from costbank.loss.compiled import compiled_loss
+
+            return compiled_loss(self._number, logits, None, labels, None, token_weights, step)
         self._fit_to(logits, labels, token_weights)
         return emo_loss(logits, labels, self.costs, self.options, token_weights=token_weights, step=step)
 
@@ -202,6 +218,17 @@ class EMOLoss(_Loss):
         return emo_loss_with_parts(
             logits, labels, self.costs, self.options, token_weights=token_weights, step=step, entropy=entropy
         )
+
+    def loss_and_gradients(
+        self, logits: Tensor, weight: None, labels: Tensor, bias: None, token_weights: Tensor | None, step: int | None,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+        """The loss and the gradient of the logits, without autograd, for `compiled`."""
+        del weight, bias
+        self._fit_to(logits, labels, token_weights)
+        arguments = Arguments(labels, self.costs, self.options.at(step), token_weights)
+        loss, gradient = logit_gradient(logits, arguments, wanted[0])
+        return loss, (gradient, None, None)
 
     def _fit_to(self, logits: Tensor, labels: Tensor | SoftTargets, token_weights: Tensor | None) -> None:
         if isinstance(logits, Tensor) and logits.ndim and self._misfits(logits.shape[-1]):
@@ -228,6 +255,10 @@ class LinearEMOLoss(_Loss):
         step: int | None = None,
     ) -> Tensor:
         """The loss of hidden states [..., dim] under a head's weight [vocab, dim]. See `linear_emo_loss`."""
+        if self._is_compiled(labels):
+            from costbank.loss.compiled import compiled_loss
+
+            return compiled_loss(self._number, hidden, weight, labels, bias, token_weights, step)
         targets = self._fit_to(hidden, weight, labels, bias, token_weights)
         return linear_emo_loss(
             hidden, weight, targets, self.costs, self.options, bias=bias, token_weights=token_weights, step=step
@@ -250,6 +281,15 @@ class LinearEMOLoss(_Loss):
             hidden, weight, targets, self.costs, self.options,
             bias=bias, token_weights=token_weights, step=step, entropy=entropy,
         )  # fmt: skip
+
+    def loss_and_gradients(
+        self, hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, token_weights: Tensor | None,
+        step: int | None, wanted: tuple[bool, ...],
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+        """The loss and its gradients of hidden states, weight and bias, without autograd, for `compiled`."""
+        self._fit_to(hidden, weight, labels, bias, token_weights)
+        arguments = Arguments(labels, self.costs, self.options.at(step), token_weights)
+        return linear_gradients(hidden, weight, bias, arguments, wanted)
 
     def _fit_to(
         self,

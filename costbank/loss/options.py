@@ -124,7 +124,10 @@ class EMOOptions:
         label_smoothing: ε; the target of cross-entropy is (1 − ε) · label + ε · uniform.
         target_mass: `excluded`, or `detached` to add p_t to the value of D but not to its gradient, as in the EMO
             authors' models, for exact parity with them.
-        chunk_rows: tokens in a block; default: 256 on a CPU, 2,048 elsewhere.
+        chunk_rows: tokens in a block; default: 256 on a CPU, elsewhere as many as take 512 MiB of logits.
+        kernels: `auto` runs on Triton's kernels on CUDA, and on PyTorch's operations elsewhere; `torch` and `triton`
+            choose. With kernels, logits of hidden states have the type of the head's products, as in
+            `torch.nn.Linear`. float64 needs PyTorch's operations.
         accumulate: the type of sums and of the softmax.
         nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
@@ -151,6 +154,7 @@ class EMOOptions:
     label_smoothing: float = 0.0
     target_mass: Literal["excluded", "detached"] = "excluded"
     chunk_rows: int | None = None
+    kernels: Literal["auto", "torch", "triton"] = "auto"
     accumulate: Literal["float32", "float64"] = "float32"
     nan_logits: Literal["refuse", "pass"] = "refuse"
     log_power: float = 1.0
@@ -165,6 +169,7 @@ class EMOOptions:
             _check_choice(name, getattr(self, name), get_args(kind))
         _check_choice("target_mass", self.target_mass, ("excluded", "detached"))
         _check_choice("accumulate", self.accumulate, ("float32", "float64"))
+        _check_choice("kernels", self.kernels, ("auto", "torch", "triton"))
         _check_choice("nan_logits", self.nan_logits, ("refuse", "pass"))
         most = 1.0 if self.mixing == "interpolate" else math.inf
         weights = (self.weight.start, self.weight.end) if isinstance(self.weight, Schedule) else (self.weight,)

@@ -8,9 +8,10 @@ from torch import Tensor
 from costbank.errors import ShapeError
 from costbank.loss.arguments import check_costs, check_devices, check_label_range, check_labels
 from costbank.loss.costs import Costs, DenseCosts
-from costbank.loss.engine.blocks import BlockPlan
 from costbank.loss.engine.call import Call, Tokens, scaled
+from costbank.loss.engine.kernels.choice import uses_kernels
 from costbank.loss.engine.objectives import objective_of
+from costbank.loss.engine.outcome import BlockPlan
 from costbank.loss.engine.result import accumulation_dtype
 from costbank.loss.engine.softmax import VocabShard
 from costbank.loss.engine.targets import SoftTargets, check_soft
@@ -19,8 +20,9 @@ from costbank.loss.options import EMOOptions
 
 __all__ = ["Arguments", "prepare"]
 
-_CHUNK_ROWS = {"cpu": 256}
-_CHUNK_ROWS_ELSEWHERE = 2048
+_CHUNK_ROWS_ON_CPU = 256
+_CHUNK_BYTES = 1 << 29
+_CHUNK_UNIT = 64
 _FEW_LABELS = 0.9
 
 
@@ -59,6 +61,7 @@ def prepare(
     shard: VocabShard,
     dtype: torch.dtype,
     compact: bool,
+    device: torch.device,
     **tensors: Tensor | None,
 ) -> Call:
     """Check the arguments, and determine the tokens that count.
@@ -68,7 +71,9 @@ def prepare(
         shape: the shape of the rows, which labels and weights must have.
         shard: the slice of the vocabulary that the logits' columns represent.
         dtype: the type of the logits.
-        compact: leave out ignored rows, which synchronizes with an accelerator once.
+        compact: leave out ignored rows, which synchronizes with an accelerator once. While a CUDA graph is captured,
+            that is impossible, and they stay.
+        device: of the logits.
         **tensors: the other tensors of the call by name; they must be on the same device as labels, weights and costs.
 
     Raises:
@@ -83,18 +88,36 @@ def prepare(
         check_soft(labels, shape, shard.vocab, costs, options)
     check_devices(costs, options, **tensors, labels=labels, token_weights=weights)
     sums = accumulation_dtype(dtype, options)
-    tokens = _lay_out(arguments, shape, shard.vocab, sums, compact)
+    kernels = uses_kernels(options, device, sums)
+    chunk_rows = options.chunk_rows or _chunk_rows(device, shard.size, dtype if kernels else sums)
+    tokens = _lay_out(arguments, shape, shard.vocab, sums, chunk_rows, compact and not _is_captured(device), kernels)
     plan = BlockPlan(
         objective_of(costs, options, soft),
         options,
         shard,
         with_parts=arguments.parts,
         with_entropy=arguments.entropy or options.entropy_gate is not None,
+        kernels=kernels,
     )
     return Call(shape, tokens, plan, sums)
 
 
-def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.dtype, compact: bool) -> Tokens:
+def _chunk_rows(device: torch.device, columns: int, dtype: torch.dtype) -> int:
+    """Rows of a block of logits of this type: on an accelerator, as many as 512 MiB hold."""
+    if device.type == "cpu":
+        return _CHUNK_ROWS_ON_CPU
+    return max(1, _CHUNK_BYTES // (max(1, columns) * dtype.itemsize) // _CHUNK_UNIT) * _CHUNK_UNIT
+
+
+def _is_captured(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _lay_out(
+    arguments: Arguments, shape: torch.Size, width: int, dtype: torch.dtype, chunk_rows: int, compact: bool,
+    kernels: bool,
+) -> Tokens:  # fmt: skip
     """The targets and weights of all rows, in one dimension.
 
     Args:
@@ -102,7 +125,9 @@ def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.d
         shape: the shape of the rows.
         width: the size of the whole vocabulary.
         dtype: the type of sums.
+        chunk_rows: rows of a block.
         compact: leave out ignored rows.
+        kernels: whether blocks run on Triton kernels.
     """
     labels, options, token_weights = arguments.labels, arguments.options, arguments.token_weights
     if token_weights is not None and token_weights.shape != shape:
@@ -131,16 +156,20 @@ def _lay_out(arguments: Arguments, shape: torch.Size, width: int, dtype: torch.d
         weights=weights,
         scale=scale,
         kept=kept,
-        index=_index(flat, kept, arguments.costs) if compact else None,
+        index=_index(flat, kept, arguments.costs, kernels) if compact else None,
+        all_kept=compact,
         denominator=torch.where(denominator == 0, 1.0, denominator),
-        chunk_rows=options.chunk_rows or _CHUNK_ROWS.get(kept.device.type, _CHUNK_ROWS_ELSEWHERE),
+        chunk_rows=chunk_rows,
     )
 
 
-def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None) -> Tensor | None:
-    """The indices of kept rows, sorted by label if many labels are equal; None for all rows in their order."""
+def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None, kernels: bool) -> Tensor | None:
+    """The indices of kept rows, sorted by label if many labels are equal; None for all rows in their order.
+
+    Rows with the same label share a row of costs.
+    """
     index = kept.nonzero()[:, 0]
-    if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and index.device.type == "cpu":
+    if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and (index.device.type == "cpu" or kernels):
         ordered, order = labels[index].sort(stable=True)
         if len(torch.unique_consecutive(ordered)) < _FEW_LABELS * len(index):
             return index[order]

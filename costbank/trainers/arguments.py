@@ -34,7 +34,7 @@ def check_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLo
     Raises:
         UsageError: it is not; the hint says how to make a loss of class `kind` from it.
     """
-    # torch.compile wraps modules. A loss is left out of compiled graphs anyway.
+    # torch.compile wraps modules. The compiler does not look into a loss anyway.
     value = getattr(value, "_orig_mod", value)
     if isinstance(value, Loss):
         return value

@@ -59,6 +59,23 @@ def half_precision() -> None:
     each_cut(torch.bfloat16, 1e-2)
 
 
+def on_kernels() -> None:
+    """Each kind of tile and of sparse terms, with slices that are wide and narrow; and slices of masked columns."""
+    costs, given = forms(), data(torch.float32)
+    cuts = CUTS[distributed.get_world_size()]
+    for i, name in enumerate(("emo", "emo2-neighbors", "log", "kernel", "smoothed-smoothing", "gated", "d2gpo", "all")):
+        changes, form = CASES[name]
+        options, sizes = EMOOptions(chunk_rows=11, **changes), cuts[i % len(cuts)]
+        compare(options, costs[form], sizes, given, 1e-5, (name, sizes), kernels="triton")
+    logits, labels = torch.randn(5, VOCAB, generator=seeded()), torch.arange(5)
+    for sizes in cuts:
+        for rank in range(len(sizes)):
+            masked = logits.clone()
+            masked[:, sum(sizes[:rank]) : sum(sizes[: rank + 1])] = -torch.inf
+            masked[labels, labels] = 1.0
+            _rows(masked, labels, EMOOptions(kernels="triton"), 1e-5, ("masked", rank))
+
+
 def reductions_and_weights() -> None:
     given, costs = data(torch.float64), forms()
     sizes = CUTS[distributed.get_world_size()][0]

@@ -1,6 +1,7 @@
 """A small head cut into slices, and a comparison of the slices' losses with the loss of the whole head."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -110,8 +111,12 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float, what: object) -> None:
 
 
 def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], given: list[Any], tolerance: float,
-            what: object, token_weights: Tensor | None = None, **more: Any) -> None:  # fmt: skip
-    """Compare values, parts and gradients of both functions with the whole head on one process."""
+            what: object, token_weights: Tensor | None = None, kernels: Any = "auto", **more: Any) -> None:  # fmt: skip
+    """Compare values, parts and gradients of both functions with the whole head on one process.
+
+    With `kernels`, the processes run on these, and the whole head as always.
+    """
+    of_slices = replace(options, kernels=kernels)
     hidden, weight, bias, labels = given[:4]
     mine = own(sizes)
     whole = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
@@ -122,7 +127,7 @@ def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], gi
         whole[0], whole[1], labels, costs, options, bias=whole[2], token_weights=token_weights
     )
     result = parallel_linear_emo_loss_with_parts(
-        leaves[0], leaves[1], labels, costs, options, bias=leaves[2], token_weights=token_weights, **more
+        leaves[0], leaves[1], labels, costs, of_slices, bias=leaves[2], token_weights=token_weights, **more
     )
     close(result.loss, expected.loss, tolerance, what)
     for name, one, other in zip(result.parts._fields, result.parts, expected.parts, strict=True):
@@ -136,7 +141,7 @@ def compare(options: EMOOptions, costs: Costs | None, sizes: tuple[int, ...], gi
     logits = functional.linear(hidden, weight, bias)
     full, part = logits.clone().requires_grad_(), logits[..., mine].clone().requires_grad_()
     of_full = emo_loss(full, labels, costs, options, token_weights=token_weights)
-    of_part = parallel_emo_loss(part, labels, costs, options, token_weights=token_weights, **more)
+    of_part = parallel_emo_loss(part, labels, costs, of_slices, token_weights=token_weights, **more)
     close(of_part, of_full, tolerance, (what, "logits"))
     (one,), (other,) = (
         torch.autograd.grad((factor * of).sum(), leaf) for of, leaf in ((of_part, part), (of_full, full))

@@ -1,5 +1,6 @@
 """The linear loss equals the loss of full logits, with less memory, and has gradients for hidden states and head."""
 
+import copy
 from dataclasses import replace
 from itertools import product
 
@@ -15,6 +16,7 @@ from costbank.loss import (
     EMOOptions,
     LinearEMOLoss,
     Schedule,
+    SoftTargets,
     emo_loss,
     emo_loss_with_parts,
     linear_emo_loss,
@@ -217,24 +219,57 @@ def test_autocast_takes_products_in_its_type_and_nothing_else(head, labels, cost
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch, while it compiles
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_compiled_step_has_the_same_loss(head, labels, costs, backend: str):
-    linear, full = LinearEMOLoss(costs), EMOLoss(costs)
+def test_a_compiled_step_is_one_graph_with_the_same_loss(head, labels, costs, generator, backend: str):
+    weights = torch.rand(len(labels), generator=generator)
+    linear, full = LinearEMOLoss(costs, reduction="sum"), copy.deepcopy(EMOLoss(costs))
     layer = nn.Linear(11, 11)
 
-    def step(hidden: Tensor, weight: Tensor) -> Tensor:
+    def step(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         inputs = torch.tanh(layer(hidden))
-        return 2 * linear(inputs, weight, labels) + full(inputs @ weight.T, labels)
+        return 2 * linear(inputs, weight, labels, bias=bias, token_weights=weights) + full(inputs @ weight.T, labels)
+
+    ours, theirs = leaves(head), leaves(head)
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    loss, expected = compiled(*ours), step(*theirs)
+    assert torch.allclose(loss, expected)
+    for mine, other in zip(torch.autograd.grad(loss, ours), torch.autograd.grad(expected, theirs), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(compiled(*ours), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(compiled(*ours), step(*theirs))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch, while it compiles
+def test_a_loss_for_each_token_and_soft_targets_break_the_graph(head, labels, costs):
+    each, soft = LinearEMOLoss(costs, reduction="none"), EMOLoss(costs)
+    teacher = SoftTargets(torch.softmax(head[0] @ head[1].T, dim=1))
+
+    def step(hidden: Tensor, weight: Tensor) -> Tensor:
+        inputs = torch.tanh(hidden)
+        return each(inputs, weight, labels).sum() + soft(inputs @ weight.T, teacher)
 
     ours, theirs = leaves(head[:2]), leaves(head[:2])
-    loss = torch.compile(step, backend=backend)(*ours)
-    expected = step(*theirs)
+    loss, expected = torch.compile(step, backend="aot_eager")(*ours), step(*theirs)
     loss.backward()
     expected.backward()
     assert torch.allclose(loss, expected)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine.grad, other.grad, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_schedule_does_not_compile_each_step_anew(head, labels, costs):
+    from torch._dynamo.testing import CompileCounter  # loads the compiler, which takes seconds
+
+    counter = CompileCounter()
+    module = LinearEMOLoss(costs, mixing="fixed", weight=Schedule(0.0, 1.0, steps=10))
+    compiled = torch.compile(lambda step: module(head[0], head[1], labels, step=step), backend=counter, fullgraph=True)
+    for step in range(5):
+        assert torch.allclose(compiled(step), module(head[0], head[1], labels, step=step))
+    assert counter.frame_count <= 3
 
 
 def test_float64_accumulation_is_closer(head, labels, costs):

@@ -17,6 +17,7 @@ CHECKS = [
     checks.float32_to_its_own,
     checks.sure_and_lost_tokens,
     checks.half_precision,
+    checks.on_kernels,
     checks.reductions_and_weights,
     checks.labels_of_one_slice_or_none,
     checks.ties_across_slices,

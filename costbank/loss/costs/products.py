@@ -24,6 +24,6 @@ def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float
 def add_product_(total: Float[Tensor, "m k"], left: Float[Tensor, "n m"], right: Float[Tensor, "n k"]) -> None:
     """Add leftᵀ · right to `total`. `total` and `left` may have a wider type than `right`."""
     if right.dtype != total.dtype and right.is_cuda and total.dtype == torch.float32:
-        total.add_(torch.mm(left.to(right.dtype).T, right, out_dtype=torch.float32))
+        torch.addmm(total, left.to(right.dtype).T, right, out_dtype=torch.float32, out=total)
     else:
-        total.addmm_(left.T, right.to(total.dtype))
+        total.addmm_(left.to(total.dtype).T, right.to(total.dtype))

@@ -5,55 +5,24 @@ For α·CE + β·D with weights α and β that take no gradient,
     ∂/∂z_i = α (p_i − q_i) + β ∂D/∂z_i,
 
 whose sum over i is 0; q is 1 at the label, or smoothed or soft. One buffer contains logits, then probabilities, then
-the gradient.
+the gradient. This is the path of PyTorch's own operations; `kernels` has another for accelerators.
 """
-
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from costbank.loss.engine.mixing import mix
-from costbank.loss.engine.objectives import Block, Gradient, Objective
+from costbank.loss.engine.objectives import Block, Gradient
+from costbank.loss.engine.outcome import BlockPlan, BlockResult, Factors, Softmax, outcome_of
 from costbank.loss.engine.result import EMOParts
-from costbank.loss.engine.softmax import LabelColumn, LocalStats, PartialSums, SoftmaxStats, TargetTerm, VocabShard
+from costbank.loss.engine.softmax import LabelColumn, LocalStats, SoftmaxStats
 from costbank.loss.engine.targets import SoftTargets, Targets, targets_of
 from costbank.loss.engine.workspace import Workspace
 from costbank.loss.options import EMOOptions
 
-__all__ = ["BlockPlan", "BlockResult", "block_losses"]
+__all__ = ["block_losses"]
 
 _PIECE_ROWS = 128
-
-
-class BlockResult(NamedTuple):
-    """Losses [n] of some rows, without weights, and their parts if requested."""
-
-    loss: Tensor
-    parts: EMOParts | None
-
-
-@dataclass(frozen=True)
-class BlockPlan:
-    """What all blocks of a call have in common.
-
-    Attributes:
-        objective: the objective, with its costs.
-        options: the options, with a number as weight.
-        shard: the slice of the vocabulary that the logits' columns stand for.
-        with_gradient: overwrite the logits with their gradient.
-        with_parts: also compute `EMOParts`.
-        with_entropy: also compute the entropy, which takes another pass over the block, and a buffer.
-    """
-
-    objective: Objective
-    options: EMOOptions
-    shard: VocabShard
-    with_gradient: bool = False
-    with_parts: bool = False
-    with_entropy: bool = False
 
 
 def block_losses(
@@ -63,7 +32,7 @@ def block_losses(
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
-    """Losses of a block of tokens, none of which is ignored.
+    """Losses of a block of tokens.
 
     `logits` are overwritten, with the gradient of the sum of weighted losses if the plan asks for it. Blocks are large
     because the matrix products outside this function are faster then. Here a block is processed in pieces: each needs
@@ -92,44 +61,24 @@ def _piece_losses(
     plan: BlockPlan,
     workspace: Workspace,
 ) -> BlockResult:
-    options, objective = plan.options, plan.objective
-    slope = _softcap_(logits, options, workspace if plan.with_gradient else None)
-    targets = targets_of(labels, options, plan.shard, logits.dtype)
+    slope = _softcap_(logits, plan.options, workspace if plan.with_gradient else None)
+    targets = targets_of(labels, plan.options, plan.shard, logits.dtype)
     label = plan.shard.column_of(targets.label)
-    stats, sums, term, state = _softmax_(logits, targets, label, plan, workspace)
+    softmax = _softmax_(logits, targets, label, plan, workspace)
     # The logits are probabilities now, and 0 at the labels.
-    value, state = objective.value(stats, sums, state)
-    ce = targets.cross_entropy(stats, term)
-    loss, ce_weight, value_weight = mix(ce, value, stats, options)
-    if options.z_loss:
-        loss = loss + options.z_loss * stats.lse.square()
-    if plan.with_gradient:
-        factors = _factors(ce_weight, value_weight, stats, weights, options)
-        gradient = objective.gradient(logits, stats, value, state)
-        at_label = _gradient_(logits, stats, factors, gradient, targets)
+    outcome = outcome_of(softmax, targets, weights, plan)
+    if outcome.factors is not None:
+        gradient = plan.objective.gradient(logits, softmax.stats, outcome.value, outcome.state)
+        at_label = _gradient_(logits, softmax.stats, outcome.factors, gradient, targets)
         plan.shard.put_label_(logits, label, at_label)
         if slope is not None:
             logits.mul_(slope)
-    if not plan.with_parts:
-        return BlockResult(loss, None)
-    neighbor_mass = objective.neighbor_mass(stats, sums)
-    entropy = torch.full_like(ce, torch.nan) if stats.entropy is None else stats.entropy
-    parts = EMOParts(ce, value, ce_weight, value_weight, stats.lse, stats.correct, neighbor_mass, entropy)
-    return BlockResult(loss, parts)
-
-
-class _Softmax(NamedTuple):
-    """Statistics, sums and the target's term over the whole vocabulary, and the objective's state."""
-
-    stats: SoftmaxStats
-    sums: PartialSums
-    term: TargetTerm | None
-    state: Any
+    return outcome.result
 
 
 def _softmax_(
     logits: Float[Tensor, "n columns"], targets: Targets, label: LabelColumn, plan: BlockPlan, workspace: Workspace
-) -> _Softmax:
+) -> Softmax:
     """Turn logits into probabilities, 0 at the labels."""
     shard, objective, temperature = plan.shard, plan.objective, plan.options.temperature
     best_other = shard.best_other_logit(logits, label) if plan.with_parts else None
@@ -155,7 +104,7 @@ def _softmax_(
         spread = entropies.sum(dim=1) + torch.log(peak) * others
     stats, sums = shard.merge(LocalStats(top, label_logit, peak, others, best_other, spread), temperature, sums)
     merged = sums.targets
-    return _Softmax(
+    return Softmax(
         stats,
         sums._replace(targets=merged[: len(own_targets)]),
         None if term is None else merged[-1],
@@ -163,46 +112,21 @@ def _softmax_(
     )
 
 
-class _Factors(NamedTuple):
-    """The factors of the gradients of CE, D and log Σ exp z, each [n]."""
-
-    ce: Tensor
-    value: Tensor
-    lse: Tensor | None
-
-
-def _factors(
-    ce_weight: Tensor, value_weight: Tensor, stats: SoftmaxStats, weights: Tensor | None, options: EMOOptions
-) -> _Factors:
-    """α, β and the weight of the z-loss, times the token weights, divided by the temperature."""
-    by_token = 1.0 / options.temperature if weights is None else weights / options.temperature
-    of_lse = 2 * options.z_loss * stats.lse * by_token if options.z_loss else None
-    of_value = value_weight * by_token
-    if weights is not None:
-        # A token of weight 0 may have an infinite loss, and with `emo1` an infinite β.
-        of_value = torch.where(weights == 0, 0.0, of_value)
-    return _Factors(ce_weight * by_token, of_value, of_lse)
-
-
 def _gradient_(
     probs: Float[Tensor, "n columns"],
     stats: SoftmaxStats,
-    factors: _Factors,
+    factors: Factors,
     gradient: Gradient | None,
     targets: Targets,
 ) -> Float[Tensor, "n"]:
     """Overwrite the probabilities of other tokens with the gradient, and return the entry of the label."""
-    common, at_label = factors.ce, -factors.ce * stats.other_prob
-    if factors.lse is not None:
-        common, at_label = common + factors.lse, at_label + factors.lse * stats.label_prob
     if gradient is None:
-        probs.mul_(stats.local(common)[:, None])
+        probs.mul_(factors.shared(stats, None)[:, None])
     else:
-        probs.mul_(stats.local(common + factors.value * gradient.common)[:, None])
+        probs.mul_(factors.shared(stats, gradient.common)[:, None])
         _add_terms_(probs, stats, gradient, factors.value)
-        at_label = at_label + factors.value * gradient.label
     of_targets = targets.subtract_(probs, factors.ce)
-    return at_label if of_targets is None else at_label + of_targets
+    return factors.label(stats, None if gradient is None else gradient.label, of_targets)
 
 
 def _add_terms_(grad: Float[Tensor, "n columns"], stats: SoftmaxStats, gradient: Gradient, weight: Tensor) -> None:
@@ -215,7 +139,7 @@ def _add_terms_(grad: Float[Tensor, "n columns"], stats: SoftmaxStats, gradient:
     if gradient.floor is not None:
         grad.sub_((weight * gradient.floor)[:, None])
     if gradient.neighbors is not None:
-        columns, values = gradient.neighbors
+        columns, values, _ = gradient.neighbors
         grad.scatter_add_(1, columns, values * weight[:, None])
 
 

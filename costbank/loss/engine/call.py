@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from costbank.loss.engine.blocks import BlockPlan
+from costbank.loss.engine.outcome import BlockPlan
 from costbank.loss.engine.result import EMOParts, EMOResult
 from costbank.loss.engine.targets import SoftTargets
 
@@ -24,6 +24,7 @@ class Tokens:
         scale: the factor that restores the original weights.
         kept: [tokens], whether a token is not ignored and its weight is not 0.
         index: the indices of kept rows, if other rows are left out; else None.
+        all_kept: whether it is known that all rows of the blocks are kept.
         denominator: the divisor of the mean, a scalar.
         chunk_rows: rows in a block.
     """
@@ -33,6 +34,7 @@ class Tokens:
     scale: Float[Tensor, ""] | None
     kept: Bool[Tensor, "tokens"]
     index: Int64[Tensor, "rows"] | None
+    all_kept: bool
     denominator: Float[Tensor, ""]
     chunk_rows: int
 
@@ -63,17 +65,19 @@ class Call:
     plan: BlockPlan
     dtype: torch.dtype
 
+    def reduced(self, losses: Tensor) -> Tensor:
+        """The sum of weighted losses, or each of them, as the reduction and the scale of the weights say."""
+        if self.tokens.scale is not None:
+            losses = losses * self.tokens.scale
+        return losses / self.tokens.denominator if self.plan.options.reduction == "mean" else losses
+
     def result(self, losses: Tensor, parts: list[Tensor]) -> EMOResult:
         """Reduce weighted losses [tokens], or their sum, and give parts the shape of the rows.
 
         Parts that were not requested are empty tensors.
         """
-        options, tokens = self.plan.options, self.tokens
-        loss = losses.reshape(self.shape) if options.reduction == "none" else losses.sum()
-        if tokens.scale is not None:
-            loss = loss * tokens.scale
-        if options.reduction == "mean":
-            loss = loss / tokens.denominator
+        is_each = self.plan.options.reduction == "none"
+        loss = self.reduced(losses.reshape(self.shape) if is_each else losses.sum())
         if not self.plan.with_parts:
             return EMOResult(loss, EMOParts(*[losses.new_empty(0)] * len(EMOParts._fields)))
         return EMOResult(loss, EMOParts(*(part.reshape(self.shape) for part in parts)))

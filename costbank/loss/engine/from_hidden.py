@@ -18,10 +18,11 @@ from torch.autograd.function import once_differentiable
 from costbank.loss.costs.products import add_product_, product_
 from costbank.loss.engine.blocks import block_losses
 from costbank.loss.engine.call import Call, scaled
+from costbank.loss.engine.outcome import BlockPlan
 from costbank.loss.engine.result import TokenColumns
 from costbank.loss.engine.workspace import Workspace
 
-__all__ = ["HeadCall", "losses_of_hidden"]
+__all__ = ["HeadCall", "gradients_of_hidden", "losses_of_hidden"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ def losses_of_hidden(
     """
     losses, *parts = _HiddenLosses.apply(hidden, weight, bias, head)
     return losses, parts
+
+
+def gradients_of_hidden(
+    hidden: Float[Tensor, "tokens dim"],
+    weight: Float[Tensor, "columns dim"],
+    bias: Float[Tensor, "columns"] | None,
+    head: HeadCall,
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """The reduced loss, and its gradients of hidden states, weight and bias; None if not wanted."""
+    columns, gradients = _run(hidden, weight, bias, head, head.call.tokens.weights, wanted)
+    return head.call.reduced(columns.losses.sum()), gradients.times(
+        head.call.reduced(torch.ones_like(columns.losses[:1]).sum()), (hidden, weight, bias)
+    )
 
 
 @dataclass
@@ -137,17 +152,40 @@ def _run(
         factor = weight.to(head.products)
         for rows in tokens.blocks():
             inputs = hidden[rows].to(head.products)
-            logits = workspace.take("logits", len(inputs))
-            product_(inputs, factor.T, logits)
-            if bias is not None:
-                logits.add_(bias)
-            of_block = None if weights is None else weights[rows]
-            result = block_losses(logits, tokens.labels[rows], of_block, plan, workspace)
-            columns.put(rows, result.loss, result.parts, tokens.kept[rows], of_block)
+            logits = _logits(inputs, factor, bias, plan, workspace)
+            of_block, kept = None if weights is None else weights[rows], tokens.kept[rows]
+            labels, written = tokens.labels[rows], None if tokens.all_kept else kept
+            if plan.kernels:
+                from costbank.loss.engine.kernels.blocks import kernel_losses
+
+                result = kernel_losses(logits, labels, of_block, written, plan, workspace)
+            else:
+                result = block_losses(logits, labels, of_block, plan, workspace)
+                if written is not None and plan.with_gradient:
+                    logits.masked_fill_(~kept[:, None], 0.0)
+            columns.put(rows, result.loss, result.parts, kept, of_block)
             if gradients.hidden is not None:
                 gradients.hidden[rows] = torch.mm(logits.to(head.products), factor).to(hidden.dtype)
             if gradients.weight is not None:
                 add_product_(gradients.weight, logits, inputs)
             if gradients.bias is not None:
-                gradients.bias += logits.sum(dim=0)
+                gradients.bias += logits.sum(dim=0, dtype=call.dtype)
     return columns, gradients
+
+
+def _logits(
+    inputs: Float[Tensor, "n dim"],
+    weight: Float[Tensor, "columns dim"],
+    bias: Float[Tensor, "columns"] | None,
+    plan: BlockPlan,
+    workspace: Workspace,
+) -> Float[Tensor, "n columns"]:
+    """Logits of a block: for kernels in the type of the products, as in `torch.nn.Linear`, else in that of sums."""
+    if plan.kernels:
+        logits = workspace.take("logits", len(inputs), inputs.dtype)
+        if bias is None:
+            return torch.mm(inputs, weight.T, out=logits)
+        return torch.addmm(bias.to(inputs.dtype), inputs, weight.T, out=logits)
+    logits = workspace.take("logits", len(inputs))
+    product_(inputs, weight.T, logits)
+    return logits if bias is None else logits.add_(bias)

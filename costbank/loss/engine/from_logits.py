@@ -10,10 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from costbank.loss.engine.blocks import block_losses
 from costbank.loss.engine.call import Call
+from costbank.loss.engine.outcome import BlockResult
 from costbank.loss.engine.result import TokenColumns
 from costbank.loss.engine.workspace import Workspace
 
-__all__ = ["losses_of_logits"]
+__all__ = ["gradient_of_logits", "losses_of_logits"]
 
 
 def losses_of_logits(
@@ -23,6 +24,16 @@ def losses_of_logits(
     plan = replace(call.plan, with_gradient=torch.is_grad_enabled() and logits.requires_grad)
     losses, *parts = _LogitLosses.apply(logits, replace(call, plan=plan))
     return losses, parts
+
+
+def gradient_of_logits(
+    logits: Float[Tensor, "tokens columns"], call: Call, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The reduced loss, and its gradient of the logits; None if not wanted."""
+    columns, gradient = _run(logits, replace(call, plan=replace(call.plan, with_gradient=wanted)))
+    if gradient is not None:
+        torch.mul(gradient, call.reduced(columns.losses.new_ones(())), out=gradient)
+    return call.reduced(columns.losses.sum()), gradient
 
 
 class _LogitLosses(torch.autograd.Function):
@@ -57,17 +68,34 @@ def _run(logits: Tensor, call: Call) -> tuple[TokenColumns, Tensor | None]:
     gradient = None
     if plan.with_gradient:
         # Rows that are left out are never written.
-        gradient = torch.empty_like(logits) if tokens.index is None else torch.zeros_like(logits)
+        make = torch.empty if tokens.index is None else torch.zeros
+        gradient = make(logits.shape, dtype=logits.dtype, device=logits.device)
     workspace = Workspace(logits.shape[1], logits.device, call.dtype)
     with torch.autocast(logits.device.type, enabled=False):
         for rows in tokens.blocks():
-            inputs = logits[rows]
-            block = workspace.take("logits", len(inputs)).copy_(inputs)
             weights, kept = tokens.weights_of(rows), tokens.kept[rows]
-            result = block_losses(block, tokens.labels[rows], weights, plan, workspace)
+            if plan.kernels:
+                result = _on_kernels(logits[rows], gradient, rows, call, workspace)
+            else:
+                block = workspace.take("logits", len(kept)).copy_(logits[rows])
+                result = block_losses(block, tokens.labels[rows], weights, plan, workspace)
+                if gradient is not None:
+                    if not tokens.all_kept:
+                        block.masked_fill_(~kept[:, None], 0.0)
+                    gradient[rows] = block.to(gradient.dtype)
             columns.put(rows, result.loss, result.parts, kept, weights)
-            if gradient is not None:
-                if tokens.index is None:
-                    block.masked_fill_(~kept[:, None], 0.0)
-                gradient[rows] = block.to(gradient.dtype)
     return columns, gradient
+
+
+def _on_kernels(
+    logits: Tensor, gradient: Tensor | None, rows: "slice | Tensor", call: Call, workspace: Workspace
+) -> BlockResult:
+    """The losses of a block; its gradient is written where it belongs, and the logits are not copied."""
+    from costbank.loss.engine.kernels.blocks import kernel_losses
+
+    tokens = call.tokens
+    into = None if gradient is None else gradient[rows]
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    return kernel_losses(
+        logits, tokens.labels[rows], tokens.weights_of(rows), tokens.kept[rows], call.plan, workspace, into
+    )

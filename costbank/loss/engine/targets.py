@@ -7,6 +7,7 @@ labels serves all three, and a nearly certain teacher keeps its precision.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, Integer
@@ -17,7 +18,15 @@ from costbank.loss.costs import Costs, DenseCosts
 from costbank.loss.engine.softmax import SoftmaxStats, TargetTerm, VocabShard
 from costbank.loss.options import EMOOptions
 
-__all__ = ["SmoothedTargets", "SoftTargets", "Targets", "TeacherTargets", "check_soft", "targets_of"]
+__all__ = [
+    "SmoothedTargets",
+    "SoftTargets",
+    "TargetShares",
+    "Targets",
+    "TeacherTargets",
+    "check_soft",
+    "targets_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +75,24 @@ class SoftTargets:
         return SoftTargets(self.probabilities[rows], None if self.ids is None else self.ids[rows])
 
 
+class TargetShares(NamedTuple):
+    """Σ q_i of tokens other than the label, and their q_i: one number, a tile [n, columns], or that of a few columns.
+
+    Attributes:
+        label: 1 − q_t, the sum.
+        floor: the share of every token.
+        tile: the shares [n, columns].
+        columns: [n, k], distinct in a row, or −1.
+        values: [n, k], their shares.
+    """
+
+    label: Tensor | float | None = None
+    floor: float | None = None
+    tile: Tensor | None = None
+    columns: Tensor | None = None
+    values: Tensor | None = None
+
+
 class Targets:
     """Labels: q is 1 at the label.
 
@@ -79,8 +106,11 @@ class Targets:
     def __init__(self, label: Int64[Tensor, "n"]) -> None:
         self.label = label
 
-    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm | None:
-        """The contribution of q to the cross-entropy besides the label's own share; None for 0."""
+    def term(self, logits: Any) -> TargetTerm | None:
+        """The contribution of q to the cross-entropy besides the label's own share; None for 0.
+
+        `logits` are [n, columns] after the shift and the temperature, or what stands for them (`objectives.Rows`).
+        """
         del logits
 
     def cross_entropy(self, stats: SoftmaxStats, term: TargetTerm | None) -> Tensor:
@@ -91,6 +121,10 @@ class Targets:
         """Subtract weight · q from the columns of other tokens; returns what to add to −weight at the label, [n]."""
         del grad, weight
 
+    def shares(self) -> "TargetShares":
+        """q of other tokens, for a kernel."""
+        return TargetShares()
+
 
 class SmoothedTargets(Targets):
     """Label smoothing: q is 1 − ε at the label, plus ε spread evenly over all tokens, including the label."""
@@ -99,13 +133,16 @@ class SmoothedTargets(Targets):
         super().__init__(label)
         self.epsilon, self.own, self.share = epsilon, (1.0 - epsilon) or None, epsilon / shard.vocab
 
-    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm:
-        weight = torch.full_like(logits[:, 0], logits.shape[1] * self.share)
-        return TargetTerm(weight, -self.share * logits.sum(dim=1))
+    def term(self, logits: Any) -> TargetTerm:
+        total = logits.sum(1)
+        return TargetTerm(torch.full_like(total, logits.shape[1] * self.share), -self.share * total)
 
     def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
         grad.sub_((weight * self.share)[:, None])
         return weight * (self.epsilon - self.share)
+
+    def shares(self) -> "TargetShares":
+        return TargetShares(label=self.epsilon - self.share, floor=self.share)
 
 
 class TeacherTargets(Targets):
@@ -136,7 +173,7 @@ class TeacherTargets(Targets):
             # Tokens of other processes add 0 to a column here.
             self._here, self._column = torch.where(here, q, 0.0), torch.where(here, column, 0)
 
-    def term(self, logits: Float[Tensor, "n columns"]) -> TargetTerm:
+    def term(self, logits: Any) -> TargetTerm:
         entries = logits if self.ids is None else logits.gather(1, self._column)
         # A token without a share adds 0, whatever its logit.
         weighted = torch.where(self._here > 0, self._here * entries, 0.0).sum(dim=1)
@@ -145,6 +182,12 @@ class TeacherTargets(Targets):
     def subtract_(self, grad: Float[Tensor, "n columns"], weight: Float[Tensor, "n"]) -> Tensor:
         self.add_(grad, -self._here * weight[:, None])
         return weight * self.other_share
+
+    def shares(self) -> "TargetShares":
+        if self.ids is None:
+            return TargetShares(label=self.other_share, tile=self._here)
+        # Tokens of other processes have a share of 0.
+        return TargetShares(self.other_share, columns=torch.where(self._here > 0, self._column, -1), values=self._here)
 
     def add_(self, block: Float[Tensor, "n columns"], values: Float[Tensor, "n entries"]) -> None:
         """Add values to the columns of their tokens."""

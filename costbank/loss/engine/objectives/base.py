@@ -10,10 +10,10 @@ objective itself holds options and costs, but no state of a block.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from costbank.loss.engine.softmax import LabelColumn, PartialSums, SoftmaxStats, TargetTerm, VocabShard
@@ -21,7 +21,35 @@ from costbank.loss.engine.targets import Targets
 from costbank.loss.engine.workspace import Workspace
 from costbank.loss.options import EMOOptions
 
-__all__ = ["Block", "Delta", "Gradient", "NeighborTerms", "Objective", "Softened", "softened"]
+__all__ = [
+    "Block",
+    "Delta",
+    "Gradient",
+    "NeighborTerms",
+    "Objective",
+    "Rows",
+    "Softened",
+    "TileSums",
+    "Tiles",
+    "softened",
+]
+
+
+class Rows(Protocol):
+    """What an objective may read of the logits or probabilities of a block: a tensor, or what stands for one."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def gather(self, dim: int, index: Tensor, /) -> Tensor: ...
+
+    def sum(self, dim: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -29,14 +57,14 @@ class Block:
     """A block of tokens before its logits become probabilities.
 
     Attributes:
-        logits: [n, columns], minus each row's shift, divided by the temperature.
+        logits: [n, columns], minus each row's shift, divided by the temperature; for a kernel, `Rows`.
         targets: the targets of the tokens.
         label: the labels' columns.
         shard: the slice of the vocabulary that the columns represent.
         workspace: buffers of the block's size.
     """
 
-    logits: Float[Tensor, "n columns"]
+    logits: Any
     targets: Targets
     label: LabelColumn
     shard: VocabShard
@@ -47,16 +75,53 @@ class Block:
         """[n] token ids of the labels, in the whole vocabulary."""
         return self.targets.label
 
-    def buffer(self) -> Float[Tensor, "n columns"]:
-        """The buffer for costs, uninitialized. A block has only one."""
-        return self.workspace.take("costs", len(self.logits))
+    def buffer(self, dtype: torch.dtype | None = None) -> Float[Tensor, "n columns"]:
+        """The buffer for costs, uninitialized, of the logits' type or another. A block has only one."""
+        return self.workspace.take("costs", self.logits.shape[0], dtype)
+
+
+class Tiles(NamedTuple):
+    """What a kernel reads beside the logits: tiles [n, columns], and numbers for all rows.
+
+    Attributes:
+        costs: f with Σ p_i f_i among the sums, and p_i f_i in the gradient; or −⟨e_i, e_t⟩ if `log_power` is given.
+        log_power: γ of the sum Σ p_i (1 − κ_i)^γ over tokens other than the label.
+        targets: weights of a target distribution; or −⟨e_i, e_t⟩ if `temperature` is given.
+        temperature: T of the weights u_i exp(−κ_i / T), which are 0 at masked tokens and at the label.
+        factors: u, [columns].
+        row_of: [n], the row of each token in a tile of −⟨e_i, e_t⟩; None if each token has its own.
+    """
+
+    costs: Tensor | None = None
+    log_power: float | None = None
+    targets: Tensor | None = None
+    temperature: float | None = None
+    factors: Tensor | None = None
+    row_of: Tensor | None = None
+
+
+class TileSums(NamedTuple):
+    """The sums of tiles over this process's columns, each [n].
+
+    Attributes:
+        costs: Σ p_i f_i without the label.
+        log: log Σ exp(z_i − shift) (1 − κ_i)^γ without the label.
+        log_top: the logarithm of its largest term.
+        targets: Σ q_i and Σ q_i (shift − z_i).
+    """
+
+    costs: Tensor
+    log: Tensor
+    log_top: Tensor
+    targets: TargetTerm
 
 
 class NeighborTerms(NamedTuple):
-    """[n, k] values to add to columns [n, k] of the gradient; 0 for columns of other processes."""
+    """[n, k] values to add to columns [n, k] of the gradient; 0 for columns of other processes: those not `here`."""
 
     columns: Int64[Tensor, "n k"]
     values: Float[Tensor, "n k"]
+    here: Bool[Tensor, "n k"]
 
 
 class Gradient(NamedTuple):
@@ -65,7 +130,8 @@ class Gradient(NamedTuple):
     Attributes:
         label: [n].
         common: [n], a.
-        costs: [n, columns], p_i κ_i with the probabilities over this process's columns; the engine overwrites it.
+        costs: [n, columns], p_i κ_i with the probabilities over this process's columns; the engine overwrites it. For a
+            kernel, κ_i.
         targets: [n, columns]; the engine overwrites it.
         factor: [n].
         floor: [n].
@@ -84,8 +150,14 @@ class Gradient(NamedTuple):
 class Objective:
     """Cross-entropy alone: D = 0.
 
-    `probs` are a softmax over this process's columns, with 0 at the labels. `state` comes from the stage before.
+    `probs` are a softmax over this process's columns, with 0 at the labels. `state` comes from the stage before. An
+    objective with numbers for every column has `tiles` and `measured` for kernels.
+
+    Attributes:
+        needs_probs: whether `measured` needs the probabilities as a tensor, which a kernel then writes.
     """
+
+    needs_probs = False
 
     def __init__(self, options: EMOOptions, costs: Any = None) -> None:
         self.options, self.costs = options, costs
@@ -94,16 +166,24 @@ class Objective:
         """The first state, from the logits, which are overwritten afterwards."""
         return None
 
-    def measure(self, probs: Float[Tensor, "n columns"], state: Any) -> tuple[PartialSums, Any]:
+    def measure(self, probs: Any, state: Any) -> tuple[PartialSums, Any]:
         """The sums over this process's columns, and the next state."""
         return PartialSums(), state
+
+    def tiles(self, block: Block) -> tuple[Tiles, Any]:
+        """Instead of `read`, before the logits are read: what a kernel needs for `measure`, and a state."""
+        return Tiles(), None
+
+    def measured(self, block: Block, probs: Any, state: Any, sums: TileSums) -> tuple[PartialSums, Any]:
+        """Instead of `measure`: the same sums and state, from those of a kernel."""
+        return self.measure(probs, self.read(block))
 
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: Any) -> tuple[Float[Tensor, "n"], Any]:
         """D, from the sums over the whole vocabulary, and the next state."""
         return torch.zeros_like(stats.ce), state
 
-    def gradient(self, probs: Float[Tensor, "n columns"], stats: SoftmaxStats, value: Tensor, state: Any) -> Any:
-        """The `Gradient` of D; None if it is 0."""
+    def gradient(self, probs: Any, stats: SoftmaxStats, value: Tensor, state: Any) -> Any:
+        """The `Gradient` of D; None if it is 0. `probs` are None for a kernel."""
         return None
 
     def neighbor_mass(self, stats: SoftmaxStats, sums: PartialSums) -> Float[Tensor, "n"]:
@@ -117,7 +197,7 @@ class Delta(Objective):
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: Any) -> tuple[Tensor, Any]:
         return stats.other_prob, state
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: Any) -> Gradient:
+    def gradient(self, probs: Any, stats: SoftmaxStats, value: Tensor, state: Any) -> Gradient:
         return Gradient(label=-value * stats.label_prob, common=stats.label_prob)
 
 

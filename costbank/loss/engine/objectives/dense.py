@@ -1,17 +1,32 @@
 """Objectives for costs from a vector for each token: κ_i = 1 − ⟨e_i, e_t⟩."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from costbank.loss.costs import LEAST_SUM, DenseSmoothing
-from costbank.loss.engine.objectives.base import Block, Gradient, Objective, Softened, softened
+from costbank.loss.costs import LEAST_SUM, DenseCosts, DenseSmoothing
+from costbank.loss.engine.objectives.base import (
+    Block,
+    Gradient,
+    Objective,
+    Softened,
+    Tiles,
+    TileSums,
+    softened,
+)
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.engine.targets import TeacherTargets
 
 __all__ = ["DenseEMO", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
+
+
+def _products(costs: DenseCosts, block: Block) -> tuple[Tensor, Tensor | None]:
+    """−⟨e_i, e_t⟩ for a kernel, in float32 or the rows' 16-bit type; and the row of each token in them."""
+    dtype = costs.vectors.dtype if costs.vectors.element_size() == 2 else torch.float32
+    wait = block.labels.device.type == "cpu" or not torch.cuda.is_current_stream_capturing()
+    return costs.distinct_products(block.labels, block.shard.slice, block.buffer(dtype), wait)
 
 
 class DenseEMO(Objective):
@@ -28,10 +43,17 @@ class DenseEMO(Objective):
         weighted = state.mul_(probs)
         return PartialSums(means=(weighted.sum(dim=1),)), weighted
 
+    def tiles(self, block: Block) -> tuple[Tiles, Tensor]:
+        products, row_of = _products(self.costs, block)
+        return Tiles(costs=products, row_of=row_of), products
+
+    def measured(self, block: Block, probs: Any, state: Tensor, sums: TileSums) -> tuple[PartialSums, Tensor]:
+        return PartialSums(means=(sums.costs,)), state
+
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: Tensor) -> tuple[Tensor, Tensor]:
         return (stats.other_prob + sums.means[0]).clamp_min(0.0), state
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: Tensor) -> Gradient:
+    def gradient(self, probs: Tensor | None, stats: SoftmaxStats, value: Tensor, state: Tensor) -> Gradient:
         return Gradient(label=-value * stats.label_prob, common=1 - value, costs=state)
 
 
@@ -65,10 +87,17 @@ class SoftEMO(Objective):
     def measure(self, probs: Tensor, state: _SoftCosts) -> tuple[PartialSums, _SoftCosts]:
         return PartialSums(means=(state.costs.mul_(probs).sum(dim=1),)), state
 
+    def tiles(self, block: Block) -> tuple[Tiles, _SoftCosts]:
+        state = self.read(block)
+        return Tiles(costs=state.costs), state
+
+    def measured(self, block: Block, probs: Any, state: _SoftCosts, sums: TileSums) -> tuple[PartialSums, _SoftCosts]:
+        return PartialSums(means=(sums.costs,)), state
+
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: _SoftCosts) -> tuple[Tensor, _SoftCosts]:
         return sums.means[0] + stats.label_prob * state.label, state
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _SoftCosts) -> Gradient:
+    def gradient(self, probs: Tensor | None, stats: SoftmaxStats, value: Tensor, state: _SoftCosts) -> Gradient:
         return Gradient(label=stats.label_prob * (state.label - value), common=-value, costs=state.costs)
 
 
@@ -89,6 +118,8 @@ class Kernel(Objective):
     itself).
     """
 
+    needs_probs = True
+
     def read(self, block: Block) -> _KernelState:
         vectors, targets = self.costs.vectors.to(block.logits.dtype), block.targets
         label = vectors[block.labels]
@@ -106,10 +137,12 @@ class Kernel(Objective):
         return 0.5 * u.square().sum(dim=1), (state, u)
 
     def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_KernelState, Tensor]
+        self, probs: Tensor | None, stats: SoftmaxStats, value: Tensor, state: tuple[_KernelState, Tensor]
     ) -> Gradient:
         (vectors, label, mean, buffer), u = state
-        costs = torch.mm(u, vectors.T, out=buffer()).mul_(probs)
+        costs = torch.mm(u, vectors.T, out=buffer())
+        if probs is not None:
+            costs.mul_(probs)
         at_label = ((label - mean) * u).sum(dim=1) - 2 * value
         common = -(u * mean).sum(dim=1) - 2 * value
         return Gradient(label=stats.label_prob * at_label, common=common, costs=costs)
@@ -141,6 +174,13 @@ class DenseLog(Objective):
     def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, _LogState]:
         return PartialSums(logs=(state.top + torch.log(state.similar.sum(dim=1)),)), state
 
+    def tiles(self, block: Block) -> tuple[Tiles, Tensor]:
+        products, row_of = _products(self.costs, block)
+        return Tiles(costs=products, log_power=self.options.log_power, row_of=row_of), products
+
+    def measured(self, block: Block, probs: Any, state: Tensor, sums: TileSums) -> tuple[PartialSums, _LogState]:
+        return PartialSums(logs=(sums.log,)), _LogState(state, sums.log_top)
+
     def value(
         self, stats: SoftmaxStats, sums: PartialSums, state: _LogState
     ) -> tuple[Tensor, tuple[_LogState, Tensor]]:
@@ -148,7 +188,9 @@ class DenseLog(Objective):
         others = torch.exp(sums.logs[0] + value)  # the share of other tokens in Σ p_i s_i
         return value.clamp_min(0.0), (state, others)
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor]) -> Gradient:
+    def gradient(
+        self, probs: Tensor | None, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor]
+    ) -> Gradient:
         (similar, top), others = state
         return Gradient(
             label=others - stats.other_prob,
@@ -184,6 +226,16 @@ class SmoothedOverAll(Objective):
 
     def measure(self, probs: Tensor, state: _SmoothingState) -> tuple[PartialSums, _SmoothingState]:
         return PartialSums(targets=(state.term,)), state
+
+    def tiles(self, block: Block) -> tuple[Tiles, Tensor]:
+        products, row_of = _products(self.costs, block)
+        factors, temperature = self.costs.factors[block.shard.slice], self.costs.temperature
+        return Tiles(targets=products, temperature=temperature, factors=factors, row_of=row_of), products
+
+    def measured(self, block: Block, probs: Any, state: Tensor, sums: TileSums) -> tuple[PartialSums, _SmoothingState]:
+        softened = self.costs.softened[block.labels].to(sums.targets.weight.dtype)
+        term = TargetTerm(softened * sums.targets.weight, softened * sums.targets.nll_from_max)
+        return PartialSums(targets=(term,)), _SmoothingState(state, softened, term)
 
     def value(
         self, stats: SoftmaxStats, sums: PartialSums, state: _SmoothingState

@@ -9,7 +9,15 @@ from torch.nn import functional
 
 from costbank.errors import UsageError
 from costbank.loss.costs import NeighborCosts, NeighborSmoothing
-from costbank.loss.engine.objectives.base import Block, Gradient, NeighborTerms, Objective, Softened, softened
+from costbank.loss.engine.objectives.base import (
+    Block,
+    Gradient,
+    NeighborTerms,
+    Objective,
+    Rows,
+    Softened,
+    softened,
+)
 from costbank.loss.engine.softmax import PartialSums, SoftmaxStats, TargetTerm
 from costbank.loss.options import EMOOptions
 
@@ -33,7 +41,7 @@ class _Neighbors(NamedTuple):
         """[n, k] logits; −inf if a neighbor is not here."""
         return torch.where(self.here, block.logits.gather(1, self.columns), -torch.inf)
 
-    def probs(self, probs: Tensor) -> Tensor:
+    def probs(self, probs: Rows) -> Tensor:
         """[n, k] probabilities; 0 if a neighbor is not here."""
         return torch.where(self.here, probs.gather(1, self.columns), 0.0)
 
@@ -46,7 +54,7 @@ class _Neighbors(NamedTuple):
 
     def add(self, values: Tensor) -> NeighborTerms:
         """[n, k] values for the neighbors' columns."""
-        return NeighborTerms(self.columns, torch.where(self.here, values, 0.0))
+        return NeighborTerms(self.columns, torch.where(self.here, values, 0.0), self.here)
 
 
 class NeighborObjective(Objective):
@@ -86,7 +94,7 @@ class NeighborEMO(NeighborObjective):
     def read(self, block: Block) -> _CostsState:
         return _CostsState(self.neighbors(block), *self.label_costs(block))
 
-    def measure(self, probs: Tensor, state: _CostsState) -> tuple[PartialSums, tuple[_CostsState, Tensor]]:
+    def measure(self, probs: Rows, state: _CostsState) -> tuple[PartialSums, tuple[_CostsState, Tensor]]:
         near = state.neighbors.probs(probs)
         return PartialSums(means=(near.sum(dim=1), (near * state.costs).sum(dim=1))), (state, near)
 
@@ -96,9 +104,7 @@ class NeighborEMO(NeighborObjective):
         mass, cost = sums.means
         return cost + state[0].far_cost * (stats.other_prob - mass).clamp_min(0.0), state
 
-    def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_CostsState, Tensor]
-    ) -> Gradient:
+    def gradient(self, probs: Rows, stats: SoftmaxStats, value: Tensor, state: tuple[_CostsState, Tensor]) -> Gradient:
         (near, costs, far), near_probs = state
         return Gradient(
             label=-value * stats.label_prob,
@@ -125,7 +131,7 @@ class NeighborLog(NeighborObjective):
         far = (1.0 - far_cost).clamp_min(0.0).pow(power)
         return _LogState(near, similar, near.logits(block) + torch.log(similar), far)
 
-    def measure(self, probs: Tensor, state: _LogState) -> tuple[PartialSums, tuple[_LogState, Tensor]]:
+    def measure(self, probs: Rows, state: _LogState) -> tuple[PartialSums, tuple[_LogState, Tensor]]:
         near = state.neighbors.probs(probs)
         means = (near.sum(dim=1), ((1 - state.similar) * near).sum(dim=1))
         return PartialSums(means, logs=(torch.logsumexp(state.log_terms, dim=1),)), (state, near)
@@ -142,7 +148,7 @@ class NeighborLog(NeighborObjective):
         return torch.where(unlike < 0.5, -torch.log1p(-unlike), lost), (read, near_probs, unlike)
 
     def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor, Tensor]
+        self, probs: Rows, stats: SoftmaxStats, value: Tensor, state: tuple[_LogState, Tensor, Tensor]
     ) -> Gradient:
         read, near_probs, unlike = state
         lift = torch.exp(value.clamp_max(50.0))
@@ -177,7 +183,7 @@ class SmoothedOverNeighbors(NeighborObjective):
         weights = torch.where(near.logits(block) > -torch.inf, weights, 0.0)
         return _SmoothingState(near, weights, near.term(block, weights))
 
-    def measure(self, probs: Tensor, state: _SmoothingState) -> tuple[PartialSums, _SmoothingState]:
+    def measure(self, probs: Rows, state: _SmoothingState) -> tuple[PartialSums, _SmoothingState]:
         return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
 
     def value(
@@ -187,7 +193,7 @@ class SmoothedOverNeighbors(NeighborObjective):
         return q.value, (state, q)
 
     def gradient(
-        self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: tuple[_SmoothingState, Softened]
+        self, probs: Rows, stats: SoftmaxStats, value: Tensor, state: tuple[_SmoothingState, Softened]
     ) -> Gradient:
         (near, weights, _), q = state
         return q.gradient(stats)._replace(neighbors=near.add(-weights / q.total[:, None]))
@@ -226,16 +232,16 @@ class D2GPo(NeighborObjective):
         floor = 1 / (block.shard.vocab + bumps.sum(dim=1))
         shares = bumps * floor[:, None]
         term = near.term(block, shares[:, 1:])
-        term = TargetTerm(term.weight + floor * logits.shape[1], term.nll_from_max - floor * logits.sum(dim=1))
+        term = TargetTerm(term.weight + floor * logits.shape[1], term.nll_from_max - floor * logits.sum(1))
         return _RankState(near, floor, shares, term)
 
-    def measure(self, probs: Tensor, state: _RankState) -> tuple[PartialSums, _RankState]:
+    def measure(self, probs: Rows, state: _RankState) -> tuple[PartialSums, _RankState]:
         return PartialSums(means=(state.neighbors.probs(probs).sum(dim=1),), targets=(state.term,)), state
 
     def value(self, stats: SoftmaxStats, sums: PartialSums, state: _RankState) -> tuple[Tensor, _RankState]:
         return stats.cross_entropy(sums.targets[0], state.shares[:, 0]), state
 
-    def gradient(self, probs: Tensor, stats: SoftmaxStats, value: Tensor, state: _RankState) -> Gradient:
+    def gradient(self, probs: Rows, stats: SoftmaxStats, value: Tensor, state: _RankState) -> Gradient:
         return Gradient(
             label=1 - state.floor - state.shares[:, 0] - stats.other_prob,
             common=torch.ones_like(value),
