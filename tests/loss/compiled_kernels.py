@@ -50,7 +50,9 @@ def main() -> None:
                   "BLOCK": 8_192}  # fmt: skip
         sums = {**common, "TOTAL": True, "SPREAD": True, "BEST": True}
         results.append(compiled(rows.row_sums, {**POINTERS, **NUMBERS, "out": "*fp32"}, sums))
-        gradients = {**common, "SLOPE": cap, "KEPT": True, "NEAR": 64, "NEAR_BLOCK": 64}
+        # Only cross-entropy and costs of neighbors have columns apart, and no tiles.
+        near = 0 if costs or log or targets else 64
+        gradients = {**common, "SLOPE": cap, "KEPT": True, "NEAR": near, "NEAR_BLOCK": max(1, near)}
         results.append(compiled(rows.row_gradients, {**POINTERS, **NUMBERS}, gradients))
     print(json.dumps(results))
 

@@ -133,8 +133,9 @@ def test_draws_have_the_shares_of_the_distribution(news_bank: Bank):
         assert torch.equal(drawn.softened, whole.softened)
         for label in torch.nonzero(whole.softened)[300:800:100, 0].tolist():
             expected, q = _shares(whole, label), _shares(drawn, label)
-            # A share s of 2,000 draws has a deviation of √(s (1 − s) / 2000).
-            assert ((q - expected).abs() <= 5 * (expected * (1 - expected) / 2_000).sqrt() + 5e-4).all()
+            # A share s of 2,000 draws has a deviation of √(s (1 − s) / 2000). Of thousands of improbable tokens, some
+            # are drawn two or three times.
+            assert ((q - expected).abs() <= 5 * (expected * (1 - expected) / 2_000).sqrt() + 1.5e-3).all()
             ids = drawn.ids[label][drawn.ids[label] >= 0]
             assert len(ids.unique()) == len(ids)
             assert label not in ids

@@ -5,6 +5,26 @@
 
 Sums are in float32, the logits, tiles and gradient in any floating-point type. There are no atomic operations, so two
 runs give the same bits. Under Triton's interpreter (TRITON_INTERPRET=1) the same code runs on CPU tensors.
+
+Arguments of both, with t the label, and d_i = (z_i − largest) · inverse:
+
+- `logits`: [rows, WIDTH]; each tensor of this shape has its stride after it;
+- `labels`: [rows], the column of each label; −1 if it is not here;
+- `costs`: a tile f [rows, WIDTH] of costs (COSTS), or of −⟨e_i, e_t⟩ for l_i = d_i + γ log s_i (LOG);
+- `targets`, `factors`: a tile [rows, WIDTH] with weights q_i (TARGETS = 1), or with −⟨e_i, e_t⟩ (2), from which
+  q_i = u_i exp(−κ_i · rate) with the factors u of the columns;
+- `row_of`: [rows], the row of each program in the tiles (SHARED);
+- `rows`: their number; `cap`: the softcap (CAP); `inverse`: 1 / temperature; `power`: γ.
+
+`row_sums` writes `out` [11, rows]: 0: the largest logit; 1: the label's, −inf if it is not here; 2: Σ exp d_i; 3:
+Σ exp(d_i) f_i; 4, 5: the largest l_i, and Σ exp(l_i − it); 6, 7: Σ q_i and −Σ q_i d_i; 8: −Σ d_i; 9: −Σ exp(d_i) d_i;
+10: 1 if another logit is the first of the largest. 2 to 5 and 9 leave out the label.
+
+`row_gradients` gets `vectors` [7, rows]: the largest logit, prob, cost_factor, target_factor, floor, the gradient at
+the label, and the largest l_i. It writes exp(d_i) (prob + cost_factor f_i) − target_factor q_i − floor to `out`, which
+may be the logits; with LOG, q_i is exp(l_i − the largest). `kept` [rows], int8: 0 for rows whose gradient is 0. `near`,
+`near_values` [rows, NEAR]: columns, distinct in a row, or −1; and what is added there. SLOPE: multiply by the slope of
+the softcap.
 """
 
 # Constants of the compiler are in capitals, as in Triton's own kernels. Its language has no types to check.
@@ -67,23 +87,7 @@ def row_sums(
     WIDTH: tl.constexpr, CAP: tl.constexpr, COSTS: tl.constexpr, LOG: tl.constexpr, TARGETS: tl.constexpr,
     SHARED: tl.constexpr, TOTAL: tl.constexpr, SPREAD: tl.constexpr, BEST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The sums of a row, written to `out` [11, rows]. d_i is (z_i − largest) · inverse, and t the label.
-
-    0: the largest logit; 1: the label's, −inf if it is not here; 2: Σ exp d_i without t; 3: Σ exp(d_i) f_i without t,
-    of the tile f of costs; 4, 5: the largest l_i and Σ exp(l_i − it) without t, l_i = d_i + γ log s_i; 6, 7: Σ q_i and
-    −Σ q_i d_i; 8: −Σ d_i; 9: −Σ exp(d_i) d_i without t; 10: 1 if another logit is the first of the largest.
-
-    Args:
-        logits: [rows, WIDTH] of this stride.
-        labels: [rows], the column of each label; −1 if it is not here.
-        costs: a tile [rows, WIDTH] of costs (COSTS), or of −⟨e_i, e_t⟩ (LOG).
-        targets, factors: a tile [rows, WIDTH], and a factor for each column; see `_target_weights`.
-        row_of: with SHARED, the row of each program in the tiles.
-        cap: the softcap.
-        inverse: 1 / temperature.
-        power: γ.
-        rate: 1 / the temperature of the targets.
-    """
+    """Write the sums of a row: see the top of this file."""
     row = tl.program_id(0).to(tl.int64)
     label = tl.load(labels + row)
     here = label >= 0
@@ -132,6 +136,11 @@ def row_sums(
             better = is_other & ((x > own) | ((x == own) & (columns < label)))
             beaten = tl.maximum(beaten, tl.max(better.to(tl.float32), 0))
         top = new
+    _store(out, rows, row, top, own, others, cost, log_top, log_sum, weight, nll, total, spread, beaten)
+
+
+@triton.jit
+def _store(out, rows, row, top, own, others, cost, log_top, log_sum, weight, nll, total, spread, beaten):
     tl.store(out + row, top)
     tl.store(out + rows + row, own)
     tl.store(out + 2 * rows + row, others)
@@ -176,17 +185,7 @@ def row_gradients(
     SHARED: tl.constexpr, SLOPE: tl.constexpr, KEPT: tl.constexpr, NEAR: tl.constexpr, NEAR_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of a row of logits: e_i (prob + cost_factor f_i) − target_factor q_i − floor, e_i = exp d_i.
-
-    Args:
-        logits, labels, costs, targets, factors, row_of, cap, inverse, power, rate: see `row_sums`.
-        out: [rows, WIDTH] of this stride; it may be the logits.
-        vectors: [7, rows]: the largest logit, prob, cost_factor, target_factor, floor, the gradient at the label, and
-            the largest l_i. With LOG, q_i is exp(l_i − it).
-        kept: [rows] of int8: 0 for rows whose gradient is 0.
-        SLOPE: multiply by the softcap's slope.
-        near, near_values: [rows, NEAR]: columns, distinct in a row, or −1; and what is added to the gradient there.
-    """
+    """Write the gradient of a row: see the top of this file."""
     row = tl.program_id(0).to(tl.int64)
     label = tl.load(labels + row)
     z, g_row = logits + row * logits_stride, out + row * out_stride
