@@ -272,6 +272,24 @@ def test_a_schedule_does_not_compile_each_step_anew(head, labels, costs):
     assert counter.frame_count <= 3
 
 
+def test_a_narrow_gradient_of_the_weight_is_rounded_once_more_for_each_block(head, labels, costs):
+    rounded = [tensor.bfloat16() for tensor in head[:2]]
+    grads = {}
+    for narrow in (False, True):
+        ours = leaves(tuple(rounded), torch.bfloat16)
+        loss = linear_emo_loss(*ours, labels, costs, replace(OPTIONS, narrow_weight_gradient=narrow))
+        grads[narrow] = torch.autograd.grad(loss, ours)
+    assert torch.equal(grads[True][0], grads[False][0])
+    wide, narrow = (grads[name][1].float() for name in (False, True))
+    assert not torch.equal(wide, narrow)
+    assert (wide - narrow).abs().max() <= 5 * torch.finfo(torch.bfloat16).eps * wide.abs().max()
+    full = leaves(head[:2])
+    alike = replace(OPTIONS, narrow_weight_gradient=True)
+    for one, other in zip(torch.autograd.grad(linear_emo_loss(*full, labels, costs, alike), full),
+                          torch.autograd.grad(linear_emo_loss(*full, labels, costs, OPTIONS), full), strict=True):  # fmt: skip
+        assert torch.equal(one, other)
+
+
 def test_float64_accumulation_is_closer(head, labels, costs):
     exact = linear_emo_loss(*(t.double() for t in head[:2]), labels, costs)
     wide = linear_emo_loss(*head[:2], labels, costs, EMOOptions(accumulate="float64"))

@@ -73,7 +73,9 @@ def gradients_of_hidden(
 
 @dataclass
 class _Gradients:
-    """Gradients of the sum of weighted losses; None if not needed. Those of weight and bias have the type of sums."""
+    """Gradients of the sum of weighted losses; None if not needed. Those of weight and bias have the type of sums, or
+    the weight's, if the options say so.
+    """
 
     hidden: Tensor | None
     weight: Tensor | None
@@ -82,11 +84,12 @@ class _Gradients:
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, ...]) -> "_Gradients":
         to_hidden, to_weight, to_bias = wanted
+        sums = weight.dtype if call.plan.options.narrow_weight_gradient else call.dtype
         # Rows that are left out are never written.
         like_hidden = torch.empty_like if call.tokens.index is None else torch.zeros_like
         return cls(
             like_hidden(hidden) if to_hidden else None,
-            torch.zeros(weight.shape, dtype=call.dtype, device=weight.device) if to_weight else None,
+            torch.zeros(weight.shape, dtype=sums, device=weight.device) if to_weight else None,
             torch.zeros(len(weight), dtype=call.dtype, device=weight.device) if to_bias else None,
         )
 
