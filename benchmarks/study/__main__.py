@@ -25,6 +25,7 @@ from benchmarks.study.losses import build_bank
 from benchmarks.study.report import ROWS, read_rows, report
 from benchmarks.study.text import Files, open_text
 from benchmarks.study.training import is_base_trained, start_worker, train_base, train_in_process
+from costbank.errors import UsageError
 
 HEADLINE = ["ce", "recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
 
@@ -46,7 +47,10 @@ def main() -> None:
     origin = [fixed["text"], fixed.get("other text"), str(files.model), asdict(replace(setting, lr=0.0, steps=0))]
     digest = sha256(json.dumps(origin).encode()).hexdigest()[:8]
     folder = options.work / f"{options.text.stem}-{vocab}-{setting.train_tokens}-{digest}"
-    text = open_text(files, setting, folder)
+    try:
+        text = open_text(files, setting, folder)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from error
     fixed["split"] = options.split
     # Seeds first, so that arms can be compared early.
     wanted = [fixed | {"arm": arm, "design": asdict(ARMS[arm]), "seed": seed}
@@ -70,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("setting", nargs="?", choices=SETTINGS, default="small", help="the model and the training")
-    parser.add_argument("--text", type=Path, help="text with a document per line")
+    parser.add_argument("--text", type=Path, help="text with a document per line, or pairs for fine-tuning")
     parser.add_argument("--model", type=Path, help="a pretrained model: a Hugging Face folder, or a GGUF file")
     parser.add_argument("--other", type=Path, help="another text, on which the model was trained before")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=HEADLINE, metavar="ARM", help=", ".join(ARMS))
@@ -109,7 +113,7 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
     changes = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not hasattr(Setting(), name) or not value or name == "pretrained":
+        if not hasattr(Setting(), name) or not value or name in ("pretrained", "prompts"):
             raise SystemExit(f"--set {pair}: give NAME=VALUE with one of {', '.join(asdict(Setting()))}")
         changes[name] = type(getattr(Setting(), name))(value)
     return changes

@@ -27,6 +27,8 @@ class Setting:
         base_steps: with a number above 0, a model is first trained on another text for so many steps.
         base_tokens: the tokens of that text, which are repeated.
         base_lr: the largest learning rate on that text.
+        prompts: whether the text is pairs for fine-tuning, `PROMPT<TAB>ANSWER` per line. Losses and measures are then
+            those of the answers' tokens alone; the tokens' frequencies and the bank are those of the whole text.
     """
 
     vocab: int = 8_000
@@ -45,6 +47,7 @@ class Setting:
     base_steps: int = 0
     base_tokens: int = 600_000
     base_lr: float = 2e-3
+    prompts: bool = False
 
     @property
     def epochs(self) -> float:
@@ -99,6 +102,7 @@ SETTINGS = {
         pretrained=True, train_tokens=24_000, context=256, batch=4, steps=48, lr=1e-4, warmup=5, eval_tokens=12_000
     ),
     "continued-small": Setting(train_tokens=60_000, steps=180, lr=1e-3, warmup=10, base_steps=1_200),
+    "finetune-small": Setting(train_tokens=60_000, steps=180, lr=1e-3, warmup=10, base_steps=1_200, prompts=True),
     "tiny": Setting(vocab=400, train_tokens=6_000, layers=1, dim=32, context=32, batch=8, steps=20, eval_tokens=2_000),
 }
 

@@ -1,4 +1,4 @@
-"""The loss of an arm: hidden states, the head's weight, labels and the step in, a mean over tokens out."""
+"""The loss of an arm: hidden states, the head's weight, labels and the step in, a mean over labels out."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import Tensor
 
 import costbank
 from benchmarks.study.design import Arm
-from benchmarks.study.text import StudyText
+from benchmarks.study.text import IGNORED, StudyText
 from costbank import Bank, build_config, open_bank
 from costbank.errors import BankNotFoundError, UsageError
 from costbank.loss import (
@@ -58,7 +58,7 @@ def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0, device
         counts = torch.from_numpy(text.train).bincount(minlength=text.tokenizer.vocab.size).float()
         return _with_logits(lambda logits, ce: _towards(counts / counts.sum(), logits, ce, arm.unigram_smoothing))
     if arm.confidence_penalty:
-        return _with_logits(lambda logits, ce: (ce - arm.confidence_penalty * _entropy(logits)).mean())
+        return _with_logits(lambda logits, ce: ce - arm.confidence_penalty * _entropy(logits))
     options: dict[str, Any] = dict(arm.options)
     if arm.fade:
         options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * steps))
@@ -97,15 +97,19 @@ def permutation(usable: Tensor) -> Tensor:
 
 
 def _with_logits(combine: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The mean of a loss of each label, from its log-probabilities and its cross-entropy."""
+
     def loss(hidden: Tensor, weight: Tensor, labels: Tensor, _step: int) -> Tensor:
-        logits = torch.log_softmax((hidden @ weight.T).flatten(0, 1).float(), dim=1)
-        return combine(logits, -logits.gather(1, labels.reshape(-1, 1))[:, 0])
+        kept = labels != IGNORED
+        log_probs = torch.log_softmax((hidden[kept] @ weight.T).float(), dim=1)
+        losses = combine(log_probs, -log_probs.gather(1, labels[kept][:, None])[:, 0])
+        return losses.sum() / max(1, len(losses))
 
     return loss
 
 
 def _towards(shares: Tensor, log_probs: Tensor, ce: Tensor, weight: float) -> Tensor:
-    return ((1 - weight) * ce - weight * log_probs @ shares.to(log_probs.device)).mean()
+    return (1 - weight) * ce - weight * log_probs @ shares.to(log_probs.device)
 
 
 def _entropy(log_probs: Tensor) -> Tensor:

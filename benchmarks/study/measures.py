@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from benchmarks.study.design import Setting
 from benchmarks.study.model import Decoder
 from benchmarks.study.pretrained import Pretrained
+from benchmarks.study.text import IGNORED
 
 __all__ = ["measure", "sequences", "temperature_of"]
 
@@ -23,18 +24,26 @@ _GROUPS = {"seldom": (0, 5), "at times": (5, 50), "often": (50, 500), "most ofte
 """Labels by how often they occur in the training text."""
 
 
-def sequences(ids: Int64[np.ndarray, "tokens"], context: int) -> tuple[Tensor, Tensor]:
-    """Consecutive sequences [n, context], and the token after each of theirs."""
+def sequences(
+    ids: Int64[np.ndarray, "tokens"], context: int, answers: Bool[np.ndarray, "tokens"] | None = None
+) -> tuple[Int64[Tensor, "n context"], Int64[Tensor, "n context"]]:
+    """Consecutive sequences and their labels: the token after each of theirs, or -100 if that is not of an answer."""
     tokens = torch.from_numpy(ids)
+    labels = tokens if answers is None else tokens.where(torch.from_numpy(answers), IGNORED)
     count = (len(tokens) - 1) // context
-    return tokens[: count * context].view(count, context), tokens[1 : count * context + 1].view(count, context)
+    return tokens[: count * context].view(count, context), labels[1 : count * context + 1].view(count, context)
 
 
 @torch.no_grad()
-def temperature_of(model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], setting: Setting) -> float:
+def temperature_of(
+    model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], setting: Setting,
+    answers: Bool[np.ndarray, "tokens"] | None = None,
+) -> float:  # fmt: skip
     """The temperature of the logits, of 13 from 0.7 to 1.4, with the least cross-entropy on the start of this text."""
     sums = np.zeros(len(_TEMPERATURES))
-    for logits, labels in _batches(model, ids[:_FITTED_TOKENS], setting):
+    count = (_FITTED_TOKENS - 1) // setting.context
+    inputs, all_labels = sequences(ids, setting.context, answers)
+    for logits, labels in _batches(model, inputs[:count], all_labels[:count]):
         for i, temperature in enumerate(_TEMPERATURES.tolist()):
             sums[i] += float(torch.nn.functional.cross_entropy(logits / temperature, labels, reduction="sum"))
     return float(_TEMPERATURES[sums.argmin()])
@@ -43,7 +52,7 @@ def temperature_of(model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"]
 @torch.no_grad()
 def measure(
     model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], counts: Int64[np.ndarray, "vocab"], setting: Setting,
-    temperature: float,
+    temperature: float, answers: Bool[np.ndarray, "tokens"] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Cross-entropy in nats (also at a temperature, and by the frequency of labels), accuracy, calibration error.
 
@@ -53,9 +62,11 @@ def measure(
         counts: how often each token occurs in the training text.
         setting: the length of sequences.
         temperature: a temperature that was fitted on other text.
+        answers: which tokens are measured; all if None.
     """
+    inputs, all_labels = sequences(ids, setting.context, answers)
     ce, cool, ranks, confidence = [], [], [], []
-    for logits, labels in _batches(model, ids, setting):
+    for logits, labels in _batches(model, inputs, all_labels):
         log_probs = torch.log_softmax(logits, dim=1)
         own = log_probs.gather(1, labels[:, None])
         ce.append(-own[:, 0])
@@ -63,7 +74,7 @@ def measure(
         ranks.append((log_probs > own).sum(dim=1))
         confidence.append(log_probs.amax(dim=1).exp())
     nats, rank, sure = torch.cat(ce), torch.cat(ranks), torch.cat(confidence)
-    of_label = counts[sequences(ids, setting.context)[1].flatten().numpy()]
+    of_label = counts[all_labels[all_labels != IGNORED].numpy()]
     groups = {name: (of_label >= low) & (of_label < high) for name, (low, high) in _GROUPS.items()}
     return {
         "ce": float(nats.mean()),
@@ -75,20 +86,22 @@ def measure(
         "mean confidence": float(sure.mean()),
         **{f"ce of labels: {name}": float(nats[torch.from_numpy(group)].mean()) for name, group in groups.items()
            if group.any()},
-        **({} if isinstance(model, Pretrained) else _repetition(model, sequences(ids, setting.context)[0], setting)),
+        **({} if isinstance(model, Pretrained) else _repetition(model, inputs, setting)),
     }  # fmt: skip
 
 
-def _batches(model: Decoder | Pretrained, ids: np.ndarray, setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits [n, vocab] and labels [n]."""
-    inputs, labels = sequences(ids, setting.context)
+def _batches(
+    model: Decoder | Pretrained, inputs: Int64[Tensor, "n context"], labels: Int64[Tensor, "n context"]
+) -> Iterator[tuple[Float[Tensor, "labels vocab"], Int64[Tensor, "labels"]]]:
+    """Logits and labels of the tokens that have a label."""
     device = model.embedding.weight.device
     model.eval()
-    batch = max(1, _BATCH_TOKENS // setting.context)
+    batch = max(1, _BATCH_TOKENS // inputs.shape[1])
     for start in range(0, len(inputs), batch):
         part = slice(start, start + batch)
-        hidden = model(inputs[part].to(device))
-        yield (hidden @ model.embedding.weight.T).flatten(0, 1).float(), labels[part].flatten().to(device)
+        kept = labels[part] != IGNORED
+        hidden = model(inputs[part].to(device))[kept.to(device)]
+        yield (hidden @ model.embedding.weight.T).float(), labels[part][kept].to(device)
 
 
 def _calibration_error(confidence: Float[Tensor, "n"], correct: Float[Tensor, "n"]) -> float:

@@ -1,6 +1,7 @@
 """The text of a study: split by blocks of lines, and encoded by a tokenizer that saw the training text alone.
 
-A pretrained model's text is encoded by its own tokenizer.
+A pretrained model's text is encoded by its own tokenizer. Pairs for fine-tuning, `PROMPT<TAB>ANSWER` per line, are
+encoded as the prompt, a space, the answer and an end of line. The end of line belongs to the answer.
 """
 
 import random
@@ -8,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from benchmarks.study.design import Setting
-from costbank.errors import TokenNotFoundError
+from costbank.errors import TokenNotFoundError, UsageError
 from costbank.tokenizers import Tokenizer, load_tokenizer
 from costbank.tokenizers.train import train_sentencepiece
 
-__all__ = ["Files", "StudyText", "open_text"]
+__all__ = ["IGNORED", "Files", "StudyText", "open_text"]
+
+IGNORED = -100
+"""The label of tokens without a loss."""
 
 _BLOCK_LINES = 200
 
@@ -46,6 +50,8 @@ class StudyText:
         all_file: all text but that of validation and test.
         train, valid, test: token ids. Lines follow each other with an end of sentence (a newline, if the tokenizer has
             none) between them.
+        train_answers, valid_answers, test_answers: which of these tokens belong to answers; all, if the text is not
+            pairs.
         other: token ids of another text, on which forgetting is measured; empty if there is none.
         base: the text of the base model.
     """
@@ -57,8 +63,20 @@ class StudyText:
     train: Int64[np.ndarray, "train"]
     valid: Int64[np.ndarray, "valid"]
     test: Int64[np.ndarray, "test"]
+    train_answers: Bool[np.ndarray, "train"]
+    valid_answers: Bool[np.ndarray, "valid"]
+    test_answers: Bool[np.ndarray, "test"]
     other: Int64[np.ndarray, "other"]
     base: "StudyText | None" = None
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The first tokens of lines, which of them belong to answers, and where all lines end, even beyond these tokens."""
+
+    ids: Int64[np.ndarray, "tokens"]
+    is_answer: Bool[np.ndarray, "tokens"]
+    line_ends: Int64[np.ndarray, "lines"]
 
 
 def open_text(files: Files, setting: Setting, folder: Path) -> StudyText:
@@ -70,10 +88,15 @@ def open_text(files: Files, setting: Setting, folder: Path) -> StudyText:
         files: the text, and what else the setting needs.
         setting: the vocabulary's size and the number of training tokens.
         folder: for the parts of the text and the tokenizer.
+
+    Raises:
+        UsageError: the setting needs pairs, and a line of the text is not one.
     """
+    if setting.prompts:
+        _check_pairs(files.text)
     if setting.base_steps:
         assert files.other is not None
-        first = replace(setting, base_steps=0, train_tokens=setting.base_tokens)
+        first = replace(setting, base_steps=0, train_tokens=setting.base_tokens, prompts=False)
         base = open_text(Files(files.other), first, folder / "base")
         text = _split(files.text, setting, folder, base.model)
         return replace(text, other=base.test, base=base)
@@ -81,7 +104,7 @@ def open_text(files: Files, setting: Setting, folder: Path) -> StudyText:
     if files.other is None:
         return text
     lines = files.other.read_text("utf-8").splitlines()[: setting.eval_tokens]
-    return replace(text, other=_encode(text.tokenizer, lines, setting.eval_tokens))
+    return replace(text, other=_encode(text.tokenizer, lines, setting.eval_tokens).ids)
 
 
 def _split(file: Path, setting: Setting, folder: Path, model: Path | None) -> StudyText:
@@ -97,20 +120,35 @@ def _split(file: Path, setting: Setting, folder: Path, model: Path | None) -> St
     texts["train"] = _first_bytes(texts["all"], 5 * setting.train_tokens)
     files = {name: folder / f"{name}.txt" for name in texts}
     for name, path in files.items():
-        path.write_text("\n".join(texts[name]) + "\n", "utf-8")
+        _write(path, texts[name], setting)
     if model is None:
         model = folder / "study.model"
         if not model.exists():
             train_sentencepiece([files["train"]], model, setting.vocab)
     tokenizer = load_tokenizer(model)
     limits = {"train": setting.train_tokens, "valid": setting.eval_tokens, "test": setting.eval_tokens}
-    ids = {name: _encode(tokenizer, texts[name], limit) for name, limit in limits.items()}
-    kept = _lines_of(tokenizer, texts["train"], setting.train_tokens)
-    files["train"].write_text("\n".join(texts["train"][:kept]) + "\n", "utf-8")
-    none = np.empty(0, np.int64)
+    train, valid, test = (_encode(tokenizer, texts[name], limits[name], setting.prompts) for name in limits)
+    kept = int(np.searchsorted(train.line_ends, setting.train_tokens)) + 1
+    _write(files["train"], texts["train"][:kept], setting)
     return StudyText(
-        model, tokenizer, files["train"], files["all"], ids["train"], ids["valid"], ids["test"], other=none
-    )
+        model, tokenizer, files["train"], files["all"], train.ids, valid.ids, test.ids,
+        train.is_answer, valid.is_answer, test.is_answer, other=np.empty(0, np.int64),
+    )  # fmt: skip
+
+
+def _check_pairs(file: Path) -> None:
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if "\t" not in line:
+            raise UsageError(
+                f"{file}, line {number}: there is no tab between a prompt and an answer",
+                "write PROMPT<TAB>ANSWER on each line, or use a setting without prompts, such as continued-small",
+            )
+
+
+def _write(path: Path, lines: list[str], setting: Setting) -> None:
+    """Write lines, and pairs as plain text: tokenizers and banks are made from these files."""
+    text = "".join(f"{line}\n" for line in lines)
+    path.write_text(text.replace("\t", " ") if setting.prompts else text, "utf-8")
 
 
 def _first_bytes(lines: list[str], limit: int) -> list[str]:
@@ -123,16 +161,21 @@ def _first_bytes(lines: list[str], limit: int) -> list[str]:
     return kept
 
 
-def _encode(tokenizer: Tokenizer, lines: list[str], limit: int) -> Int64[np.ndarray, "tokens"]:
-    ids, ends = tokenizer.encode(lines)
+def _encode(tokenizer: Tokenizer, lines: list[str], limit: int, prompts: bool = False) -> _Encoded:
+    """The first tokens of lines, each with an end of line. No token is part of both a prompt and an answer."""
+    parts = [part for line in lines for part in _prompt_and_answer(line)] if prompts else lines
+    in_line = 2 if prompts else 1
+    ids, ends = tokenizer.encode(parts)
+    is_answer = np.repeat(np.arange(len(parts)) % in_line == in_line - 1, np.diff(ends, prepend=0))
     try:
         end_of_line = tokenizer.vocab.find("</s>")
     except TokenNotFoundError:
         end_of_line = int(tokenizer.encode(["\n"])[0][-1])
-    return np.insert(ids.astype(np.int64), ends, end_of_line)[:limit]
+    ends = ends[in_line - 1 :: in_line]
+    ids, is_answer = np.insert(ids.astype(np.int64), ends, end_of_line), np.insert(is_answer, ends, True)
+    return _Encoded(ids[:limit], is_answer[:limit], ends + np.arange(1, len(lines) + 1))
 
 
-def _lines_of(tokenizer: Tokenizer, lines: list[str], limit: int) -> int:
-    """How many lines have this many tokens, with one more for each end of a line."""
-    ends = tokenizer.encode(lines)[1] + np.arange(1, len(lines) + 1)
-    return int(np.searchsorted(ends, limit)) + 1
+def _prompt_and_answer(line: str) -> tuple[str, str]:
+    prompt, _, answer = line.partition("\t")
+    return prompt, f" {answer}"

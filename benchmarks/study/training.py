@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,7 +42,8 @@ def train_base(setting: Setting, text: StudyText, folder: Path, device: str) -> 
     first = replace(setting, steps=setting.base_steps, lr=setting.base_lr, train_tokens=setting.base_tokens, warmup=50)
     torch.manual_seed(0)
     model = Decoder(first).to(device)
-    _fit(model, Arm(), first, 0, loss_of(Arm(), text.base, None, device=device), text.base.train, None, device)
+    _fit(model, Arm(), first, 0, loss_of(Arm(), text.base, None, device=device),
+         sequences(text.base.train, first.context), None, device)  # fmt: skip
     tensors = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     part = file.with_suffix(".part")
     save_file(tensors | {"lm_head.weight": tensors["embedding.weight"].clone()}, part)
@@ -85,14 +85,15 @@ def train(
         )  # fmt: skip
     began = time.perf_counter()
     train_loss, diverged = _fit(
-        model, arm, setting, seed, loss_of(arm, text, bank, setting.steps, device), text.train, replacement, device
-    )
+        model, arm, setting, seed, loss_of(arm, text, bank, setting.steps, device),
+        sequences(text.train, setting.context, text.train_answers), replacement, device,
+    )  # fmt: skip
     if diverged is not None:
         return facts | {"diverged": diverged}
     seconds = time.perf_counter() - began
-    temperature = temperature_of(model, text.valid, setting)
-    held_out = text.valid if split == "valid" else text.test
-    measures = measure(model, held_out, occurrences, setting, temperature)
+    temperature = temperature_of(model, text.valid, setting, text.valid_answers)
+    held_out = (text.valid, text.valid_answers) if split == "valid" else (text.test, text.test_answers)
+    measures = measure(model, held_out[0], occurrences, setting, temperature, held_out[1])
     if len(text.other):
         of_other = measure(model, text.other, occurrences, setting, temperature)
         measures |= {f"other text: {name}": of_other[name] for name in ("ce", "perplexity", "accuracy")}
@@ -133,15 +134,15 @@ def _start(setting: Setting, text: StudyText, folder: Path) -> Decoder | Pretrai
 
 def _fit(
     model: Decoder | Pretrained, arm: Arm, setting: Setting, seed: int, loss_function: Loss,
-    ids: Int64[np.ndarray, "tokens"], replacement: TokenReplacement | None, device: str,
+    data: tuple[Tensor, Tensor], replacement: TokenReplacement | None, device: str,
 ) -> tuple[float, int | None]:  # fmt: skip
-    """Train a model; its last loss, and the step at which the loss was not finite."""
+    """Train a model on `sequences`; its last loss, and the step at which the loss was not finite."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": setting.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=setting.lr, betas=_BETAS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, setting))
-    inputs, labels = sequences(ids, setting.context)
+    inputs, labels = data
     batches = _batches(len(inputs), setting, seed)
     train_loss = math.nan
     model.train()

@@ -2,23 +2,27 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.study.design import ARMS, SETTINGS, Arm
+from benchmarks.study.docstrings import pairs, paragraphs, write_docstrings
 from benchmarks.study.losses import build_bank, loss_of
 from benchmarks.study.measures import measure, sequences, temperature_of
 from benchmarks.study.model import Decoder
 from benchmarks.study.report import ROWS, compare, read_rows, report
-from benchmarks.study.text import Files, open_text
+from benchmarks.study.text import IGNORED, Files, open_text
 from benchmarks.study.training import train, train_base
+from costbank.errors import UsageError
 from costbank.loss import DenseCosts, EMOLoss, EMOOptions
 from costbank.loss.options import RAISED_PERPLEXITY
 
@@ -162,6 +166,212 @@ def test_measures_are_those_of_the_predictions(text):
     assert result["accuracy"] == pytest.approx(float((logits.argmax(1) == labels.flatten()).float().mean()))
     assert result["mean confidence"] - result["accuracy"] == pytest.approx(result["calibration error"], abs=0.05)
     assert result["ce at the fitted temperature"] < result["ce"]
+
+
+@pytest.fixture(scope="module")
+def pairs_file(news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences of the news without digits, as answers to prompts of digits alone."""
+    file = tmp_path_factory.mktemp("pairs") / "pairs.txt"
+    sentences = re.sub(r"\d", "", news.read_text()).replace("\n", " ").split(". ")
+    answers = [" ".join(sentence.split()) for sentence in sentences if len(sentence) > 30]
+    file.write_text("".join(f"{number} {7 * number} {number}\t{line}\n" for number, line in enumerate(answers)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def prompted(pairs_file: Path, tmp_path_factory: pytest.TempPathFactory):
+    return open_text(Files(pairs_file), replace(TINY, prompts=True), tmp_path_factory.mktemp("prompted"))
+
+
+def test_answers_are_the_tokens_after_the_tab(prompted, text):
+    vocab = prompted.tokenizer.vocab
+    end_of_line = vocab.find("</s>")
+    parts = [(prompted.train, prompted.train_answers), (prompted.valid, prompted.valid_answers)]
+    for ids, answers in [*parts, (prompted.test, prompted.test_answers)]:
+        assert answers[ids == end_of_line].all()
+        starts = np.flatnonzero(ids == end_of_line)[:-1] + 1
+        assert len(starts) > 2
+        for start in starts:
+            # A prompt of digits, and then the answer up to the end of line.
+            boundary, end = (start + np.argmax(part[start:]) for part in (answers, ids == end_of_line))
+            prompt, answer = (
+                b"".join(vocab.token(token_id) for token_id in ids[part]).decode()
+                for part in (slice(start, boundary), slice(boundary, end))
+            )
+            number, product, again = map(int, prompt.split())
+            assert (product, again) == (7 * number, number)
+            assert len(answer) > 20
+            assert not any(letter.isdigit() for letter in answer)
+            assert answers[boundary : end + 1].all()
+    assert "\t" not in prompted.train_file.read_text() + prompted.all_file.read_text()
+    assert text.train_answers.all()
+
+
+def test_text_without_prompts_is_refused_before_anything_is_made(news: Path, tmp_path: Path):
+    setting = replace(TINY, prompts=True)
+    with pytest.raises(
+        UsageError, match=r"lee_background.cor, line 1: there is no tab between .*\nhint: write PROMPT<TAB>"
+    ):
+        open_text(Files(news), setting, tmp_path / "work")
+    with pytest.raises(UsageError, match="no tab"):
+        open_text(Files(news, news), replace(setting, base_steps=10), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("name", ["ce", "label-smoothing", "recommended", "unigram-smoothing", "confidence-penalty"])
+def test_the_loss_is_that_of_the_answers_alone(prompted, tmp_path_factory: pytest.TempPathFactory, name: str):
+    bank = build_bank(ARMS[name], prompted, tmp_path_factory.getbasetemp() / "prompted-banks")
+    loss = loss_of(ARMS[name], prompted, bank)
+    _, labels = sequences(prompted.train[:130], 64, prompted.train_answers[:130])
+    hidden, weight = torch.randn(2, 64, 8, requires_grad=True), torch.randn(TINY.vocab, 8)
+    value = loss(hidden, weight, labels, 0)
+    value.backward()
+    kept = labels != IGNORED
+    assert 0 < kept.sum() < kept.numel()
+    of_answers = loss(hidden[kept][None], weight, labels[kept][None], 0)
+    assert value.item() == pytest.approx(of_answers.item(), rel=1e-5)
+    assert hidden.grad is not None
+    assert hidden.grad[kept].any(dim=1).all()
+    assert not hidden.grad[~kept].any()
+    assert loss(hidden, weight, torch.full_like(labels, IGNORED), 0).item() == 0
+
+
+def test_measures_are_those_of_the_answers(prompted):
+    torch.manual_seed(0)
+    model = Decoder(TINY)
+    with torch.no_grad():
+        model.embedding.weight.mul_(30)
+    counts = np.bincount(prompted.train, minlength=TINY.vocab)
+    ids, answers = prompted.valid[:700], prompted.valid_answers[:700]
+    temperature = temperature_of(model, ids, TINY, answers)
+    result = measure(model, ids, counts, TINY, temperature, answers)
+    inputs, labels = (part.flatten() for part in sequences(ids, TINY.context))
+    kept = torch.from_numpy(answers[1 : len(labels) + 1])
+    logits = (model(inputs.view(-1, TINY.context)) @ model.embedding.weight.T).flatten(0, 1).detach()[kept]
+    ce = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="none")
+    often = torch.from_numpy((counts >= 50) & (counts < 500))[labels[kept]]
+    assert 0 < kept.sum() < len(kept)
+    assert result["ce"] == pytest.approx(float(ce.mean()), rel=1e-5)
+    assert result["ce of labels: often"] == pytest.approx(float(ce[often].mean()), rel=1e-5)
+    assert result["accuracy"] == pytest.approx(float((logits.argmax(1) == labels[kept]).float().mean()))
+    cool = torch.nn.functional.cross_entropy(logits / temperature, labels[kept])
+    assert result["ce at the fitted temperature"] == pytest.approx(float(cool), rel=1e-5)
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_run_trains_on_answers_and_measures_answers(prompted, tmp_path: Path, split: str):
+    setting = replace(TINY, prompts=True, weight_decay=0.0)
+    no_answers = replace(prompted, train_answers=np.zeros_like(prompted.train_answers))
+    runs = [("untrained", prompted), ("ce", prompted), ("ce", no_answers), ("unigram-smoothing", no_answers)]
+    rows = [train(ARMS[arm], setting, 0, of_run, tmp_path, split, "cpu") for arm, of_run in runs]
+    assert rows[1]["ce"] < rows[0]["ce"] == rows[2]["ce"] == rows[3]["ce"]
+    torch.manual_seed(0)
+    held_out = (prompted.valid, prompted.valid_answers) if split == "valid" else (prompted.test, prompted.test_answers)
+    counts = np.bincount(prompted.train, minlength=TINY.vocab)
+    assert rows[0]["ce"] == measure(Decoder(setting), held_out[0], counts, setting, 1.0, held_out[1])["ce"]
+
+
+_SIZES = ["vocab=400", "train_tokens=6000", "layers=1", "dim=32", "context=32", "batch=8", "steps=20", "lr=0.01",
+          "eval_tokens=2000", "base_steps=20", "base_tokens=8000"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_study_fine_tunes_on_pairs(news: Path, pairs_file: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.study", "finetune-small", "--other", news, "--work", tmp_path / "work",
+               "--rows", tmp_path / "rows.jsonl", "--processes", "1", "--seeds", "1", "--set", *_SIZES,
+               "--arms", "untrained", "ce", "recommended", "unigram-smoothing"]  # fmt: skip
+    results = [
+        subprocess.run(
+            [*map(str, command), "--text", file], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        for file in (news, pairs_file)
+    ]
+    assert [result.returncode for result in results] == [1, 0], results[1].stderr[-2000:]
+    assert results[0].stderr.startswith(f"error: {news}, line 1: there is no tab")
+    assert "training the base model" not in results[0].stderr
+    rows = {row["arm"]: row for row in read_rows(tmp_path / "rows.jsonl")}
+    assert rows["ce"]["sizes"]["prompts"]
+    for name in ("ce", "recommended", "unigram-smoothing"):
+        assert rows[name]["ce"] < rows["untrained"]["ce"]
+        assert rows[name]["other text: ce"] != rows["untrained"]["other text: ce"]
+        assert "diverged" not in rows[name]
+    assert "| recommended | 0.01 | 1 |" in results[1].stdout
+
+
+_SOURCE = '''"""What this module is for,
+told on two lines.
+
+    >>> an_example_of_the_module()
+
+Too short.
+"""
+try:
+    def copy(source: str, target="x", /, *, deep: bool = True, **others: int) -> None:
+        """Copy one thing\\tto another place.
+
+        A second paragraph of the function.
+        """
+except ImportError:
+    pass
+
+class Box(dict):
+    """A box that holds things.\\ud800"""
+
+    def __init__(self, size, *sizes): ...
+
+    async def close(self):
+        """What this module is for, told on two lines."""
+
+    def short(self):
+        """Too short."""
+
+    @classmethod
+    def open(cls, name):
+        """>>> Box.open("an example")"""
+'''
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    files = {
+        "b/__init__.py": _SOURCE,
+        "a.py": "def f():\n    'A second paragraph of the function.'\n",
+        "broken.py": "def",
+    }
+    skipped = ["test/x.py", "b/idlelib/x.py", "lib2to3/x.py", "site-packages/x.py"]
+    files |= dict.fromkeys(skipped, "'A docstring of a skipped module.'")
+    for name, source in files.items():
+        (tmp_path / "library" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "library" / name).write_text(source)
+    return tmp_path / "library"
+
+
+def test_docstrings_are_paragraphs_and_pairs(library: Path):
+    module = "What this module is for, told on two lines."
+    copy, second, box = (
+        "Copy one thing to another place.", "A second paragraph of the function.", "A box that holds things.?"
+    )  # fmt: skip
+    assert paragraphs(library) == [second, module, copy, box]
+    assert pairs(library) == [
+        ("a.f()", second),
+        ("b.copy(source, target, /, *, deep, **others)", copy),
+        ("b.Box(size, *sizes)", box),
+        ("b.Box.close()", module),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_docstrings_are_written_whole_and_the_same_each_time(
+    library: Path, tmp_path: Path, kind: Literal["text", "pairs"]
+):
+    file = tmp_path / "out" / "lines.txt"
+    written = []
+    for _ in range(2):
+        assert write_docstrings(kind, file, library) == 4
+        written.append(file.read_text())
+    assert written[0] == written[1]
+    assert [line.count("\t") for line in written[0].splitlines()] == [kind == "pairs"] * 4
+    assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.slow
