@@ -18,6 +18,7 @@ BENCHMARKS = (
     "encoding",
     "choosing",
     "deep_search",
+    "narrow_gradient",
     "loss",
 )
 
