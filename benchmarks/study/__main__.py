@@ -131,7 +131,15 @@ def _run_all(
         try:
             for number, future in enumerate(as_completed(futures), 1):
                 run = futures[future]
-                row = run | future.result() | {"revision": _revision(), "date": datetime.now(UTC).date().isoformat()}
+                row = (
+                    run
+                    | future.result()
+                    | {
+                        "text name": files.text.stem,
+                        "revision": _revision(),
+                        "date": datetime.now(UTC).date().isoformat(),
+                    }
+                )
                 options.rows.parent.mkdir(parents=True, exist_ok=True)
                 with options.rows.open("a") as file:
                     file.write(json.dumps(row) + "\n")

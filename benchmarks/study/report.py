@@ -115,10 +115,13 @@ def _table(rows: list[Row]) -> str:
 def _title(row: Row) -> str:
     sizes = row["sizes"]
     model = row.get("model") or f"{sizes['layers']} layers × {sizes['dim']}, {sizes['vocab']:,} pieces"
+    of_text = f" of {row['text name']}" if "text name" in row else ""
+    tuned = "".join(f", {name.replace('_', ' ')} {sizes[name]:g}" for name in ("dropout", "weight_decay")
+                    if sizes[name] != getattr(Setting(), name))  # fmt: skip
     base = f", trained before on {sizes['base_tokens']:,} tokens" if sizes.get("base_steps") else ""
     return (
-        f"{row['setting']}, {row['split']} text: {model}{base}, {sizes['train_tokens']:,} tokens, "
-        f"{sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}"
+        f"{row['setting']}, {row['split']} text{of_text}: {model}{base}, {sizes['train_tokens']:,} tokens, "
+        f"{sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}{tuned}"
     )
 
 

@@ -1,6 +1,7 @@
 """The page of the study and its picture, from the rows in data/study/rows.jsonl."""
 
 import math
+from dataclasses import asdict
 from html import escape
 from typing import Any, NamedTuple
 
@@ -77,7 +78,8 @@ def page() -> str:
 
 def chart() -> str:
     """The perplexity of each arm relative to cross-entropy, trained from scratch."""
-    rows = [row for row in read_rows(ROWS) if row["setting"] == "small"]
+    rows = [row for row in read_rows(ROWS)
+            if row["text name"] == "english" and row["sizes"] == asdict(SETTINGS["small"])]  # fmt: skip
     bars: list[_Bar] = []
     for split in ("valid", "test"):
         of_split = [row for row in rows if row["split"] == split]
