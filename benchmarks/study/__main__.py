@@ -131,15 +131,8 @@ def _run_all(
         try:
             for number, future in enumerate(as_completed(futures), 1):
                 run = futures[future]
-                row = (
-                    run
-                    | future.result()
-                    | {
-                        "text name": files.text.stem,
-                        "revision": _revision(),
-                        "date": datetime.now(UTC).date().isoformat(),
-                    }
-                )
+                origin = {"text name": files.text.stem, "revision": _revision()}
+                row = run | future.result() | origin | {"date": datetime.now(UTC).date().isoformat()}
                 options.rows.parent.mkdir(parents=True, exist_ok=True)
                 with options.rows.open("a") as file:
                     file.write(json.dumps(row) + "\n")
