@@ -129,8 +129,8 @@ class EMOOptions:
             choose. With kernels, logits of hidden states have the type of the head's products, as in
             `torch.nn.Linear`. float64 needs PyTorch's operations.
         accumulate: the type of sums and of the softmax.
-        narrow_weight_gradient: sum the gradient of a head's weight over blocks in the weight's type instead of the type of
-            sums. For a 16-bit weight that halves the memory, and rounds the sum once more for each block.
+        narrow_weight_gradient: sum the gradient of a head's weight over blocks in the weight's type instead of the type
+            of sums. For a 16-bit weight that halves the memory, and rounds the sum once more for each block.
         nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
         tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.

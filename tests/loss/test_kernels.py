@@ -29,6 +29,7 @@ from costbank.loss import (
     emo_loss_with_parts,
     linear_emo_loss,
     linear_emo_loss_with_parts,
+    prepare,
     smooth_dense,
     smooth_neighbors,
 )
@@ -228,6 +229,27 @@ def test_two_runs_give_the_same_bits(generator, labels, of_form, form: str):
         runs.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
     for one, other in zip(*runs, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_ignored_rows_that_stay_change_nothing(generator, labels, of_form, monkeypatch, kernels: str):
+    """While a CUDA graph is captured, nothing can wait for the number of rows, and ignored ones stay in the blocks."""
+    head = [torch.randn(*shape, generator=generator) for shape in ((ROWS, 16), (37, 16), (37,))]
+    head[0][0] = torch.nan
+    weights = torch.rand(ROWS, generator=generator)
+    assert labels[0] == -100
+    for form, objective in (("dense", "emo"), ("smoothing-of-all", "neighbor_smoothing"), ("none", "ce")):
+        runs = []
+        for captured in (False, True):
+            monkeypatch.setattr(prepare, "_is_captured", lambda _, captured=captured: captured)
+            options = EMOOptions(objective=objective, mixing="fixed", kernels=kernels, chunk_rows=4)  # type: ignore[arg-type]
+            leaves = [tensor.to(DEVICE).requires_grad_() for tensor in head]
+            loss = linear_emo_loss(leaves[0], leaves[1], labels[:ROWS].to(DEVICE), moved(of_form[form]), options,
+                                   bias=leaves[2], token_weights=weights.to(DEVICE))  # fmt: skip
+            runs.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
+        for one, other in zip(*runs, strict=True):
+            torch.testing.assert_close(one.nan_to_num(), other.nan_to_num())
+        assert (runs[1][1][0] == 0).all()
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])

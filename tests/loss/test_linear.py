@@ -285,8 +285,8 @@ def test_a_narrow_gradient_of_the_weight_is_rounded_once_more_for_each_block(hea
     assert (wide - narrow).abs().max() <= 5 * torch.finfo(torch.bfloat16).eps * wide.abs().max()
     full = leaves(head[:2])
     alike = replace(OPTIONS, narrow_weight_gradient=True)
-    for one, other in zip(torch.autograd.grad(linear_emo_loss(*full, labels, costs, alike), full),
-                          torch.autograd.grad(linear_emo_loss(*full, labels, costs, OPTIONS), full), strict=True):  # fmt: skip
+    wide = torch.autograd.grad(linear_emo_loss(*full, labels, costs, OPTIONS), full)
+    for one, other in zip(torch.autograd.grad(linear_emo_loss(*full, labels, costs, alike), full), wide, strict=True):
         assert torch.equal(one, other)
 
 

@@ -154,9 +154,12 @@ def _run(
     with torch.autocast(hidden.device.type, enabled=False):
         factor = weight.to(head.products)
         for rows in tokens.blocks():
-            inputs = hidden[rows].to(head.products)
+            inputs, kept = hidden[rows].to(head.products), tokens.kept[rows]
+            if not tokens.all_kept:
+                # Zeros, because NaN in an ignored row would reach the gradient of the weight.
+                inputs = inputs.masked_fill(~kept[:, None], 0.0)
             logits = _logits(inputs, factor, bias, plan, workspace)
-            of_block, kept = None if weights is None else weights[rows], tokens.kept[rows]
+            of_block = None if weights is None else weights[rows]
             labels, written = tokens.labels[rows], None if tokens.all_kept else kept
             if plan.kernels:
                 from costbank.loss.engine.kernels.blocks import kernel_losses
