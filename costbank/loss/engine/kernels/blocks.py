@@ -4,6 +4,7 @@ The stages are those of `costbank.loss.engine.blocks`, but the logits stay what 
 them: a kernel reads a row twice, and no probabilities are stored. Objectives give the same formulas to both paths.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -173,11 +174,12 @@ class _Launch:
         out = torch.empty(_SUMS, count, dtype=torch.float32, device=self.logits.device)
         if count:
             launch: Any = rows.row_sums[(count,)]
-            launch(
-                self.logits, self.logits.stride(0), self.columns, *self._tiles(tiles), out, count,
-                *self._numbers(tiles), WIDTH=width, **_flags(self.options, tiles),
-                TOTAL=total, SPREAD=spread, BEST=best, **self.block,
-            )  # fmt: skip
+            with _device_of(self.logits):
+                launch(
+                    self.logits, self.logits.stride(0), self.columns, *self._tiles(tiles), out, count,
+                    *self._numbers(tiles), WIDTH=width, **_flags(self.options, tiles),
+                    TOTAL=total, SPREAD=spread, BEST=best, **self.block,
+                )  # fmt: skip
         return _Sums(*out.unbind(0))
 
     def gradients(
@@ -191,14 +193,15 @@ class _Launch:
         columns, values = near or (self.columns, self.none)
         size = columns.shape[1] if near else 0
         launch: Any = rows.row_gradients[(count,)]
-        launch(
-            self.logits, self.logits.stride(0), into, into.stride(0), self.columns, *self._tiles(tiles),
-            vectors, count, self.columns if kept is None else kept.to(torch.int8), columns.contiguous(),
-            values.contiguous(), *self._numbers(tiles),
-            WIDTH=width, **_flags(self.options, tiles), SLOPE=slope and self.options.softcap is not None,
-            KEPT=kept is not None, NEAR=size,
-            NEAR_BLOCK=1 << max(0, size - 1).bit_length(), **self.block,
-        )  # fmt: skip
+        with _device_of(self.logits):
+            launch(
+                self.logits, self.logits.stride(0), into, into.stride(0), self.columns, *self._tiles(tiles),
+                vectors, count, self.columns if kept is None else kept.to(torch.int8), columns.contiguous(),
+                values.contiguous(), *self._numbers(tiles),
+                WIDTH=width, **_flags(self.options, tiles), SLOPE=slope and self.options.softcap is not None,
+                KEPT=kept is not None, NEAR=size,
+                NEAR_BLOCK=1 << max(0, size - 1).bit_length(), **self.block,
+            )  # fmt: skip
 
     def _tiles(self, tiles: Tiles) -> tuple[Tensor | int, ...]:
         """Tiles and their strides, the factors of the targets, and the row of each token in the tiles."""
@@ -211,6 +214,11 @@ class _Launch:
         """Softcap, 1 / temperature, power of similarities, and 1 / the temperature of the targets."""
         rate = 0.0 if tiles.temperature is None else 1.0 / tiles.temperature
         return float(self.options.softcap or 1.0), 1.0 / self.options.temperature, float(tiles.log_power or 1.0), rate
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager:
+    """Triton launches on the current device, which may be another one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _flags(options: EMOOptions, tiles: Tiles) -> dict[str, int]:
