@@ -6,6 +6,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores. BLAS and torch read this when they load; with more threads than cores, threads spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
+if not Path("/dev/nvidiactl").exists():
+    # Without a GPU, Triton interprets its kernels. It reads this when it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from jaxtyping import install_import_hook
 
 with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
@@ -14,7 +20,6 @@ with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
 import gc
 import signal
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from costbank.loss.engine.result import accumulation_dtype
-from costbank.loss.numbers import module_of
+from costbank.loss.module_numbers import module_of
 
 __all__ = ["compiled_loss"]
 
@@ -22,7 +22,9 @@ def compiled_loss(
 ) -> Tensor:  # fmt: skip
     """The loss of the module with this number: of logits, or of hidden states if there is a weight."""
     device, grad = inputs.device.type, torch.is_grad_enabled()
-    products = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    # The type of autocast holds for matrix products, and not for float64.
+    is_cast = weight is not None and torch.is_autocast_enabled(device) and inputs.dtype != torch.float64
+    products = torch.get_autocast_dtype(device) if is_cast else None
     wanted = [grad and tensor is not None and tensor.requires_grad for tensor in (inputs, weight, bias)]
     return _loss(inputs, weight, labels, bias, token_weights, number, step, products, wanted)[0]
 
@@ -31,39 +33,45 @@ def compiled_loss(
 def _loss(
     inputs: Tensor, weight: Tensor | None, labels: Tensor, bias: Tensor | None, token_weights: Tensor | None,
     number: int, step: int | None, products: torch.dtype | None, wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The loss, and its gradients of inputs, weight and bias; empty ones if they are not wanted."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The loss; a factor of its gradients; and these, of inputs, weight and bias; empty ones if they are not wanted."""
     with torch.autocast(inputs.device.type, products, enabled=products is not None):
-        loss, gradients = module_of(number).loss_and_gradients(
+        loss, factor, gradients = module_of(number).loss_and_gradients(
             inputs, weight, labels, bias, token_weights, step, tuple(wanted)
         )
-    return (loss, *(inputs.new_empty(0) if gradient is None else gradient for gradient in gradients))  # pyright: ignore[reportReturnType] -- there are three
+    return (loss, factor, *(inputs.new_empty(0) if gradient is None else gradient for gradient in gradients))  # pyright: ignore[reportReturnType] -- there are three
 
 
 @_loss.register_fake
 def _(
     inputs: Tensor, weight: Tensor | None, labels: Tensor, bias: Tensor | None, token_weights: Tensor | None,
     number: int, step: int | None, products: torch.dtype | None, wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     del labels, token_weights, step
-    dtype = accumulation_dtype(products or inputs.dtype, module_of(number).options)
+    options = module_of(number).options
+    sums = accumulation_dtype(products or inputs.dtype, options)
+    is_narrow = options.narrow_weight_gradient and weight is not None and weight.dtype == torch.bfloat16
+    types = (inputs.dtype, torch.bfloat16 if is_narrow else sums, sums)
     gradients = [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format) if needed and tensor is not None
-        else inputs.new_empty(0)
-        for tensor, needed in zip((inputs, weight, bias), wanted, strict=True)
-    ]  # fmt: skip
-    return (inputs.new_empty((), dtype=dtype), *gradients)  # pyright: ignore[reportReturnType] -- there are three
+        tensor.new_empty(tensor.shape, dtype=dtype) if needed and tensor is not None else inputs.new_empty(0)
+        for tensor, needed, dtype in zip((inputs, weight, bias), wanted, types, strict=True)
+    ]
+    return (inputs.new_empty((), dtype=sums), inputs.new_empty((), dtype=sums), *gradients)  # pyright: ignore[reportReturnType] -- there are three
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*output[1:])
     ctx.wanted = inputs[-1]
+    ctx.types = [None if tensor is None else tensor.dtype for tensor in (inputs[0], inputs[1], inputs[3])]
 
 
 def _backward(ctx: Any, *incoming: Tensor) -> tuple[Any, ...]:
+    factor, *gradients = ctx.saved_tensors
+    # A gradient scaler's factor, and gradients without it, may exceed the range of float16.
+    scale = factor * incoming[0]
     of_inputs, of_weight, of_bias = (
-        (gradient * incoming[0]).to(gradient.dtype) if needed else None
-        for gradient, needed in zip(ctx.saved_tensors, ctx.wanted, strict=True)
+        (gradient * scale.reshape([1] * gradient.ndim)).to(dtype) if needed else None
+        for gradient, needed, dtype in zip(gradients, ctx.wanted, ctx.types, strict=True)
     )
     return of_inputs, of_weight, None, of_bias, None, None, None, None, None
 

@@ -72,8 +72,8 @@ def emo_loss_with_parts(
 
     Args:
         logits, labels, costs, options, token_weights, step: see `emo_loss`.
-        entropy: whether the parts include the entropy of each token's probabilities, at the price of one more
-            pass over each block.
+        entropy: whether the parts include the entropy of each token's probabilities, which without Triton kernels takes
+            one more pass over each block.
 
     Raises:
         ShapeError, UsageError: see `emo_loss`.
@@ -85,12 +85,12 @@ def _emo_loss(logits: Tensor, arguments: Arguments) -> EMOResult:
     return logit_losses(logits, arguments, _check(logits, arguments))
 
 
-def logit_gradient(logits: Tensor, arguments: Arguments, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """`emo_loss` and its gradient, without autograd; None if not wanted."""
+def logit_gradient(logits: Tensor, arguments: Arguments, wanted: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`emo_loss`; a factor of its gradient; and that gradient, None if not wanted."""
     shard = _check(logits, arguments)
-    loss, gradient = gradient_of_logits(logits.reshape(-1, shard.size), _call(logits, arguments, shard), wanted)
+    loss, factor, gradient = gradient_of_logits(logits.reshape(-1, shard.size), _call(logits, arguments, shard), wanted)
     check_finite(loss, arguments.options, _NOT_FINITE)
-    return loss, None if gradient is None else gradient.view(logits.shape)
+    return loss, factor, None if gradient is None else gradient.view(logits.shape)
 
 
 def logit_losses(logits: Tensor, arguments: Arguments, shard: VocabShard) -> EMOResult:

@@ -35,10 +35,10 @@ def linear_emo_loss(
 ) -> Tensor:
     """`emo_loss` of the logits hidden · weightᵀ + bias, which are computed block by block.
 
-    Gradients are computed together with the values, and the gradient of the weight is summed in float32. Besides the
-    gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab. Ignored tokens are left out first,
-    which synchronizes with an accelerator once. With `reduction="none"` the backward pass computes the blocks again,
-    because it brings a factor for each token; so does a second backward pass.
+    Gradients are computed together with the values, and the gradient of the weight is summed in float32 (see
+    `narrow_weight_gradient`). Besides the gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab.
+    Ignored tokens are left out first, which waits for an accelerator. With `reduction="none"` the backward pass
+    computes the blocks again, because it brings a factor for each token; so does a second backward pass.
 
     Args:
         hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast, products have the
@@ -89,13 +89,15 @@ def linear_emo_loss_with_parts(
 
 def linear_gradients(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments, wanted: tuple[bool, ...]
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """`linear_emo_loss` and its gradients of hidden states, weight and bias, without autograd; None if not wanted."""
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """`linear_emo_loss`; a factor of its gradients of hidden states, weight and bias; and these, None if not wanted."""
     _check(hidden, weight, bias, arguments)
     head = _head_call(hidden, weight, bias, arguments, VocabShard(0, len(weight), len(weight)))
-    loss, (of_hidden, *others) = gradients_of_hidden(hidden.reshape(-1, hidden.shape[-1]), weight, bias, head, wanted)
+    loss, factor, (of_hidden, *others) = gradients_of_hidden(
+        hidden.reshape(-1, hidden.shape[-1]), weight, bias, head, wanted
+    )
     check_finite(loss, arguments.options, _NOT_FINITE)
-    return loss, (None if of_hidden is None else of_hidden.view(hidden.shape), *others)
+    return loss, factor, (None if of_hidden is None else of_hidden.view(hidden.shape), *others)
 
 
 def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> None:

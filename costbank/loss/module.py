@@ -29,7 +29,7 @@ from costbank.loss.engine.targets import SoftTargets
 from costbank.loss.functional import emo_loss, emo_loss_with_parts, logit_gradient
 from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts, linear_gradients
 from costbank.loss.mistakes import check_kinds, like_costs, refuse_classes_second, refuse_other_shapes
-from costbank.loss.numbers import number_of
+from costbank.loss.module_numbers import number_of
 from costbank.loss.options import EMO_MIXINGS, RAISED_PERPLEXITY, EMOOptions, PresetName
 from costbank.loss.prepare import Arguments
 
@@ -102,6 +102,11 @@ class _Loss(nn.Module):
         super().__setstate__(state)
         # A copy has costs of its own.
         self._number = number_of(self)
+
+    def _replicate_for_data_parallel(self) -> Self:
+        replica = super()._replicate_for_data_parallel()
+        replica._number = number_of(replica)
+        return replica
 
     def _is_compiled(self, labels: object) -> TypeGuard[Tensor]:
         """Whether a call is traced by torch.compile, and can be one operation of its graph."""
@@ -222,13 +227,13 @@ class EMOLoss(_Loss):
     def loss_and_gradients(
         self, logits: Tensor, weight: None, labels: Tensor, bias: None, token_weights: Tensor | None, step: int | None,
         wanted: tuple[bool, ...],
-    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
-        """The loss and the gradient of the logits, without autograd, for `compiled`."""
+    ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+        """See `LinearEMOLoss.loss_and_gradients`, for logits."""
         del weight, bias
         self._fit_to(logits, labels, token_weights)
         arguments = Arguments(labels, self.costs, self.options.at(step), token_weights)
-        loss, gradient = logit_gradient(logits, arguments, wanted[0])
-        return loss, (gradient, None, None)
+        loss, factor, gradient = logit_gradient(logits, arguments, wanted[0])
+        return loss, factor, (gradient, None, None)
 
     def _fit_to(self, logits: Tensor, labels: Tensor | SoftTargets, token_weights: Tensor | None) -> None:
         if isinstance(logits, Tensor) and logits.ndim and self._misfits(logits.shape[-1]):
@@ -285,8 +290,12 @@ class LinearEMOLoss(_Loss):
     def loss_and_gradients(
         self, hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, token_weights: Tensor | None,
         step: int | None, wanted: tuple[bool, ...],
-    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
-        """The loss and its gradients of hidden states, weight and bias, without autograd, for `compiled`."""
+    ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+        """The loss; and a factor of its gradients of hidden states, weight and bias, and these: for `compiled`.
+
+        Without autograd. Gradients times the factor may be too small for float16, until a gradient scaler's factor is
+        multiplied with it.
+        """
         self._fit_to(hidden, weight, labels, bias, token_weights)
         arguments = Arguments(labels, self.costs, self.options.at(step), token_weights)
         return linear_gradients(hidden, weight, bias, arguments, wanted)

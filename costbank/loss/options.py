@@ -110,8 +110,8 @@ class EMOOptions:
         mixing: see above.
         weight: for `fixed` and `interpolate`; with a `Schedule`, calls need a `step`.
         entropy_gate: None, or a perplexity G: the weight is multiplied by min(1, H / log G) with H the entropy of p, so
-            that tokens that are predicted with certainty have no part of D. H gets no gradient, and takes one more pass
-            over each block.
+            that tokens that are predicted with certainty have no part of D. H gets no gradient. Without Triton kernels,
+            it takes one more pass over each block.
         ignore_index: labels of this value are ignored; any integer, inside the vocabulary or not.
         reduction: `mean` over the tokens that are not ignored (weighted if there are weights), `sum`, or `none` for a
             loss for each token.
@@ -129,8 +129,8 @@ class EMOOptions:
             choose. With kernels, logits of hidden states have the type of the head's products, as in
             `torch.nn.Linear`. float64 needs PyTorch's operations.
         accumulate: the type of sums and of the softmax.
-        narrow_weight_gradient: sum the gradient of a head's weight over blocks in the weight's type instead of the type
-            of sums. For a 16-bit weight that halves the memory, and rounds the sum once more for each block.
+        narrow_weight_gradient: sum the gradient of a head's bfloat16 weight over blocks in bfloat16 instead of the type
+            of sums. That halves the memory, and rounds the sum once more for each block.
         nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
         tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.

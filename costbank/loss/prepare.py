@@ -23,6 +23,7 @@ __all__ = ["Arguments", "prepare"]
 _CHUNK_ROWS_ON_CPU = 256
 _CHUNK_BYTES = 1 << 29
 _CHUNK_UNIT = 64
+_MOST_CHUNK_ROWS = 16_384
 _FEW_LABELS = 0.9
 
 
@@ -71,7 +72,7 @@ def prepare(
         shape: the shape of the rows, which labels and weights must have.
         shard: the slice of the vocabulary that the logits' columns represent.
         dtype: the type of the logits.
-        compact: leave out ignored rows, which synchronizes with an accelerator once. While a CUDA graph is captured,
+        compact: leave out ignored rows, which waits for an accelerator. While a CUDA graph is captured,
             that is impossible, and they stay.
         device: of the logits.
         **tensors: the other tensors of the call by name; they must be on the same device as labels, weights and costs.
@@ -89,7 +90,8 @@ def prepare(
     check_devices(costs, options, **tensors, labels=labels, token_weights=weights)
     sums = accumulation_dtype(dtype, options)
     kernels = uses_kernels(options, device, sums)
-    chunk_rows = options.chunk_rows or _chunk_rows(device, shard.size, dtype if kernels else sums)
+    # All processes that share a vocabulary need the same number, whatever the sizes of their slices.
+    chunk_rows = options.chunk_rows or _chunk_rows(device, shard.vocab, dtype if kernels else sums)
     tokens = _lay_out(arguments, shape, shard.vocab, sums, chunk_rows, compact and not _is_captured(device), kernels)
     plan = BlockPlan(
         objective_of(costs, options, soft),
@@ -98,15 +100,17 @@ def prepare(
         with_parts=arguments.parts,
         with_entropy=arguments.entropy or options.entropy_gate is not None,
         kernels=kernels,
+        is_sorted=tokens.is_sorted,
     )
     return Call(shape, tokens, plan, sums)
 
 
 def _chunk_rows(device: torch.device, columns: int, dtype: torch.dtype) -> int:
-    """Rows of a block of logits of this type: on an accelerator, as many as 512 MiB hold."""
+    """Rows of a block of logits of this type: on an accelerator, as many as 512 MiB hold, and at most 16,384."""
     if device.type == "cpu":
         return _CHUNK_ROWS_ON_CPU
-    return max(1, _CHUNK_BYTES // (max(1, columns) * dtype.itemsize) // _CHUNK_UNIT) * _CHUNK_UNIT
+    rows = max(1, _CHUNK_BYTES // (max(1, columns) * dtype.itemsize) // _CHUNK_UNIT) * _CHUNK_UNIT
+    return min(rows, _MOST_CHUNK_ROWS)
 
 
 def _is_captured(device: torch.device) -> bool:
@@ -144,36 +148,41 @@ def _lay_out(
         if options.shift:
             labels, weights = _shifted(labels, weights, options)
         flat, kept = _labels(labels, width, options)
-    scale = None
+    scale, index, is_sorted = None, None, False
     if weights is not None:
         kept = kept & (weights.reshape(-1) != 0)
         weights, scale = scaled(torch.where(kept, weights.reshape(-1), 0.0))
         denominator = weights.sum() * scale
     else:
         denominator = kept.sum().to(dtype)
+    if compact:
+        index, is_sorted = _index(flat, kept, arguments.costs, kernels)
     return Tokens(
         labels=flat,
         weights=weights,
         scale=scale,
         kept=kept,
-        index=_index(flat, kept, arguments.costs, kernels) if compact else None,
+        index=index,
         all_kept=compact,
+        is_sorted=is_sorted,
         denominator=torch.where(denominator == 0, 1.0, denominator),
         chunk_rows=chunk_rows,
     )
 
 
-def _index(labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None, kernels: bool) -> Tensor | None:
-    """The indices of kept rows, sorted by label if many labels are equal; None for all rows in their order.
+def _index(
+    labels: Tensor | SoftTargets, kept: Tensor, costs: Costs | None, kernels: bool
+) -> tuple[Tensor | None, bool]:
+    """The indices of kept rows, and whether they are sorted by label; None for all rows in their order.
 
-    Rows with the same label share a row of costs.
+    They are sorted if many labels are equal, because equal labels can share a row of costs.
     """
     index = kept.nonzero()[:, 0]
     if isinstance(labels, Tensor) and isinstance(costs, DenseCosts) and (index.device.type == "cpu" or kernels):
         ordered, order = labels[index].sort(stable=True)
         if len(torch.unique_consecutive(ordered)) < _FEW_LABELS * len(index):
-            return index[order]
-    return None if len(index) == len(kept) else index
+            return index[order], True
+    return (None if len(index) == len(kept) else index), False
 
 
 def _shifted(labels: Tensor, weights: Tensor | None, options: EMOOptions) -> tuple[Tensor, Tensor | None]:

@@ -46,14 +46,16 @@ def main() -> None:
     for cap, (costs, log, targets) in itertools.product(
         (False, True), ((False, False, 0), (True, False, 0), (False, True, 0), (False, False, 2), (True, False, 1))
     ):
-        common = {"WIDTH": 128_256, "CAP": cap, "COSTS": costs, "LOG": log, "TARGETS": targets, "SHARED": True,
-                  "BLOCK": 8_192}  # fmt: skip
+        common = {"WIDTH": 128_256, "CAP": cap, "COSTS": costs, "LOG": log, "TARGETS": targets, "BLOCK": 8_192}
         sums = {**common, "TOTAL": True, "SPREAD": True, "BEST": True}
         results.append(compiled(rows.row_sums, {**POINTERS, **NUMBERS, "out": "*fp32"}, sums))
-        # Only cross-entropy and costs of neighbors have columns apart, and no tiles.
-        near = 0 if costs or log or targets else 64
-        gradients = {**common, "SLOPE": cap, "KEPT": True, "NEAR": near, "NEAR_BLOCK": max(1, near)}
-        results.append(compiled(rows.row_gradients, {**POINTERS, **NUMBERS}, gradients))
+        # Columns apart: of neighbors, and of soft targets, whose costs are a tile.
+        for near in (0, 64) if not log and not targets else (0,):
+            gradients = {**common, "SLOPE": cap, "NEAR": near, "NEAR_BLOCK": max(1, near)}
+            results.append(compiled(rows.row_gradients, {**POINTERS, **NUMBERS}, gradients))
+    for dtype in ("*fp16", "*fp32"):
+        types = {**POINTERS, **NUMBERS, "logits": dtype, "out": dtype, "costs": dtype}
+        results.append(compiled(rows.row_gradients, types, gradients))
     print(json.dumps(results))
 
 

@@ -1,5 +1,3 @@
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,10 +15,6 @@ from costbank.loss import (
 
 # Tests run in parallel; threads of several processes wait for each other, and take ten times as long.
 torch.set_num_threads(1)
-
-if not torch.cuda.is_available():
-    # Kernels are compiled for a GPU or interpreted on a CPU, as this says when their module is imported.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

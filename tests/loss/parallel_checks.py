@@ -1,5 +1,6 @@
 """Checks that run on processes that share a vocabulary: each compares its result with the loss of the whole."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -61,9 +62,10 @@ def half_precision() -> None:
 
 def on_kernels() -> None:
     """Each kind of tile and of sparse terms, with slices that are wide and narrow; and slices of masked columns."""
+    os.environ["TRITON_INTERPRET"] = "1"  # on a machine with a GPU too: these tensors are on the CPU
     costs, given = forms(), data(torch.float32)
     cuts = CUTS[distributed.get_world_size()]
-    for i, name in enumerate(("emo", "emo2-neighbors", "log", "kernel", "smoothed-smoothing", "gated", "d2gpo", "all")):
+    for i, name in enumerate(("emo2-neighbors", "log", "smoothed-smoothing", "d2gpo", "all")):
         changes, form = CASES[name]
         options, sizes = EMOOptions(chunk_rows=11, **changes), cuts[i % len(cuts)]
         compare(options, costs[form], sizes, given, 1e-5, (name, sizes), kernels="triton")

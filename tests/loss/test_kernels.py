@@ -217,6 +217,7 @@ def test_nan_and_labels_out_of_range_are_refused(logits, labels, costs):
         emo_loss(logits, torch.full((ROWS,), 37), costs, on_kernels(EMOOptions()))
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter runs programs one after the other")
 @pytest.mark.parametrize("form", ["dense", "neighbors"])
 def test_two_runs_give_the_same_bits(generator, labels, of_form, form: str):
     head = [torch.randn(*shape, generator=generator).bfloat16() for shape in ((ROWS, 16), (37, 16))]
@@ -358,25 +359,50 @@ def test_kernels_are_refused_where_they_cannot_run(logits, labels, costs, monkey
         with pytest.raises(UsageError, match="on a CPU") as caught:
             emo_loss(logits, labels, costs, on_kernels(EMOOptions()))
         assert "TRITON_INTERPRET=1" in caught.value.hint
+    with pytest.raises(UsageError, match="on the device mps"):
+        choice.uses_kernels(on_kernels(EMOOptions()), torch.device("mps"), torch.float32)
     with pytest.raises(UsageError, match="kernels is 'cuda'"):
         EMOOptions(kernels="cuda")  # type: ignore[arg-type]
 
 
-def test_a_missing_triton_is_told_once(monkeypatch):
-    monkeypatch.setattr(choice, "find_spec", lambda _: None)
-    choice._is_installed.cache_clear()
-    choice._warn_once.cache_clear()
+def test_a_machine_without_a_working_triton_runs_pytorch_and_says_so_once(monkeypatch):
     options, device = EMOOptions(), torch.device("cuda")
-    try:
-        with pytest.warns(UserWarning, match="pip install 'costbank\\[gpu\\]'") as told:
-            assert not any(choice.uses_kernels(options, device, torch.float32) for _ in range(3))
-        assert len(told) == 1
-        assert not choice.uses_kernels(options, torch.device("cpu"), torch.float32)
-        with pytest.raises(UsageError, match="Triton is not installed"):
-            choice.uses_kernels(on_kernels(options), device, torch.float32)
-    finally:
-        choice._is_installed.cache_clear()
-        choice._warn_once.cache_clear()
+
+    def no_compiler(_: torch.device) -> bool:
+        raise RuntimeError("no C compiler")
+
+    for name, function, told in (
+        ("_is_installed", lambda: False, "pip install 'costbank\\[gpu\\]'"),
+        ("_is_probed", no_compiler, "RuntimeError: no C compiler; kernels='torch' avoids"),
+    ):
+        choice._works.cache_clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(choice, name, function)
+            with pytest.warns(UserWarning, match=told) as warnings:
+                assert not any(choice.uses_kernels(options, device, torch.float32) for _ in range(3))
+            assert len(warnings) == 1
+            assert not choice.uses_kernels(options, torch.device("cpu"), torch.float32)
+    choice._works.cache_clear()
+    monkeypatch.setattr(choice, "_is_installed", lambda: False)
+    with pytest.raises(UsageError, match="Triton is not installed"):
+        choice.uses_kernels(on_kernels(options), device, torch.float32)
+
+
+def test_a_table_that_lists_the_label_itself_is_read_as_by_pytorch(logits, labels, neighbors):
+    ids, costs = neighbors.ids.clone(), neighbors.costs.clone()
+    ids[:, 0], costs[:, 0] = torch.arange(37), 0.0
+    table = replace(neighbors, ids=ids, costs=costs)
+    for objective in ("emo", "log"):
+        options = EMOOptions(objective=objective, mixing="fixed")  # type: ignore[arg-type]
+        check_pytorch(logits[:ROWS], labels[:ROWS], table, options)
+
+
+def test_blocks_have_as_many_rows_on_every_process_and_a_bounded_size():
+    cuda = torch.device("cuda")
+    rows = {width: prepare._chunk_rows(cuda, width, torch.bfloat16) for width in (256, 50_257, 128_256, 256_000)}
+    assert rows == {256: 16_384, 50_257: 5_312, 128_256: 2_048, 256_000: 1_024}
+    assert prepare._chunk_rows(cuda, 128_256, torch.float32) == 1_024
+    assert prepare._chunk_rows(torch.device("cpu"), 128_256, torch.float32) == 256
 
 
 @pytest.mark.slow
@@ -389,6 +415,6 @@ def test_kernels_compile_for_a_gpu_without_spilling_registers():
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2_000:]
     kernels = json.loads(result.stdout)
-    assert len(kernels) == 20
+    assert len(kernels) == 26
     assert all(kernel["spilled bytes"] <= 16 for kernel in kernels), kernels
     assert all(math.isfinite(kernel["registers"]) and kernel["registers"] <= 128 for kernel in kernels), kernels

@@ -242,6 +242,34 @@ def test_a_compiled_step_is_one_graph_with_the_same_loss(head, labels, costs, ge
 
 
 @pytest.mark.slow
+def test_a_compiled_step_keeps_small_float16_gradients_for_a_scaler(costs, generator):
+    logits = torch.randn(512, 37, generator=generator).half()
+    hidden, weight = torch.randn(512, 11, generator=generator).half(), torch.randn(37, 11, generator=generator).half()
+    labels, full, linear = torch.randint(0, 37, (512,), generator=generator), EMOLoss(costs), LinearEMOLoss(costs)
+
+    def step(logits: Tensor, hidden: Tensor, weight: Tensor, scale: float) -> Tensor:
+        return scale * (full(logits, labels) + linear(hidden, weight, labels))
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for scale in (1e-4, 30_000.0):
+        ours, theirs = leaves((logits, hidden, weight), torch.float16), leaves((logits, hidden, weight), torch.float16)
+        mine = torch.autograd.grad(1_000 * compiled(*ours, scale), ours)
+        for one, other in zip(mine, torch.autograd.grad(1_000 * step(*theirs, scale), theirs), strict=True):
+            assert one.dtype == torch.float16
+            assert torch.allclose(one, other, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_deleted_loss_is_named_by_a_graph_that_calls_it(head, labels, costs):
+    from costbank.loss.compiled import compiled_loss
+
+    number = LinearEMOLoss(costs)._number
+    with pytest.raises(UsageError, match="no longer exists") as caught:
+        compiled_loss(number, head[0], head[1], labels, None, None, None)
+    assert "keep the loss" in caught.value.hint
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from PyTorch, while it compiles
 def test_a_loss_for_each_token_and_soft_targets_break_the_graph(head, labels, costs):
     each, soft = LinearEMOLoss(costs, reduction="none"), EMOLoss(costs)

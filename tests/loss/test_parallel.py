@@ -39,7 +39,6 @@ CHECKS = [
 # What depends on the number of processes: the merging of sums, and who has the label or the largest logit.
 WITH_FOUR = [
     checks.float64_to_its_last_digits,
-    checks.on_kernels,
     checks.labels_of_one_slice_or_none,
     checks.ties_across_slices,
     checks.masked_slices,

@@ -84,24 +84,11 @@ class DenseCosts(Costs):
             end -= count
         return out
 
-    def distinct_products(
-        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"], wait: bool
-    ) -> tuple[Float[Tensor, "distinct columns"], Int64[Tensor, "n"] | None]:
-        """Write a row of −⟨e_i, e_t⟩ for each label t that differs from the one before.
-
-        Args:
-            labels: token ids; sorted ones have the fewest rows.
-            columns: the tokens i.
-            out: where rows are written, from the first on.
-            wait: whether to wait for an accelerator, which alone knows the number of rows.
-
-        Returns:
-            The rows, and which of them each label has; None if each has its own.
-        """
-        if not wait:
-            return self._multiply(labels, columns, out), None
-        distinct, row_of = torch.unique_consecutive(labels, return_inverse=True)
-        return self._multiply(distinct, columns, out[: len(distinct)]), row_of
+    def products_of(
+        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
+    ) -> Float[Tensor, "n columns"]:
+        """`negated_products` with a product for each label, also for equal ones."""
+        return self._multiply(labels, columns, out)
 
     def fill(
         self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
@@ -114,8 +101,8 @@ class DenseCosts(Costs):
 
     def _multiply(self, labels: Tensor, columns: slice, out: Tensor) -> Tensor:
         targets, rows = self.vectors[labels], self.vectors[columns]
-        if out.dtype == torch.float64:
-            targets, rows = targets.double(), rows.double()
+        if out.dtype == torch.float64 or rows.dtype == torch.float64:
+            targets, rows = targets.to(out.dtype), rows.to(out.dtype)
         product_(targets.neg(), rows.T, out)
         return out
 

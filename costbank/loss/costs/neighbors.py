@@ -22,7 +22,7 @@ class NeighborCosts(Costs):
     is needed, and the error of K is at most that probability times `deviation`.
 
     Attributes:
-        ids: int32 [vocab, k], the neighbors; −1 if a token has fewer.
+        ids: int32 [vocab, k], the neighbors, distinct in a row; −1 if a token has fewer.
         costs: [vocab, k], the costs of the neighbors; `far` where `ids` is −1.
         far: [vocab], the mean cost of the tokens that are neither the label nor its neighbors.
         deviation: [vocab], the largest difference between the cost of such a token and `far`, or a bound on it.

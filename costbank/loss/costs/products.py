@@ -6,6 +6,9 @@ from torch import Tensor
 
 __all__ = ["add_product_", "product_"]
 
+# Older versions refuse a sum of another type than the factors.
+_ADDS_WIDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
+
 
 def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float[Tensor, "n k"]) -> None:
     """Write left · right into `out`, which may have a wider type.
@@ -24,6 +27,10 @@ def product_(left: Float[Tensor, "n m"], right: Float[Tensor, "m k"], out: Float
 def add_product_(total: Float[Tensor, "m k"], left: Float[Tensor, "n m"], right: Float[Tensor, "n k"]) -> None:
     """Add leftᵀ · right to `total`. `total` and `left` may have a wider type than `right`."""
     if right.dtype != total.dtype and right.is_cuda and total.dtype == torch.float32:
-        torch.addmm(total, left.to(right.dtype).T, right, out_dtype=torch.float32, out=total)
+        narrow = left.to(right.dtype).T
+        if _ADDS_WIDER:
+            torch.addmm(total, narrow, right, out_dtype=torch.float32, out=total)
+        else:
+            total.add_(torch.mm(narrow, right, out_dtype=torch.float32))
     else:
         total.addmm_(left.to(total.dtype).T, right.to(total.dtype))

@@ -25,6 +25,7 @@ class Tokens:
         kept: [tokens], whether a token is not ignored and its weight is not 0.
         index: the indices of kept rows, if other rows are left out; else None.
         all_kept: whether it is known that all rows of the blocks are kept.
+        is_sorted: whether the index is sorted by label.
         denominator: the divisor of the mean, a scalar.
         chunk_rows: rows in a block.
     """
@@ -35,6 +36,7 @@ class Tokens:
     kept: Bool[Tensor, "tokens"]
     index: Int64[Tensor, "rows"] | None
     all_kept: bool
+    is_sorted: bool
     denominator: Float[Tensor, ""]
     chunk_rows: int
 

@@ -63,12 +63,14 @@ def gradients_of_hidden(
     bias: Float[Tensor, "columns"] | None,
     head: HeadCall,
     wanted: tuple[bool, ...],
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The reduced loss, and its gradients of hidden states, weight and bias; None if not wanted."""
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """The reduced loss; a factor of its gradients of hidden states, weight and bias; and these, None if not wanted.
+
+    Gradients of weight and bias have the type of their sums.
+    """
     columns, gradients = _run(hidden, weight, bias, head, head.call.tokens.weights, wanted)
-    return head.call.reduced(columns.losses.sum()), gradients.times(
-        head.call.reduced(torch.ones_like(columns.losses[:1]).sum()), (hidden, weight, bias)
-    )
+    factor = head.call.reduced(columns.losses.new_ones(()))
+    return head.call.reduced(columns.losses.sum()), factor, (gradients.hidden, gradients.weight, gradients.bias)
 
 
 @dataclass
@@ -84,7 +86,9 @@ class _Gradients:
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, ...]) -> "_Gradients":
         to_hidden, to_weight, to_bias = wanted
-        sums = weight.dtype if call.plan.options.narrow_weight_gradient else call.dtype
+        # Sums over tokens may exceed the range of float16.
+        narrow = call.plan.options.narrow_weight_gradient and weight.dtype == torch.bfloat16
+        sums = weight.dtype if narrow else call.dtype
         # Rows that are left out are never written.
         like_hidden = torch.empty_like if call.tokens.index is None else torch.zeros_like
         return cls(
@@ -94,14 +98,18 @@ class _Gradients:
         )
 
     def times(self, factor: Tensor, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        """Each gradient times a scalar, in place, in the type of its input."""
+        """Each gradient times a scalar, in the type of its input; in place if it has that type."""
         grads = (self.hidden, self.weight, self.bias)
-        for grad in grads:
-            if grad is not None:
-                torch.mul(grad, factor, out=grad)
         return tuple(
-            None if grad is None or of is None else grad.to(of.dtype) for grad, of in zip(grads, inputs, strict=True)
+            None if grad is None or of is None else _times(grad, factor, of.dtype)
+            for grad, of in zip(grads, inputs, strict=True)
         )
+
+
+def _times(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """One pass over the gradient; the factor may exceed the range of float16."""
+    out = gradient if gradient.dtype == dtype else torch.empty_like(gradient, dtype=dtype)
+    return torch.mul(gradient, factor.reshape([1] * gradient.ndim), out=out)
 
 
 class _HiddenLosses(torch.autograd.Function):
@@ -150,7 +158,7 @@ def _run(
     plan = replace(call.plan, with_gradient=any(wanted))
     columns = TokenColumns.zeros(len(hidden), hidden, call.dtype, plan.with_parts)
     gradients = _Gradients.zeros(hidden, weight, call, wanted)
-    workspace = Workspace(len(weight), hidden.device, call.dtype)
+    workspace = Workspace(len(weight), hidden.device, call.dtype, plan.kernels)
     with torch.autocast(hidden.device.type, enabled=False):
         factor = weight.to(head.products)
         for rows in tokens.blocks():

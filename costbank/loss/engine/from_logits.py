@@ -28,12 +28,10 @@ def losses_of_logits(
 
 def gradient_of_logits(
     logits: Float[Tensor, "tokens columns"], call: Call, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The reduced loss, and its gradient of the logits; None if not wanted."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The reduced loss; a factor of its gradient of the logits; and that gradient, None if not wanted."""
     columns, gradient = _run(logits, replace(call, plan=replace(call.plan, with_gradient=wanted)))
-    if gradient is not None:
-        torch.mul(gradient, call.reduced(columns.losses.new_ones(())), out=gradient)
-    return call.reduced(columns.losses.sum()), gradient
+    return call.reduced(columns.losses.sum()), call.reduced(columns.losses.new_ones(())), gradient
 
 
 class _LogitLosses(torch.autograd.Function):
@@ -70,7 +68,7 @@ def _run(logits: Tensor, call: Call) -> tuple[TokenColumns, Tensor | None]:
         # Rows that are left out are never written.
         make = torch.empty if tokens.index is None else torch.zeros
         gradient = make(logits.shape, dtype=logits.dtype, device=logits.device)
-    workspace = Workspace(logits.shape[1], logits.device, call.dtype)
+    workspace = Workspace(logits.shape[1], logits.device, call.dtype, plan.kernels)
     with torch.autocast(logits.device.type, enabled=False):
         for rows in tokens.blocks():
             weights, kept = tokens.weights_of(rows), tokens.kept[rows]

@@ -36,8 +36,10 @@ class BlockPlan:
         shard: the slice of the vocabulary that the logits' columns stand for.
         with_gradient: overwrite the logits with their gradient.
         with_parts: also compute `EMOParts`.
-        with_entropy: also compute the entropy, which takes another pass over the block, and a buffer.
+        with_entropy: also compute the entropy. With PyTorch's operations, that takes another pass over the block, and a
+            buffer.
         kernels: run on Triton kernels.
+        is_sorted: whether rows are sorted by label.
     """
 
     objective: Objective
@@ -47,6 +49,7 @@ class BlockPlan:
     with_parts: bool = False
     with_entropy: bool = False
     kernels: bool = False
+    is_sorted: bool = False
 
 
 class Softmax(NamedTuple):

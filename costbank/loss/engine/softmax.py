@@ -92,7 +92,7 @@ class SoftmaxStats(NamedTuple):
         nll = term.nll_from_max
         if own is not None:
             # A masked label is infinitely far, and may have no share.
-            share = torch.as_tensor(own, dtype=nll.dtype, device=nll.device)
+            share = own if isinstance(own, Tensor) else torch.full_like(nll, own)
             nll = nll - torch.where(share > 0, share * self.label_gap, 0.0)
         base = torch.where(self.other_prob < 0.5, self.ce, self.log_sum)
         return base + nll

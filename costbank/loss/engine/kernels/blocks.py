@@ -29,7 +29,7 @@ _SUMS, _VECTORS = 11, 7
 
 
 @dataclass(frozen=True)
-class KernelLogits:
+class RowLogits:
     """What stands for logits [n, columns] after softcap, shift and temperature: see `objectives.base.Rows`.
 
     Attributes:
@@ -68,19 +68,22 @@ class KernelLogits:
 
 
 @dataclass(frozen=True)
-class KernelProbs:
-    """What stands for the softmax over this process's columns.
+class RowProbs:
+    """What stands for the softmax over this process's columns, with 0 at the labels.
 
     Attributes:
         logits: the logits.
         peak: [n], the largest probability.
+        labels: [n], the columns of the labels; −1 if they are not here.
     """
 
-    logits: KernelLogits
+    logits: RowLogits
     peak: Tensor
+    labels: Tensor
 
     def gather(self, dim: int, index: Tensor, /) -> Tensor:
-        return self.logits.gather(dim, index).exp() * self.peak[:, None]
+        probs = self.logits.gather(dim, index).exp() * self.peak[:, None]
+        return torch.where(index == self.labels[:, None], 0.0, probs)
 
 
 class _Sums(NamedTuple):
@@ -114,7 +117,7 @@ def kernel_losses(
         logits: in any floating-point type.
         labels: the labels, or soft targets.
         weights: of tokens, or None.
-        kept: which rows have a gradient; None: all of them.
+        kept: [n], which rows have a gradient; None: all of them.
         plan: what all blocks have in common.
         workspace: buffers of the block's size, of float32 unless another type is requested.
         gradient: where the gradient is written; None: over the logits.
@@ -122,8 +125,8 @@ def kernel_losses(
     targets = targets_of(labels, plan.options, plan.shard, torch.float32)
     label = plan.shard.column_of(targets.label)
     launch = _Launch.of(logits, label, plan.options)
-    unread = KernelLogits(logits, plan.options, launch.none, launch.none)
-    tiles, state = plan.objective.tiles(Block(unread, targets, label, plan.shard, workspace))
+    unread = RowLogits(logits, plan.options, launch.none, launch.none)
+    tiles, state = plan.objective.tiles(Block(unread, targets, label, plan.shard, workspace, plan.is_sorted))
     shares = targets.shares()
     if shares.tile is not None:
         tiles = tiles._replace(targets=shares.tile)
@@ -147,12 +150,14 @@ class _Launch:
         columns: int64 [n], the label's columns; −1 where another process has the label.
         options: the options.
         none: [n] of zeros, which stands for what is not there.
+        all_rows: [n], 0 to n − 1.
     """
 
     logits: Tensor
     columns: Tensor
     options: EMOOptions
     none: Tensor
+    all_rows: Tensor
 
     @classmethod
     def of(cls, logits: Tensor, label: LabelColumn, options: EMOOptions) -> "_Launch":
@@ -160,7 +165,8 @@ class _Launch:
         if label.here is not None:
             column = torch.where(label.here, column, -1)
         none = torch.zeros(len(logits), dtype=torch.float32, device=logits.device)
-        return cls(logits, column.contiguous(), options, none)
+        all_rows = torch.arange(len(logits), device=logits.device)
+        return cls(logits, column.contiguous(), options, none, all_rows)
 
     @property
     def block(self) -> dict[str, int]:
@@ -190,16 +196,16 @@ class _Launch:
         count, width = self.logits.shape
         if not count:
             return
+        # Always given, so that one compiled kernel serves all calls: a CUDA graph can be captured after any of them.
+        kept = torch.ones_like(self.all_rows, dtype=torch.bool) if kept is None else kept
         columns, values = near or (self.columns, self.none)
         size = columns.shape[1] if near else 0
         launch: Any = rows.row_gradients[(count,)]
         with _device_of(self.logits):
             launch(
                 self.logits, self.logits.stride(0), into, into.stride(0), self.columns, *self._tiles(tiles),
-                vectors, count, self.columns if kept is None else kept.to(torch.int8), columns.contiguous(),
-                values.contiguous(), *self._numbers(tiles),
-                WIDTH=width, **_flags(self.options, tiles), SLOPE=slope and self.options.softcap is not None,
-                KEPT=kept is not None, NEAR=size,
+                vectors, count, kept.to(torch.int8), columns.contiguous(), values.contiguous(), *self._numbers(tiles),
+                WIDTH=width, **_flags(self.options, tiles), SLOPE=slope and self.options.softcap is not None, NEAR=size,
                 NEAR_BLOCK=1 << max(0, size - 1).bit_length(), **self.block,
             )  # fmt: skip
 
@@ -207,7 +213,7 @@ class _Launch:
         """Tiles and their strides, the factors of the targets, and the row of each token in the tiles."""
         costs, targets = (self.none[None] if tile is None else _by_rows(tile) for tile in (tiles.costs, tiles.targets))
         factors = self.none if tiles.factors is None else tiles.factors.contiguous()
-        row_of = self.columns if tiles.row_of is None else tiles.row_of
+        row_of = self.all_rows if tiles.row_of is None else tiles.row_of
         return costs, costs.stride(0), targets, targets.stride(0), factors, row_of
 
     def _numbers(self, tiles: Tiles) -> tuple[float, ...]:
@@ -225,8 +231,7 @@ def _flags(options: EMOOptions, tiles: Tiles) -> dict[str, int]:
     kind = 0 if tiles.targets is None else rows.WEIGHTS if tiles.temperature is None else rows.PRODUCTS
     has_costs = tiles.costs is not None
     return {"CAP": options.softcap is not None, "COSTS": has_costs and tiles.log_power is None,
-            "LOG": has_costs and tiles.log_power is not None, "TARGETS": kind,
-            "SHARED": tiles.row_of is not None}  # fmt: skip
+            "LOG": has_costs and tiles.log_power is not None, "TARGETS": kind}  # fmt: skip
 
 
 def _by_rows(tile: Tensor) -> Tensor:
@@ -248,9 +253,9 @@ def _softmax(
     peak = 1.0 / (sums.others + own)
     if shard.gather is not None:
         peak = torch.where(sums.top == -torch.inf, 1.0, peak)
-    logits = KernelLogits(launch.logits, options, shift, -sums.minus_total)
+    logits = RowLogits(launch.logits, options, shift, -sums.minus_total)
     block = Block(logits, targets, label, shard, workspace)
-    probs: KernelProbs | Tensor = KernelProbs(logits, peak)
+    probs: RowProbs | Tensor = RowProbs(logits, peak, launch.columns)
     if objective.needs_probs:
         probs = workspace.take("probabilities", len(peak))
         vectors = torch.stack([shift, peak, *[launch.none] * (_VECTORS - 2)])

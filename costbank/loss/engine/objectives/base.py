@@ -62,6 +62,7 @@ class Block:
         label: the labels' columns.
         shard: the slice of the vocabulary that the columns represent.
         workspace: buffers of the block's size.
+        is_sorted: whether rows are sorted by label, so that equal labels can share a row of costs.
     """
 
     logits: Any
@@ -69,15 +70,21 @@ class Block:
     label: LabelColumn
     shard: VocabShard
     workspace: Workspace
+    is_sorted: bool = False
 
     @property
     def labels(self) -> Int64[Tensor, "n"]:
         """[n] token ids of the labels, in the whole vocabulary."""
         return self.targets.label
 
-    def buffer(self, dtype: torch.dtype | None = None) -> Float[Tensor, "n columns"]:
-        """The buffer for costs, uninitialized, of the logits' type or another. A block has only one."""
-        return self.workspace.take("costs", self.logits.shape[0], dtype)
+    def buffer(self, dtype: torch.dtype | None = None, rows: int | None = None) -> Float[Tensor, "rows columns"]:
+        """The buffer for costs, uninitialized. A block has only one.
+
+        Args:
+            dtype: another type than that of sums.
+            rows: fewer rows than the block.
+        """
+        return self.workspace.take("costs", self.logits.shape[0] if rows is None else rows, dtype)
 
 
 class Tiles(NamedTuple):
@@ -89,7 +96,7 @@ class Tiles(NamedTuple):
         targets: weights of a target distribution; or −⟨e_i, e_t⟩ if `temperature` is given.
         temperature: T of the weights u_i exp(−κ_i / T), which are 0 at masked tokens and at the label.
         factors: u, [columns].
-        row_of: [n], the row of each token in a tile of −⟨e_i, e_t⟩; None if each token has its own.
+        row_of: [n], the row of each token in a tile of −⟨e_i, e_t⟩, which equal labels share; None if each has its own.
     """
 
     costs: Tensor | None = None
@@ -130,9 +137,9 @@ class Gradient(NamedTuple):
     Attributes:
         label: [n].
         common: [n], a.
-        costs: [n, columns], p_i κ_i with the probabilities over this process's columns; the engine overwrites it. For a
-            kernel, κ_i.
-        targets: [n, columns]; the engine overwrites it.
+        costs: [n, columns], p_i κ_i with the probabilities over this process's columns, up to a number in `common`; the
+            engine overwrites it. For Triton kernels without p_i.
+        targets: [n, columns]; the engine overwrites it. Triton kernels read `Tiles.targets` instead.
         factor: [n].
         floor: [n].
         neighbors: the terms of a few columns.

@@ -23,10 +23,12 @@ __all__ = ["DenseEMO", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
 
 
 def _products(costs: DenseCosts, block: Block) -> tuple[Tensor, Tensor | None]:
-    """−⟨e_i, e_t⟩ for a kernel, in float32 or the rows' 16-bit type; and the row of each token in them."""
+    """−⟨e_i, e_t⟩ for Triton kernels, in float32 or the rows' 16-bit type; and the row of each token in them."""
     dtype = costs.vectors.dtype if costs.vectors.element_size() == 2 else torch.float32
-    wait = block.labels.device.type == "cpu" or not torch.cuda.is_current_stream_capturing()
-    return costs.distinct_products(block.labels, block.shard.slice, block.buffer(dtype), wait)
+    labels, row_of = block.labels, None
+    if block.is_sorted:
+        labels, row_of = torch.unique_consecutive(labels, return_inverse=True)
+    return costs.products_of(labels, block.shard.slice, block.buffer(dtype, len(labels))), row_of
 
 
 class DenseEMO(Objective):
@@ -149,7 +151,10 @@ class Kernel(Objective):
 
 
 class _LogState(NamedTuple):
-    """exp(z_i − shift) s_i divided by its largest value [n, columns], and the log of that value [n]."""
+    """exp(z_i − shift) s_i divided by its largest value [n, columns], and the log of that value [n].
+
+    With Triton kernels, −⟨e_i, e_t⟩ instead of the first.
+    """
 
     similar: Tensor
     top: Tensor
@@ -201,7 +206,10 @@ class DenseLog(Objective):
 
 
 class _SmoothingState(NamedTuple):
-    """u_i exp(−κ_i / T) of tokens other than the label [n, columns]; whether each label is softened [n]; their term."""
+    """u_i exp(−κ_i / T) of tokens other than the label [n, columns]; whether each label is softened [n]; their term.
+
+    With Triton kernels, −⟨e_i, e_t⟩ instead of the first.
+    """
 
     weights: Tensor
     softened: Tensor
