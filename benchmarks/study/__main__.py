@@ -35,7 +35,7 @@ def main() -> None:
     if options.report:
         print(report(read_rows(options.rows)))
         return
-    setting = replace(SETTINGS[options.setting], **_changes(options.set))
+    setting = replace(SETTINGS[options.setting], **changed_sizes(options.set))
     files = Files(options.text, options.other, options.model)
     vocab = options.model.stem if setting.pretrained else setting.vocab
     fixed: dict[str, Any] = {"setting": options.setting, "sizes": asdict(setting), "text": _digest(options.text)}
@@ -109,7 +109,8 @@ def _check_continued(parser: argparse.ArgumentParser, options: argparse.Namespac
             parser.error(f"{name} uses the text of the base model; use a setting that has one, such as continued-small")
 
 
-def _changes(pairs: list[str]) -> dict[str, Any]:
+def changed_sizes(pairs: list[str]) -> dict[str, Any]:
+    """The sizes that `--set` gives, with their types."""
     changes = {}
     for pair in pairs:
         name, _, value = pair.partition("=")

@@ -91,13 +91,13 @@ def test_losses_of_logits_are_the_definitions(logits, labels, of_form, options: 
     check_logits(logits[:ROWS], labels[:ROWS], of_form[form], options)
 
 
-@pytest.mark.parametrize(("options", "form"), EACH[::3])
+@pytest.mark.parametrize(("options", "form"), EACH[::5])
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.bfloat16, 6.0), (torch.float16, 2.0)])
 def test_logits_of_16_bits_are_rounded_once(logits, labels, of_form, options, form: str, dtype: torch.dtype, scale):
     check_logits((scale * logits[:ROWS]).to(dtype), labels[:ROWS], of_form[form], options)
 
 
-@pytest.mark.parametrize(("options", "form"), EACH[1::2])
+@pytest.mark.parametrize(("options", "form"), EACH[1::4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_losses_of_hidden_states_are_as_precise_as_their_type(
     generator, labels, of_form, options: EMOOptions, form: str, dtype: torch.dtype
@@ -141,7 +141,7 @@ def test_soft_targets_are_the_definitions(logits, teacher, costs, options: EMOOp
     torch.testing.assert_close(gradient.cpu().double(), right, rtol=1e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("width", [1, 2, 31, 64, 8_193])
+@pytest.mark.parametrize("width", [1, 31, 8_193])
 @pytest.mark.parametrize("form", ["none", "dense", "neighbors", "smoothing", "smoothing-of-all"])
 def test_any_width_follows_pytorch(generator, width: int, form: str):
     """A row is read 8,192 columns at a time; the last part of it is ragged."""
@@ -292,8 +292,8 @@ def test_training_on_kernels_follows_training_on_pytorch(smoothing_of_all):
         options = EMOOptions.preset("recommended", kernels=kernels)
         losses = []
         for step in range(200):
-            start = 3 * step % (len(text) - 4)
-            ids, labels = text[start : start + 3], text[start + 1 : start + 4]
+            start = 2 * step % (len(text) - 3)
+            ids, labels = text[start : start + 2], text[start + 1 : start + 3]
             loss = linear_emo_loss(model(ids), model.head.weight, labels, moved(smoothing_of_all), options,
                                    bias=model.head.bias)  # fmt: skip
             optimizer.zero_grad()
