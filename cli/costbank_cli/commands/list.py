@@ -30,6 +30,8 @@ def command(store: Path | None, as_json: bool) -> None:
         try:
             manifest = Bank(bank.path).manifest
         except CostbankError as error:
+            if not bank.path.exists():  # another process has just removed it
+                continue
             listed.append(entry | {"problem": error.message})
         else:
             vectors = manifest.vectors
