@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float32
 
 import costbank
-from costbank.bank import Bank, BankWriter
+from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import CardExample, write_card
+from costbank.bank.history import TokenizerChange, latest_manifest
 from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.config import BuildConfig, semantic_config
 from costbank.element_types import ELEMENT_TYPES
@@ -70,8 +71,12 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         table = _write_neighbors(plan, rows, writer, clock, progress)
         examples = _examples(rows.vocab, table.neighbors.table)
         facts = _facts(plan, vectors, rows, table, clock)
+        before = latest_manifest(Store(plan.config.store).banks_of(plan.config.bank_name))
         path = writer.publish(facts, lambda manifest: write_card(manifest, examples, plan.source.advice))
-    return Bank(path)
+    bank = Bank(path)
+    if change := TokenizerChange.between(bank.name, before, bank.manifest):
+        progress.note(f"warning: {change}")
+    return bank
 
 
 @dataclass(frozen=True)

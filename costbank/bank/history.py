@@ -8,7 +8,7 @@ from costbank.bank.manifest import Manifest, load_manifest
 from costbank.bank.store import StoredBank
 from costbank.errors import CostbankError
 
-__all__ = ["DatedBank", "TokenizerChange", "newest_first", "tokenizer_change"]
+__all__ = ["DatedBank", "TokenizerChange", "latest_manifest", "newest_first", "tokenizer_change"]
 
 _SHOWN_DIGITS = 16
 
@@ -63,6 +63,11 @@ def newest_first(banks: Iterable[StoredBank]) -> list[DatedBank]:
             continue
         dated.append(DatedBank(bank, manifest, created if created.tzinfo else created.replace(tzinfo=UTC)))
     return sorted(dated, key=lambda one: (one.created, one.bank.latest, one.bank.id), reverse=True)
+
+
+def latest_manifest(banks: Iterable[StoredBank]) -> Manifest | None:
+    """The manifest of the latest of the banks of one name; None if there is none, or it is damaged."""
+    return next((one.manifest for one in newest_first(bank for bank in banks if bank.latest)), None)
 
 
 def tokenizer_change(banks: Iterable[StoredBank]) -> TokenizerChange | None:
