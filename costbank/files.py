@@ -287,8 +287,8 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
 
 
 @contextmanager
-def locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Lock a directory until the end of the block or of this process.
+def locked(directory: Path, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Lock a directory until the end of the block or of this process. Several processes can share a lock.
 
     Raises:
         BlockingIOError: another process has the lock, and `wait` is false.
@@ -296,7 +296,7 @@ def locked(directory: Path, wait: bool = True) -> Iterator[None]:
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         if not os.path.samestat(os.fstat(descriptor), directory.stat()):
             raise FileNotFoundError(errno.ENOENT, "replaced by another directory", str(directory))
         yield

@@ -1,13 +1,16 @@
-"""`costbank rm`, `prune` and `rename`, and names whose latest bank is of another tokenizer than the one before."""
+"""`costbank rm`, `prune`, `rename` and `cache`, and a warning about another tokenizer."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from costbank_cli.choices import CACHE_KINDS
 from costbank_cli.removals import shown_bytes
 
 from costbank.bank import Bank, Store
+from costbank.caches import KINDS
 
 TWIN = "0" * 16  # sorts before every other id
 
@@ -93,3 +96,21 @@ def test_another_tokenizer_under_the_same_name_is_announced(run, tmp_path: Path)
     assert before in {f"words@{ids[0]}", f"words@{ids[1]}"}
     assert [listed[i]["other_tokenizer_before"] for i in ids[:2]] == [None, None]
     assert json.loads(run("show", "words", *store, "--json").out)["other_tokenizer_before"] == before
+
+
+def test_the_cache_is_shown_and_cleared(run, tmp_path: Path):
+    entry = tmp_path / "text" / "00" / "entry"
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(b"12345")
+    shown = {one["kind"]: one for one in json.loads(run("cache", "show", "--cache", tmp_path, "--json").out)}
+    assert list(shown) == [kind.name for kind in KINDS] == list(CACHE_KINDS)
+    assert (shown["encoded-text"]["entries"], shown["encoded-text"]["bytes"]) == (1, 5)
+    assert re.search(r"^encoded-text +1 +0.0 +20\S+T\S+ ", run("cache", "show", "--cache", tmp_path).out, re.M)
+    planned = run("cache", "clear", "encoded-text", "--cache", tmp_path, "--dry-run")
+    assert planned.out == f"would remove 1 of encoded-text in {tmp_path}, 5 bytes\nwould free 5 bytes\n"
+    assert run("cache", "clear", "--older-than", "1", "--cache", tmp_path).out == "freed 0 bytes\n"
+    assert json.loads(run("cache", "clear", "--cache", tmp_path, "--json").out)["bytes"] == 5
+    assert not entry.exists()
+    refused = run("cache", "clear", "encoded", "--cache", tmp_path)
+    assert refused.status == 2
+    assert "did you mean encoded-text?" in refused.err
