@@ -20,6 +20,7 @@ from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, Tokeniz
 from costbank.config import BuildConfig, semantic_config
 from costbank.element_types import ELEMENT_TYPES
 from costbank.errors import InputError, StorageError, UsageError, require
+from costbank.hub import cache_note
 from costbank.neighbors import NeighborPlan, NeighborResult, NeighborTable, build_index, find_neighbors, plan_neighbors
 from costbank.progress import Progress, QuietProgress
 from costbank.sources import SourcePlan, SourceVectors, plan_source
@@ -99,6 +100,8 @@ class _Plan:
 def _plan(config: BuildConfig, progress: Progress) -> _Plan:
     """Check everything that can be checked before any work starts."""
     source = plan_source(config)
+    for note in filter(None, map(cache_note, (config.named_after, config.tokenizer))):
+        progress.note(note)
     vocab_size, raw_dim = source.shape
     dim = output_dim(config.transforms, raw_dim)
     k = _neighbors_per_token(config, source)

@@ -14,6 +14,7 @@ from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, che
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
 from costbank.files import locked, remove_if_empty, storage_errors
+from costbank.hub import local_path
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, configured_tokenizer
@@ -147,7 +148,7 @@ def _standard_input(config: CorpusBuild, spool: Path, progress: Progress) -> tup
 def _encoding(config: CorpusBuild) -> EncodingOptions:
     corpus = config.corpus
     return EncodingOptions(
-        (config.tokenizer or Path()).absolute(),
+        local_path(config.tokenizer or Path(), "tokenizer").absolute(),
         config.tokenizer_kind,
         ReadOptions(corpus.documents, corpus.text_field),
         corpus.separator,
