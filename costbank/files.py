@@ -16,10 +16,12 @@ from costbank.encodings import TextFault, decoded_text, encoding_fault
 from costbank.errors import CorpusError, InputError, InputNotFoundError, StorageError
 
 __all__ = [
+    "STAGING_PREFIX",
     "FileDigest",
     "InputFile",
     "check_readable",
     "fsync_directory",
+    "is_abandoned",
     "locked",
     "no_abandoned",
     "remove_half_made",
@@ -29,10 +31,11 @@ __all__ = [
     "storage_errors",
     "text_blocks",
     "text_lines",
+    "tree_bytes",
     "write_atomically",
 ]
 
-_STAGING_PREFIX = ".staging-"
+STAGING_PREFIX = ".staging-"
 _BLOCK_BYTES = 4 << 20
 _HASH_CHUNK_BYTES = 8 << 20
 _MOST_ATTEMPTS = 1_000
@@ -182,7 +185,7 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextmanager
-def staging_directory(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[Path]:
+def staging_directory(parent: Path, prefix: str = STAGING_PREFIX) -> Iterator[Path]:
     """A new directory in `parent` to write into and rename; if it was not renamed, it is removed on exit.
 
     The directory is locked while it is in use. A lock ends with its process, so the next process that stages in
@@ -215,7 +218,7 @@ def remove_half_made() -> None:
 
 
 @contextmanager
-def no_abandoned(parent: Path, prefix: str = _STAGING_PREFIX) -> Iterator[None]:
+def no_abandoned(parent: Path, prefix: str = STAGING_PREFIX) -> Iterator[None]:
     """On exit, delete staging directories of dead processes in `parent`, and `parent` itself if it is empty."""
     try:
         yield
@@ -255,6 +258,28 @@ def remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
+def is_abandoned(staged: Path) -> bool:
+    """Whether the process that wrote into a staging directory is gone.
+
+    The caller holds the lock of the parent directory: a new staging directory is unlocked for a moment.
+    """
+    try:
+        with locked(staged, wait=False):
+            return True
+    except OSError:
+        return False
+
+
+def tree_bytes(path: Path) -> int:
+    """The sum of the sizes of the files in a directory, or the size of a file; links are not followed."""
+    total = 0
+    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    for file in files if path.is_dir() and not path.is_symlink() else [path]:
+        with suppress(FileNotFoundError):  # another process may delete it at any time
+            total += file.lstat().st_size
+    return total
+
+
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     for staged in parent.glob(f"{prefix}*"):
         with suppress(OSError), locked(staged, wait=False):
@@ -262,8 +287,8 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
 
 
 @contextmanager
-def locked(directory: Path, wait: bool = True) -> Iterator[None]:
-    """Lock a directory until the end of the block or of this process.
+def locked(directory: Path, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Lock a directory until the end of the block or of this process. Several processes can share a lock.
 
     Raises:
         BlockingIOError: another process has the lock, and `wait` is false.
@@ -271,7 +296,7 @@ def locked(directory: Path, wait: bool = True) -> Iterator[None]:
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         if not os.path.samestat(os.fstat(descriptor), directory.stat()):
             raise FileNotFoundError(errno.ENOENT, "replaced by another directory", str(directory))
         yield

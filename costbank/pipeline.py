@@ -13,12 +13,14 @@ import numpy as np
 from jaxtyping import Float32
 
 import costbank
-from costbank.bank import Bank, BankWriter
+from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import CardExample, write_card
+from costbank.bank.history import TokenizerChange, latest_manifest
 from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.config import BuildConfig, semantic_config
 from costbank.element_types import ELEMENT_TYPES
 from costbank.errors import InputError, StorageError, UsageError, require
+from costbank.hub import cache_note
 from costbank.neighbors import NeighborPlan, NeighborResult, NeighborTable, build_index, find_neighbors, plan_neighbors
 from costbank.progress import Progress, QuietProgress
 from costbank.sources import SourcePlan, SourceVectors, plan_source
@@ -70,8 +72,12 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         table = _write_neighbors(plan, rows, writer, clock, progress)
         examples = _examples(rows.vocab, table.neighbors.table)
         facts = _facts(plan, vectors, rows, table, clock)
+        before = latest_manifest(Store(plan.config.store).banks_of(plan.config.bank_name))
         path = writer.publish(facts, lambda manifest: write_card(manifest, examples, plan.source.advice))
-    return Bank(path)
+    bank = Bank(path)
+    if change := TokenizerChange.between(bank.name, before, bank.manifest):
+        progress.note(f"warning: {change}")
+    return bank
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class _Plan:
 def _plan(config: BuildConfig, progress: Progress) -> _Plan:
     """Check everything that can be checked before any work starts."""
     source = plan_source(config)
+    for note in filter(None, map(cache_note, (config.named_after, config.tokenizer))):
+        progress.note(note)
     vocab_size, raw_dim = source.shape
     dim = output_dim(config.transforms, raw_dim)
     k = _neighbors_per_token(config, source)

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from costbank.bank.store import NAME_PATTERN, default_store
 from costbank.errors import UsageError
+from costbank.hub import hub_name
 from costbank.tokenizers.kinds import TokenizerKind
 
 __all__ = [
@@ -135,7 +136,9 @@ class BuildConfig(SettingsModel):
 
     source: str = Field(description="where the vectors come from")
     tokenizer: Annotated[Path | None, Execution] = Field(
-        default=None, description="tokenizer file or folder; by default the model's"
+        default=None,
+        description="tokenizer file or folder, or `org/name[@revision]` of a model in the local cache of Hugging Face; "
+        "by default the model's",
     )
     tokenizer_kind: Annotated[TokenizerKind, Execution] = Field(
         default="auto", description="the tokenizer file's format, if its content does not show it"
@@ -177,8 +180,9 @@ class BuildConfig(SettingsModel):
     @property
     def bank_name(self) -> str:
         """The setting `name`; by default made from the tokenizer's or the model's name and the source."""
-        path = (self.tokenizer or self.named_after or Path("bank")).resolve()
-        stem = path.name if path.is_dir() else path.stem
+        path = self.tokenizer or self.named_after or Path("bank")
+        resolved = path.resolve()
+        stem = hub_name(path) or (resolved.name if resolved.is_dir() else resolved.stem)
         stem = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "bank"
         return self.name or f"{stem[:40]}-{self.source}"
 

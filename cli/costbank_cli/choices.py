@@ -3,7 +3,7 @@
 Tests check that they equal the library's.
 """
 
-__all__ = ["ENGINES", "EXPORT_FORMATS", "ON_ERROR", "SOURCES"]
+__all__ = ["CACHE_KINDS", "ENGINES", "EXPORT_FORMATS", "ON_ERROR", "SOURCES"]
 
 SOURCES = {
     "word2vec": ("corpus", "engine", "word2vec"),
@@ -21,3 +21,4 @@ EXPORT_FORMATS = (
 )  # fmt: skip
 ENGINES = ("local", "ray")
 ON_ERROR = ("refuse", "skip")
+CACHE_KINDS = ("encoded-text", "pair-counts", "file-digests", "unfinished")

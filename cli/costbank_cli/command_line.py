@@ -38,6 +38,10 @@ COMMANDS = {
     "list": "List the banks of a store.",
     "cost": "Show the costs between tokens.",
     "verify": "Check every byte of a bank.",
+    "rm": "Remove banks from a store.",
+    "prune": "Remove all but the newest banks of each name.",
+    "rename": "Rename a name with all its banks.",
+    "cache": "Show or clear what is cached on this machine.",
     "export": "Write a bank as files that other tools can open.",
     "settings": "List the settings of a build.",
 }

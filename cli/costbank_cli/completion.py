@@ -17,7 +17,15 @@ from costbank_cli.choices import SOURCES
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["Completer", "complete_bank", "complete_file", "complete_from", "complete_setting"]
+__all__ = [
+    "Completer",
+    "complete_bank",
+    "complete_bank_name",
+    "complete_file",
+    "complete_from",
+    "complete_setting",
+    "complete_stored_bank",
+]
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -34,6 +42,16 @@ def complete_file(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
 def complete_bank(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The banks of the store: by name, and by name@id where a name has several banks or `@` is typed."""
     return _banks(ctx, incomplete)
+
+
+def complete_stored_bank(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """`complete_bank` for commands that take no path."""
+    return _stored_banks(ctx, incomplete)
+
+
+def complete_bank_name(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of the store's banks."""
+    return [item for item in _stored_banks(ctx, incomplete) if "@" not in item.value]
 
 
 def complete_setting(among: Sequence[str] | None = None) -> Completer:
@@ -79,6 +97,10 @@ def _values(ctx: click.Context, path: str, field: "FieldInfo", value: str) -> It
 def _banks(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     if "/" in incomplete or incomplete.startswith((".", "~")):
         return [CompletionItem(incomplete, type="dir")]
+    return _stored_banks(ctx, incomplete)
+
+
+def _stored_banks(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     from costbank.bank.store import Store
 
     ids: dict[str, list[str]] = {}

@@ -7,6 +7,7 @@ from costbank.lazy import lazy_names
 if TYPE_CHECKING:
     from costbank.bank.loaded import LoadedBank, NearestTokens
     from costbank.bank.reader import Bank, Neighbor, RawRows, open_bank
+    from costbank.bank.removal import Removal, prune_banks, remove_banks, rename_banks
     from costbank.bank.store import NAME_PATTERN, Store, StoredBank, default_store
     from costbank.bank.verify import FileCheck, check_digests, verify_bank
     from costbank.bank.writer import BankWriter
@@ -20,11 +21,15 @@ __all__ = [
     "NearestTokens",
     "Neighbor",
     "RawRows",
+    "Removal",
     "Store",
     "StoredBank",
     "check_digests",
     "default_store",
     "open_bank",
+    "prune_banks",
+    "remove_banks",
+    "rename_banks",
     "verify_bank",
 ]
 
@@ -33,6 +38,7 @@ if not TYPE_CHECKING:  # A type checker would accept any name.
         __name__,
         store="NAME_PATTERN Store StoredBank default_store",
         reader="Bank Neighbor RawRows open_bank",
+        removal="Removal prune_banks remove_banks rename_banks",
         writer="BankWriter",
         verify="FileCheck check_digests verify_bank",
         loaded="LoadedBank NearestTokens",

@@ -1,12 +1,14 @@
-"""The names of a bank's files, and the form of a bank's id."""
+"""The names of a bank's files, and the form of a bank's id and of the names next to it."""
 
 __all__ = [
     "CARD",
     "ID_DIGITS",
     "ID_PATTERN",
     "INDEX",
+    "LATEST",
     "MANIFEST",
     "NEIGHBORS",
+    "REMOVED_PREFIX",
     "ROWS",
     "TENSOR_FILES",
     "TOKENS",
@@ -15,6 +17,8 @@ __all__ = [
 
 ID_DIGITS = 16
 ID_PATTERN = rf"[0-9a-f]{{{ID_DIGITS}}}"
+LATEST = "latest"
+REMOVED_PREFIX = ".removed-"
 MANIFEST = "manifest.json"
 VECTORS = "vectors.safetensors"
 TOKENS = "tokens.safetensors"

@@ -32,7 +32,7 @@ __all__ = [
 FORMAT = 1
 _LONE_SURROGATES = "backslashreplace"
 """Writes lone surrogates, which in Python stand for bytes of a path that are not UTF-8, as JSON escapes."""
-REPAIR = "remove this bank's directory, then build or copy the bank again"
+REPAIR = "remove this bank with `costbank rm NAME@ID`, then build or copy it again"
 
 
 class _Facts(BaseModel):

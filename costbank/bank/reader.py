@@ -1,7 +1,8 @@
 """Read a bank by memory map, without writing anything."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from costbank.bank.manifest import REPAIR, Manifest, check_sizes, load_manifest
 from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
 from costbank.cost import pairwise_costs, shortest_float
-from costbank.errors import CorruptBankError, ShapeError, UsageError
+from costbank.errors import BankNotFoundError, CorruptBankError, ShapeError, UsageError
 from costbank.neighbors import NeighborTable, load_index, nearest_rows, nearest_to, search_index
 from costbank.tensorfile import TensorSpec, map_tensors
 from costbank.transforms import normalize
@@ -231,6 +232,7 @@ class Bank:
             UsageError: k is below 1.
             ShapeError: the vectors do not have the bank's dim.
             CorruptBankError: the sha256 of index.faiss differs from the manifest's; FAISS has not read any of it.
+            BankNotFoundError: the bank was removed after it was opened.
             MissingExtraError: FAISS is not installed.
         """
         vectors = np.asarray(vectors, np.float32)
@@ -260,7 +262,8 @@ class Bank:
         if ROWS not in self.manifest.files:
             return None
         shape = (self.size,)
-        tensors = self._tensors(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
+        with self._opened_later(ROWS):
+            tensors = self._tensors(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
         return RawRows(tensors["norms"].data, tensors["to_unused"].data)
 
     @property
@@ -270,10 +273,21 @@ class Bank:
 
     @cached_property
     def _index(self) -> Any:
-        data = (self.path / INDEX).read_bytes()
+        with self._opened_later(INDEX) as path:
+            data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.manifest.files[INDEX].sha256:
             raise CorruptBankError(f"the sha256 of {self.path / INDEX} differs from the manifest's", REPAIR)
         return load_index(np.frombuffer(data, np.uint8))
+
+    @contextmanager
+    def _opened_later(self, name: str) -> Iterator[Path]:
+        """The path of a file that is not open since the bank was opened, and may be gone if the bank was removed."""
+        try:
+            yield self.path / name
+        except FileNotFoundError:
+            raise BankNotFoundError(
+                f"{self.path / name} is gone: the bank was removed after it was opened", "open another bank"
+            ) from None
 
     def _open_tensors(self, name: str) -> Mapping[str, Any]:
         """The tensors of one file, mapped; a subclass may load them instead."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-from costbank.bank.layout import ID_DIGITS, ID_PATTERN, MANIFEST
+from costbank.bank.layout import ID_DIGITS, ID_PATTERN, LATEST, MANIFEST
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
 from costbank.suggestions import closest
 
@@ -51,13 +51,32 @@ class Store:
 
     def banks(self) -> Iterator[StoredBank]:
         """Every complete bank, in the order of names and ids."""
+        for directory in self.directories():
+            yield from self.banks_of(directory.name)
+
+    def directories(self) -> list[Path]:
+        """The directories of all names, sorted; one may contain no bank, only what a killed process left in it."""
         if not self.root.is_dir():
-            return
-        for directory in sorted(self.root.iterdir()):
-            if re.fullmatch(NAME_PATTERN, directory.name) and directory.is_dir():
-                latest = _latest(directory)
-                for bank_id in _ids(directory):
-                    yield StoredBank(directory.name, bank_id, directory / bank_id, bank_id == latest)
+            return []
+        return sorted(path for path in self.root.iterdir() if re.fullmatch(NAME_PATTERN, path.name) and path.is_dir())
+
+    def banks_of(self, name: str) -> list[StoredBank]:
+        """The complete banks of a name, in the order of their ids."""
+        directory = self.root / name
+        latest = _latest(directory)
+        return [StoredBank(name, bank_id, directory / bank_id, bank_id == latest) for bank_id in _ids(directory)]
+
+    def check_name(self, name: str) -> None:
+        """Check that a name has banks.
+
+        Raises:
+            UsageError: it is not a name, but perhaps a `name@id` or a path.
+            BankNotFoundError: it has no banks; the hint lists the names that have.
+        """
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UsageError(f"{name!r} is not the name of banks", "give a name alone, without an id or a path")
+        if not _ids(self.root / name):
+            raise self._not_found(name)
 
     def resolve(self, reference: str) -> Path:
         """The directory of the bank that `name`, `name@idprefix` or a path refers to.
@@ -117,7 +136,7 @@ class Store:
             return directory / latest
         problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
         raise CorruptBankError(
-            f"{directory / 'latest'} {problem}",
+            f"{directory / LATEST} {problem}",
             f"give a full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
         )
 
@@ -156,7 +175,7 @@ def _ids(directory: Path) -> list[str]:
 def _latest(directory: Path) -> str | None:
     """Read the id from the file `latest`. Returns None if the file does not exist, and "" if it cannot be read."""
     try:
-        return (directory / "latest").read_bytes().decode("utf-8", "replace").removesuffix("\n")
+        return (directory / LATEST).read_bytes().decode("utf-8", "replace").removesuffix("\n")
     except FileNotFoundError:
         return None
     except OSError:

@@ -15,12 +15,20 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float32
 
-from costbank.bank.layout import CARD, INDEX, MANIFEST, NEIGHBORS, ROWS, TOKENS, VECTORS
+from costbank.bank.layout import CARD, INDEX, LATEST, MANIFEST, NEIGHBORS, ROWS, TOKENS, VECTORS
 from costbank.bank.manifest import FORMAT, BankFacts, Manifest, bank_id, write_manifest
 from costbank.bank.verify import verify_bank
 from costbank.element_types import from_float32
 from costbank.errors import CorruptBankError, require
-from costbank.files import FileDigest, fsync_directory, sha256_file, staging_directory, storage_errors, write_atomically
+from costbank.files import (
+    FileDigest,
+    fsync_directory,
+    locked,
+    sha256_file,
+    staging_directory,
+    storage_errors,
+    write_atomically,
+)
 from costbank.neighbors import NeighborTable
 from costbank.tensorfile import MappedTensor, TensorSpec, map_tensors, write_tensors
 from costbank.vocab import Vocab
@@ -155,22 +163,23 @@ class BankWriter:
         self._on_step("manifest written")
         fsync_directory(self._staged)
         self._on_step("directory synced")
+        with locked(self._directory):  # so that no other process removes the bank before `latest` names it
+            return self._make_visible(identity)
+
+    def _make_visible(self, identity: str) -> Path:
+        """Rename the directory to the id, and update `latest`."""
         final = self._directory / identity
         if not final.exists():
-            try:
-                self._staged.rename(final)
-            except OSError:
-                if not final.exists():  # another process may have published the same bank first
-                    raise
+            self._staged.rename(final)
         elif damaged := [check for check in verify_bank(final) if not check.ok]:
             raise CorruptBankError(
                 f"the bank {final} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",
-                f"remove {final} and build again",
+                f"remove it with `costbank rm {self._directory.name}@{identity}`, then build again",
             )
         self._on_step("renamed")
         fsync_directory(self._directory)
         self._on_step("parent synced")
-        write_atomically(self._directory / "latest", f"{identity}\n".encode())
+        write_atomically(self._directory / LATEST, f"{identity}\n".encode())
         self._on_step("latest replaced")
         return final
 

@@ -14,6 +14,7 @@ from costbank.checkpoints.pickled import pickled_infos, pickled_tensors, torch_m
 from costbank.checkpoints.safetensors import safetensors_infos, safetensors_matrix
 from costbank.errors import CheckpointError, InputNotFoundError
 from costbank.files import check_readable
+from costbank.hub import WEIGHT_FILES, download_hint, local_path
 
 __all__ = ["find_gguf", "open_checkpoint"]
 
@@ -23,7 +24,9 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a model folder, an index, or a file of weights. Only names and headers are read.
+    """Open a model folder, an index, a file of weights, or `org/name[@revision]` in the local cache of Hugging Face.
+
+    Only names and headers are read.
 
     In a folder, an index names the files. Without an index, the files of one format are read: safetensors if there are
     any, else PyTorch, else GGUF.
@@ -32,6 +35,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         InputNotFoundError: the path does not exist, or the folder has no weights.
         CheckpointError: an index or a file is broken.
     """
+    path = local_path(path, "model", WEIGHT_FILES)
     if not path.exists():
         raise InputNotFoundError(f"the model {path} does not exist", "check the path: models are never downloaded")
     if path.is_dir():
@@ -91,7 +95,8 @@ def _open_index(index: Path) -> Checkpoint:
     def matrix(name: str) -> Matrix:
         if not files[name].is_file():
             raise CheckpointError(
-                f"{index} says that tensor {name!r} is in {files[name].name}, which is missing", "download that file"
+                f"{index} says that tensor {name!r} is in {files[name].name}, which is missing",
+                download_hint(files[name]),
             )
         return _matrix_in(files[name], name)
 

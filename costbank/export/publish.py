@@ -12,6 +12,7 @@ from costbank.export.base import CellType, ExportFormat, ExportJob
 from costbank.export.formats import FORMATS
 from costbank.export.tokenizer_json import TokenizerJson, convert_tokenizer
 from costbank.files import fsync_directory, staging_directory, storage_errors
+from costbank.hub import cache_note
 from costbank.progress import Progress, QuietProgress
 from costbank.suggestions import closest
 
@@ -135,6 +136,8 @@ def check_space(needed_bytes: int, out: Path, progress: Progress, unreported_byt
 
 
 def _convert_tokenizer(path: Path, bank: Bank, progress: Progress) -> TokenizerJson:
+    if note := cache_note(path):
+        progress.note(note)
     with progress.step("check the tokenizer"):
         converted = convert_tokenizer(path, bank)
     if converted.warning:

@@ -14,6 +14,7 @@ from costbank.encodings import without_mark
 from costbank.errors import TokenizerError, require
 from costbank.export.sentencepiece_conversion import from_sentencepiece
 from costbank.export.tokenizer_conversion import from_bytepiece, from_ranks, from_word_list
+from costbank.hub import local_path
 from costbank.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
 from costbank.vocab import Vocab
 
@@ -97,6 +98,7 @@ def convert_tokenizer(path: Path, bank: Bank, conversions: Mapping[str, _Convers
         TokenizerError: the fingerprint differs, the kind cannot be converted, or a text gets other ids.
     """
     expected = bank.manifest.tokenizer
+    path = local_path(path, "tokenizer")
     path = find_tokenizer(path) if path.is_dir() else path
     original = load_tokenizer(path, "list" if expected.kind == "list" else "auto")
     if original.vocab.fingerprint != expected.fingerprint:

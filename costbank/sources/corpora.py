@@ -13,6 +13,8 @@ from costbank.corpus import EncodedCorpus, EncodingOptions, Sampling, encode_cor
 from costbank.corpus.readers import STANDARD_INPUT, CorpusFile, ReadOptions, check_token_bin, find_files, stdin_spool
 from costbank.engines import Engine, open_engine
 from costbank.errors import CorpusError, TokenizerError, UsageError, require
+from costbank.files import locked, remove_if_empty, storage_errors
+from costbank.hub import local_path
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, configured_tokenizer
@@ -51,6 +53,22 @@ class CorpusPlan(Generic[Config]):
     tokenizer: Tokenizer
     files: tuple[CorpusFile, ...]
     notes: tuple[str, ...]
+
+    @contextmanager
+    def hold_cache(self) -> Iterator[None]:
+        """Hold a shared lock of the cache while its entries are used, so that no other process clears it.
+
+        Raises:
+            StorageError: the cache cannot be written.
+        """
+        cache = self.config.cache.absolute()
+        with ExitStack() as resources:
+            with storage_errors(cache):
+                for directory in reversed([path for path in (cache, *cache.parents) if not path.exists()]):
+                    resources.callback(remove_if_empty, directory)
+                cache.mkdir(parents=True, exist_ok=True)
+                resources.enter_context(locked(cache, shared=True))
+            yield
 
     @contextmanager
     def encode(self, min_count: int, progress: Progress) -> Iterator[LearnedCorpus]:
@@ -130,7 +148,7 @@ def _standard_input(config: CorpusBuild, spool: Path, progress: Progress) -> tup
 def _encoding(config: CorpusBuild) -> EncodingOptions:
     corpus = config.corpus
     return EncodingOptions(
-        (config.tokenizer or Path()).absolute(),
+        local_path(config.tokenizer or Path(), "tokenizer").absolute(),
         config.tokenizer_kind,
         ReadOptions(corpus.documents, corpus.text_field),
         corpus.separator,

@@ -8,6 +8,7 @@ from costbank.checkpoints import is_gguf
 from costbank.encodings import without_mark
 from costbank.errors import InputNotFoundError, TokenizerError
 from costbank.files import check_readable
+from costbank.hub import local_path
 from costbank.tokenizers.added_tokens import MODEL_FOLDER_NAMES
 from costbank.tokenizers.base import Tokenizer
 from costbank.tokenizers.bytepiece import BytePieceTokenizer
@@ -43,7 +44,7 @@ def load_tokenizer(path: str | Path, kind: TokenizerKind = "auto") -> Tokenizer:
     """Read a tokenizer file, or the tokenizer of a model folder.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, or `org/name[@revision]` of a model in the local cache of Hugging Face.
         kind: its format. `auto` detects it from the content; only files named vocab.txt, labels.txt or classes.txt
             are then read as WordPiece or a plain list.
 
@@ -51,7 +52,7 @@ def load_tokenizer(path: str | Path, kind: TokenizerKind = "auto") -> Tokenizer:
         InputNotFoundError: the file does not exist, or the folder has no tokenizer.
         TokenizerError: the file is not a tokenizer of that format or of any other, or the folder has several.
     """
-    path = Path(path)
+    path = local_path(Path(path), "tokenizer")
     path = find_tokenizer(path) if path.is_dir() else path
     check_readable(path, "tokenizer")
     return _KINDS[_detect_kind(path) if kind == "auto" else kind](path)

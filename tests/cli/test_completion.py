@@ -53,6 +53,16 @@ def test_banks_are_offered(store: Path, news_bank: Bank, command: str):
     assert _offered(store, *command.split(), "./n") == ["dir,./n"]
 
 
+def test_commands_that_remove_banks_offer_banks_but_no_paths(store: Path, news_bank: Bank, tmp_path: Path):
+    assert _offered(store, "rm", "") == _plain("news")
+    assert _offered(store, "rm", "news", "news@") == _plain(f"news@{news_bank.id}")
+    for command in ("prune", "rename"):
+        assert _offered(store, command, "n") == _plain("news")
+        assert _offered(store, command, "news@") == []
+    assert [_offered(store, command, "./n") for command in ("rm", "prune", "rename")] == [[]] * 3
+    assert _offered(store, "prune", "--store", str(tmp_path), "") == []
+
+
 def test_banks_are_those_of_the_store_that_is_named(store: Path, news_bank: Bank, tmp_path: Path):
     for bank_id in ("0123456789abcdef", "fedcba9876543210"):
         shutil.copytree(news_bank.path, tmp_path / "twice" / bank_id)

@@ -14,7 +14,7 @@ __all__ = ["write_bank"]
 
 
 def write_bank(
-    directory: Path, tokens: list[bytes], dim: int = 8, k: int = 4, index: bool = True, seed: int = 0
+    directory: Path, tokens: list[bytes], dim: int = 8, k: int = 4, index: bool = True, seed: int = 0, created: str = ""
 ) -> Bank:
     """A bank of random unit rows, with an exact table and optionally a flat index."""
     rows = normalize(np.random.default_rng(seed).standard_normal((len(tokens), dim), np.float32))[0]
@@ -29,7 +29,7 @@ def write_bank(
             kind, serialized = build_index(rows.__getitem__, usable)
             writer.write_index(serialized)
         facts = {
-            "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {"seed": seed},
+            "costbank": "0", "created": created, "reproducible": True, "source": "random", "config": {"seed": seed},
             "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),
             "tokenizer": {"kind": "none", "file": "none", "sha256": "", "fingerprint": vocab.fingerprint},
             "vectors": {"vocab": len(tokens), "dim": dim, "dtype": "F32"},

@@ -113,8 +113,8 @@ def test_every_name_of_a_lazy_package_is_imported_when_used(package: str):
         (
             "costbank.bank",
             ["NAME_PATTERN", "Bank", "BankWriter", "FileCheck", "LoadedBank", "NearestTokens",
-             "Neighbor", "RawRows", "Store", "StoredBank", "check_digests", "default_store", "open_bank",
-             "verify_bank"],
+             "Neighbor", "RawRows", "Removal", "Store", "StoredBank", "check_digests", "default_store", "open_bank",
+             "prune_banks", "remove_banks", "rename_banks", "verify_bank"],
         ),
         (
             "costbank.tokenizers",

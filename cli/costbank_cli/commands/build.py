@@ -104,7 +104,10 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 @click.option("--memory", metavar="SIZE", help="Memory for counting, such as 4GB. [default: half of this machine's]")
 @click.option("--ray-address", metavar="ADDRESS", help="Address of a running Ray cluster. [default: start one here]")
 @click.option(
-    "--model", metavar="PATH", shell_complete=complete_file, help="Model folder or weights file (source lm-head)."
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_file,
+    help="Model folder, weights file, or org/name[@revision] in the local Hugging Face cache (source lm-head).",
 )
 @click.option("--tensor", metavar="NAME", help="Tensor to read instead of the LM head (sources lm-head and vectors).")
 @click.option(
@@ -120,7 +123,8 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
     "--tokenizer",
     metavar="FILE",
     shell_complete=complete_file,
-    help="Tokenizer whose token ids the bank uses. [default: the model's]",
+    help="Tokenizer whose token ids the bank uses: a file, a folder, or a model's org/name in the local Hugging Face "
+    "cache. [default: the model's]",
 )
 @click.option(
     "--accept-other-tokenizer",

@@ -18,18 +18,25 @@ def command(store: Path | None, as_json: bool) -> None:
     \b
     costbank list --store path/to/store
 
-    * marks the latest bank of each name, which the name alone refers to.
+    * marks the latest bank of each name, which the name alone refers to. A note names each name whose latest bank is of
+    another tokenizer than the bank before it.
     """
     from costbank.bank import Bank, Store
+    from costbank.bank.history import tokenizer_change
     from costbank.errors import CostbankError
 
     opened = Store(store)
+    names = [directory.name for directory in opened.directories()]
+    changes = [change for name in names if (change := tokenizer_change(opened.banks_of(name)))]
+    before = {(change.name, change.latest.id): f"{change.name}@{change.before.id}" for change in changes}
     listed = []
     for bank in opened.banks():
         entry = {"name": bank.name, "id": bank.id, "latest": bank.latest, "path": str(bank.path)}
         try:
             manifest = Bank(bank.path).manifest
         except CostbankError as error:
+            if not bank.path.exists():  # another process has just removed it
+                continue
             listed.append(entry | {"problem": error.message})
         else:
             vectors = manifest.vectors
@@ -37,7 +44,8 @@ def command(store: Path | None, as_json: bool) -> None:
             listed.append(
                 entry
                 | {"source": manifest.source, "vocab": vectors.vocab, "dim": vectors.dim, "bytes": size}
-                | {"created": manifest.created}
+                | {"created": manifest.created, "fingerprint": manifest.tokenizer.fingerprint}
+                | {"other_tokenizer_before": before.get((bank.name, bank.id))}
             )
     if as_json:
         print_json(listed)
@@ -59,3 +67,5 @@ def command(store: Path | None, as_json: bool) -> None:
         for e in listed
     ]
     print_table(("bank", "source", "vocab", "dim", "MB", "created"), rows, right=("vocab", "dim", "MB"))
+    for change in changes:
+        note(str(change))

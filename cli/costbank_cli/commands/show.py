@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costbank_cli.completion import complete_bank
-from costbank_cli.output import json_option, print_facts, print_json, store_option
+from costbank_cli.output import json_option, note, print_facts, print_json, store_option
 
 if TYPE_CHECKING:
     from costbank.bank.manifest import NeighborFacts
@@ -25,14 +25,24 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
 
     \b
     costbank show my-bank
+
+    If BANK is a name whose latest bank is of another tokenizer than the bank before it, a note says so.
     """
-    from costbank.bank import open_bank
+    from costbank.bank import Store, open_bank
+    from costbank.bank.history import tokenizer_change
 
     opened = open_bank(bank, store)
     manifest = opened.manifest
+    is_name = "@" not in bank and "/" not in bank
+    change = tokenizer_change(Store(store).banks_of(opened.name)) if is_name else None
     if as_json:
-        print_json({"name": opened.name, "path": str(opened.path), **manifest.model_dump()})
+        before = f"{opened.name}@{change.before.id}" if change else None
+        print_json(
+            {"name": opened.name, "path": str(opened.path), "other_tokenizer_before": before, **manifest.model_dump()}
+        )
         return
+    if change:
+        note(str(change))
     facts: dict[str, object] = {
         "bank": f"{opened.name}@{opened.id}",
         "path": opened.path,

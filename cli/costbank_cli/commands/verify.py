@@ -25,6 +25,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     file is damaged, the command names it and exits with status 4.
     """
     from costbank.bank import Store, verify_bank
+    from costbank.bank.manifest import REPAIR
     from costbank.errors import CorruptBankError
 
     path = Store(store).resolve(bank)
@@ -37,5 +38,5 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     if broken:
         raise CorruptBankError(
             f"{path} is damaged: {', '.join(dict.fromkeys(broken))}",
-            "remove this bank's directory, then build or copy the bank again",
+            REPAIR,
         )

@@ -47,17 +47,18 @@ def factorized_vectors(plan: CorpusPlan[CooccurrenceBuild], progress: Progress) 
         EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.cooccurrence
-    with plan.encode(settings.min_count, progress) as learned:
-        weights = pair_weights(settings.window, settings.weighting == "flat")
-        contexts = context_set(
-            weights, settings.side, settings.positions, settings.ngram, settings.ngram_buckets,
-            plan.tokenizer.vocab.size,
-        )  # fmt: skip
-        pairs = count_pairs(
-            learned.encoded, weights, learned.engine, config.cache.absolute(), progress, contexts=contexts
-        )
-        memory = learned.engine.machine_memory
-    rows, facts = _vectors(pairs, learned, config, memory, progress)
+    with plan.hold_cache():
+        with plan.encode(settings.min_count, progress) as learned:
+            weights = pair_weights(settings.window, settings.weighting == "flat")
+            contexts = context_set(
+                weights, settings.side, settings.positions, settings.ngram, settings.ngram_buckets,
+                plan.tokenizer.vocab.size,
+            )  # fmt: skip
+            pairs = count_pairs(
+                learned.encoded, weights, learned.engine, config.cache.absolute(), progress, contexts=contexts
+            )
+            memory = learned.engine.machine_memory
+        rows, facts = _vectors(pairs, learned, config, memory, progress)
     return SourceVectors(
         plan.tokenizer.vocab.with_counts(learned.counts),
         in_blocks(rows),

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32
 
 from costbank.checkpoints import HeadChoice, Matrix, choose_head, open_checkpoint
 from costbank.errors import UsageError
+from costbank.hub import WEIGHT_FILES, local_path
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, mean_row, row_ranges
@@ -45,9 +46,13 @@ def plan(config: LMHeadBuild) -> SourcePlan:
     model = config.lm_head.model
     if model is None:
         raise UsageError(
-            "the source lm-head needs a model", "name its folder, .safetensors file or .gguf file with --model"
+            "the source lm-head needs a model",
+            "name its folder, weights file, or id (org/name) in the Hugging Face cache with --model",
         )
+    model = local_path(model, "model", WEIGHT_FILES)
     checkpoint = open_checkpoint(model)
+    if config.tokenizer is not None:
+        config = config.model_copy(update={"tokenizer": local_path(config.tokenizer, "tokenizer")})
     tokenizer = head_tokenizer(config, model)
     settings = config.lm_head
     head = choose_head(checkpoint, settings.tensor, tokenizer.least_rows)

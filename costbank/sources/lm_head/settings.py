@@ -14,7 +14,9 @@ class LMHeadConfig(SettingsModel):
     """The model and its head."""
 
     model: Annotated[Path | None, Execution] = Field(
-        default=None, description="the model folder, or a weights file: safetensors, PyTorch or GGUF"
+        default=None,
+        description="the model folder, a weights file (safetensors, PyTorch or GGUF), or `org/name[@revision]` in the "
+        "local cache of Hugging Face",
     )
     tensor: Annotated[str | None, Execution] = Field(
         default=None, description="the name of the tensor; not given: the LM head, else the embedding"

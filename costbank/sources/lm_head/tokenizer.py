@@ -142,8 +142,8 @@ def _own(config: LMHeadBuild, model: Path) -> Tokenizer:
 
 
 def _is_in_folder(tokenizer: Path, folder: Path) -> bool:
-    tokenizer, folder = tokenizer.resolve(), folder.resolve()
-    return tokenizer == folder or tokenizer.parent == folder
+    folder = folder.resolve()
+    return folder in (tokenizer.resolve(), tokenizer.resolve().parent, tokenizer.parent.resolve())
 
 
 def _is_default_of(folder: Path, tokenizer: Path) -> bool:

@@ -60,10 +60,11 @@ def train_vectors(plan: CorpusPlan[Word2VecBuild], progress: Progress) -> Source
         EngineError: workers died again and again.
     """
     config, settings = plan.config, plan.config.word2vec
-    with plan.encode(settings.min_count, progress) as learned:
-        corpus, counts = learned.encoded, learned.counts
-    model, trained_tokens = _train(corpus, counts, config, progress)
-    corpus.refuse_changed()
+    with plan.hold_cache():
+        with plan.encode(settings.min_count, progress) as learned:
+            corpus, counts = learned.encoded, learned.counts
+        model, trained_tokens = _train(corpus, counts, config, progress)
+        corpus.refuse_changed()
     rows = np.zeros((corpus.vocab_size, settings.dim), np.float32)
     rows[list(map(int, model.wv.index_to_key))] = model.wv.vectors
     facts = learned.facts | {

@@ -44,6 +44,8 @@ def list_banks(banks: Banks) -> Response:
         try:
             manifest = banks.manifest_at(bank.path)
         except CostbankError as error:
+            if not bank.path.exists():  # another process has just removed it
+                continue
             entry["problem"] = error.title
         else:
             entry |= {"source": manifest.source, "vocab": manifest.vectors.vocab, "dim": manifest.vectors.dim}
