@@ -22,6 +22,7 @@ from costbank.bank.reader import Bank, Neighbor
 from costbank.errors import CorruptBankError
 from costbank.neighbors import load_index, nearest_in_index, nearest_rows
 from costbank.tensorread import FileTensor, LoadedTensor, load_tensors, open_tensors
+from costbank.vocab_index import IndexedVocab
 
 __all__ = ["LoadedBank", "NearestTokens"]
 
@@ -47,6 +48,9 @@ class LoadedBank(Bank):
         self._index_lock = Lock()
         self._loaded_index: Any = None
         super().__init__(path)
+        vocab = self.vocab
+        self.vocab: IndexedVocab = IndexedVocab(vocab.data, vocab.offsets, vocab.status, vocab.counts)
+        self.vocab.prepare()
 
     @property
     def resident_bytes(self) -> int:
@@ -79,6 +83,19 @@ class LoadedBank(Bank):
         if k > self.neighbors.k and (ids >= 0).all():
             return None
         return NearestTokens(self._neighbors_of(ids, costs), self.manifest.neighbors.exact)
+
+    def search_vectors(
+        self, vectors: Float32[np.ndarray, "queries dim"], k: int, with_index: bool = True
+    ) -> list[NearestTokens]:
+        """`search`; with `with_index` false, or without FAISS, it passes over all rows.
+
+        Raises:
+            UsageError, ShapeError, CorruptBankError: see `search`.
+            ChangedFileError: a file was written to since the bank was opened.
+        """
+        indexed = with_index and self._has_index
+        exact = not indexed or self.manifest.index.kind == "flat"
+        return [NearestTokens(neighbors, exact) for neighbors in self._search(vectors, k, indexed)]
 
     def search_nearest(self, token: int, k: int, with_index: bool = True) -> NearestTokens:
         """`nearest` for any k, without the table.
