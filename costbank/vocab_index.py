@@ -8,7 +8,7 @@ from jaxtyping import Int32, Int64, UInt64
 
 from costbank.vocab import Vocab
 
-__all__ = ["IndexedVocab"]
+__all__ = ["IndexedVocab", "Texts"]
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -25,14 +25,10 @@ class IndexedVocab(Vocab):
         """Build the index now, so that the first lookup is as fast as the others."""
         _ = self._views, self._words_end_in_space
 
-    def text(self, token_id: int) -> str:
-        """`display`, with the most recently made texts kept in memory."""
-        text = self._texts.get(token_id)
-        if text is None:
-            if len(self._texts) >= _MOST_TEXTS:
-                self._texts.clear()
-            text = self._texts[token_id] = self.display(token_id)
-        return text
+    @cached_property
+    def texts(self) -> "Texts":
+        """`display` by id, with the most recently made texts kept in memory."""
+        return Texts(self)
 
     def starting_with(self, start: bytes) -> Int64[np.ndarray, "matches"]:
         """The ids of all tokens that start with these bytes, ascending."""
@@ -84,8 +80,9 @@ class IndexedVocab(Vocab):
         return hashes.data, order.data
 
     @cached_property
-    def _texts(self) -> dict[int, str]:
-        return {}
+    def longest(self) -> int:
+        """The number of bytes of the longest token."""
+        return int(self._lengths.max(initial=0))
 
     @cached_property
     def _byte_counts(self) -> list[int]:
@@ -98,14 +95,27 @@ class IndexedVocab(Vocab):
     @cached_property
     def _by_hash(self) -> tuple[UInt64[np.ndarray, "vocab"], Int32[np.ndarray, "vocab"]]:
         """The hashes of all ids, ascending, and their ids."""
-        longest = int(self._lengths.max(initial=0))
-        powers = np.array(_powers(longest), np.uint64)
+        powers = np.array(_powers(self.longest), np.uint64)
         position = np.arange(len(self.data)) - np.repeat(self.offsets[:-1], self._lengths)
         sums = np.zeros(len(self.data) + 1, np.uint64)
         np.cumsum((self.data.astype(np.uint64) + np.uint64(1)) * powers[position], out=sums[1:])
         hashes = sums[self.offsets[1:]] - sums[self.offsets[:-1]]
         order = np.argsort(hashes, kind="stable").astype(np.int32)
         return hashes[order], order
+
+
+class Texts(dict[int, str]):
+    """The displayed texts of ids, made when they are first used."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        super().__init__()
+        self._vocab = vocab
+
+    def __missing__(self, token_id: int) -> str:
+        if len(self) >= _MOST_TEXTS:
+            self.clear()
+        text = self[token_id] = self._vocab.display(token_id)
+        return text
 
 
 def _powers(count: int) -> list[int]:

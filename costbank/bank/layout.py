@@ -6,6 +6,7 @@ __all__ = [
     "ID_PATTERN",
     "INDEX",
     "MANIFEST",
+    "MAP",
     "NEIGHBORS",
     "ROWS",
     "TENSOR_FILES",
@@ -21,5 +22,6 @@ TOKENS = "tokens.safetensors"
 NEIGHBORS = "neighbors.safetensors"
 INDEX = "index.faiss"
 ROWS = "rows.safetensors"
+MAP = "map.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)
