@@ -23,9 +23,10 @@ TOKENS = (
     QueryParameter("q", "string", "bytes to search for, case-sensitive; a space at the start is that of a word",
                    example="row"),
     QueryParameter("match", "string", "where the bytes must be", default="prefix", choices=("prefix", "contains")),
-    QueryParameter("limit", "integer", "number of tokens per page", default=100, minimum=1),
+    QueryParameter("limit", "integer", "number of tokens per page, by default 100", minimum=1),
     QueryParameter("cursor", "string", "`next` of the page before, with the same q and match"),
 )  # fmt: skip
+_PAGE = 100
 _ID = QueryParameter("id", "integer", "")
 
 router = APIRouter(prefix="/v1/banks", tags=["tokens"], responses=problem_responses(400))
@@ -45,7 +46,8 @@ async def search_tokens(
 
     `total` is the number of all matches. Pages continue with `cursor`, which fits one query on one bank's id.
     """
-    most, limit = request.app.state.settings.max_ids, query["limit"]
+    most = request.app.state.settings.max_ids
+    limit = query["limit"] = min(_PAGE, most) if query["limit"] is None else query["limit"]
     if not 1 <= limit <= most:
         raise UsageError(f"limit is {limit}, but this service returns 1 to {most:,} tokens per page",
                          f"choose a limit from 1 to {most:,}")  # fmt: skip
