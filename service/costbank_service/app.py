@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics()
+    app.state.set_gauges = lambda: _set_gauges(app)
     app.state.searches = SearchPool(settings.search_threads, settings.search_queue)
     app.state.banks = BankCache(settings.store, settings.max_memory_mb << 20, settings.refresh_ms / 1e3)
     app.router.routes[:0] = nearest.router.routes  # first, and not nested: the route that most requests ask for

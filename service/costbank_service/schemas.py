@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from costbank.bank.manifest import IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.files import FileDigest
@@ -177,7 +177,7 @@ class MapAnswer(BaseModel):
 
     bank: str
     id: str
-    xy: list[tuple[float, float] | None]
+    xy: list[Annotated[list[float], Field(min_length=2, max_length=2)] | None]
 
 
 class CompareAnswer(BaseModel):
@@ -194,7 +194,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+def _whole(value: Any) -> Any:
+    """JSON has one type of numbers: 5.0 is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31), BeforeValidator(_whole)]
 
 
 class CostsBody(_Body):
@@ -211,7 +216,7 @@ class NearestBody(_Body):
 
     token_ids: list[TokenId] | None = Field(default=None, min_length=1)
     vectors: list[list[FiniteFloat]] | None = Field(default=None, min_length=1)
-    k: int = Field(default=10, ge=1)
+    k: Annotated[int, Field(ge=1), BeforeValidator(_whole)] = 10
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:

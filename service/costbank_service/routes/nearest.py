@@ -137,7 +137,8 @@ def _searched(banks: BankCache, bank: LoadedBank, tokens: list[int], k: int) -> 
 
 
 def _of_vectors(banks: BankCache, bank: LoadedBank, vectors: list[list[float]], k: int) -> list[dict[str, Any]]:
-    if wrong := next((len(vector) for vector in vectors if len(vector) != bank.dim), None):
+    wrong = next((len(vector) for vector in vectors if len(vector) != bank.dim), None)
+    if wrong is not None:
         raise UsageError(f"a vector has {wrong:,} elements, but this bank has dim {bank.dim:,}",
                          f"give each vector {bank.dim:,} elements")  # fmt: skip
     with np.errstate(over="ignore"):

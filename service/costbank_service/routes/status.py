@@ -41,6 +41,7 @@ def readyz(banks: Annotated[BankCache, Depends(banks_of)]) -> Readiness:
 @router.get("/metrics", response_class=Response, responses={200: {"description": "Metrics", "content": _METRICS}})
 def metrics(request: Request) -> Response:
     """Metrics in the text format of Prometheus; with several workers, their sums."""
+    request.app.state.set_gauges()
     return Response(request.app.state.metrics.text(), media_type=METRICS_TYPE)
 
 

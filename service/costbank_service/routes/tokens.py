@@ -27,7 +27,8 @@ TOKENS = (
     QueryParameter("cursor", "string", "`next` of the page before, with the same q and match"),
 )  # fmt: skip
 _PAGE = 100
-_ID = QueryParameter("id", "integer", "")
+_ID = QueryParameter("token_id", "integer", "the id of the token", minimum=0, example=877)
+_ID_PARAMETER = {**_ID.openapi(), "in": "path", "required": True}
 
 router = APIRouter(prefix="/v1/banks", tags=["tokens"], responses=problem_responses(400))
 
@@ -57,11 +58,12 @@ async def search_tokens(
 
 @router.get(
     "/{ref}/tokens/{token_id}", response_model=TokenAnswer, dependencies=[Depends(query_reader(()))],
+    openapi_extra={"parameters": [_ID_PARAMETER]},
     responses={200: TOKEN_EXAMPLE, **problem_responses(404, 500)},
 )  # fmt: skip
-async def show_token(ref: str, token_id: str, banks: Banks) -> Response:
+async def show_token(ref: str, request: Request, banks: Banks) -> Response:
     """Show a token: its text, bytes, status and count, and whether it has a vector."""
-    number = _ID.read(token_id.encode("utf-8"))
+    number = _ID.read(request.path_params["token_id"].encode("utf-8"))
     bank = banks.recent(ref) or await banks.opened(ref)
     token = bank.vocab.check(int(str(number)))
     entry = {**token_entry(bank, token), "has_vector": bool(bank.usable[token])}
