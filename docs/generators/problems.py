@@ -1,17 +1,14 @@
 """What each code of an error means: those of the library, of the service, and of HTTP itself."""
 
 from collections.abc import Iterator
-from http import HTTPStatus
 
-from costbank_service.app import create_app
+import costbank_service.app  # noqa: F401 -- it imports every module that defines an error
 from costbank_service.problems import ServiceError
 
 from costbank import errors
 from costbank.errors import CostbankError
 
 __all__ = ["HTTP_CODES", "SERVICE_CODES", "sections", "service_errors"]
-
-assert create_app  # importing it defines every error of the service
 
 HTTP_CODES = {
     "malformed-request": (400, "The bytes are not a valid HTTP request.",
@@ -36,6 +33,7 @@ HTTP_CODES = {
 """Codes without a class: HTTP status, meaning, and what to do."""
 
 SERVICE_CODES = {
+    "file-not-listed": ("The bank has no such file.", "The bank's manifest lists its files."),
     "overloaded": ("Too many requests or searches are running or waiting.",
                    "Try again after `Retry-After` seconds; a k within the bank's table needs no search."),
     "store-unavailable": ("The service cannot read its store.", "The service's log says why."),
@@ -77,7 +75,7 @@ def _of_service() -> Iterator[tuple[str, str]]:
 
 
 def _section(code: str, status: int, meaning: str, remedy: str) -> str:
-    return f"### {code}\n\nHTTP {status} ({HTTPStatus(status).phrase}). {meaning} {remedy}\n"
+    return f"### {code}\n\nHTTP {status}. {meaning} {remedy}\n"
 
 
 def _sentence(text: str) -> str:
