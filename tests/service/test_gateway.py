@@ -152,8 +152,9 @@ def test_every_answer_has_a_request_id(client: TestClient, sent, is_kept: bool):
 
 
 def test_an_unexpected_error_has_its_request_id_in_the_answer_and_the_log(client: TestClient, caplog):
-    client.app.state.banks = None
+    banks, client.app.state.banks = client.app.state.banks, None
     response = client.get(WITHIN, headers={"X-Request-Id": "find-me"})
+    client.app.state.banks = banks
     assert (response.status_code, response.headers["x-request-id"]) == (500, "find-me")
     assert response.json()["request_id"] == "find-me"
     assert any(getattr(record, "request_id", "") == "find-me" for record in caplog.records)
