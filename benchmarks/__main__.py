@@ -18,6 +18,7 @@ BENCHMARKS = (
     "encoding",
     "choosing",
     "deep_search",
+    "nearest_http",
     "narrow_gradient",
     "loss",
 )

@@ -24,7 +24,7 @@ from costbank.neighbors import build_index, exact_neighbors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["run"]
+__all__ = ["run", "write_bank"]
 
 _VOCAB, _DIM, _TABLE_K, _ANSWER_K = 32_000, 256, 16, 100
 _CLIENTS, _SECONDS, _RUNS, _TIMEOUT_S = 64, 8.0, 3, 60.0
@@ -57,7 +57,7 @@ uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(soc
 
 def run() -> None:
     with tempfile.TemporaryDirectory() as name:
-        _write_bank(Path(name))
+        write_bank(Path(name), _VOCAB, _DIM, _TABLE_K)
         runs = [[_measure(program, Path(name)) for program in (_SERVICE, _FROM_ALL_ROWS)] for _ in range(_RUNS)]
     ours, theirs = zip(*runs, strict=True)
     note = f"{_CLIENTS} clients for {_SECONDS:g} s, k={_ANSWER_K}, {_VOCAB:,} × {_DIM}, table of {_TABLE_K}, flat index"
@@ -136,22 +136,23 @@ def _server(program: str, store: Path):
         process.stdout.close()
 
 
-def _write_bank(store: Path) -> None:
-    rows = normalize(np.random.default_rng(0).standard_normal((_VOCAB, _DIM), np.float32))[0]
-    vocab = Vocab.from_tokens([f" token{i}".encode() for i in range(_VOCAB)], [TokenStatus.OK] * _VOCAB)
-    usable = np.ones(_VOCAB, bool)
+def write_bank(store: Path, vocab_size: int, dim: int, table_k: int) -> None:
+    """Write the bank `random`: random unit rows with an exact table and a flat index."""
+    rows = normalize(np.random.default_rng(0).standard_normal((vocab_size, dim), np.float32))[0]
+    vocab = Vocab.from_tokens([f" token{i}".encode() for i in range(vocab_size)], [TokenStatus.OK] * vocab_size)
+    usable = np.ones(vocab_size, bool)
     with BankWriter(store / "random") as writer:
         writer.write_vectors(rows.shape, "F32", [rows])
         writer.write_tokens(vocab)
-        writer.write_neighbors(exact_neighbors(rows.__getitem__, usable, _TABLE_K))
+        writer.write_neighbors(exact_neighbors(rows.__getitem__, usable, table_k))
         kind, index = build_index(rows.__getitem__, usable)
         writer.write_index(index)
         facts = {
             "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {}, "run": {},
             "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),
             "tokenizer": {"kind": "none", "file": "none", "sha256": "", "fingerprint": vocab.fingerprint},
-            "vectors": {"vocab": _VOCAB, "dim": _DIM, "dtype": "F32"},
-            "neighbors": {"k": _TABLE_K, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": _VOCAB},
+            "vectors": {"vocab": vocab_size, "dim": dim, "dtype": "F32"},
+            "neighbors": {"k": table_k, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": vocab_size},
         }  # fmt: skip
         writer.publish(BankFacts.model_validate(facts), lambda manifest: f"random bank {manifest.id}\n")
 

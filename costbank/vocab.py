@@ -195,7 +195,7 @@ class Vocab:
         if not token:
             return []
         ids = self._ids_with(token)
-        return sorted(ids.tolist(), key=lambda token_id: (_STATUS_ORDER.index(self.status[token_id]), token_id))
+        return sorted(ids.tolist(), key=lambda token_id: (_STATUS_ORDER.index(int(self.status[token_id])), token_id))
 
     def match(self, token: str | SupportsIndex) -> TokenMatch:
         """The token that a text or an id names, and another that the text can mean.
@@ -211,6 +211,14 @@ class Vocab:
         """
         if not isinstance(token, str):
             return TokenMatch(self._checked_id(token))
+        if (match := self.lookup(token)) is not None:
+            return match
+        if id_match := _ID.fullmatch(token):
+            self.check(int(id_match[1]))
+        raise TokenNotFoundError(_no_match(token), self._suggestion(token))
+
+    def lookup(self, token: str) -> TokenMatch | None:
+        """`match` for a text, but None if no token matches: without suggestions, which take a pass over all ids."""
         id_match, ids = _ID.fullmatch(token), list[int]()
         if id_match and 0 <= int(id_match[1]) < self.size:
             ids.append(int(id_match[1]))
@@ -223,11 +231,7 @@ class Vocab:
                 ids.insert(0 if is_special else len(ids), matches[0])
             if len(ids) == 2:
                 break
-        if not ids:
-            if id_match:
-                self.check(int(id_match[1]))
-            raise TokenNotFoundError(_no_match(token), self._suggestion(token))
-        return TokenMatch(*ids)
+        return TokenMatch(*ids) if ids else None
 
     def find(self, token: str | SupportsIndex) -> int:
         """The id of the token that `match` returns.

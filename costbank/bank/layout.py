@@ -7,6 +7,7 @@ __all__ = [
     "INDEX",
     "LATEST",
     "MANIFEST",
+    "MAP",
     "NEIGHBORS",
     "REMOVED_PREFIX",
     "ROWS",
@@ -25,5 +26,6 @@ TOKENS = "tokens.safetensors"
 NEIGHBORS = "neighbors.safetensors"
 INDEX = "index.faiss"
 ROWS = "rows.safetensors"
+MAP = "map.safetensors"
 CARD = "README.md"
 TENSOR_FILES = (VECTORS, TOKENS, NEIGHBORS)

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank.layout import INDEX, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.layout import INDEX, MAP, NEIGHBORS, TOKENS, VECTORS
 from costbank.bank.manifest import REPAIR
 from costbank.bank.reader import Bank, Neighbor
 from costbank.errors import CorruptBankError
 from costbank.neighbors import load_index, nearest_in_index, nearest_rows
 from costbank.tensorread import FileTensor, LoadedTensor, load_tensors, open_tensors
+from costbank.vocab_index import IndexedVocab
 
 __all__ = ["LoadedBank", "NearestTokens"]
 
@@ -47,6 +48,15 @@ class LoadedBank(Bank):
         self._index_lock = Lock()
         self._loaded_index: Any = None
         super().__init__(path)
+        self._name = super().name
+        vocab = self.vocab
+        self.vocab: IndexedVocab = IndexedVocab(vocab.data, vocab.offsets, vocab.status, vocab.counts)
+        self.vocab.prepare()
+
+    @property
+    def name(self) -> str:
+        """The bank's name in its store when it was loaded."""
+        return self._name
 
     @property
     def resident_bytes(self) -> int:
@@ -80,6 +90,19 @@ class LoadedBank(Bank):
             return None
         return NearestTokens(self._neighbors_of(ids, costs), self.manifest.neighbors.exact)
 
+    def search_vectors(
+        self, vectors: Float32[np.ndarray, "queries dim"], k: int, with_index: bool = True
+    ) -> list[NearestTokens]:
+        """`search`; with `with_index` false, or without FAISS, it passes over all rows.
+
+        Raises:
+            UsageError, ShapeError, CorruptBankError: see `search`.
+            ChangedFileError: a file was written to since the bank was opened.
+        """
+        indexed = with_index and self._has_index
+        exact = not indexed or self.manifest.index.kind == "flat"
+        return [NearestTokens(neighbors, exact) for neighbors in self._search(vectors, k, indexed)]
+
     def search_nearest(self, token: int, k: int, with_index: bool = True) -> NearestTokens:
         """`nearest` for any k, without the table.
 
@@ -112,6 +135,19 @@ class LoadedBank(Bank):
         return NearestTokens(self._neighbors_of(ids, costs), exact=flat)
 
     @property
+    def has_map(self) -> bool:
+        """Whether the bank has a place for every token on a two-dimensional map."""
+        return MAP in self.manifest.files
+
+    def map(self) -> Float32[np.ndarray, "vocab 2"]:
+        """The places of all tokens, read from the file; not finite for tokens without one.
+
+        Raises:
+            CorruptBankError: the file is missing, or its sha256 differs from the manifest's.
+        """
+        return self._tensors(MAP, {"xy": ("F32", (self.size, 2))})["xy"].data
+
+    @property
     def _has_index(self) -> bool:
         return self.manifest.index.kind != "none" and find_spec("faiss") is not None
 
@@ -128,7 +164,10 @@ class LoadedBank(Bank):
         return load_tensors(self._checked(name), self.path / name)
 
     def _checked(self, name: str) -> bytes:
-        data = (self.path / name).read_bytes()
+        try:
+            data = (self.path / name).read_bytes()
+        except OSError as error:
+            raise CorruptBankError(f"{self.path / name} cannot be read: {error.strerror}", REPAIR) from None
         if hashlib.sha256(data).hexdigest() != self.manifest.files[name].sha256:
             raise CorruptBankError(f"the sha256 of {self.path / name} differs from the manifest's", REPAIR)
         return data

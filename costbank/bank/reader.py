@@ -235,6 +235,11 @@ class Bank:
             BankNotFoundError: the bank was removed after it was opened.
             MissingExtraError: FAISS is not installed.
         """
+        return self._search(vectors, k, self.manifest.index.kind != "none")
+
+    def _search(
+        self, vectors: Float32[np.ndarray, "queries dim"] | Sequence[Sequence[float]], k: int, with_index: bool
+    ) -> list[list[Neighbor]]:
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ShapeError(f"vectors have shape {list(vectors.shape)}, but the bank has dim {self.dim}",
@@ -243,11 +248,11 @@ class Bank:
             raise UsageError(f"k is {k}", f"give a k from 1 to {self.manifest.index.rows:,}")
         queries, _ = normalize(vectors)
         k = min(k, self.manifest.index.rows)
-        if self.manifest.index.kind == "none":
-            candidates = nearest_to(queries, self.vectors, self.usable, k)
-        else:
+        if with_index:
             coarse = self.manifest.index.kind != "flat"
             candidates = search_index(self._index, queries, min(4 * k + 32, self.manifest.index.rows) if coarse else k)
+        else:
+            candidates = nearest_to(queries, self.vectors, self.usable, k)
         nearest = []
         for query, ids in zip(queries, candidates, strict=True):
             ids = ids[ids >= 0]

@@ -1,10 +1,12 @@
 """The reference of errors, made from `costbank.errors`."""
 
 import inspect
+import re
 from itertools import takewhile
 
 from costbank import errors
 from costbank.errors import CostbankError
+from docs.generators.problems import sections
 from docs.generators.tables import table
 
 __all__ = ["page"]
@@ -25,7 +27,12 @@ what is wrong, and a hint that says what to do:
 {codes}
 ## Exit statuses of the command line
 
-{statuses}"""
+{statuses}
+## Codes of the HTTP service
+
+If `COSTBANK_PROBLEM_BASE` is the URL of this page, the `type` of a problem is that URL, `#` and the code.
+
+{sections}"""
 
 _STATUSES = {
     "0": "success",
@@ -46,12 +53,19 @@ def page() -> str:
     return _TEXT.format(
         tree=_tree(),
         codes=table(("code", "title", "class", "exit status", "HTTP status"), sorted(rows)),
+        sections=sections(_meanings()),
         statuses=table(("status", "meaning"), _STATUSES.items()),
     )
 
 
 def _is_error(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, CostbankError)
+
+
+def _meanings() -> dict[str, str]:
+    """What each class means, from the tree: its name, perhaps an exit status, and the meaning."""
+    lines = (re.fullmatch(r"[│├└─ ]*(\w+Error) +(?:exit \d+ +)?(\S.*)", line) for line in _tree().splitlines())
+    return {line[1]: line[2] for line in lines if line}
 
 
 def _tree() -> str:

@@ -13,6 +13,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/cli.md": command_line.page,
     "reference/settings.md": settings.page,
     "reference/http.md": service.page,
+    "reference/openapi.json": service.openapi,
     "reference/errors.md": errors.page,
     "reference/python.md": python_api.page,
     "measured.md": figures.page,

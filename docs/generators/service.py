@@ -1,5 +1,6 @@
 """The page of the HTTP service, from its OpenAPI document and its settings."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from costbank.config.descriptions import accepted_values, value_text
 from costbank.machine import usable_cores
 from docs.generators.tables import table
 
-__all__ = ["page"]
+__all__ = ["openapi", "page"]
 
 _ABOVE = """# HTTP service
 
 The routes, settings and schemas of the service that [`costbank serve`](../howto/serve.md) runs. The service itself has
-the same reference as OpenAPI at `/openapi.json`.
+the same reference as a page at `/docs`, and as OpenAPI at `/openapi.json` ([the document](openapi.json)).
 
 """
 
@@ -32,13 +33,24 @@ _COMPUTED: Mapping[Callable[[], Any], str] = {
 _Schema = Mapping[str, Any]
 
 
+def _document() -> dict[str, Any]:
+    """The OpenAPI document of a service with a key, so that 401 is in it."""
+    return create_app(Settings(store=Path("store"), api_key=SecretStr("key"))).openapi()
+
+
+def openapi() -> str:
+    """The OpenAPI document."""
+    return json.dumps(_document(), indent=1, ensure_ascii=False) + "\n"
+
+
 def page() -> str:
     """Every route with its parameters and answers, the settings, and the schemas."""
-    app = create_app(
-        Settings(store=Path("store"), api_key=SecretStr("key"))
-    )  # with a key, so that 401 is in the document
-    document = app.openapi()
-    routes = [_route(path, route) for path, methods in document["paths"].items() for route in methods.values()]
+    document = _document()
+    routes = [
+        _route(f"{method.upper()} {path}", route)
+        for path, methods in document["paths"].items()
+        for method, route in methods.items()
+    ]
     schemas = [_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]
     return _ABOVE + "\n".join(
         (
@@ -53,11 +65,15 @@ def page() -> str:
     )
 
 
-def _route(path: str, route: _Schema) -> str:
-    parts = [f"### GET {path}\n", f"{route['description']}\n"]
+def _route(title: str, route: _Schema) -> str:
+    parts = [f"### {title}\n", f"{route['description']}\n"]
     parameters = [_parameter(parameter) for parameter in route.get("parameters", ())]
     if parameters:
         parts.append(table(("parameter", "in", "type", "default", "meaning"), parameters))
+    if "requestBody" in route:
+        body = route["requestBody"]["content"]["application/json"]
+        parts.append(f"The body is a {_type(body['schema'])}, such as:\n")
+        parts += [f"    {json.dumps(example['value'])}\n" for example in body["examples"].values()]
     answers = [(status, answer["description"], _body(answer)) for status, answer in sorted(route["responses"].items())]
     parts.append(table(("status", "when", "body"), answers))
     return "\n".join(parts)
@@ -71,7 +87,10 @@ def _parameter(parameter: _Schema) -> tuple[str, ...]:
 
 
 def _body(answer: _Schema) -> str:
-    return ", ".join(_type(content["schema"]) for content in answer.get("content", {}).values())
+    bodies = answer.get("content", {}).items()
+    return ", ".join(
+        _type(content["schema"]) if kind.endswith("json") else f"`{kind.partition(';')[0]}`" for kind, content in bodies
+    )
 
 
 def _schema(name: str, schema: _Schema) -> str:
@@ -102,7 +121,7 @@ def _types(schema: _Schema) -> Iterator[str]:
     elif "enum" in schema:
         yield from map(value_text, schema["enum"])
     elif schema.get("type") == "array":
-        yield f"list of {_type(schema['items'])}"
+        yield f"list of {_type(schema.get('items') or schema['prefixItems'][0])}"
     elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         yield f"object of {_type(schema['additionalProperties'])}"
     elif "type" in schema:

@@ -25,6 +25,6 @@ if not TYPE_CHECKING:  # A type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
         if name in __all__:
-            for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson"):
+            for library in ("fastapi", "uvicorn", "pydantic_settings", "orjson", "prometheus_client"):
                 require(library, "serve")
         return _import_name(name)

@@ -4,19 +4,24 @@ Banks are loaded, not memory-mapped, so a file that is truncated later cannot cr
 change, or if they are damaged, the service keeps serving the loaded copy, which is still the bank with this id.
 """
 
+import asyncio
 import logging
 import os
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from costbank.bank import NAME_PATTERN, LoadedBank, NearestTokens, Store
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from costbank.bank import NAME_PATTERN, LoadedBank, NearestTokens, Store, StoredBank
 from costbank.bank.layout import NEIGHBORS, TOKENS
 from costbank.bank.manifest import Manifest, check_sizes, load_manifest
-from costbank.errors import BankNotFoundError, CostbankError
+from costbank.errors import BankNotFoundError, CorruptBankError, CostbankError
 from costbank_service.problems import ServiceError
 
 __all__ = ["BankCache", "BankTooLargeError"]
@@ -25,6 +30,7 @@ _REFERENCE = re.compile(rf"{NAME_PATTERN}(@[0-9a-f]{{4,16}})?")
 _MAX_BANKS = 64
 _MAX_SHOWN = 80
 _MAX_NAMES = 20
+_MAX_REFERENCES = 4_096
 _RECENT_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 
@@ -53,18 +59,45 @@ class _Entry:
 
 
 class BankCache:
-    """Loads and keeps banks of one store. Names are resolved at each call, so that new banks are served at once.
+    """Loads and keeps banks of one store.
+
+    A reference that was resolved less than `refresh_seconds` ago leads to its loaded bank without a look at the store.
+    New banks, names with a new latest bank, and changed files are therefore served after that time at the latest.
 
     Args:
         store: the directory of banks.
         max_bytes: limit for tables and indexes in memory; beyond it, the least recently used banks are dropped.
+        refresh_seconds: how long a resolved reference holds; with 0, the store is read for each request.
     """
 
-    def __init__(self, store: Path, max_bytes: int) -> None:
+    def __init__(self, store: Path, max_bytes: int, refresh_seconds: float = 0.0) -> None:
         self.store = Store(store)
         self._max_bytes = max_bytes
+        self._refresh_seconds = refresh_seconds
         self._entries: OrderedDict[Path, _Entry] = OrderedDict()
+        self._recent: dict[str, tuple[float, LoadedBank]] = {}
+        self._loads: dict[str, asyncio.Task[LoadedBank]] = {}
         self._lock = Lock()
+
+    def recent(self, reference: str) -> LoadedBank | None:
+        """The bank, if the reference was resolved recently; reads no file and takes no lock."""
+        resolved = self._recent.get(reference)
+        return resolved[1] if resolved and time.monotonic() < resolved[0] else None
+
+    async def opened(self, reference: str) -> LoadedBank:
+        """`recent`, else `bank` in a thread. Concurrent requests for one reference share the thread's result."""
+        if bank := self.recent(reference):
+            return bank
+        task = self._loads.get(reference)
+        if task is None:
+            task = self._loads[reference] = asyncio.create_task(run_in_threadpool(self.bank, reference))
+            task.add_done_callback(lambda done: self._ended(reference, done))
+        return await asyncio.shield(task)
+
+    def _ended(self, reference: str, task: asyncio.Task[LoadedBank]) -> None:
+        del self._loads[reference]
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it if every request for it has gone
 
     def bank(self, reference: str) -> LoadedBank:
         """The bank `name` or `name@idprefix`, loaded. A path is not accepted.
@@ -73,7 +106,34 @@ class BankCache:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`.
             BankTooLargeError: its table alone exceeds the limit.
         """
-        return self._load(self._resolve(reference))
+        until = time.monotonic() + self._refresh_seconds  # counted from before the store is read
+        bank = self._load(self._resolve(reference))
+        if self._refresh_seconds:
+            with self._lock:
+                if len(self._recent) >= _MAX_REFERENCES:
+                    self._recent.clear()
+                self._recent[reference] = (until, bank)
+        self._trim()
+        return bank
+
+    @property
+    def resident(self) -> tuple[int, int]:
+        """The number of banks in memory, and their bytes."""
+        with self._lock:
+            sizes = [entry.bank.resident_bytes for entry in self._entries.values() if entry.bank]
+        return len(sizes), sum(sizes)
+
+    def quarantined(self) -> Iterator[tuple[StoredBank, str]]:
+        """The banks of the store whose files are damaged, and what is wrong in general; other banks are served."""
+        for stored in self.store.banks():
+            entry = self._entries.get(stored.path)
+            if entry and isinstance(entry.error, CorruptBankError) and _signature(stored.path) == entry.failed:
+                yield stored, entry.error.title
+                continue
+            try:
+                self.manifest_at(stored.path)
+            except CostbankError as error:
+                yield stored, error.title
 
     def manifest(self, reference: str) -> tuple[str, Manifest]:
         """The name and the manifest of a bank; nothing is loaded.
@@ -93,9 +153,30 @@ class BankCache:
     def search(self, bank: LoadedBank, token: int, k: int) -> NearestTokens:
         """The nearest tokens beyond the bank's neighbor table; uses its index if that fits into memory."""
         try:
-            return bank.search_nearest(token, k, bank.resident_bytes + bank.index_bytes <= self._max_bytes)
+            return bank.search_nearest(token, k, self._may_load_index(bank))
         finally:
             self._trim()
+
+    def search_vectors(self, bank: LoadedBank, vectors: np.ndarray, k: int) -> list[NearestTokens]:
+        """The tokens nearest to each vector; uses the bank's index if that fits into memory."""
+        try:
+            return bank.search_vectors(vectors, k, self._may_load_index(bank))
+        finally:
+            self._trim()
+
+    def _may_load_index(self, bank: LoadedBank) -> bool:
+        return bank.resident_bytes + bank.index_bytes <= self._max_bytes
+
+    def _trim(self) -> None:
+        """Drop the least recently used banks until the rest fits; the most recent one stays."""
+        with self._lock:
+            used = sum(entry.bank.resident_bytes for entry in self._entries.values() if entry.bank)
+            while len(self._entries) > 1 and (used > self._max_bytes or len(self._entries) > _MAX_BANKS):
+                _, dropped = self._entries.popitem(last=False)
+                used -= dropped.bank.resident_bytes if dropped.bank else 0
+            kept = {id(entry.bank) for entry in self._entries.values()}
+            for reference in [name for name, (_, bank) in self._recent.items() if id(bank) not in kept]:
+                del self._recent[reference]
 
     def _resolve(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference):
@@ -126,7 +207,6 @@ class BankCache:
             bank = entry.bank
         if bank is None:
             raise entry.error or BankNotFoundError(f"there is no bank {path.parent.name}@{path.name}", self._names())
-        self._trim()
         return bank
 
     def _reload(self, entry: _Entry, path: Path, current: Signature) -> None:
@@ -149,14 +229,8 @@ class BankCache:
             entry.error, entry.failed, entry.retry_at = error, current, now + _RETRY_SECONDS
             if entry.bank:
                 logger.warning("%s: %s; still serving the copy in memory", path, error.args[0])
-
-    def _trim(self) -> None:
-        """Drop the least recently used banks until the rest fits; the most recent one stays."""
-        with self._lock:
-            used = sum(entry.bank.resident_bytes for entry in self._entries.values() if entry.bank)
-            while len(self._entries) > 1 and (used > self._max_bytes or len(self._entries) > _MAX_BANKS):
-                _, dropped = self._entries.popitem(last=False)
-                used -= dropped.bank.resident_bytes if dropped.bank else 0
+            elif isinstance(error, CorruptBankError):
+                logger.error("%s is quarantined: %s", path, error.args[0])
 
 
 def _signature(path: Path) -> Signature:

@@ -30,13 +30,16 @@ logger = logging.getLogger("costbank.service")
 class Problem(BaseModel):
     """An error, for programs (`code`) and for people (`detail`, `hint`)."""
 
-    type: str = Field(default="about:blank", description="always about:blank; `code` names the kind of error")
+    type: str = Field(
+        default="about:blank", description="URL of a page about this `code`, if the service has a base for them"
+    )
     title: str
     status: int
     detail: str
     code: str = Field(description="stable name of the kind of error")
     hint: str = Field(description="what to do about it")
     instance: str = Field(description="path of the request; empty if the request could not be parsed")
+    request_id: str = Field(description="id of the request, also in the header X-Request-Id and in the log")
 
 
 class ServiceError(CostbankError):
@@ -56,9 +59,19 @@ _DAMAGED = ("a file of this bank is damaged, incomplete or being replaced",
 _UNREADABLE = ("the service cannot read its store", "the service's log says why")
 _GENERAL = ((ChangedFileError, _REPLACED), (CorruptBankError, _DAMAGED))
 _DESCRIPTIONS = {
-    400: "Malformed request", 401: "The key is missing or wrong", 404: "No such bank or token", 500: "Damaged bank",
+    400: "Malformed request", 401: "The key is missing or wrong", 404: "No such bank or token",
+    406: "The Accept header has no type that this route offers", 413: "The body is too large",
+    415: "The body is not JSON", 422: "The body has other keys or values than the schema", 500: "Damaged bank",
     503: "Busy, or the store cannot be read; `Retry-After` is the number of seconds to wait",
 }  # fmt: skip
+
+_TITLES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Invalid Body"}
+_HINTS = {
+    406: "send Accept: application/json, or another type that the route offers",
+    413: "send several smaller requests",
+    415: "send the body with Content-Type: application/json",
+    422: "/openapi.json has the schema of the body, and /docs shows it",
+}
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -73,7 +86,12 @@ def problem(
 ) -> Response:
     raw = request.scope.get("raw_path") or request.scope["path"].encode("utf-8", "backslashreplace")
     instance = raw[:_MAX_INSTANCE_BYTES].decode("ascii", "backslashreplace")
-    body = Problem(title=title, status=status, detail=detail, code=code, hint=hint, instance=instance)
+    base = request.app.state.settings.problem_base if "app" in request.scope else ""
+    kind = f"{base}#{code}" if base else "about:blank"
+    body = Problem(
+        type=kind, title=title, status=status, detail=detail, code=code, hint=hint, instance=instance,
+        request_id=request.scope.get("request_id", ""),
+    )  # fmt: skip
     return Response(problem_bytes(body), status, dict(headers), PROBLEM_JSON)
 
 
@@ -95,7 +113,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 async def _costbank_error(request: Request, error: Any) -> Response:
     detail, hint = error.message, error.hint
     if not isinstance(error, _SENT_AS_IS):
-        logger.error("%s: %s (%s)", request.url.path, detail, hint)
+        logger.error("%s: %s (%s)", request.url.path, detail, hint, extra=_id_of(request))
         kind = type(error)
         detail, hint = next((general for base, general in _GENERAL if issubclass(kind, base)), _UNREADABLE)
     headers = {"Retry-After": "1"} if error.http_status == 503 else {}
@@ -103,7 +121,7 @@ async def _costbank_error(request: Request, error: Any) -> Response:
 
 
 async def _os_error(request: Request, error: Any) -> Response:
-    logger.error("%s: the store cannot be read", request.url.path, exc_info=error)
+    logger.error("%s: the store cannot be read", request.url.path, exc_info=error, extra=_id_of(request))
     return await _costbank_error(request, StoreUnavailableError(*_UNREADABLE))
 
 
@@ -115,17 +133,36 @@ async def _invalid_request(request: Request, error: Any) -> Response:
 
 async def _http_error(request: Request, error: Any) -> Response:
     status = HTTPStatus(error.status_code)
-    detail, hint = str(error.detail), "/openapi.json lists the routes"
+    detail, hint, headers = str(error.detail), "/openapi.json lists the routes", dict(error.headers or {})
     if status == 404:
         detail = "no such route"
     elif status == 405:
-        detail, hint = f"{request.method} is not allowed on this route", "the service is read-only: use GET or HEAD"
-    code = status.phrase.lower().replace(" ", "-")
-    return problem(request, status, code, status.phrase, detail, hint, error.headers or {})
+        allowed = _allowed(request)
+        detail, hint = (
+            f"{request.scope['requested_method']} is not allowed on this route",
+            f"use {' or '.join(allowed)}",
+        )
+        headers["Allow"] = ", ".join(allowed)
+    elif status in _HINTS:
+        hint = _HINTS[status]
+    title = _TITLES.get(status, status.phrase)
+    return problem(request, status, title.lower().replace(" ", "-"), title, detail, hint, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of the route whose path the request has."""
+    document = request.app.openapi()
+    operations = document["paths"].get(getattr(request.scope.get("route"), "path_format", ""), {"get": {}})
+    methods = [name.upper() for name in operations]
+    return ["GET", "HEAD", *(name for name in methods if name not in ("GET", "HEAD"))] if "GET" in methods else methods
+
+
+def _id_of(request: Request) -> dict[str, str]:
+    return {"request_id": request.scope.get("request_id", "")}
 
 
 async def _bug(request: Request, error: Any) -> Response:
-    logger.error("unexpected error for %s", request.url.path, exc_info=error)
+    logger.error("unexpected error for %s", request.url.path, exc_info=error, extra=_id_of(request))
     hint = "report it with the entry in the service's log"
     return problem(request, 500, "internal", "Internal error", "an unexpected error occurred and was logged", hint)
 

@@ -38,6 +38,7 @@ class ProblemProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type] -- uv
             answer = Problem(
                 title=_REASONS[status], status=status, detail=detail, code="malformed-request",
                 hint=_hint(status, reason), instance="",
+                request_id="",
             )  # fmt: skip
             body = problem_bytes(answer)
             head = (

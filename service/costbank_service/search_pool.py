@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import TypeVar
 
 from costbank_service.problems import ServiceError
@@ -25,7 +25,18 @@ class SearchPool:
 
     def __init__(self, threads: int, queue: int) -> None:
         self._executor = ThreadPoolExecutor(threads, "costbank-search", _use_one_core)
+        self._threads = threads
         self._slots = BoundedSemaphore(threads + queue)
+        self._pending = 0
+        self._counting = Lock()
+
+    @property
+    def running(self) -> int:
+        return min(self._pending, self._threads)
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self._pending - self._threads)
 
     async def run(self, search: Callable[[], _Answer]) -> _Answer:
         """Run a search when a thread is free.
@@ -43,8 +54,15 @@ class SearchPool:
         except RuntimeError:  # the service is shutting down
             self._slots.release()
             raise OverloadedError("the service is shutting down", "try again later, or use another instance") from None
-        future.add_done_callback(lambda _: self._slots.release())
+        with self._counting:
+            self._pending += 1
+        future.add_done_callback(lambda _: self._ended())
         return await asyncio.wrap_future(future)
+
+    def _ended(self) -> None:
+        with self._counting:
+            self._pending -= 1
+        self._slots.release()
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

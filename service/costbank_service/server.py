@@ -1,20 +1,25 @@
 """Running the application under uvicorn, in the foreground or in a thread."""
 
+import functools
+import logging.config
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from costbank.errors import UsageError
 from costbank_service.app import create_app
+from costbank_service.keys import KeyRing
+from costbank_service.logs import log_config
 from costbank_service.protocol import ProblemProtocol
 from costbank_service.settings import Settings, check_exposure
+from costbank_service.workers import factory, run_workers
 
 __all__ = ["run", "serving"]
-
-_DRAIN_SECONDS = 10
 
 
 def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
@@ -25,12 +30,17 @@ def run(settings: Settings, on_ready: Callable[[str], None] | None = None) -> No
         on_ready: called with the base URL when the socket listens.
 
     Raises:
-        UsageError: the address is in use or not of this machine, or it is not loopback and no key is set.
+        UsageError: the address is in use or not of this machine, it is not loopback and no key is set, or the file of
+            keys cannot be used.
     """
     with _listening(settings) as listener:
         if on_ready:
             on_ready(_url(settings, listener))
-        _server(settings).run(sockets=[listener])
+        if settings.workers > 1:
+            logging.config.dictConfig(log_config(settings))
+            run_workers(_config(settings, factory(settings), log_config(settings), settings.workers), listener)
+        else:
+            uvicorn.Server(_config(settings, factory(settings), log_config(settings))).run(sockets=[listener])
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def serving(settings: Settings) -> Iterator[str]:
         UsageError: as in `run`.
     """
     with _listening(settings) as listener:
-        server = _server(settings)
+        server = uvicorn.Server(_config(settings, functools.partial(create_app, settings), None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="costbank-service")
         thread.start()
         try:
@@ -51,17 +61,19 @@ def serving(settings: Settings) -> Iterator[str]:
             thread.join()
 
 
-def _server(settings: Settings) -> uvicorn.Server:
-    config = uvicorn.Config(
-        create_app(settings), http=ProblemProtocol, ws="none", log_level="warning", access_log=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+def _config(
+    settings: Settings, factory: Callable[[], ASGIApp], logs: dict[str, Any] | None, workers: int = 1
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        factory, factory=True, http=ProblemProtocol, ws="none", log_config=logs, log_level="warning", access_log=False,
+        workers=workers, timeout_keep_alive=settings.keep_alive_s, timeout_graceful_shutdown=settings.drain_s,
     )  # fmt: skip
-    return uvicorn.Server(config)
 
 
 @contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     check_exposure(settings)
+    KeyRing(settings)  # so that a file of keys that cannot be used is an error before the socket listens
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

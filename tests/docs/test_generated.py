@@ -13,7 +13,7 @@ from costbank_cli.command_line import COMMANDS, command_line
 from costbank import errors
 from costbank.bank import Bank
 from costbank.config import settings
-from docs.generators import figures, picture
+from docs.generators import figures, picture, problems
 from docs.generators.__main__ import main
 from docs.generators.pages import DOCS, PAGES, outdated, write_all
 from docs.generators.tables import table
@@ -85,6 +85,13 @@ def test_the_errors_page_has_every_code_and_the_whole_tree():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{kind.code}` |"))
         assert row.endswith(f"| `{kind.__name__}` | {kind.exit_status} | {kind.http_status} |")
         assert re.search(rf"^[│├└─ ]*{kind.__name__}\b", page, re.M)
+
+
+def test_every_code_that_the_service_sends_has_a_section():
+    sections = set(re.findall(r"^### (\S+)$", _page("reference/errors.md"), re.M))
+    kinds = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
+    sent = {kind.code for kind in (*kinds, *problems.service_errors())} | set(problems.HTTP_CODES)
+    assert sections == sent
 
 
 def test_cells_of_tables_stay_in_their_column():

@@ -1,16 +1,19 @@
 """Small banks that the tests of the service write themselves."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 
 from costbank.bank import Bank, BankWriter
-from costbank.bank.manifest import BankFacts
+from costbank.bank.manifest import BankFacts, write_manifest
 from costbank.neighbors import build_index, exact_neighbors
 from costbank.transforms import normalize
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["write_bank"]
+__all__ = ["write_bank", "write_mapped_bank"]
 
 
 def write_bank(
@@ -36,3 +39,18 @@ def write_bank(
             "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": len(tokens)},
         }  # fmt: skip
         return Bank(writer.publish(BankFacts.model_validate(facts), lambda manifest: f"random bank {manifest.id}\n"))
+
+
+def write_mapped_bank(directory: Path, size: int = 6) -> Bank:
+    """A bank with a map; the last token has no place on it."""
+    bank = write_bank(directory, [b" token%d" % i for i in range(size)])
+    xy = np.arange(2 * size, dtype=np.float32).reshape(size, 2) / 4
+    xy[-1] = np.nan
+    data = save({"xy": xy})
+    (bank.path / "map.safetensors").write_bytes(data)
+    manifest = bank.path / "manifest.json"
+    facts = json.loads(manifest.read_bytes())
+    del facts["digest"]
+    facts["files"]["map.safetensors"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest.write_bytes(write_manifest(facts))
+    return Bank(bank.path)

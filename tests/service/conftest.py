@@ -22,7 +22,9 @@ def store(news_bank: Bank, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(store: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(store=store, max_k=100)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(store=store, max_k=100, refresh_ms=0)), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

@@ -102,13 +102,14 @@ def test_the_openapi_document_asks_for_a_key_only_where_one_is_set(store):
     with TestClient(create_app(Settings(store=store))) as client:
         document = client.get("/openapi.json").json()
         assert "securitySchemes" not in document["components"]
-        assert all("security" not in operations["get"] for operations in document["paths"].values())
+        assert not any("security" in one for operations in document["paths"].values() for one in operations.values())
     with TestClient(create_app(Settings(store=store, api_key="s3cret"))) as client:
         document = client.get("/openapi.json").json()
         scheme = document["components"]["securitySchemes"]["key"]
         assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
         for path, operations in document["paths"].items():
             behind_the_key = path.startswith("/v1/")
-            assert operations["get"].get("security") == ([{"key": []}] if behind_the_key else None)
-            assert ("401" in operations["get"]["responses"]) == behind_the_key
+            for operation in operations.values():
+                assert operation.get("security") == ([{"key": []}] if behind_the_key else None)
+                assert ("401" in operation["responses"]) == behind_the_key
             assert client.get(path).status_code == (401 if behind_the_key else 200)

@@ -2,7 +2,7 @@
 
 import pytest
 from costbank_service import Settings, create_app
-from costbank_service.middleware import routed_path
+from costbank_service.paths import routed_path
 from costbank_service.query_string import QueryParameter, parse_query
 from fastapi.testclient import TestClient
 

@@ -25,7 +25,8 @@ COPIES = 12
 @contextmanager
 def _server(store: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                               env={**os.environ, "COSTBANK_REFRESH_MS": "0"})  # fmt: skip
     try:
         assert process.stdout is not None
         yield process, process.stdout.readline().split(" on ")[1].split()[0]

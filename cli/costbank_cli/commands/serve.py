@@ -11,8 +11,9 @@ __all__ = ["command"]
 
 @click.command("serve")
 @store_option
-@click.option("--host", help="Address to listen on; any but loopback needs $COSTBANK_API_KEY. [default: 127.0.0.1]")
+@click.option("--host", help="Address to listen on; any but loopback needs a key. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 picks a free one. [default: 8137]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Number of processes that share the port. [default: 1]")
 @click.option("--no-auth", is_flag=True, default=None, help="Serve on any address without a key.")
 @json_option
 def command(as_json: bool, **parameters: Any) -> None:
@@ -21,8 +22,8 @@ def command(as_json: bool, **parameters: Any) -> None:
     \b
     costbank serve --port 8137
 
-    Ctrl-C or SIGTERM stops the service after it has answered the running requests. Environment variables set the rest:
-    COSTBANK_API_KEY, COSTBANK_MAX_K, COSTBANK_MAX_MEMORY_MB, COSTBANK_SEARCH_THREADS, COSTBANK_SEARCH_QUEUE.
+    Ctrl-C or SIGTERM stops the service after it has answered the running requests. Environment variables set the rest,
+    such as COSTBANK_API_KEY, COSTBANK_API_KEYS_FILE, COSTBANK_MAX_K, COSTBANK_MAX_MEMORY_MB and COSTBANK_LOG_FORMAT.
     """
     from costbank_service import load_settings, run
 
