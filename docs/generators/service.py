@@ -71,7 +71,7 @@ def _parameter(parameter: _Schema) -> tuple[str, ...]:
 
 
 def _body(answer: _Schema) -> str:
-    return ", ".join(_type(content["schema"]) for content in answer.get("content", {}).values())
+    return ", ".join(dict.fromkeys(_type(content["schema"]) for content in answer.get("content", {}).values()))
 
 
 def _schema(name: str, schema: _Schema) -> str:
@@ -106,7 +106,7 @@ def _types(schema: _Schema) -> Iterator[str]:
     elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         yield f"object of {_type(schema['additionalProperties'])}"
     elif "type" in schema:
-        yield schema["type"]
+        yield "bytes" if schema.get("format") == "binary" else schema["type"]
 
 
 def _settings() -> str:

@@ -12,7 +12,7 @@ from costbank_service.bank_cache import BankCache
 from costbank_service.dependencies import authorize, bearer
 from costbank_service.middleware import HeadMiddleware, PathMiddleware
 from costbank_service.problems import Problem, add_problem_handlers, problem_responses
-from costbank_service.routes import banks, status
+from costbank_service.routes import banks, files, status
 from costbank_service.search_pool import SearchPool
 from costbank_service.settings import Settings
 
@@ -47,12 +47,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.searches = searches
     app.state.banks = BankCache(settings.store, settings.max_memory_mb << 20)
     app.include_router(status.router)
-    if settings.api_key is None:
-        app.include_router(banks.router)
-    else:
-        app.include_router(
-            banks.router, dependencies=[Security(bearer), Depends(authorize)], responses=problem_responses(401)
-        )
+    for router in (banks.router, files.router):
+        if settings.api_key is None:
+            app.include_router(router)
+        else:
+            app.include_router(
+                router, dependencies=[Security(bearer), Depends(authorize)], responses=problem_responses(401)
+            )
     add_problem_handlers(app)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(PathMiddleware)

@@ -12,7 +12,10 @@ _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
 class HeadMiddleware:
-    """Runs a HEAD request as GET without the body, and adds HEAD to the header Allow."""
+    """Runs a HEAD request as GET without the body, and adds HEAD to the header Allow.
+
+    The scope's `requested_method` is still HEAD, for routes that need no body to answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -33,7 +36,9 @@ class HeadMiddleware:
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_without_body)
+        if is_head:
+            scope = {**scope, "method": "GET", "requested_method": "HEAD"}
+        await self._app(scope, receive, send_without_body)
 
 
 class PathMiddleware:

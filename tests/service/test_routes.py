@@ -164,7 +164,8 @@ def test_a_bug_is_a_problem_without_its_details(client: TestClient, caplog):
 
 def test_the_documentation_describes_every_route(client: TestClient):
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/livez", "/readyz", "/v1/banks", "/v1/banks/{ref}", "/v1/banks/{ref}/nearest"}
+    of_banks = {"/v1/banks", "/v1/banks/{ref}", "/v1/banks/{ref}/nearest", "/v1/banks/{ref}/files/{file}"}
+    assert set(paths) == {"/livez", "/readyz", *of_banks}
     page = (Path(__file__).parents[2] / "docs" / "howto" / "serve.md").read_text("utf-8")
     for path, operations in paths.items():
         assert operations["get"]["description"]

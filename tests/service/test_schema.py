@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
 BANK, NEAREST = "/v1/banks/{ref}", "/v1/banks/{ref}/nearest"
+FILE = "/v1/banks/{ref}/files/{file}"
 ANSWERS = [
     ("/livez", "/livez", 200, ""),
     ("/readyz", "/readyz", 200, ""),
@@ -42,6 +43,19 @@ ANSWERS = [
 ]
 """Route, URL, status, and the state of the service when it gets the request."""
 
+FILE_ANSWERS = [
+    ("news/files/manifest.json", {}, 200, ""),
+    ("news/files/README.md", {}, 200, ""),
+    ("news/files/vectors.safetensors", {}, 200, ""),
+    ("news/files/vectors.safetensors", {"Range": "bytes=5-9"}, 206, ""),
+    ("news/files/vectors.safetensors", {"If-None-Match": "*"}, 304, ""),
+    ("news/files/vectors.safetensors?part=1", {}, 400, ""),
+    ("news/files/vectors.safetensors", {}, 401, "key"),
+    ("news/files/secrets", {}, 404, ""),
+    ("broken/files/index.faiss", {}, 500, ""),
+]
+"""Path after `/v1/banks`, headers, status and state, for the route of files, whose answers are not JSON."""
+
 
 @contextmanager
 def _service(store: Path, situation: str) -> Iterator[TestClient]:
@@ -70,12 +84,28 @@ def test_an_answer_is_what_the_document_declares(store: Path, route: str, url: s
     _check(response.json(), content[kind]["schema"], document)
 
 
+@pytest.mark.parametrize(("path", "headers", "status", "situation"), FILE_ANSWERS)
+def test_an_answer_with_a_file_is_what_the_document_declares(
+    store: Path, path: str, headers: dict[str, str], status: int, situation: str
+):
+    with _service(store, situation) as client:
+        document, response = client.get("/openapi.json").json(), client.get(f"/v1/banks/{path}", headers=headers)
+    assert response.status_code == status
+    content = document["paths"][FILE]["get"]["responses"][str(status)].get("content", {})
+    if status == 304:
+        assert (response.content, content) == (b"", {})
+        return
+    assert response.headers["content-type"] in content
+    if status >= 400:
+        _check(response.json(), content["application/problem+json"]["schema"], document)
+
+
 def test_every_route_and_every_status_that_is_declared_is_asked_for(store: Path):
     with _service(store, "key") as client:
         paths = client.get("/openapi.json").json()["paths"]
     declared = {(route, int(status)) for route, operations in paths.items()
                 for status in operations["get"]["responses"] if status != "default"}  # fmt: skip
-    tested = {(route, status) for route, _, status, _ in ANSWERS}
+    tested = {(route, status) for route, _, status, _ in ANSWERS} | {(FILE, status) for _, _, status, _ in FILE_ANSWERS}
     assert declared - tested == set()
     assert {tuple(operations) for operations in paths.values()} == {("get",)}
 
@@ -102,7 +132,7 @@ def test_every_error_is_documented_as_a_problem(store: Path, key: str | None):
         assert "422" not in responses
         assert "default" in responses
         for status, response in responses.items():
-            if status != "200":
+            if status not in ("200", "206", "304"):
                 assert response["content"] == {
                     "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
                 }, (path, status)
