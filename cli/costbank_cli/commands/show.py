@@ -26,7 +26,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     \b
     costbank show my-bank
     """
-    from costbank.bank import open_bank
+    from costbank import open_bank
 
     opened = open_bank(bank, store)
     manifest = opened.manifest
