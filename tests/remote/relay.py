@@ -65,13 +65,15 @@ class Relay:
                     server.shutdown(socket.SHUT_WR)
 
             threading.Thread(target=upward, daemon=True).start()
-            while data := server.recv(1 << 16):
-                damaged = self.damage(state["path"], state["offset"], data)
-                if damaged is None:
-                    client.shutdown(socket.SHUT_RDWR)
-                    return
-                state["offset"] += len(data)
-                client.sendall(damaged)
+            try:
+                while data := server.recv(1 << 16):
+                    damaged = self.damage(state["path"], state["offset"], data)
+                    if damaged is None:
+                        return
+                    state["offset"] += len(data)
+                    client.sendall(damaged)
+            finally:  # closing alone would not end the connection while the other thread reads from it
+                client.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
