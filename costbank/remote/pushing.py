@@ -17,6 +17,9 @@ from costbank.urls import remote_filesystem
 
 __all__ = ["push_bank"]
 
+_DIRECTORIES = frozenset(["file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs", "memory", "dir"])
+"""Filesystems with real directories. In a bucket there are none, and asking for one would create the bucket."""
+
 
 def push_bank(path: str | Path, url: str, *, progress: Progress | None = None) -> str:
     """Copy a bank, as plain files, to a bucket or to a repository of the Hugging Face Hub.
@@ -70,7 +73,9 @@ def _to_bucket(path: Path, manifest: Manifest, address: BankAddress, progress: P
     place = posixpath.join(directory, manifest.id)
     filesystem.invalidate_cache()
     if not filesystem.exists(f"{place}/{MANIFEST}"):  # nothing under an id is ever changed
-        filesystem.makedirs(place, exist_ok=True)
+        protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else {*filesystem.protocol}
+        if protocols & _DIRECTORIES:
+            filesystem.makedirs(place, exist_ok=True)
         _upload(filesystem, path, manifest, place, progress)
     filesystem.pipe_file(f"{directory}/latest", f"{manifest.id}\n".encode())
     return f"{address.url}@{manifest.id}"
