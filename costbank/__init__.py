@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from costbank.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from costbank.bank import Bank, open_bank
+    from costbank.bank import Bank
     from costbank.config import BuildConfig, build_config
     from costbank.errors import CostbankError
+    from costbank.opening import open_bank
     from costbank.pipeline import build
 
 __version__ = "0.1.0"
@@ -19,8 +20,9 @@ __all__ = ["Bank", "BuildConfig", "CostbankError", "build", "build_config", "ope
 if not TYPE_CHECKING:  # A type checker would accept any name.
     __getattr__, __dir__ = lazy_names(
         __name__,
-        bank="Bank open_bank",
+        bank="Bank",
         config="BuildConfig build_config",
         errors="CostbankError",
+        opening="open_bank",
         pipeline="build",
     )

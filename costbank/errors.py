@@ -14,6 +14,8 @@
         ├── CheckpointError              a model's weights cannot be read, or have no row for some tokens
         ├── ShapeError                   the shapes of arrays do not match
         ├── EngineError                  workers died repeatedly
+        ├── RemoteError                  a server, a bucket or the Hub refused a request or gave an unusable answer
+        │   └── UnreachableError         it could not be reached, or the connection broke again and again
         └── StorageError                 a directory is not writable, or the disk is full
 
 Each class has a stable `code` (used in HTTP problems), a `title`, and the exit status of the command line. Each
@@ -34,10 +36,12 @@ __all__ = [
     "InputNotFoundError",
     "MissingExtraError",
     "NotFoundError",
+    "RemoteError",
     "ShapeError",
     "StorageError",
     "TokenNotFoundError",
     "TokenizerError",
+    "UnreachableError",
     "UsageError",
     "require",
 ]
@@ -140,6 +144,18 @@ class EngineError(InputError):
     code = "engine"
     title = "Workers were lost"
     http_status = 500
+
+
+class RemoteError(InputError):
+    code = "remote"
+    title = "A server cannot be used"
+    http_status = 502
+
+
+class UnreachableError(RemoteError):
+    code = "unreachable"
+    title = "A server cannot be reached"
+    http_status = 504
 
 
 class StorageError(InputError):

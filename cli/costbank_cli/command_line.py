@@ -43,6 +43,8 @@ COMMANDS = {
     "rename": "Rename a name with all its banks.",
     "cache": "Show or clear what is cached on this machine.",
     "export": "Write a bank as files that other tools can open.",
+    "pull": "Copy a bank from a server, a bucket or the Hub into the store.",
+    "push": "Copy a bank to a bucket or the Hub.",
     "settings": "List the settings of a build.",
 }
 """The commands of a first session in the order of their use, then the others."""
@@ -124,8 +126,9 @@ def _write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str
 def command_line() -> None:
     """Build, inspect, serve and export banks of frozen token embeddings for EMO training.
 
-    BANK is a name, name@idprefix or a path. TOKEN is a word (king: the token for king at the start of a word, or else
-    the piece with exactly these bytes), piece:king (the piece inside a word), id:123 or hex:e4bda0.
+    BANK is a name, name@idprefix, a path or, where it is only read, a URL. TOKEN is a word (king: the token for king at
+    the start of a word, or else the piece with exactly these bytes), piece:king (the piece inside a word), id:123 or
+    hex:e4bda0.
     """
 
 

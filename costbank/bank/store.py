@@ -82,10 +82,14 @@ class Store:
         """The directory of the bank that `name`, `name@idprefix` or a path refers to.
 
         Raises:
-            UsageError: the reference is malformed, or several ids have its prefix.
+            UsageError: the reference is malformed or a URL, or several ids have its prefix.
             BankNotFoundError: no bank matches it; the hint lists the banks that exist.
             CorruptBankError: the file `latest` of the name is damaged.
         """
+        if "://" in reference:
+            raise UsageError(
+                f"{reference} is a URL, not a bank on this machine", f"`costbank pull {reference}` copies it"
+            )
         if "/" in reference or reference in (".", ".."):
             return self._by_path(Path(reference))
         return self.resolve_name(reference)

@@ -7,6 +7,7 @@ __all__ = ["ROOMS", "page"]
 ROOMS = {
     "costbank": "Build and open banks.",
     "costbank.bank.removal": "Remove and rename banks.",
+    "costbank.remote": "Banks on other machines: open, pull and push them.",
     "costbank.loss": "Losses and costs for training.",
     "costbank.trainers.huggingface": "The losses in Hugging Face's Trainer and TRL.",
     "costbank.trainers.lightning": "The losses in Lightning.",

@@ -125,7 +125,7 @@ def _types(schema: _Schema) -> Iterator[str]:
     elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         yield f"object of {_type(schema['additionalProperties'])}"
     elif "type" in schema:
-        yield schema["type"]
+        yield "bytes" if schema.get("format") == "binary" else schema["type"]
 
 
 def _settings() -> str:

@@ -18,7 +18,7 @@ from costbank_service.gateway import Gateway
 from costbank_service.keys import KeyRing
 from costbank_service.metrics import Metrics
 from costbank_service.problems import Problem, add_problem_handlers, problem_responses
-from costbank_service.routes import banks, compare, costs, maps, nearest, status, tokens
+from costbank_service.routes import banks, compare, costs, files, maps, nearest, status, tokens
 from costbank_service.schemas import CostsBody, NearestBody
 from costbank_service.search_pool import SearchPool
 from costbank_service.settings import Settings
@@ -89,8 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.searches = SearchPool(settings.search_threads, settings.search_queue)
     app.state.banks = BankCache(settings.store, settings.max_memory_mb << 20, settings.refresh_ms / 1e3)
     app.router.routes[:0] = nearest.router.routes  # first, and not nested: the route that most requests ask for
-    for router in (status.router, banks.router, tokens.router, costs.router, maps.router, compare.router):
-        app.include_router(router)
+    for routes in (status, banks, files, tokens, costs, maps, compare):
+        app.include_router(routes.router)
     add_problem_handlers(app)
     app.openapi = lambda: _document(app)
     return app

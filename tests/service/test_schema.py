@@ -19,6 +19,7 @@ BANK, NEAREST = "/v1/banks/{ref}", "/v1/banks/{ref}/nearest"
 TOKENS, TOKEN, COSTS = f"{BANK}/tokens", f"{BANK}/tokens/{{token_id}}", f"{BANK}/costs"
 VECTORS, MAP, COMPARE = f"{BANK}/vectors", f"{BANK}/map", "/v1/compare"
 NEWS = "/v1/banks/news"
+FILE = "/v1/banks/{ref}/files/{file}"
 ANSWERS = [
     ("/livez", "/livez", 200, ""),
     ("/readyz", "/readyz", 200, ""),
@@ -118,6 +119,18 @@ POSTS = [
     (COSTS, "news", {"rows": [1], "cols": [1]}, 503, "busy"),
 ]
 """Route, bank, body (raw bytes, or none at all), status, and the state of the service."""
+FILE_ANSWERS = [
+    ("news/files/manifest.json", {}, 200, ""),
+    ("news/files/README.md", {}, 200, ""),
+    ("news/files/vectors.safetensors", {}, 200, ""),
+    ("news/files/vectors.safetensors", {"Range": "bytes=5-9"}, 206, ""),
+    ("news/files/vectors.safetensors", {"If-None-Match": "*"}, 304, ""),
+    ("news/files/vectors.safetensors?part=1", {}, 400, ""),
+    ("news/files/vectors.safetensors", {}, 401, "key"),
+    ("news/files/secrets", {}, 404, ""),
+    ("broken/files/index.faiss", {}, 500, ""),
+]
+"""Path after `/v1/banks`, headers, status and state, for the route of files, whose answers are not JSON."""
 
 
 @contextmanager
@@ -171,6 +184,22 @@ def _check_answer(document: dict, operation: dict, response, status: int) -> Non
     _check(response.json(), content[kind]["schema"], document)
 
 
+@pytest.mark.parametrize(("path", "headers", "status", "situation"), FILE_ANSWERS)
+def test_an_answer_with_a_file_is_what_the_document_declares(
+    store: Path, path: str, headers: dict[str, str], status: int, situation: str
+):
+    with _service(store, situation) as client:
+        document, response = client.get("/openapi.json").json(), client.get(f"/v1/banks/{path}", headers=headers)
+    assert response.status_code == status
+    content = document["paths"][FILE]["get"]["responses"][str(status)].get("content", {})
+    if status == 304:
+        assert (response.content, content) == (b"", {})
+        return
+    assert response.headers["content-type"] in content
+    if status >= 400:
+        _check(response.json(), content["application/problem+json"]["schema"], document)
+
+
 def test_every_route_and_every_status_that_is_declared_is_asked_for(store: Path):
     with _service(store, "key") as client:
         paths = client.get("/openapi.json").json()["paths"]
@@ -179,6 +208,7 @@ def test_every_route_and_every_status_that_is_declared_is_asked_for(store: Path)
                 for status in operation["responses"] if status != "default"}  # fmt: skip
     tested = {("get", route, status) for route, _, status, _ in ANSWERS}
     tested |= {("post", route, status) for route, _, _, status, _ in POSTS}
+    tested |= {("get", FILE, status) for _, _, status, _ in FILE_ANSWERS}
     assert declared - tested == set()
     assert {method for operations in paths.values() for method in operations} == {"get", "post"}
 
@@ -208,7 +238,8 @@ def test_every_example_fits_its_schema(client: TestClient):
             raise AssertionError(f"{name}: {value}") from error
     named = {name for name, schema, _ in examples if "$ref" in schema}
     routes = {f"{method} {path}" for path, operations in document["paths"].items() for method in operations}
-    assert {name for name in routes if name.startswith(("get /v1/banks/{ref}/", "post ", "get /v1/compare"))} <= named
+    with_examples = {name for name in routes if name.startswith(("get /v1/banks/{ref}/", "post ", "get /v1/compare"))}
+    assert with_examples - {f"get {FILE}"} <= named
 
 
 def test_the_committed_document_is_that_of_the_service():
@@ -238,7 +269,7 @@ def test_every_error_is_documented_as_a_problem(store: Path, key: str | None):
         responses = operation["responses"]
         assert "default" in responses
         for status, response in responses.items():
-            if status != "200":
+            if status not in ("200", "206", "304"):
                 assert response["content"] == {
                     "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
                 }, (path, status)

@@ -100,7 +100,7 @@ def test_every_name_in_a_text_exists(path: Path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("copy it, or `costbank pull` it", "there is no command costbank pull"),
+        ("copy it, or `costbank fetch` it", "there is no command costbank fetch"),
         ("costbank build --epochs 3", "costbank build has no --epochs"),
         ("see --no-such-option", "no command has --no-such-option"),
         ("with --set word2vec.epoch=3", "there is no setting word2vec.epoch"),

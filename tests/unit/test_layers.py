@@ -66,7 +66,7 @@ def test_imports_by_a_string_keep_the_contracts():
         ("costbank.bank.reader", "require('costbank.loss', 'train').open_costs(bank)", "A bank never knows"),
         ("costbank.vocab", "importlib.import_module('costbank.sources.lm_head')", "each room knows only the rooms"),
         ("costbank.loss.engine.blocks", "find_spec('costbank.config')", "The loss knows banks"),
-        ("costbank.export.words", "__import__('costbank.loss')", "An export knows"),
+        ("costbank.export.words", "__import__('costbank.loss')", "Exports and copies"),
         ("costbank.analysis.health", "import_module('costbank.trainers.heads')", "Nothing of ours stands on trainers"),
         ("costbank.store", "import_module('costbank_service.app')", "The command line stands on the service"),
     ],

@@ -26,7 +26,7 @@ def command(bank: str, tokens: tuple[str, ...], store: Path | None, as_json: boo
     """
     import numpy as np
 
-    from costbank.bank import open_bank
+    from costbank import open_bank
     from costbank.cost import shortest_float
 
     if len(tokens) < 2:

@@ -56,7 +56,7 @@ def command(
 
     Existing files are never overwritten. Rows are written as float32.
     """
-    from costbank.bank import open_bank
+    from costbank import open_bank
     from costbank.export import export_bank
 
     opened = open_bank(bank, store)

@@ -35,8 +35,8 @@ def command(bank: str, named: int, store: Path | None, as_json: bool) -> None:
     duplicates, zero and saturated rows, unusual norms, and under-trained tokens. Each finding names its tokens and says
     what to do. The exit status is 0 whatever the findings are.
     """
+    from costbank import open_bank
     from costbank.analysis.health import health
-    from costbank.bank import open_bank
 
     report = health(open_bank(bank, store), named, console_progress())
     if as_json:

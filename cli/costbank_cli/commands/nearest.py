@@ -25,7 +25,7 @@ def command(bank: str, token: str, k: int, store: Path | None, as_json: bool) ->
 
     The lowest cost comes first. A token without a vector has cost 1 to every other token, so it has no nearest tokens.
     """
-    from costbank.bank import open_bank
+    from costbank import open_bank
 
     opened = open_bank(bank, store)
     vocab = opened.vocab

@@ -28,7 +28,8 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
 
     If BANK is a name whose latest bank is of another tokenizer than the bank before it, a note says so.
     """
-    from costbank.bank import Store, open_bank
+    from costbank import open_bank
+    from costbank.bank import Store
     from costbank.bank.history import tokenizer_change
 
     opened = open_bank(bank, store)

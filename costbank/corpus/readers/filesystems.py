@@ -4,24 +4,20 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from costbank.errors import CostbankError, InputError, InputNotFoundError, MissingExtraError, UsageError, require
+from costbank.errors import InputError, InputNotFoundError
 from costbank.files import check_readable
+from costbank.urls import is_url, remote_errors, remote_filesystem
 
 __all__ = [
     "FileSystem",
     "file_name",
     "filesystem_of",
     "has_wildcards",
-    "is_url",
-    "remote_errors",
-    "remote_filesystem",
 ]
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
@@ -63,10 +59,6 @@ def filesystem_of(location: str) -> FileSystem:
     return _RemoteFiles(location) if is_url(location) else _LocalFiles()
 
 
-def is_url(location: str) -> bool:
-    return _URL.match(location) is not None
-
-
 def has_wildcards(location: str) -> bool:
     return _WILDCARDS.search(location) is not None
 
@@ -75,52 +67,6 @@ def file_name(location: str) -> str:
     """The last part of a path, or of a URL without its query."""
     name = location.rpartition("/")[2]
     return name.partition("?")[0] if location.startswith(("http://", "https://")) else name
-
-
-def remote_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path within it.
-
-    Raises:
-        MissingExtraError: fsspec or its library for this URL scheme is not installed.
-        UsageError: the URL scheme is unknown to fsspec.
-    """
-    fsspec = require("fsspec", "corpus")
-    scheme = url.split("://")[0]
-    try:
-        with remote_errors(url):
-            return fsspec.core.url_to_fs(url)
-    except InputError as error:
-        if isinstance(error.__cause__, ImportError):
-            raise MissingExtraError(
-                f"{scheme}:// URLs need a Python library that is not installed: {error.__cause__}",
-                "install the library with pip, or copy the files to this machine",
-            ) from error
-        if isinstance(error.__cause__, ValueError) and "not known" in str(error.__cause__):
-            raise UsageError(
-                f"{url} has the unknown URL scheme {scheme}://",
-                "use a scheme that fsspec supports, such as s3, gs, hf or https",
-            ) from error
-        raise
-
-
-@contextmanager
-def remote_errors(url: str) -> Iterator[None]:
-    """Convert exceptions of remote libraries to errors of costbank.
-
-    Raises:
-        InputNotFoundError: the file does not exist.
-        InputError: any other failure; each library has its own exceptions.
-    """
-    try:
-        yield
-    except CostbankError:
-        raise
-    except FileNotFoundError as error:
-        raise InputNotFoundError(f"{url} does not exist", "check the URL") from error
-    except Exception as error:
-        raise InputError(
-            f"{url} cannot be read: {type(error).__name__}: {error}", "check the URL, the network and your credentials"
-        ) from error
 
 
 class _LocalFiles:
@@ -163,7 +109,7 @@ class _LocalFiles:
 
 class _RemoteFiles:
     def __init__(self, url: str) -> None:
-        self._filesystem, _ = remote_filesystem(url)
+        self._filesystem, _ = remote_filesystem(url, "corpus")
         # fsspec treats a web page with links as a folder; here it is a file.
         self._is_web = url.startswith(("http://", "https://"))
 

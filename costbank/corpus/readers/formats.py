@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from costbank.corpus.readers.filesystems import is_url
 from costbank.encodings import Encoding
+from costbank.urls import is_url
 
 __all__ = [
     "TOKEN_FORMATS",

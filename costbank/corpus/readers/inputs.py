@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from costbank.corpus.readers.filesystems import FileSystem, file_name, filesystem_of, has_wildcards, is_url
+from costbank.corpus.readers.filesystems import FileSystem, file_name, filesystem_of, has_wildcards
 from costbank.corpus.readers.foreign import refuse_foreign, refuse_foreign_archive, refuse_foreign_ids
 from costbank.corpus.readers.formats import (
     TOKEN_FORMATS,
@@ -36,6 +36,7 @@ from costbank.errors import CorpusError, InputError, InputNotFoundError, UsageEr
 from costbank.files import check_readable, staging_directory, storage_errors
 from costbank.plurals import counted
 from costbank.signatures import SIGNATURE_BYTES
+from costbank.urls import is_url
 
 __all__ = ["STANDARD_INPUT", "find_files", "stdin_spool"]
 

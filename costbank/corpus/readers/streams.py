@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from costbank.corpus.readers.filesystems import remote_errors, remote_filesystem
 from costbank.corpus.readers.formats import WHOLE, CorpusFile, Part
 from costbank.errors import CorpusError, InputError, require
 from costbank.files import FileDigest, staging_directory
+from costbank.urls import remote_errors, remote_filesystem
 
 __all__ = ["MAX_WINDOW_BYTES", "ByteStream", "fetched", "open_stored", "open_stream", "remote_version"]
 
@@ -99,7 +99,7 @@ def open_stored(file: CorpusFile) -> Iterator[Any]:
     """
     with _read_errors(file):
         if file.is_remote:
-            filesystem, path = remote_filesystem(file.location)
+            filesystem, path = remote_filesystem(file.location, "corpus")
             handle = filesystem.open(path, "rb")
         else:
             handle = file.path.open("rb", buffering=0)
@@ -109,7 +109,7 @@ def open_stored(file: CorpusFile) -> Iterator[Any]:
 
 def remote_version(file: CorpusFile) -> str:
     """The identity of the content of a URL: the version that its server reports, or else the current time."""
-    filesystem, path = remote_filesystem(file.location)
+    filesystem, path = remote_filesystem(file.location, "corpus")
     with remote_errors(file.location):
         info = filesystem.info(path)
     version = {name: str(value) for name, value in info.items() if name.lower() in _VERSION_KEYS and value is not None}

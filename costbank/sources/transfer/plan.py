@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank import Bank, check_digests, open_bank
+from costbank.bank import Bank, check_digests
 from costbank.bank.layout import TOKENS, VECTORS
 from costbank.errors import InputError, UsageError, require
 from costbank.neighbors import nearest_to
+from costbank.opening import open_bank
 from costbank.plurals import counted
 from costbank.progress import Progress
 from costbank.sources.base import InputFile, SourcePlan, SourceVectors, configured_tokenizer, row_ranges
