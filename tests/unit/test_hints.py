@@ -34,6 +34,7 @@ FOREIGN = {
     "--logdir", "--text", "--vector", "--neighbors",  # tensorboard, embedding-atlas
     "--nproc-per-node", "--index-url", "--data-urlencode",
     "--other", "--split", "--arms",  # python -m benchmarks.study
+    "--include", "--revision",  # hf download
 }  # fmt: skip
 """Options of other tools that our texts name."""
 
