@@ -6,6 +6,7 @@ from importlib import import_module
 BENCHMARKS = (
     "startup",
     "open_bank",
+    "pull",
     "word2vec_build",
     "lm_head",
     "lm_head_table",

@@ -8,10 +8,12 @@ import hashlib
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from costbank.errors import CorruptBankError
 from costbank.files import FileDigest
@@ -22,6 +24,7 @@ __all__ = ["Download", "StoppedError", "remaining_bytes"]
 
 _THREADS = 4
 _PROGRESS_BYTES = 1 << 20
+_MOST_UNHASHED = 8
 
 
 class StoppedError(Exception):
@@ -107,21 +110,18 @@ class Download:
 
     def _copy(self, name: str, stopped: threading.Event) -> None:
         digest, path = self.bank.manifest.files[name], self.directory / name
-        with path.open("xb", buffering=0) as file:
-            copy = _Copy(name, digest, file, self.advance, stopped)
+        with path.open("xb", buffering=0) as file, _Copy(name, digest, file, self.advance, stopped) as copy:
             copy.take_over(_most(name, self.left)[0])
             continued = copy.size > 0
             self._fetch(copy)
-            if copy.sha256 != digest.sha256 and continued:  # the machine may have crashed before it wrote everything
+            if continued and copy.digest_so_far() != digest.sha256:  # a crash may have lost what was not synced
                 copy.start_over()
                 self._fetch(copy)
-            if copy.sha256 != digest.sha256:
-                raise CorruptBankError(
-                    f"{self.bank.place or 'the bank'}: {name} has the sha256 {copy.sha256[:12]}… instead of "
-                    f"{digest.sha256[:12]}…",
-                    DAMAGED,
-                )
             os.fsync(file.fileno())
+            if (sha256 := copy.digest_so_far()) != digest.sha256:
+                raise CorruptBankError(
+                    f"{self.bank.place}: {name} has the sha256 {sha256[:12]}… instead of {digest.sha256[:12]}…", DAMAGED
+                )
 
     def _fetch(self, copy: "_Copy") -> None:
         """Receive the rest of a file."""
@@ -141,7 +141,7 @@ class Download:
 
 
 class _Copy:
-    """A file that grows, and the digest of its bytes so far."""
+    """A file that grows, and the digest of its bytes so far, which another thread computes during the download."""
 
     def __init__(
         self, name: str, digest: FileDigest, file: Any, advance: Callable[[int], None], stopped: threading.Event
@@ -149,9 +149,18 @@ class _Copy:
         self.name, self.digest = name, digest
         self._file, self._advance, self._stopped = file, advance, stopped
         self._hash, self.size = hashlib.sha256(), 0
+        self._hasher = ThreadPoolExecutor(1, "costbank-sha256")
+        self._hashing: deque[Future[None]] = deque()
 
-    @property
-    def sha256(self) -> str:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hasher.shutdown(wait=False, cancel_futures=True)
+
+    def digest_so_far(self) -> str:
+        while self._hashing:
+            self._hashing.popleft().result()
         return self._hash.hexdigest()
 
     def take_over(self, other: Path | None) -> None:
@@ -177,7 +186,9 @@ class _Copy:
         view = memoryview(block)
         while view:  # without a buffer, a write may be partial
             view = view[self._file.write(view) :]
-        self._hash.update(block)
+        self._hashing.append(self._hasher.submit(self._hash.update, block))
+        if len(self._hashing) > _MOST_UNHASHED:
+            self._hashing.popleft().result()
         self.size += len(block)
         self._advance(len(block))
 
@@ -185,4 +196,5 @@ class _Copy:
         self._advance(-self.size)
         self._file.seek(0)
         self._file.truncate()
+        self.digest_so_far()
         self._hash, self.size = hashlib.sha256(), 0

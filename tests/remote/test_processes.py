@@ -1,5 +1,9 @@
 """Many processes that open one bank, and processes that are killed."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +35,31 @@ def test_a_client_that_is_killed_at_any_moment_leaves_nothing_or_a_whole_bank(se
     outcomes = kill_clients(f"{server.url}/v1/banks/big", server, tmp_path / "target", 20)
     assert outcomes["killed", "nothing listed"] > 3
     assert outcomes["continued"] > 3
+
+
+def test_ctrl_c_keeps_what_was_downloaded_and_says_so(server: Relay, tmp_path: Path, big_bank: Bank):
+    target = tmp_path / "target"
+    command = [sys.executable, "-m", "costbank_cli", "pull", f"{server.url}/v1/banks/big", "--store", str(target)]
+
+    def slow(path: str, offset: int, data: bytes) -> bytes:
+        time.sleep(0.02 if path.endswith("vectors.safetensors") else 0)
+        return data
+
+    server.damage = slow
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not any(file.stat().st_size for file in target.glob("big/.pull-*/vectors.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "error: interrupted; the same command continues the download" in errors
+    assert "no partial output" not in errors
+    assert listed(target) == []
+    server.requests.clear()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert any("vectors.safetensors range" in request for request in server.requests)
+    assert listed(target) == [f"big@{big_bank.id}"]
 
 
 @pytest.mark.slow

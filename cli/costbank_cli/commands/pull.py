@@ -1,10 +1,12 @@
 """`costbank pull URL`."""
 
+import signal
+import sys
 from pathlib import Path
 
 import click
 
-from costbank_cli.output import console_progress, json_option, note, print_json, store_option
+from costbank_cli.output import console_progress, json_option, print_json, store_option
 
 __all__ = ["command"]
 
@@ -30,8 +32,9 @@ def command(url: str, name: str | None, store: Path | None, as_json: bool) -> No
     try:
         bank = pull_bank(url, name, store, progress=console_progress())
     except KeyboardInterrupt:
-        note("the same command continues the download")
-        raise
+        # Unlike other commands, this one keeps what it has so far.
+        click.echo("error: interrupted; the same command continues the download", err=True)
+        sys.exit(128 + signal.SIGINT)
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "url": url})
     else:
