@@ -3,6 +3,7 @@
 To add a kind of cache, add a line to `KINDS`.
 """
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from costbank.bank.layout import ID_PATTERN
 from costbank.errors import StorageError, UsageError
 from costbank.files import is_abandoned, locked, storage_errors, tree_bytes
 from costbank.settings import default_cache
@@ -48,6 +50,10 @@ def _unfinished(cache: Path) -> Iterator[Path]:
     return (path for path in work if is_abandoned(path))
 
 
+def _downloaded(cache: Path) -> Iterator[Path]:
+    return (path for path in cache.glob("banks/*/*") if re.fullmatch(ID_PATTERN, path.name))
+
+
 KINDS: tuple[CacheKind, ...] = (
     CacheKind("encoded-text", "token ids of corpus files", lambda cache: cache.glob("text/*/*")),
     CacheKind(
@@ -56,6 +62,7 @@ KINDS: tuple[CacheKind, ...] = (
         lambda cache: (path for path in cache.glob("pairs/*") if path.suffix != _WORK_SUFFIX),
     ),
     CacheKind("file-digests", "SHA-256 of corpus files", lambda cache: cache.glob("digests/*/*.json")),
+    CacheKind("banks", "banks that were opened by URL", _downloaded),
     CacheKind("unfinished", "work of interrupted builds, which the same build would continue", _unfinished),
 )
 

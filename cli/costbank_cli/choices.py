@@ -21,4 +21,4 @@ EXPORT_FORMATS = (
 )  # fmt: skip
 ENGINES = ("local", "ray")
 ON_ERROR = ("refuse", "skip")
-CACHE_KINDS = ("encoded-text", "pair-counts", "file-digests", "unfinished")
+CACHE_KINDS = ("encoded-text", "pair-counts", "file-digests", "banks", "unfinished")

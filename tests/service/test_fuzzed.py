@@ -22,7 +22,7 @@ DYNAMIC = [
 """Operations that refuse values which their schema permits: two parameters at once, or numbers beyond a setting."""
 LABELS = [
     *ALWAYS_VALID, *DYNAMIC,
-    *(f"GET /v1/banks/{{ref}}/{name}" for name in ("tokens/{token_id}", "costs", "vectors")),
+    *(f"GET /v1/banks/{{ref}}/{name}" for name in ("tokens/{token_id}", "costs", "vectors", "files/{file}")),
     "POST /v1/banks/{ref}/costs",
 ]  # fmt: skip
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE

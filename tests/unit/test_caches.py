@@ -38,7 +38,13 @@ def _age(path: Path, by: timedelta) -> None:
 
 def test_a_build_fills_the_cache_and_works_after_it_is_cleared(config: BuildConfig):
     bank = costbank.build(config)
-    assert _counts(config.cache) == {"encoded-text": 1, "pair-counts": 1, "file-digests": 1, "unfinished": 0}
+    assert _counts(config.cache) == {
+        "encoded-text": 1,
+        "pair-counts": 1,
+        "file-digests": 1,
+        "banks": 0,
+        "unfinished": 0,
+    }
     sizes = {one.kind.name: one.bytes for one in cache_contents(config.cache)}
     on_disk = sum(path.stat().st_size for path in config.cache.rglob("*") if path.is_file())
     assert sum(sizes.values()) == on_disk
@@ -65,7 +71,7 @@ def test_only_old_entries_of_the_named_kinds_are_removed(tmp_path: Path):
     assert [entry.path for entry in clear_cache(tmp_path, ["encoded-text"], older_than=3)[0].entries] == [
         entries["old"]
     ]
-    assert _counts(tmp_path) == {"encoded-text": 2, "pair-counts": 1, "file-digests": 0, "unfinished": 0}
+    assert _counts(tmp_path) == {"encoded-text": 2, "pair-counts": 1, "file-digests": 0, "banks": 0, "unfinished": 0}
     assert [len(one.entries) for one in clear_cache(tmp_path, ["pair-counts"])] == [1]
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["new", "read"]
 
@@ -76,7 +82,7 @@ def test_unfinished_work_is_removed_unless_a_process_has_it_locked(tmp_path: Pat
     with locked(tmp_path / "staging/.staging-b"), locked(tmp_path / "pairs/2.work"):
         cleared = clear_cache(tmp_path)
         assert {path.name for path in tmp_path.rglob("*")} == {"staging", "pairs", ".staging-b", "2.work"}
-    assert [len(one.entries) for one in cleared] == [0, 0, 0, 3]
+    assert [len(one.entries) for one in cleared] == [0, 0, 0, 0, 3]
 
 
 def test_a_cache_that_does_not_exist_is_empty_and_is_not_created(tmp_path: Path):
@@ -132,3 +138,15 @@ def test_a_cache_that_a_build_uses_is_not_cleared_until_the_build_ends_or_is_kil
     clear_cache(tmp_path / "cache")
     assert sum(_counts(tmp_path / "cache").values()) == 0
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_downloaded_banks_are_cleared_one_by_one_and_nothing_else_of_their_cache(tmp_path: Path):
+    names = tmp_path / "banks" / "news"
+    for bank_id in ("0123456789abcdef", "fedcba9876543210"):
+        (names / bank_id).mkdir(parents=True)
+        (names / bank_id / "manifest.json").write_text("{}")
+    (names / "latest").write_text("0123456789abcdef\n")
+    (names / ".download-of-another-process").mkdir()
+    assert _counts(tmp_path)["banks"] == 2
+    clear_cache(tmp_path, ["banks"])
+    assert sorted(path.name for path in names.iterdir()) == [".download-of-another-process", "latest"]
