@@ -17,7 +17,7 @@ __all__ = ["command"]
 @store_option
 @json_option
 def command(url: str, name: str | None, store: Path | None, as_json: bool) -> None:
-    """Copy a bank from a server, a bucket or the Hugging Face Hub into the store.
+    """Copy a bank from a server, a bucket or the Hub into the store.
 
     \b
     costbank pull http://host:8137/v1/banks/my-bank

@@ -16,7 +16,7 @@ __all__ = ["command"]
 @store_option
 @json_option
 def command(bank: str, url: str, store: Path | None, as_json: bool) -> None:
-    """Copy a bank to a bucket or to the Hugging Face Hub.
+    """Copy a bank to a bucket or the Hub.
 
     \b
     costbank push my-bank s3://bucket/banks/my-bank
