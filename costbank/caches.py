@@ -30,14 +30,15 @@ class CacheKind:
     Attributes:
         name: what the command line calls it.
         meaning: what it contains, and what uses it.
-        entries: finds the files and directories in the cache directory that can be removed, each on its own.
-        directory: the default of the cache directory. While a process uses it, it holds a shared lock of it.
+        entries: finds the files and directories in the kind's directory that can be removed, each on its own.
+        directory: that directory, from the cache directory that is given, or None. While a process uses it, it holds a
+            shared lock of it.
     """
 
     name: str
     meaning: str
     entries: Callable[[Path], Iterable[Path]]
-    directory: Callable[[], Path] = default_cache
+    directory: Callable[[Path | None], Path] = lambda cache: cache or default_cache()
 
 
 def _unfinished(cache: Path) -> Iterator[Path]:
@@ -50,8 +51,14 @@ def _unfinished(cache: Path) -> Iterator[Path]:
     return (path for path in work if is_abandoned(path))
 
 
-def _downloaded(cache: Path) -> Iterator[Path]:
-    return (path for path in cache.glob("banks/*/*") if re.fullmatch(ID_PATTERN, path.name))
+def _downloaded(banks: Path) -> Iterator[Path]:
+    return (path for path in banks.glob("*/*") if re.fullmatch(ID_PATTERN, path.name))
+
+
+def _bank_directory(cache: Path | None) -> Path:
+    from costbank.remote import bank_cache
+
+    return bank_cache() if cache is None else cache / "banks"
 
 
 KINDS: tuple[CacheKind, ...] = (
@@ -62,7 +69,7 @@ KINDS: tuple[CacheKind, ...] = (
         lambda cache: (path for path in cache.glob("pairs/*") if path.suffix != _WORK_SUFFIX),
     ),
     CacheKind("file-digests", "SHA-256 of corpus files", lambda cache: cache.glob("digests/*/*.json")),
-    CacheKind("banks", "banks that were opened by URL", _downloaded),
+    CacheKind("banks", "banks that were opened by URL", _downloaded, _bank_directory),
     CacheKind("unfinished", "work of interrupted builds, which the same build would continue", _unfinished),
 )
 
@@ -107,7 +114,7 @@ def cache_contents(cache: str | Path | None = None, kinds: Sequence[str] = ()) -
     """
     contents = []
     for kind in _kinds_named(kinds):
-        directory = Path(cache) if cache and kind.directory is default_cache else kind.directory()
+        directory = kind.directory(Path(cache) if cache else None)
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"{directory} is a file, not a cache", "give a directory as --cache")
         found = (_entry(path) for path in sorted(kind.entries(directory)))

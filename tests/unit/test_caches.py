@@ -14,6 +14,7 @@ from costbank.caches import KINDS, cache_contents, clear_cache
 from costbank.config import BuildConfig, CooccurrenceConfig, build_config
 from costbank.errors import UsageError
 from costbank.files import locked
+from costbank.remote import bank_cache
 
 DAY = timedelta(days=1)
 
@@ -140,13 +141,22 @@ def test_a_cache_that_a_build_uses_is_not_cleared_until_the_build_ends_or_is_kil
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_downloaded_banks_are_cleared_one_by_one_and_nothing_else_of_their_cache(tmp_path: Path):
-    names = tmp_path / "banks" / "news"
+@pytest.mark.parametrize("given", [True, False], ids=["a cache that is given", "the default"])
+def test_downloaded_banks_are_cleared_where_they_are_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+):
+    monkeypatch.delenv("COSTBANK_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = tmp_path / "mine" if given else None
+    banks = tmp_path / "mine" / "banks" if given else bank_cache()
+    names = banks / "news"
     for bank_id in ("0123456789abcdef", "fedcba9876543210"):
         (names / bank_id).mkdir(parents=True)
         (names / bank_id / "manifest.json").write_text("{}")
     (names / "latest").write_text("0123456789abcdef\n")
     (names / ".download-of-another-process").mkdir()
-    assert _counts(tmp_path)["banks"] == 2
-    clear_cache(tmp_path, ["banks"])
+    (contents,) = cache_contents(cache, ["banks"])
+    assert (contents.directory, len(contents.entries)) == (banks, 2)
+    clear_cache(cache, ["banks"])
     assert sorted(path.name for path in names.iterdir()) == [".download-of-another-process", "latest"]
+    assert tmp_path in bank_cache().parents
