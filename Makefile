@@ -51,12 +51,13 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# The text is a file with a document per line, or else the docstrings of Python's standard library.
+# Its rows go to a file of its own: runs whose rows are in data/study are not repeated. The text is a file with a document per line, or else the docstrings of Python's standard library.
 STUDY_ARMS := ce label-smoothing shuffled recommended
 study-small: $(READY)
 	@mkdir -p .study
 	$(if $(TEXT),,$(BIN)/python -m benchmarks.study.docstrings text .study/docstrings.txt)
-	$(BIN)/python -m benchmarks.study small --text $(or $(TEXT),.study/docstrings.txt) --seeds 3 --split test --arms $(STUDY_ARMS)
+	$(BIN)/python -m benchmarks.study small --text $(or $(TEXT),.study/docstrings.txt) --seeds 3 --split test --arms $(STUDY_ARMS) \
+		--rows .study/rows.jsonl
 
 clean:
 	rm -rf $(VENV) .demo site
