@@ -75,3 +75,11 @@ def labels(generator: torch.Generator) -> Tensor:
     labels[::5] = -100
     labels[1], labels[2] = 4, 9
     return labels
+
+
+@pytest.fixture
+def teacher(generator: torch.Generator) -> Tensor:
+    """Distributions [29, 37]; every fifth position has none."""
+    q = torch.softmax(2 * torch.randn(29, 37, generator=generator), dim=1)
+    q[::5] = 0
+    return q

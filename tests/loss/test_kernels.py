@@ -37,7 +37,7 @@ from costbank.loss.engine.kernels import blocks, choice
 from tests.loss.oracle import token_losses
 from tests.loss.test_objectives import EACH
 from tests.loss.test_soft import CASES as SOFT
-from tests.loss.test_soft import definition, teacher  # noqa: F401 -- a fixture
+from tests.loss.test_soft import definition
 
 # The interpreter computes with NumPy, which warns of NaN.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -126,7 +126,7 @@ def test_losses_of_hidden_states_are_as_precise_as_their_type(
 
 @pytest.mark.parametrize("options", SOFT)
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
-def test_soft_targets_are_the_definitions(logits, teacher, costs, options: EMOOptions, sparse: bool):  # noqa: F811
+def test_soft_targets_are_the_definitions(logits, teacher, costs, options: EMOOptions, sparse: bool):
     logits, teacher = logits[:ROWS], teacher[:ROWS]
     targets = SoftTargets(teacher.to(DEVICE))
     if sparse:
@@ -148,7 +148,7 @@ def test_any_width_follows_pytorch(generator, width: int, form: str):
     objective = {"none": "ce", "smoothing": "neighbor_smoothing", "smoothing-of-all": "neighbor_smoothing"}
     costs = costs_of(form, width, generator)
     options = EMOOptions(
-        objective=objective.get(form, "emo"), mixing="interpolate", weight=0.3, softcap=9.0,  # type: ignore[arg-type]
+        objective=objective.get(form, "emo"), mixing="interpolate", weight=0.3, softcap=9.0,
         label_smoothing=0.1,
     )  # fmt: skip
     logits = 3 * torch.randn(5, width, generator=generator)
@@ -198,7 +198,7 @@ def test_batches_without_a_row_or_without_a_label(costs):
 @pytest.mark.parametrize("objective", ["ce", "emo", "neighbor_smoothing", "log"])
 def test_masked_tokens_count_for_nothing(logits, labels, of_form, objective: str):
     costs = of_form[{"ce": "none", "neighbor_smoothing": "smoothing-of-all"}.get(objective, "dense")]
-    options = EMOOptions(objective=objective, mixing="fixed", weight=0.5, softcap=9.0)  # type: ignore[arg-type]
+    options = EMOOptions(objective=objective, mixing="fixed", weight=0.5, softcap=9.0)
     masked = logits[:ROWS].clone()
     masked[:, ::4] = -torch.inf
     masked.scatter_(1, labels[:ROWS, None].clamp_min(0), 1.0)
@@ -243,7 +243,7 @@ def test_ignored_rows_that_stay_change_nothing(generator, labels, of_form, monke
         runs = []
         for captured in (False, True):
             monkeypatch.setattr(prepare, "_is_captured", lambda _, captured=captured: captured)
-            options = EMOOptions(objective=objective, mixing="fixed", kernels=kernels, chunk_rows=4)  # type: ignore[arg-type]
+            options = EMOOptions(objective=objective, mixing="fixed", kernels=kernels, chunk_rows=4)
             leaves = [tensor.to(DEVICE).requires_grad_() for tensor in head]
             loss = linear_emo_loss(leaves[0], leaves[1], labels[:ROWS].to(DEVICE), moved(of_form[form]), options,
                                    bias=leaves[2], token_weights=weights.to(DEVICE))  # fmt: skip
@@ -362,7 +362,7 @@ def test_kernels_are_refused_where_they_cannot_run(logits, labels, costs, monkey
     with pytest.raises(UsageError, match="on the device mps"):
         choice.uses_kernels(on_kernels(EMOOptions()), torch.device("mps"), torch.float32)
     with pytest.raises(UsageError, match="kernels is 'cuda'"):
-        EMOOptions(kernels="cuda")  # type: ignore[arg-type]
+        EMOOptions(kernels="cuda")
 
 
 def test_a_machine_without_a_working_triton_runs_pytorch_and_says_so_once(monkeypatch):
@@ -393,7 +393,7 @@ def test_a_table_that_lists_the_label_itself_is_read_as_by_pytorch(logits, label
     ids[:, 0], costs[:, 0] = torch.arange(37), 0.0
     table = replace(neighbors, ids=ids, costs=costs)
     for objective in ("emo", "log"):
-        options = EMOOptions(objective=objective, mixing="fixed")  # type: ignore[arg-type]
+        options = EMOOptions(objective=objective, mixing="fixed")
         check_pytorch(logits[:ROWS], labels[:ROWS], table, options)
 
 

@@ -32,14 +32,6 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def teacher(generator: torch.Generator) -> Tensor:
-    """Distributions [29, 37]; every fifth position has none."""
-    q = torch.softmax(2 * torch.randn(29, 37, generator=generator), dim=1)
-    q[::5] = 0
-    return q
-
-
 def definition(logits: Tensor, q: Tensor, costs: DenseCosts, options: EMOOptions) -> Tensor:
     """Losses [n] in float64, for autograd."""
     matrix, rows = cost_matrix(costs, logits.shape[1]), costs.vectors.double()
