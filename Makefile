@@ -51,7 +51,8 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# Its rows go to a file of its own: runs whose rows are in data/study are not repeated. The text is a file with a document per line, or else the docstrings of Python's standard library.
+# The text is a file with a document per line, or else the docstrings of Python's standard library. The rows go to a new
+# file, because runs whose rows are in data/study would not be repeated.
 STUDY_ARMS := ce label-smoothing shuffled recommended
 study-small: $(READY)
 	@mkdir -p .study

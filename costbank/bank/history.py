@@ -32,7 +32,7 @@ class TokenizerChange:
 
     @classmethod
     def between(cls, name: str, before: Manifest | None, latest: Manifest) -> "TokenizerChange | None":
-        """The change between two banks; None if there is no bank before, or both have one fingerprint."""
+        """The change from one bank to the next; None if there was none before, or if their fingerprints are equal."""
         if before is None or before.tokenizer.fingerprint == latest.tokenizer.fingerprint:
             return None
         return cls(name, before, latest)

@@ -124,7 +124,7 @@ def pull_bank(
 
     Raises:
         UsageError: the URL is not that of a bank, or the name is malformed.
-        CostbankError: the errors of `open_url`, except that there is no cache to fall back on.
+        CostbankError: as in `open_url`; but if the server cannot be reached, no cached bank is used instead.
         CorruptBankError: also if the store has this bank already, and it is damaged.
     """
     address = parse_address(url)

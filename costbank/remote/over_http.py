@@ -100,7 +100,7 @@ class HttpOrigin:
             self._check(url, response)
             yield response
         finally:
-            # The rest of a body that nobody reads would have to be read before the connection could be used again.
+            # Close the connection: to use it again, we would have to read the rest of the body.
             response.close() if response.length_remaining != 0 else response.release_conn()
 
     def _check(self, url: str, response: Any) -> None:

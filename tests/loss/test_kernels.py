@@ -34,6 +34,7 @@ from costbank.loss import (
     smooth_neighbors,
 )
 from costbank.loss.engine.kernels import blocks, choice
+from costbank.loss.engine.softmax import VocabShard
 from tests.loss.oracle import token_losses
 from tests.loss.test_objectives import EACH
 from tests.loss.test_soft import CASES as SOFT
@@ -402,6 +403,12 @@ def test_blocks_have_as_many_rows_on_every_process_and_a_bounded_size():
     rows = {width: prepare._chunk_rows(cuda, width, torch.bfloat16) for width in (256, 50_257, 128_256, 256_000)}
     assert rows == {256: 16_384, 50_257: 5_312, 128_256: 2_048, 256_000: 1_024}
     assert prepare._chunk_rows(cuda, 128_256, torch.float32) == 1_024
+    # Slices of different sizes have equal blocks: otherwise processes would wait for each other for ever.
+    labels, options = torch.zeros(3, dtype=torch.long), EMOOptions(objective="ce", kernels="torch")
+    arguments, shape = prepare.Arguments(labels, None, options, None), torch.Size([3])
+    shards = (VocabShard(0, 131_073, 262_145), VocabShard(131_073, 131_072, 262_145, rank=1))
+    calls = [prepare.prepare(arguments, shape, shard, torch.bfloat16, False, cuda) for shard in shards]
+    assert calls[0].tokens.chunk_rows == calls[1].tokens.chunk_rows == 448
     assert prepare._chunk_rows(torch.device("cpu"), 128_256, torch.float32) == 256
 
 

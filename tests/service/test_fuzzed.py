@@ -26,7 +26,7 @@ LABELS = [
     "POST /v1/banks/{ref}/costs",
 ]  # fmt: skip
 FILE = "GET /v1/banks/{ref}/files/{file}"
-"""Its schema permits any text, so there are no requests that it forbids."""
+"""Any text fits its schema, so no request can break it."""
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 RUNS = [(label, POSITIVE) for label in LABELS] + [
     (label, NEGATIVE) for label in LABELS if label not in (*ALWAYS_VALID, FILE)

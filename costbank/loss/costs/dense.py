@@ -72,9 +72,9 @@ class DenseCosts(Costs):
         On a CPU, the row of consecutive equal labels is computed once.
         """
         if labels.device.type != "cpu":
-            return self._multiply(labels, columns, out)
+            return self.products_of(labels, columns, out)
         distinct, counts = torch.unique_consecutive(labels, return_counts=True)
-        self._multiply(distinct, columns, out[: len(distinct)])
+        self.products_of(distinct, columns, out[: len(distinct)])
         # From the last row to the first, so that each row is read before it is overwritten.
         end = len(labels)
         for row, count in reversed(list(enumerate(counts.tolist()))):
@@ -83,12 +83,6 @@ class DenseCosts(Costs):
                 out[start:end] = out[row]
             end -= count
         return out
-
-    def products_of(
-        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
-    ) -> Float[Tensor, "n columns"]:
-        """`negated_products` with a product for each label, also for equal ones."""
-        return self._multiply(labels, columns, out)
 
     def fill(
         self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
@@ -99,7 +93,10 @@ class DenseCosts(Costs):
         """
         return self.negated_products(labels, columns, out).add_(1.0).clamp_min_(0.0)
 
-    def _multiply(self, labels: Tensor, columns: slice, out: Tensor) -> Tensor:
+    def products_of(
+        self, labels: Int64[Tensor, "n"], columns: slice, out: Float[Tensor, "n columns"]
+    ) -> Float[Tensor, "n columns"]:
+        """`negated_products`, computed for each label, also for equal ones."""
         targets, rows = self.vectors[labels], self.vectors[columns]
         if out.dtype == torch.float64 or rows.dtype == torch.float64:
             targets, rows = targets.to(out.dtype), rows.to(out.dtype)

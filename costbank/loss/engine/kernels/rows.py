@@ -3,8 +3,8 @@
     row_sums       reads the logits once, and tiles of costs or targets: the largest logit and sums relative to it
     row_gradients  reads them once more, and writes the gradient: p_i (a + b κ_i) − q_i, and a few columns apart
 
-Sums are in float32, the logits, tiles and gradient in any floating-point type. There are no atomic operations, so two
-runs give the same bits. Under Triton's interpreter (TRITON_INTERPRET=1) the same code runs on CPU tensors.
+Sums are in float32. Logits, tiles and the gradient can have any floating-point type. There are no atomic operations, so
+two runs give the same bits. Under Triton's interpreter (TRITON_INTERPRET=1) the same code runs on CPU tensors.
 
 Arguments of both, with t the label, and d_i = (z_i − largest) · inverse:
 

@@ -88,7 +88,7 @@ class Block:
 
 
 class Tiles(NamedTuple):
-    """What a kernel reads beside the logits: tiles [n, columns], and numbers for all rows.
+    """What a Triton kernel reads besides the logits: tiles [n, columns], and numbers that hold for all rows.
 
     Attributes:
         costs: f with Σ p_i f_i among the sums, and p_i f_i in the gradient; or −⟨e_i, e_t⟩ if `log_power` is given.
