@@ -17,7 +17,7 @@ from costbank.loss.engine.objectives import Block, Gradient
 from costbank.loss.engine.objectives.base import Tiles, TileSums
 from costbank.loss.engine.outcome import BlockPlan, BlockResult, Factors, Outcome, Softmax, outcome_of
 from costbank.loss.engine.softmax import LabelColumn, LocalStats, SoftmaxStats, TargetTerm
-from costbank.loss.engine.targets import SoftTargets, Targets, TargetShares, TeacherTargets, targets_of
+from costbank.loss.engine.targets import SoftTargets, Targets, TargetShares, targets_of
 from costbank.loss.engine.workspace import Workspace
 from costbank.loss.options import EMOOptions
 
@@ -245,8 +245,8 @@ def _softmax(
 ) -> tuple[Softmax, _Sums, Tensor]:  # fmt: skip
     """Statistics over the whole vocabulary; this process's sums, and its largest probability [n]."""
     options, objective, shard = plan.options, plan.objective, plan.shard
-    total = options.label_smoothing > 0 or options.objective == "d2gpo"
-    sums = launch.sums(tiles, total, plan.with_entropy, plan.with_parts)
+    needs_total = options.label_smoothing > 0 or objective.needs_total
+    sums = launch.sums(tiles, needs_total, plan.with_entropy, plan.with_parts)
     # A row without a finite logit: other processes have its probability, or it is NaN.
     shift = sums.top if shard.gather is None else torch.where(sums.top == -torch.inf, 0.0, sums.top)
     own = torch.exp((sums.label - shift) / options.temperature)
@@ -260,11 +260,11 @@ def _softmax(
         probs = workspace.take("probabilities", len(peak))
         vectors = torch.stack([shift, peak, *[launch.none] * (_VECTORS - 2)])
         launch.gradients(probs, vectors, Tiles(), slope=False)
-    term = TargetTerm(sums.weight, sums.nll)
-    if not isinstance(targets, TeacherTargets) or targets.ids is not None:
-        term = targets.term(logits)
-    of_tiles = TileSums(sums.costs * peak, sums.log_top + torch.log(sums.log_sum), sums.log_top,
-                        TargetTerm(sums.weight, sums.nll))  # fmt: skip
+    of_tile = TargetTerm(sums.weight, sums.nll)
+    # Soft targets over all tokens are a tile of weights; other tiles of targets belong to the objective.
+    is_teacher = tiles.targets is not None and tiles.temperature is None
+    term = of_tile if is_teacher else targets.term(logits)
+    of_tiles = TileSums(sums.costs * peak, sums.log_top + torch.log(sums.log_sum), sums.log_top, of_tile)
     partial, state = objective.measured(block, probs, state, of_tiles)
     own_targets = partial.targets
     if term is not None:

@@ -162,9 +162,11 @@ class Objective:
 
     Attributes:
         needs_probs: whether `measured` needs the probabilities as a tensor, which a kernel then writes.
+        needs_total: whether `read` needs the sum of each row of logits, which a kernel computes only then.
     """
 
     needs_probs = False
+    needs_total = False
 
     def __init__(self, options: EMOOptions, costs: Any = None) -> None:
         self.options, self.costs = options, costs

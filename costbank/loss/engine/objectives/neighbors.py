@@ -214,6 +214,8 @@ class D2GPo(NeighborObjective):
     Beyond 6 σ ranks the density is 0, and all tokens have the same share (Li et al. 2020).
     """
 
+    needs_total = True
+
     def __init__(self, options: EMOOptions, costs: Any) -> None:
         super().__init__(options, costs)
         needed = min(math.ceil(6 * options.d2gpo_std), costs.vocab_size - 1)
