@@ -88,13 +88,16 @@ def test_requests_beyond_the_limit_get_503(store: Path):
     ):  # fmt: skip
         thread = threading.Thread(target=client.get, args=(BEYOND,))
         thread.start()
-        _wait_for(lambda: client.app.gateway.running == 1)
-        response = client.get(WITHIN)
+        try:
+            _wait_for(lambda: client.app.gateway.running == 1)
+            response, alive = client.get(WITHIN), client.get("/livez")
+        finally:
+            # A client that closes waits for the request that still runs.
+            free.set()
+            thread.join()
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         assert response.headers["retry-after"] == "1"
-        assert client.get("/livez").status_code == 200
-        free.set()
-        thread.join()
+        assert alive.status_code == 200
         assert client.get(WITHIN).status_code == 200
         assert 'costbank_refusals_total{reason="overloaded"} 1.0' in client.get("/metrics").text
 
