@@ -17,7 +17,7 @@ help:
 	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
-	@echo "make study-small   cross-entropy, label smoothing and a bank, trained from scratch; TEXT=FILE; under 20 minutes"
+	@echo "make study-small   cross-entropy, label smoothing and a bank, trained from scratch; TEXT=FILE; about 20 minutes"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'
