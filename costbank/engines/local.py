@@ -22,6 +22,7 @@ _END = -1  # an amount that ends the reports; real amounts are positive
 _PIPE_READ_BYTES = 4096
 _QUEUED_PER_WORKER = 2
 _POLL_SECONDS = 0.5
+_END_SECONDS = 1.0
 
 
 class LocalEngine:
@@ -141,6 +142,7 @@ class _Pool:
         self.workers = workers
         self._reports, self._report_end = Pipe(duplex=False)
         self._parent_exit, self._alive = Pipe(duplex=False)
+        self._forwarder: _ReportForwarder | None = None
         resource_tracker.ensure_running()  # starting it later would unblock the signals that `submit` blocks
         self._executor = loky.ProcessPoolExecutor(
             workers,
@@ -154,10 +156,13 @@ class _Pool:
             return self._executor.submit(_process_shard, work, shard)
 
     def reporting(self, report: Report) -> "_ReportForwarder":
-        return _ReportForwarder(self._reports, self._report_end, report)
+        self._forwarder = _ReportForwarder(self._reports, self._report_end, report)
+        return self._forwarder
 
     def close(self) -> None:
         self._executor.shutdown(kill_workers=True)
+        if self._forwarder:
+            self._forwarder.end()
         for end in (self._reports, self._report_end, self._parent_exit, self._alive):
             end.close()
 
@@ -182,18 +187,34 @@ class _ReportForwarder:
     def __init__(self, reports: Connection, report_end: Connection, report: Report) -> None:
         self._reports, self._end, self._report = reports, report_end, report
         self._failure: Exception | None = None
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._forward, name="costbank-reports", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        os.write(self._end.fileno(), _AMOUNT.pack(_END))
-        self._thread.join()
+        self.end(None)
         if self._failure:
             raise self._failure
 
+    def end(self, timeout: float | None = _END_SECONDS) -> None:
+        """End the thread and wait until it has ended. It may have ended before.
+
+        An interrupt can arrive while the thread starts. Then `__exit__` is not called, `join` refuses a thread that it
+        takes for not started, and none may be there to wait for. So closing a pool calls this with a timeout.
+        """
+        if not self._ended.is_set():
+            os.write(self._end.fileno(), _AMOUNT.pack(_END))
+            self._ended.wait(timeout)
+
     def _forward(self) -> None:
+        try:
+            self._read_until_end()
+        finally:
+            self._ended.set()
+
+    def _read_until_end(self) -> None:
         """Read the pipe until the end mark, even after `report` raises: workers block while the pipe is full."""
         while True:
             amounts = [amount for (amount,) in _AMOUNT.iter_unpack(os.read(self._reports.fileno(), _PIPE_READ_BYTES))]

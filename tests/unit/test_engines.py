@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -88,6 +89,31 @@ import sleeping
 with open_engine("local", 2, None, None, Path({folder!r})) as engine:
     list(engine.run(sleeping.sleep, [1, 2], lambda _: None))
 """
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_interrupt_while_the_reporting_thread_starts_leaves_no_thread(
+    started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    start, threads, failures = threading.Thread.start, [], []
+
+    def interrupted(thread: threading.Thread) -> None:
+        reporting = thread.name == "costbank-reports"
+        if started or not reporting:
+            start(thread)
+        if reporting:
+            threads.append(thread)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    with _local(2, tmp_path) as engine, pytest.raises(KeyboardInterrupt):
+        list(engine.run(_square, [1, 2], lambda _: None))
+    assert len(threads) == 1
+    if started:
+        threads[0].join(10)
+    assert not threads[0].is_alive()
+    assert failures == []
 
 
 @pytest.mark.slow
