@@ -48,9 +48,8 @@ def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
     return count
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 4])
-def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callable[..., Any], nodes: int):
-    for _ in range(nodes):
+def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callable[..., Any]):
+    for _ in range(4):
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     corpus, counts, cache = counted("ray", None, cluster.address)
