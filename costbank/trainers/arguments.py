@@ -1,4 +1,4 @@
-"""Arguments of trainers: a loss, or a bank from which the default loss is made."""
+"""Arguments of trainers: a loss, or a bank or its reference, from which the default loss is made."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from torch import Tensor
 from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss
+from costbank.opening import open_bank
 
-__all__ = ["as_bank", "as_loss", "check_loss"]
+__all__ = ["as_bank", "as_loss", "check_loss", "opened"]
 
 Loss = EMOLoss | LinearEMOLoss
 
@@ -18,14 +19,21 @@ def as_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLoss]
     """The loss for an argument: the argument itself, or the default loss of a bank.
 
     Args:
-        value: a loss or a bank.
+        value: a loss, a bank, or a bank's name, path or URL.
         argument: the argument's name, for the error.
         kind: the class of the loss that is made from a bank.
 
     Raises:
-        UsageError: `value` is neither.
+        UsageError: `value` is none of these.
+        CostbankError: the bank cannot be opened; see `open_bank`.
     """
+    value = opened(value)
     return kind(value) if isinstance(value, Bank) else check_loss(value, argument, kind)
+
+
+def opened(value: Any) -> Any:
+    """The bank that a name, a path or a URL refers to; any other value is returned as it is."""
+    return open_bank(value) if isinstance(value, str | Path) else value
 
 
 def check_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLoss]) -> EMOLoss | LinearEMOLoss:
@@ -45,15 +53,17 @@ def check_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLo
 
 
 def as_bank(value: Any, argument: str) -> Bank | None:
-    """Check that an argument is a bank or None, and return it.
+    """The bank for an argument: a bank, a bank's name, path or URL, or None.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
+        CostbankError: the bank cannot be opened; see `open_bank`.
     """
+    value = opened(value)
     if value is None or isinstance(value, Bank):
         return value
-    hint = f"open_bank({str(value)!r})" if isinstance(value, str | Path) else "a bank, as open_bank(name) returns it"
-    raise UsageError(f"{argument} is of type {type(value).__name__}, not a bank", f"give {hint}")
+    hint = "give a bank, as open_bank(name) returns it, or its name, path or URL"
+    raise UsageError(f"{argument} is of type {type(value).__name__}, not a bank", hint)
 
 
 def _loss_from(value: Any, kind: type) -> str:

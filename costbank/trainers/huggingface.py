@@ -5,6 +5,7 @@ Trainer class that never has the logits of all tokens in memory in training, and
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costbank.errors import require
@@ -28,7 +29,7 @@ from costbank.loss import (
 )
 from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import check_adapters, unwrap_peft, virtual_token_count
-from costbank.trainers.arguments import as_bank, as_loss
+from costbank.trainers.arguments import as_bank, as_loss, opened
 from costbank.trainers.best_metric import check_best_metric
 from costbank.trainers.heads import ModelHead, find_head
 from costbank.trainers.labeled_batch import split_labels
@@ -108,25 +109,28 @@ class EMOTrainerMixin(_Trainer):
     are pinned to the loss's costs and options.
 
     Args:
-        emo: the loss, or a bank for `LinearEMOLoss(bank)`. A loss made from a bank is fitted to wider logits, as after
-            `model.resize_token_embeddings`; costs that you opened (`open_costs(bank, …)`) must be as wide.
+        emo: the loss, or a bank for `LinearEMOLoss(bank)`, also by its name, path or URL. A loss made from a bank is
+            fitted to wider logits, as after `model.resize_token_embeddings`; costs that you opened
+            (`open_costs(bank, …)`) must be as wide.
         emo_bank: the bank of the loss `emo`, to check the tokenizer against it; see `check_tokenizer`.
         emo_check_loss: compare cross-entropy with the model's own loss of the first batch, and refuse a difference.
 
     Raises:
         UsageError: `emo` is neither a loss nor a bank, or arguments contradict each other. In training: the linear form
             cannot use the head, or a checkpoint was trained with other costs or options.
+        CostbankError: the bank of a name, path or URL cannot be opened; see `open_bank`.
         TokenizerError: `processing_class` is or has a fast tokenizer that is not the bank's.
     """
 
     def __init__(
         self,
         *args: Any,
-        emo: EMOLoss | LinearEMOLoss | Bank,
-        emo_bank: Bank | None = None,
+        emo: EMOLoss | LinearEMOLoss | Bank | str | Path,
+        emo_bank: Bank | str | Path | None = None,
         emo_check_loss: bool = True,
         **kwargs: Any,
     ) -> None:
+        emo = opened(emo)
         bank = emo if isinstance(emo, Bank) else as_bank(emo_bank, "emo_bank=")
         self.emo = as_loss(emo, "emo=", LinearEMOLoss)
         check_ignore_index(self.emo)

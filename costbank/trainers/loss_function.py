@@ -1,6 +1,7 @@
 """A loss as a function for an unchanged Trainer, and the callback that pins checkpoints to their loss."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -172,7 +173,7 @@ class ComputeLoss(PinCallback):
         return self._models[model]
 
 
-def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
+def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank | str | Path) -> ComputeLoss:
     """Make a function for `Trainer(compute_loss_func=f, callbacks=[f])`.
 
     The function is also a callback. As a callback it knows the step, for a weight that follows a schedule, and pins
@@ -196,7 +197,8 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank) -> ComputeLoss:
     training is refused.
 
     Args:
-        loss: a loss, which the first call moves to the logits' device, or a bank for `EMOLoss(bank)`.
+        loss: a loss, which the first call moves to the logits' device, or a bank for `EMOLoss(bank)`, also by
+            its name, path or URL.
 
     Raises:
         UsageError: `loss` is neither a loss nor a bank, or its `ignore_index` is not -100, the label that a Trainer

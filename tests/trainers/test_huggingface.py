@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from costbank_service import Settings, serving
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
@@ -15,7 +16,7 @@ from transformers import (
 )
 
 from costbank.bank import Bank
-from costbank.errors import TokenizerError, UsageError
+from costbank.errors import BankNotFoundError, TokenizerError, UsageError
 from costbank.loss import EMOLoss, EMOOptions, LinearEMOLoss, Schedule, open_costs
 from costbank.trainers.heads import find_head
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
@@ -334,8 +335,6 @@ def test_arguments_that_contradict_each_other_are_refused(bank: Bank, arguments:
 
 NO_LOSS = {
     "costs": (lambda bank: open_costs(bank, "dense"), "of type DenseCosts", "(costs)"),
-    "a name": (lambda _: "my-bank", "of type str", "(open_bank('my-bank'))"),
-    "a path": (lambda _: Path("a/b"), "of type PosixPath", "(open_bank('a/b'))"),
     "nothing": (lambda _: None, "missing", "(bank)"),
     "options": (lambda _: EMOOptions(), "of type EMOOptions", "(bank, options)"),
     "a class": (lambda _: EMOLoss, "the class EMOLoss itself", "(bank)"),
@@ -359,9 +358,28 @@ def test_a_wrong_emo_argument_is_refused_with_a_hint(make: Any, message: str, hi
 
 
 def test_an_emo_bank_that_is_none_is_refused(bank: Bank, arguments: Any):
-    with pytest.raises(UsageError, match="emo_bank= is of type str, not a bank") as caught:
-        EMOTrainer(gpt2(), arguments(), emo=EMOLoss(bank), emo_bank="my-bank")
-    assert caught.value.hint == "give open_bank('my-bank')"
+    with pytest.raises(UsageError, match="emo_bank= is of type int, not a bank") as caught:
+        EMOTrainer(gpt2(), arguments(), emo=EMOLoss(bank), emo_bank=3)
+    assert "its name, path or URL" in caught.value.hint
+
+
+def test_a_name_a_path_and_a_url_stand_for_their_bank(
+    bank: Bank, arguments: Any, texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, name = bank.path.parents[1], bank.path.parent.name
+    monkeypatch.setenv("COSTBANK_STORE", str(store))
+    monkeypatch.setenv("COSTBANK_CACHE", str(tmp_path / "cache"))
+    expected = trained(EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=bank))
+    with serving(Settings(store=store, port=0)) as url:
+        references = [name, f"{name}@{bank.id[:6]}", bank.path, f"{url}/v1/banks/{name}@{bank.id[:6]}"]
+        for reference in references:
+            assert_same(trained(EMOTrainer(gpt2(), arguments(), train_dataset=texts, emo=reference)), expected, 0.0)
+            assert compute_loss_func(reference).loss.pin == EMOLoss(bank).pin
+    with pytest.raises(TokenizerError):
+        EMOTrainer(gpt2(), arguments(), emo=bank.path, processing_class=make_tokenizer(["some other words"]))
+    for wrong in ({"emo": "not-there"}, {"emo": EMOLoss(bank), "emo_bank": "not-there"}):
+        with pytest.raises(BankNotFoundError):
+            EMOTrainer(gpt2(), arguments(), **wrong)
 
 
 def test_the_function_takes_a_bank_and_either_loss(bank: Bank, arguments: Any, texts: Any):
