@@ -136,20 +136,20 @@ def _server(program: str, store: Path):
         process.stdout.close()
 
 
-def write_bank(store: Path, vocab_size: int, dim: int, table_k: int) -> None:
-    """Write the bank `random`: random unit rows with an exact table and a flat index."""
-    rows = normalize(np.random.default_rng(0).standard_normal((vocab_size, dim), np.float32))[0]
+def write_bank(store: Path, vocab_size: int, dim: int, table_k: int, name: str = "random", seed: int = 0) -> None:
+    """Write a bank of random unit rows with an exact table and a flat index."""
+    rows = normalize(np.random.default_rng(seed).standard_normal((vocab_size, dim), np.float32))[0]
     vocab = Vocab.from_tokens([f" token{i}".encode() for i in range(vocab_size)], [TokenStatus.OK] * vocab_size)
     usable = np.ones(vocab_size, bool)
-    with BankWriter(store / "random") as writer:
+    with BankWriter(store / name) as writer:
         writer.write_vectors(rows.shape, "F32", [rows])
         writer.write_tokens(vocab)
         writer.write_neighbors(exact_neighbors(rows.__getitem__, usable, table_k))
         kind, index = build_index(rows.__getitem__, usable)
         writer.write_index(index)
         facts = {
-            "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {}, "run": {},
-            "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),
+            "costbank": "0", "created": "", "reproducible": True, "source": "random", "config": {"seed": seed},
+            "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {}, "status": vocab.status_counts(),
             "tokenizer": {"kind": "none", "file": "none", "sha256": "", "fingerprint": vocab.fingerprint},
             "vectors": {"vocab": vocab_size, "dim": dim, "dtype": "F32"},
             "neighbors": {"k": table_k, "exact": True, "recall": 1.0}, "index": {"kind": kind, "rows": vocab_size},

@@ -121,6 +121,8 @@ class _OpenFile:
 
     The time of a file's last change (ctime, which programs cannot set) has a resolution of a few milliseconds. A second
     change within that time would be undetected, so opening waits until the last change is older.
+
+    Removing the file's last name changes that time too, but no byte. Then the time of the last write (mtime) decides.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,8 +147,10 @@ class _OpenFile:
             buffer, offset = buffer[count:], offset + count
 
     def check_unchanged(self) -> None:
-        if self._current_state() != self._state:
-            raise ChangedFileError(f"{self._path} was written to while it was open", _HINT)
+        now = self._current_state()
+        if now == self._state or (os.fstat(self._descriptor).st_nlink == 0 and now[:-1] == self._state[:-1]):
+            return
+        raise ChangedFileError(f"{self._path} was written to while it was open", _HINT)
 
     def _current_state(self) -> tuple[int, int, int, int, int]:
         stat = os.fstat(self._descriptor)

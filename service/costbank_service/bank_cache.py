@@ -10,10 +10,11 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -33,6 +34,8 @@ _MAX_NAMES = 20
 _MAX_REFERENCES = 4_096
 _RECENT_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
+
+_Found = TypeVar("_Found")
 
 logger = logging.getLogger("costbank.service")
 
@@ -152,15 +155,20 @@ class BankCache:
 
     def search(self, bank: LoadedBank, token: int, k: int) -> NearestTokens:
         """The nearest tokens beyond the bank's neighbor table; uses its index if that fits into memory."""
-        try:
-            return bank.search_nearest(token, k, self._may_load_index(bank))
-        finally:
-            self._trim()
+        return self._searched(bank, lambda with_index: bank.search_nearest(token, k, with_index))
 
     def search_vectors(self, bank: LoadedBank, vectors: np.ndarray, k: int) -> list[NearestTokens]:
         """The tokens nearest to each vector; uses the bank's index if that fits into memory."""
+        return self._searched(bank, lambda with_index: bank.search_vectors(vectors, k, with_index))
+
+    def _searched(self, bank: LoadedBank, search: Callable[[bool], _Found]) -> _Found:
         try:
-            return bank.search_vectors(vectors, k, self._may_load_index(bank))
+            return search(self._may_load_index(bank))
+        except CorruptBankError:
+            if bank.path.exists():
+                raise
+            # The bank was removed or renamed before its index was loaded. Its rows are in a file that is still open.
+            return search(False)
         finally:
             self._trim()
 

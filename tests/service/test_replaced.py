@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from costbank_service import Settings, create_app
+from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
 from tests.service.banks import write_bank
@@ -129,3 +131,18 @@ def test_the_memory_of_banks_is_bounded(tmp_path: Path, byte_bank: Bank):
     assert answer.neighbors == banks[2].nearest(3, 50)
     with pytest.raises(BankTooLargeError, match="may use 0 MB"):
         BankCache(tmp_path, table - 1).bank("b0")
+
+
+def test_a_removed_bank_is_searched_beyond_its_table_while_its_name_is_resolved(tmp_path: Path):
+    """For the time of a refresh, its name still leads to the bank that was removed. Its index was not loaded yet."""
+    bank = write_bank(tmp_path / "store" / "one", TOKENS[:300], k=4)
+    expected = [(neighbor.id, neighbor.cost) for neighbor in bank.nearest(7, 20)]
+    settings = Settings(store=tmp_path / "store", refresh_ms=60_000)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        vector = client.get("/v1/banks/one/vectors?ids=7").json()["vectors"][0]
+        shutil.rmtree(bank.path)
+        answer = client.get("/v1/banks/one/nearest?token_id=7&k=20")
+        assert answer.status_code == 200, answer.text
+        assert [(one["id"], one["cost"]) for one in answer.json()["neighbors"]] == expected
+        found = client.post("/v1/banks/one/nearest", json={"vectors": [vector], "k": 20})
+        assert found.status_code == 200, found.text
