@@ -63,8 +63,10 @@ class Soak:
         return megabytes, threads, files
 
 
-def soak(seconds: float, clients: int, pause: float = 0.0) -> Soak:
+def soak(seconds: float, clients: int, pause: float = 0.0, every: float = 1.0) -> Soak:
     """Run the service for so many seconds, with so many clients, each of which waits `pause` seconds after an answer.
+
+    The store changes twice in `every` seconds.
 
     Raises:
         RuntimeError: the service ended by itself.
@@ -76,7 +78,7 @@ def soak(seconds: float, clients: int, pause: float = 0.0) -> Soak:
             write_bank(store, _VOCAB, _DIM, _TABLE_K, name, seed)
         with _service(store) as (port, pid):
             threads = [threading.Thread(target=_ask, args=(port, seed, pause, stop, result)) for seed in range(clients)]
-            threads.append(threading.Thread(target=_change, args=(store, stop, result)))
+            threads.append(threading.Thread(target=_change, args=(store, every, stop, result)))
             for thread in threads:
                 thread.start()
             try:
@@ -163,7 +165,7 @@ def _ask(port: int, seed: int, pause: float, stop: threading.Event, result: Soak
     connection.close()
 
 
-def _change(store: Path, stop: threading.Event, result: Soak) -> None:
+def _change(store: Path, every: float, stop: threading.Event, result: Soak) -> None:
     """Write a newer bank of a name and then remove the older one; let another bank come, be renamed, and go."""
     here, there = _COMES_AND_GOES
     for seed in range(100, 1_000_000):
@@ -173,12 +175,12 @@ def _change(store: Path, stop: threading.Event, result: Soak) -> None:
         remove_banks([f"{name}@{bank_id}" for bank_id in older], store)
         with suppress(CostbankError):
             rename_banks(here, there, store)
-        if stop.wait(0.5):
+        if stop.wait(every / 2):
             return
         remove_banks([there], store)
         write_bank(store, _VOCAB, _DIM, _TABLE_K, here, 0)
         result.changes += 4
-        if stop.wait(0.5):
+        if stop.wait(every / 2):
             return
 
 

@@ -10,11 +10,11 @@ from benchmarks.soak import Soak, soak
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_service_answers_everything_and_does_not_grow_while_its_banks_change():
-    result = soak(60, clients=2, pause=0.02)
+    result = soak(60, clients=2, pause=0.1, every=4.0)
     assert result.failures == []
     assert result.answers[200] > 500
     assert not result.answers[503]
-    assert result.changes > 20
+    assert result.changes >= 40
     megabytes, threads, files = result.growth()
     # In the first minute, caches still fill.
     assert megabytes < 20
