@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from costbank_service import Settings, serving
+from costbank_service.server import _listening
 
 from costbank.errors import UsageError
 
@@ -68,3 +69,11 @@ def test_a_port_that_is_taken_is_an_error(store: Path):
 def test_an_address_open_to_others_needs_a_key(store: Path):
     with pytest.raises(UsageError, match="no key"), serving(Settings(store=store, host="0.0.0.0", port=0)):
         pass
+
+
+def test_answers_do_not_wait_for_acknowledgements(tmp_path: Path):
+    """Without TCP_NODELAY, the second packet of an answer waits for up to 40 ms."""
+    with _listening(Settings(store=tmp_path, port=0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
