@@ -11,6 +11,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -34,6 +35,7 @@ _MAX_NAMES = 20
 _MAX_REFERENCES = 4_096
 _RECENT_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
+_RESOLUTIONS = 3
 
 _Found = TypeVar("_Found")
 
@@ -110,7 +112,7 @@ class BankCache:
             BankTooLargeError: its table alone exceeds the limit.
         """
         until = time.monotonic() + self._refresh_seconds  # counted from before the store is read
-        bank = self._load(self._resolve(reference))
+        bank = self._used(reference, self._load)
         if self._refresh_seconds:
             with self._lock:
                 if len(self._recent) >= _MAX_REFERENCES:
@@ -144,8 +146,7 @@ class BankCache:
         Raises:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`.
         """
-        path = self._resolve(reference)
-        return path.parent.name, self.manifest_at(path)
+        return self._used(reference, lambda path: (path.parent.name, self.manifest_at(path)))
 
     def manifest_at(self, path: Path) -> Manifest:
         """The manifest of the bank in a directory of the store, after a check of the sizes of its files."""
@@ -185,6 +186,14 @@ class BankCache:
             kept = {id(entry.bank) for entry in self._entries.values()}
             for reference in [name for name, (_, bank) in self._recent.items() if id(bank) not in kept]:
                 del self._recent[reference]
+
+    def _used(self, reference: str, use: Callable[[Path], _Found]) -> _Found:
+        """The result for the bank's directory. If it is removed after it was resolved, the name may lead to another."""
+        for _ in range(_RESOLUTIONS):
+            path = self._resolve(reference)
+            with suppress(BankNotFoundError):
+                return use(path)
+        raise BankNotFoundError(f"there is no bank {reference}", self._names())
 
     def _resolve(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference):

@@ -17,7 +17,7 @@ import pytest
 from costbank_service import Settings, create_app
 from fastapi.testclient import TestClient
 
-from costbank.bank import Bank
+from costbank.bank import Bank, Store
 from tests.service.banks import write_bank
 
 TOKENS = [b" token%d" % i for i in range(4_000)]
@@ -146,3 +146,27 @@ def test_a_removed_bank_is_searched_beyond_its_table_while_its_name_is_resolved(
         assert [(one["id"], one["cost"]) for one in answer.json()["neighbors"]] == expected
         found = client.post("/v1/banks/one/nearest", json={"vectors": [vector], "k": 20})
         assert found.status_code == 200, found.text
+
+
+@pytest.mark.parametrize("route", ["", "/nearest?token_id=7", "/tokens/7"])
+def test_a_bank_that_is_removed_after_its_name_was_resolved_is_resolved_again(
+    tmp_path: Path, route: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The name then leads to a newer bank, or to none. No answer contains a path."""
+    newer = write_bank(tmp_path / "store" / "one", TOKENS[:300], seed=1)
+    removed, resolve, calls = newer.path.with_name("0" * 16), Store.resolve_name, []
+
+    def late(store: Store, reference: str) -> Path:
+        calls.append(reference)
+        return removed if len(calls) % 4 == 1 or gone else resolve(store, reference)
+
+    monkeypatch.setattr(Store, "resolve_name", late)
+    with TestClient(create_app(Settings(store=tmp_path / "store", refresh_ms=0))) as client:
+        gone = False
+        answer = client.get(f"/v1/banks/one{route}")
+        assert answer.status_code == 200, answer.text
+        gone = True
+        answer = client.get(f"/v1/banks/one{route}")
+        assert answer.status_code == 404
+        assert "there is no bank one" in answer.json()["detail"]
+        assert str(tmp_path) not in answer.text
