@@ -35,6 +35,7 @@ FOREIGN = {
     "--nproc-per-node", "--index-url", "--data-urlencode",
     "--other", "--split", "--arms",  # python -m benchmarks.study
     "--include", "--revision",  # hf download
+    "--build", "--detach", "--constraint", "--system", "--no-create-home", "--now",  # docker, pip, useradd, systemctl
 }  # fmt: skip
 """Options of other tools that our texts name."""
 
