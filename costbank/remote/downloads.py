@@ -24,6 +24,7 @@ __all__ = ["Download", "StoppedError", "remaining_bytes"]
 
 _THREADS = 4
 _PROGRESS_BYTES = 1 << 20
+_SYNC_BYTES = 64 << 20
 _MOST_UNHASHED = 8
 
 
@@ -117,7 +118,7 @@ class Download:
             if continued and copy.digest_so_far() != digest.sha256:  # a crash may have lost what was not synced
                 copy.start_over()
                 self._fetch(copy)
-            os.fsync(file.fileno())
+            copy.sync()
             if (sha256 := copy.digest_so_far()) != digest.sha256:
                 raise CorruptBankError(
                     f"{self.bank.place}: {name} has the sha256 {sha256[:12]}… instead of {digest.sha256[:12]}…", DAMAGED
@@ -151,12 +152,16 @@ class _Copy:
         self._hash, self.size = hashlib.sha256(), 0
         self._hasher = ThreadPoolExecutor(1, "costbank-sha256")
         self._hashing: deque[Future[None]] = deque()
+        self._syncer = ThreadPoolExecutor(1, "costbank-sync")
+        self._syncing: deque[Future[None]] = deque()
+        self._unsynced = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._hasher.shutdown(wait=False, cancel_futures=True)
+        self._syncer.shutdown(cancel_futures=True)
 
     def digest_so_far(self) -> str:
         while self._hashing:
@@ -190,7 +195,21 @@ class _Copy:
         if len(self._hashing) > _MOST_UNHASHED:
             self._hashing.popleft().result()
         self.size += len(block)
+        self._unsynced += len(block)
+        if self._unsynced >= _SYNC_BYTES:
+            self._unsynced = 0
+            self._syncing.append(self._syncer.submit(os.fdatasync, self._file.fileno()))
         self._advance(len(block))
+
+    def sync(self) -> None:
+        """Wait until all bytes are on the disk; most are by then, because another thread syncs during the download.
+
+        Raises:
+            OSError: a write failed, at any time.
+        """
+        while self._syncing:
+            self._syncing.popleft().result()
+        os.fsync(self._file.fileno())
 
     def start_over(self) -> None:
         self._advance(-self.size)

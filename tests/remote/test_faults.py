@@ -1,5 +1,6 @@
 """Servers and networks that fail or lie. Whatever happens, the cache lists only banks that verify."""
 
+import errno
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ from costbank.errors import (
 )
 from costbank.remote import Patience, open_url, pull_bank
 from costbank.remote import copies as copies_module
+from costbank.remote import downloads as downloads_module
 from tests.remote.answers import Answer, answering
 from tests.remote.conftest import QUICK, listed
 from tests.remote.relay import Relay
@@ -307,6 +309,21 @@ def test_a_disk_that_fills_up_leaves_nothing(server: Relay, cache: Path, tmp_pat
     )  # fmt: skip
     assert (result.returncode, "no space left" in result.stderr) == (5, True)
     assert [path for path in (tmp_path / "target").rglob("*") if path.is_file()] == []
+
+
+def test_a_write_that_fails_later_is_an_error(server: Relay, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel reports a failed write to the first sync after it, which another thread calls during the download."""
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(downloads_module, "_SYNC_BYTES", 1 << 20)
+    monkeypatch.setattr(downloads_module.os, "fdatasync", failing)
+    with pytest.raises((OSError, StorageError), match="Input/output error"):
+        open_url(f"{server.url}/v1/banks/big", patience=QUICK)
+    assert listed(cache) == []
+    monkeypatch.undo()
+    assert open_url(f"{server.url}/v1/banks/big", cache=cache, patience=QUICK)
 
 
 def test_pulling_twice_at_once_in_one_process_makes_one_download(server: Relay, tmp_path: Path, big_bank: Bank):

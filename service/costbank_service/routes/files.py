@@ -25,7 +25,7 @@ from costbank_service.query_string import query_reader
 
 __all__ = ["FileNotListedError", "byte_range", "router"]
 
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 20
 _IMMUTABLE = "max-age=31536000, immutable"
 _REVALIDATE = "no-cache"
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE)
