@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("setting", nargs="?", choices=SETTINGS, default="small", help="the model and the training")
     parser.add_argument("--text", type=Path, help="text with a document per line, or pairs for fine-tuning")
-    parser.add_argument("--model", type=Path, help="a pretrained model: a Hugging Face folder, or a GGUF file")
+    parser.add_argument("--model", type=Path, help="a pretrained model, as a Hugging Face folder")
     parser.add_argument("--other", type=Path, help="another text, on which the model was trained before")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=HEADLINE, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="the number of seeds")

@@ -13,17 +13,14 @@ class Pretrained(nn.Module):
     """Token ids in, hidden states out, like `Decoder`; the logits are `hidden @ embedding.weight.T`.
 
     Args:
-        path: a Hugging Face folder, or a GGUF file, whose weights are read as float32.
+        path: a Hugging Face folder, whose weights are read as float32.
     """
 
     def __init__(self, path: Path) -> None:
         from transformers import AutoModelForCausalLM
 
         super().__init__()
-        where: dict[str, Any] = {"pretrained_model_name_or_path": path}
-        if path.suffix == ".gguf":
-            where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-        self.model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype="float32", local_files_only=True)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
         self.model.config.use_cache = False
 
     @property

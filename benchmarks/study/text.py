@@ -31,7 +31,7 @@ class Files:
     Attributes:
         text: text with a document per line.
         other: another text: that of the base model, if there is one; forgetting is measured on it.
-        model: the folder or GGUF file of a pretrained model.
+        model: the folder of a pretrained model.
     """
 
     text: Path
@@ -90,8 +90,11 @@ def open_text(files: Files, setting: Setting, folder: Path) -> StudyText:
         folder: for the parts of the text and the tokenizer.
 
     Raises:
-        UsageError: the setting needs pairs, and a line of the text is not one.
+        UsageError: the setting needs pairs, and a line of the text is not one; or the model is not a folder.
     """
+    if files.model and not files.model.is_dir():
+        hint = "save the model and its tokenizer with save_pretrained; the tokenizer of a GGUF file cannot encode text"
+        raise UsageError(f"{files.model} is not the folder of a model", hint)
     if setting.prompts:
         _check_pairs(files.text)
     if setting.base_steps:

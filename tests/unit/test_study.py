@@ -219,6 +219,13 @@ def test_text_without_prompts_is_refused_before_anything_is_made(news: Path, tmp
     assert not (tmp_path / "work").exists()
 
 
+def test_a_model_that_is_a_file_is_refused_before_any_work(news: Path, tmp_path: Path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UsageError, match=r"model.gguf is not the folder of a model.*\nhint: save the model"):
+        open_text(Files(news, model=tmp_path / "model.gguf"), SETTINGS["continued"], tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("name", ["ce", "label-smoothing", "recommended", "unigram-smoothing", "confidence-penalty"])
 def test_the_loss_is_that_of_the_answers_alone(prompted, tmp_path_factory: pytest.TempPathFactory, name: str):
     bank = build_bank(ARMS[name], prompted, tmp_path_factory.getbasetemp() / "prompted-banks")
