@@ -36,6 +36,7 @@ COMMANDS = {
     "serve": "Serve a store's banks over HTTP.",
     "demo": "Run the whole workflow on the docstrings of installed packages.",
     "list": "List the banks of a store.",
+    "walk": "Step from a token to its nearest tokens, and on from there.",
     "cost": "Show the costs between tokens.",
     "verify": "Check every byte of a bank.",
     "rm": "Remove banks from a store.",
