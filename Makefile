@@ -54,8 +54,8 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# The text is a file with a document per line, or else the docstrings of Python's standard library. The rows go to a new
-# file, because runs whose rows are in data/study would not be repeated.
+# The text is a file with a document per line, or else the docstrings of Python's standard library. The rows go to a
+# file of their own, because runs whose rows are in data/study would not be repeated; delete it to run everything again.
 STUDY_ARMS := ce label-smoothing shuffled recommended
 study-small: $(READY)
 	@mkdir -p .study

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
 
@@ -78,7 +78,7 @@ def soak(seconds: float, clients: int, pause: float = 0.0, every: float = 1.0) -
             write_bank(store, _VOCAB, _DIM, _TABLE_K, name, seed)
         with _service(store) as (port, pid):
             threads = [threading.Thread(target=_ask, args=(port, seed, pause, stop, result)) for seed in range(clients)]
-            threads.append(threading.Thread(target=_change, args=(store, every, stop, result)))
+            threads.append(threading.Thread(target=_keep_changing, args=(store, every, stop, result)))
             for thread in threads:
                 thread.start()
             try:
@@ -154,7 +154,7 @@ def _ask(port: int, seed: int, pause: float, stop: threading.Event, result: Soak
             connection.request(method, target, body, headers if body else {})
             answer = connection.getresponse()
             content = answer.read()
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             result.failures.append(f"{method} {target}: {error!r}")
             connection.close()
             continue
@@ -163,6 +163,13 @@ def _ask(port: int, seed: int, pause: float, stop: threading.Event, result: Soak
         if not (answer.status == 200 or busy or (gone and answer.status == 404)):
             result.failures.append(f"{method} {target}: {answer.status} {content[:200]!r}")
     connection.close()
+
+
+def _keep_changing(store: Path, every: float, stop: threading.Event, result: Soak) -> None:
+    try:
+        _change(store, every, stop, result)
+    except Exception as error:
+        result.failures.append(f"the store could not be changed: {error!r}")
 
 
 def _change(store: Path, every: float, stop: threading.Event, result: Soak) -> None:
@@ -179,7 +186,7 @@ def _change(store: Path, every: float, stop: threading.Event, result: Soak) -> N
             return
         remove_banks([there], store)
         write_bank(store, _VOCAB, _DIM, _TABLE_K, here, 0)
-        result.changes += 4
+        result.changes += 5
         if stop.wait(every / 2):
             return
 

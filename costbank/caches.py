@@ -31,8 +31,8 @@ class CacheKind:
         name: what the command line calls it.
         meaning: what it contains, and what uses it.
         entries: finds the files and directories in the kind's directory that can be removed, each on its own.
-        directory: that directory, from the cache directory that is given, or None. While a process uses it, it holds a
-            shared lock of it.
+        directory: finds the kind's directory; its argument is the cache directory that the caller gave, or None. Builds
+            hold a shared lock of theirs; users of `banks` hold none.
     """
 
     name: str
@@ -52,7 +52,9 @@ def _unfinished(cache: Path) -> Iterator[Path]:
 
 
 def _downloaded(banks: Path) -> Iterator[Path]:
-    return (path for path in banks.glob("*/*") if re.fullmatch(ID_PATTERN, path.name))
+    """Banks, and what a killed process had begun to remove."""
+    yield from (path for path in banks.glob("*/*") if re.fullmatch(ID_PATTERN, path.name))
+    yield from (path for path in banks.glob(f"{_REMOVED_PREFIX}*") if is_abandoned(path))
 
 
 def _bank_directory(cache: Path | None) -> Path:

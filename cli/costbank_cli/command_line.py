@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from costbank import __version__
 from costbank.errors import CostbankError
-from costbank_cli.interrupts import interruptible
+from costbank_cli.interrupts import interrupted_message, interruptible
 from costbank_cli.standard_streams import (
     BROKEN_PIPE_STATUS,
     BrokenOutputError,
@@ -31,7 +31,7 @@ COMMANDS = {
     "tokenizer": "Train a tokenizer.",
     "build": "Build a bank from a source of vectors.",
     "show": "Show what a bank contains and how it was made.",
-    "nearest": "List the tokens with the lowest cost to a token.",
+    "nearest": "List the tokens with the lowest cost to one token or several.",
     "health": "Report the quality of a bank's vectors.",
     "serve": "Serve a store's banks over HTTP.",
     "demo": "Run the whole workflow on the docstrings of installed packages.",
@@ -149,7 +149,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
         _fail(*explain(error, sys.argv[1:] if arguments is None else arguments), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; no partial output was left behind", "", _INTERRUPTED)
+        _fail(interrupted_message(), "", _INTERRUPTED)
     except BrokenOutputError:
         discard_output()
         sys.exit(BROKEN_PIPE_STATUS)

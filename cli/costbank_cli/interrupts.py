@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["interruptible"]
+__all__ = ["interrupted_message", "interruptible", "interruption_keeps"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MAIN_THREAD_S = 1.0
 _UNWIND_S = 10.0
 _CLEANUP_S = 2.0
 _SHOW_CURSOR = "\x1b[?25h"
+
+_NOTHING_LEFT = "no partial output was left behind"
+_outcome = _NOTHING_LEFT
 
 
 class _Interrupts:
@@ -94,8 +97,19 @@ class _Interrupts:
             cleanup.start()
             cleanup.join(_CLEANUP_S)
         cursor = f"{_SHOW_CURSOR}\n" if os.isatty(2) else ""  # a bar on a terminal hides the cursor
-        _write_stderr(f"{cursor}error: interrupted; no partial output was left behind")
+        _write_stderr(f"{cursor}error: {interrupted_message()}")
         os._exit(128 + (self._received or signal.SIGINT))
+
+
+def interrupted_message() -> str:
+    """What a command that was stopped prints, without `error:`."""
+    return f"interrupted; {_outcome}"
+
+
+def interruption_keeps(outcome: str) -> None:
+    """Say `outcome` if this run of a command is stopped from now on, because it leaves something that is of use."""
+    global _outcome
+    _outcome = outcome
 
 
 @contextmanager
@@ -108,6 +122,7 @@ def interruptible(clean: Callable[[], None]) -> Iterator[None]:
     Args:
         clean: removes partial output.
     """
+    interruption_keeps(_NOTHING_LEFT)
     interrupts = _Interrupts(clean)
     try:
         yield

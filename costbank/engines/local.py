@@ -22,7 +22,7 @@ _END = -1  # an amount that ends the reports; real amounts are positive
 _PIPE_READ_BYTES = 4096
 _QUEUED_PER_WORKER = 2
 _POLL_SECONDS = 0.5
-_END_SECONDS = 1.0
+_STOP_SECONDS = 1.0
 
 
 class LocalEngine:
@@ -162,7 +162,7 @@ class _Pool:
     def close(self) -> None:
         self._executor.shutdown(kill_workers=True)
         if self._forwarder:
-            self._forwarder.end()
+            self._forwarder.stop()
         for end in (self._reports, self._report_end, self._parent_exit, self._alive):
             end.close()
 
@@ -185,7 +185,7 @@ class _ReportForwarder:
     """A thread that passes the amounts from the workers' pipe to `report`; all are passed on before exit."""
 
     def __init__(self, reports: Connection, report_end: Connection, report: Report) -> None:
-        self._reports, self._end, self._report = reports, report_end, report
+        self._reports, self._report_end, self._report = reports, report_end, report
         self._failure: Exception | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._forward, name="costbank-reports", daemon=True)
@@ -194,18 +194,18 @@ class _ReportForwarder:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self.end(None)
+        self.stop(None)
         if self._failure:
             raise self._failure
 
-    def end(self, timeout: float | None = _END_SECONDS) -> None:
+    def stop(self, timeout: float | None = _STOP_SECONDS) -> None:
         """End the thread and wait until it has ended. It may have ended before.
 
         An interrupt can arrive while the thread starts. Then `__exit__` is not called, `join` refuses a thread that it
         takes for not started, and none may be there to wait for. So closing a pool calls this with a timeout.
         """
         if not self._ended.is_set():
-            os.write(self._end.fileno(), _AMOUNT.pack(_END))
+            os.write(self._report_end.fileno(), _AMOUNT.pack(_END))
             self._ended.wait(timeout)
 
     def _forward(self) -> None:

@@ -196,7 +196,8 @@ class _Copy:
             self._hashing.popleft().result()
         self.size += len(block)
         self._unsynced += len(block)
-        if self._unsynced >= _SYNC_BYTES:
+        if self._unsynced >= _SYNC_BYTES and (not self._syncing or self._syncing[0].done()):
+            self._finish_syncing()  # it is done: this raises its error
             self._unsynced = 0
             self._syncing.append(self._syncer.submit(os.fdatasync, self._file.fileno()))
         self._advance(len(block))
@@ -207,9 +208,12 @@ class _Copy:
         Raises:
             OSError: a write failed, at any time.
         """
+        self._finish_syncing()
+        os.fsync(self._file.fileno())
+
+    def _finish_syncing(self) -> None:
         while self._syncing:
             self._syncing.popleft().result()
-        os.fsync(self._file.fileno())
 
     def start_over(self) -> None:
         self._advance(-self.size)

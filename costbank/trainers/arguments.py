@@ -1,4 +1,4 @@
-"""Arguments of trainers: a loss, or a bank or its reference, from which the default loss is made."""
+"""Arguments of trainers: a loss, or a bank (also by its name, path or URL) from which the default loss is made."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from costbank.errors import UsageError
 from costbank.loss import Costs, EMOLoss, EMOOptions, LinearEMOLoss
 from costbank.opening import open_bank
 
-__all__ = ["as_bank", "as_loss", "check_loss", "opened"]
+__all__ = ["as_bank", "as_loss", "bank_if_named", "check_loss"]
 
 Loss = EMOLoss | LinearEMOLoss
 
@@ -25,13 +25,13 @@ def as_loss(value: Any, argument: str, kind: type[EMOLoss] | type[LinearEMOLoss]
 
     Raises:
         UsageError: `value` is none of these.
-        CostbankError: the bank cannot be opened; see `open_bank`.
+        CostbankError: the bank cannot be bank_if_named; see `open_bank`.
     """
-    value = opened(value)
+    value = bank_if_named(value)
     return kind(value) if isinstance(value, Bank) else check_loss(value, argument, kind)
 
 
-def opened(value: Any) -> Any:
+def bank_if_named(value: Any) -> Any:
     """The bank that a name, a path or a URL refers to; any other value is returned as it is."""
     return open_bank(value) if isinstance(value, str | Path) else value
 
@@ -57,9 +57,9 @@ def as_bank(value: Any, argument: str) -> Bank | None:
 
     Raises:
         UsageError: it is none of these.
-        CostbankError: the bank cannot be opened; see `open_bank`.
+        CostbankError: the bank cannot be bank_if_named; see `open_bank`.
     """
-    value = opened(value)
+    value = bank_if_named(value)
     if value is None or isinstance(value, Bank):
         return value
     hint = "give a bank, as open_bank(name) returns it, or its name, path or URL"

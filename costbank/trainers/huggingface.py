@@ -29,7 +29,7 @@ from costbank.loss import (
 )
 from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import check_adapters, unwrap_peft, virtual_token_count
-from costbank.trainers.arguments import as_bank, as_loss, opened
+from costbank.trainers.arguments import as_bank, as_loss, bank_if_named
 from costbank.trainers.best_metric import check_best_metric
 from costbank.trainers.heads import ModelHead, find_head
 from costbank.trainers.labeled_batch import split_labels
@@ -116,8 +116,8 @@ class EMOTrainerMixin(_Trainer):
         emo_check_loss: compare cross-entropy with the model's own loss of the first batch, and refuse a difference.
 
     Raises:
-        UsageError: `emo` is neither a loss nor a bank, or arguments contradict each other. In training: the linear form
-            cannot use the head, or a checkpoint was trained with other costs or options.
+        UsageError: `emo` is not a loss, a bank or a text, or arguments contradict each other. In training: the linear
+            form cannot use the head, or a checkpoint was trained with other costs or options.
         CostbankError: the bank of a name, path or URL cannot be opened; see `open_bank`.
         TokenizerError: `processing_class` is or has a fast tokenizer that is not the bank's.
     """
@@ -130,7 +130,7 @@ class EMOTrainerMixin(_Trainer):
         emo_check_loss: bool = True,
         **kwargs: Any,
     ) -> None:
-        emo = opened(emo)
+        emo = bank_if_named(emo)
         bank = emo if isinstance(emo, Bank) else as_bank(emo_bank, "emo_bank=")
         self.emo = as_loss(emo, "emo=", LinearEMOLoss)
         check_ignore_index(self.emo)

@@ -201,6 +201,7 @@ def compute_loss_func(loss: EMOLoss | LinearEMOLoss | Bank | str | Path) -> Comp
             its name, path or URL.
 
     Raises:
+        CostbankError: the bank of a name, path or URL cannot be opened; see `open_bank`.
         UsageError: `loss` is neither a loss nor a bank, or its `ignore_index` is not -100, the label that a Trainer
             does not count. In calls: a schedule without the callback. From the Trainer: an adapter with a loss of its
             own, a resumed checkpoint with other costs or options, or a batch without decoder inputs.

@@ -11,7 +11,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -112,7 +111,7 @@ class BankCache:
             BankTooLargeError: its table alone exceeds the limit.
         """
         until = time.monotonic() + self._refresh_seconds  # counted from before the store is read
-        bank = self._used(reference, self._load)
+        bank = self.using(reference, self._load)
         if self._refresh_seconds:
             with self._lock:
                 if len(self._recent) >= _MAX_REFERENCES:
@@ -138,7 +137,8 @@ class BankCache:
             try:
                 self.manifest_at(stored.path)
             except CostbankError as error:
-                yield stored, error.title
+                if stored.path.exists():
+                    yield stored, error.title
 
     def manifest(self, reference: str) -> tuple[str, Manifest]:
         """The name and the manifest of a bank; nothing is loaded.
@@ -146,7 +146,7 @@ class BankCache:
         Raises:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`.
         """
-        return self._used(reference, lambda path: (path.parent.name, self.manifest_at(path)))
+        return self.using(reference, lambda path: (path.parent.name, self.manifest_at(path)))
 
     def manifest_at(self, path: Path) -> Manifest:
         """The manifest of the bank in a directory of the store, after a check of the sizes of its files."""
@@ -187,12 +187,21 @@ class BankCache:
             for reference in [name for name, (_, bank) in self._recent.items() if id(bank) not in kept]:
                 del self._recent[reference]
 
-    def _used(self, reference: str, use: Callable[[Path], _Found]) -> _Found:
-        """The result for the bank's directory. If it is removed after it was resolved, the name may lead to another."""
+    def using(self, reference: str, use: Callable[[Path], _Found]) -> _Found:
+        """What `use` returns for the bank's directory. If the bank is removed meanwhile, its name is resolved again.
+
+        Raises:
+            BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`, and what `use` raises.
+        """
         for _ in range(_RESOLUTIONS):
             path = self._resolve(reference)
-            with suppress(BankNotFoundError):
+            try:
                 return use(path)
+            except BankNotFoundError:
+                continue
+            except CorruptBankError:
+                if path.exists():
+                    raise
         raise BankNotFoundError(f"there is no bank {reference}", self._names())
 
     def _resolve(self, reference: str) -> Path:
@@ -246,7 +255,7 @@ class BankCache:
             entry.error, entry.failed, entry.retry_at = error, current, now + _RETRY_SECONDS
             if entry.bank:
                 logger.warning("%s: %s; still serving the copy in memory", path, error.args[0])
-            elif isinstance(error, CorruptBankError):
+            elif isinstance(error, CorruptBankError) and path.exists():
                 logger.error("%s is quarantined: %s", path, error.args[0])
 
 

@@ -1,6 +1,7 @@
 """The files in service/deploy: a real nginx in front of a real service, and settings and paths that exist."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -25,9 +26,10 @@ DEPLOY = ROOT / "service" / "deploy"
 KEY = "key-of-a-team"
 
 
-def _get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def _get(url: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    headers = {"Accept-Encoding": "gzip", **headers}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
             return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -50,7 +52,10 @@ def proxied(byte_bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (folder / "nginx.conf").write_text(
-            f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{site}}}\n", "utf-8"
+            f"{'user root;' if os.geteuid() == 0 else ''}\npid {folder}/pid;\nevents {{}}\n"
+            "http {\naccess_log off;\ngzip on;\ngzip_min_length 1;\n"
+            f"gzip_types application/json application/problem+json;\n{temporary}{site}}}\n",
+            "utf-8",
         )
         taken.close()
         command = [nginx, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
@@ -66,6 +71,7 @@ def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
     for _ in range(200):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
+            assert process.poll() is None, "another program took the port"
             return
         except OSError:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -101,6 +107,15 @@ def test_a_proxy_passes_on_keys_parts_and_digests(proxied: tuple[str, str]):
     assert _get(file, **key, **{"If-None-Match": headers["etag"]})[0] == 304
 
 
+def test_bodies_pass_a_proxy_which_refuses_what_is_too_large_as_the_service_does(proxied: tuple[str, str]):
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    body = json.dumps({"rows": [1, 2], "cols": [3]}).encode()
+    (_, _, direct), (status, _, through) = (_get(f"{base}/v1/banks/bytes/costs", body, **headers) for base in proxied)
+    assert (status, through) == (200, direct)
+    status, _, answer = _get(f"{proxied[1]}/v1/banks/bytes/costs", body.ljust(8_193 * 1_024), **headers)
+    assert (status, json.loads(answer)["code"]) == (413, "content-too-large")
+
+
 def test_a_bank_is_opened_through_a_proxy(
     proxied: tuple[str, str], byte_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -111,7 +126,8 @@ def test_a_bank_is_opened_through_a_proxy(
 
 
 def test_every_setting_in_these_files_exists():
-    texts = [path.read_text("utf-8") for path in (*DEPLOY.iterdir(), ROOT / "docs" / "howto" / "deploy.md")]
+    files = [path for path in DEPLOY.iterdir() if path.is_file()]
+    texts = [path.read_text("utf-8") for path in (*files, ROOT / "docs" / "howto" / "deploy.md")]
     names = set(re.findall(r"\bCOSTBANK_([A-Z_]+)\b", "\n".join(texts)))
     assert len(names) > 6
     assert {name.lower() for name in names} <= set(Settings.model_fields)
@@ -128,6 +144,12 @@ def test_the_times_and_sizes_in_these_files_fit_the_defaults():
     assert kept < int(compose["environment"]["COSTBANK_KEEP_ALIVE_S"])
     assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > settings["drain_s"]
     assert int(compose["stop_grace_period"].removesuffix("s")) > settings["drain_s"]
+    assert int(re.findall(r"MemoryMax=(\d+)G", unit)[0]) * 1_024 > settings["max_memory_mb"] + 1_024
+    gigabytes, tables = (
+        int(compose["mem_limit"].removesuffix("g")),
+        int(compose["environment"]["COSTBANK_MAX_MEMORY_MB"]),
+    )
+    assert gigabytes * 1_024 > tables + 1_024
     assert (DEPLOY / compose["build"]["context"]).resolve() == ROOT
     assert (ROOT / compose["build"]["dockerfile"]).is_file()
 
@@ -156,9 +178,12 @@ def test_systemd_takes_the_unit(tmp_path: Path):
     if not (analyze := shutil.which("systemd-analyze")):
         pytest.skip("systemd is not installed")
     unit = (DEPLOY / "costbank.service").read_text("utf-8").replace("/opt/costbank/bin/costbank", sys.executable)
-    (tmp_path / "costbank.service").write_text(unit, "utf-8")
-    checked = subprocess.run(
-        [analyze, "verify", "--man=no", str(tmp_path / "costbank.service")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert [line for line in checked.stderr.splitlines() if "costbank.service" in line] == []
+
+    def complaints(text: str) -> list[str]:
+        (tmp_path / "costbank.service").write_text(text, "utf-8")
+        command = [analyze, "verify", "--man=no", str(tmp_path / "costbank.service")]
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return [line for line in checked.stderr.splitlines() if "costbank.service" in line]
+
+    assert complaints(unit) == []
+    assert complaints(unit.replace("[Service]", "[Service]\nNonsense=1")) != []

@@ -160,3 +160,19 @@ def test_downloaded_banks_are_cleared_where_they_are_cached(
     clear_cache(cache, ["banks"])
     assert sorted(path.name for path in names.iterdir()) == [".download-of-another-process", "latest"]
     assert tmp_path in bank_cache().parents
+
+
+def test_what_a_killed_process_had_begun_to_remove_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COSTBANK_CACHE", str(tmp_path / "cache"))
+    for directory in (tmp_path / "cache", bank_cache()):
+        left = directory / ".removed-0123456789abcdef" / "0"
+        left.mkdir(parents=True)
+        (left / "data").write_bytes(b"12345")
+    assert {name: count for name, count in _counts(tmp_path / "cache").items() if count} == {
+        "banks": 1,
+        "unfinished": 1,
+    }
+    clear_cache(None)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -28,7 +28,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 @store_option
 @json_option
 def command(bank: str, tokens: tuple[str, ...], k: int, plot: bool, store: Path | None, as_json: bool) -> None:
-    """List the tokens with the lowest cost to a token, or to each of several.
+    """List the tokens with the lowest cost to one token or several.
 
     \b
     costbank nearest my-bank king -k 20

@@ -1,11 +1,10 @@
 """`costbank pull URL`."""
 
-import signal
-import sys
 from pathlib import Path
 
 import click
 
+from costbank_cli.interrupts import interruption_keeps
 from costbank_cli.output import console_progress, json_option, print_json, store_option
 
 __all__ = ["command"]
@@ -29,12 +28,8 @@ def command(url: str, name: str | None, store: Path | None, as_json: bool) -> No
     """
     from costbank.remote import pull_bank
 
-    try:
-        bank = pull_bank(url, name, store, progress=console_progress())
-    except KeyboardInterrupt:
-        # Unlike other commands, this one keeps what it has so far.
-        click.echo("error: interrupted; the same command continues the download", err=True)
-        sys.exit(128 + signal.SIGINT)
+    interruption_keeps("the same command continues the download")
+    bank = pull_bank(url, name, store, progress=console_progress())
     if as_json:
         print_json({"name": bank.name, "id": bank.id, "path": str(bank.path), "url": url})
     else:

@@ -109,15 +109,18 @@ def _open(banks: BankCache, ref: str, file: str) -> tuple[str, _OpenFile]:
     """The name of the bank, and one of its files.
 
     Raises:
-        BankNotFoundError, UsageError, CorruptBankError: see `BankCache.manifest`.
+        BankNotFoundError, UsageError, CorruptBankError: see `BankCache.using`.
         FileNotListedError: the manifest does not list the file.
     """
-    name, manifest = banks.manifest(ref)
+    return banks.using(ref, lambda directory: (directory.parent.name, _opened(directory, file, banks)))
+
+
+def _opened(directory: Path, file: str, banks: BankCache) -> _OpenFile:
+    manifest, path = banks.manifest_at(directory), directory / file
     if file != MANIFEST and (file not in manifest.files or not _is_plain(file)):
         raise FileNotListedError(
             "the bank has no such file", f"the files are: {', '.join((MANIFEST, *sorted(manifest.files)))}"
         )
-    path = banks.store.root / name / manifest.id / file
     try:
         handle = path.open("rb")
     except OSError as error:
@@ -125,12 +128,12 @@ def _open(banks: BankCache, ref: str, file: str) -> tuple[str, _OpenFile]:
     if file == MANIFEST:
         data = handle.read()
         handle.seek(0)
-        return name, _OpenFile(handle, FileDigest(len(data), sha256(data).hexdigest()))
+        return _OpenFile(handle, FileDigest(len(data), sha256(data).hexdigest()))
     size = os.fstat(handle.fileno()).st_size
     if size != manifest.files[file].size:
         handle.close()
         raise CorruptBankError(f"{path} has {size:,} bytes instead of {manifest.files[file].size:,}", REPAIR)
-    return name, _OpenFile(handle, manifest.files[file])
+    return _OpenFile(handle, manifest.files[file])
 
 
 def _is_plain(file: str) -> bool:
