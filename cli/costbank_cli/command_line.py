@@ -37,6 +37,7 @@ COMMANDS = {
     "demo": "Run the whole workflow on the docstrings of installed packages.",
     "list": "List the banks of a store.",
     "cost": "Show the costs between tokens.",
+    "eval": "Test whether words with similar meanings have low costs.",
     "verify": "Check every byte of a bank.",
     "rm": "Remove banks from a store.",
     "prune": "Remove all but the newest banks of each name.",
