@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float32, Int64
 
 from costbank.bank import Bank
 from costbank.transforms import normalize
-from costbank.vocab import TokenStatus
+from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["WordRows"]
+__all__ = ["WordRows", "ids_by_bytes"]
 
 _SPACE = ord(" ")
 
@@ -97,19 +97,21 @@ class WordRows:
 
     @cached_property
     def _ids(self) -> dict[bytes, int]:
-        """The id of each token by its bytes; of several, the first of status ok, else the first."""
-        vocab = self._bank.vocab
-        data, offsets = vocab.data.tobytes(), vocab.offsets.tolist()
-        ids: dict[bytes, int] = {}
-        usable = vocab.ordinary & self._bank.usable
-        is_ok = vocab.status == TokenStatus.OK
-        for token_id in (*np.flatnonzero(usable & is_ok).tolist(), *np.flatnonzero(usable & ~is_ok).tolist()):
-            ids.setdefault(data[offsets[token_id] : offsets[token_id + 1]], token_id)
-        return ids
+        return ids_by_bytes(self._bank.vocab, self._bank.usable)
 
     @cached_property
     def _longest_token(self) -> int:
         return max(map(len, self._ids), default=0)
+
+
+def ids_by_bytes(vocab: Vocab, among: Bool[np.ndarray, "vocab"]) -> dict[bytes, int]:
+    """The ids of ordinary tokens by their bytes; of several ids, the first of status ok, else the first."""
+    data, offsets = vocab.data.tobytes(), vocab.offsets.tolist()
+    ids: dict[bytes, int] = {}
+    chosen, is_ok = vocab.ordinary & among, vocab.status == TokenStatus.OK
+    for token_id in (*np.flatnonzero(chosen & is_ok).tolist(), *np.flatnonzero(chosen & ~is_ok).tolist()):
+        ids.setdefault(data[offsets[token_id] : offsets[token_id + 1]], token_id)
+    return ids
 
 
 def _word_starts(bank: Bank) -> Bool[np.ndarray, "vocab"]:

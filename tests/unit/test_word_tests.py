@@ -156,6 +156,15 @@ def test_groups_of_neighbors_are_perfect_and_those_without_words_have_no_score(t
     assert (nothing.words, nothing.words_given, np.isnan(nothing.auc)) == (0, 3, True)
 
 
+def test_equal_costs_count_half(tmp_path: Path):
+    """` other` has the row of ` member`, and a larger id, so it loses the tie for the nearest token."""
+    bank = small_bank(tmp_path, {" word": (1, 0), " member": (1, 1), " other": (1, 1), " far": (-1, 0)})
+    for_word, for_member = (0.5 + 1) / 2, (0 + 1) / 2
+    assert group_agreement(bank, [["word", "member"]]).auc == pytest.approx((for_word + for_member) / 2)
+    assert group_agreement(bank, [["word", "member"]]).precision == 0.5
+    assert group_agreement(bank, [["word", "other"]]).precision == 0
+
+
 def test_the_tests_have_both_columns_and_show_progress(pieces: Bank):
     progress = RecordedProgress()
     judgments = {"own": [("sun", "moon", 3.0), ("sun", "back", 1.0), ("moon", "sunflower", 2.0)]}

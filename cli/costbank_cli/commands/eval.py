@@ -26,10 +26,10 @@ _MEASURES = {
 @click.argument("bank", shell_complete=complete_bank)
 @click.option("--words", "word_files", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               shell_complete=complete_file,
-              help="Your own judgments: word, tab, word, tab, score on each line.  [repeatable]")  # fmt: skip
+              help="Your own judgments: word, tab, word, tab, score on each line. Can be repeated.")  # fmt: skip
 @click.option("--groups", "group_files", type=click.Path(path_type=Path), multiple=True, metavar="FILE",
               shell_complete=complete_file,
-              help="Synonyms: the words of a group on one line, separated by tabs.  [repeatable]")  # fmt: skip
+              help="Synonyms: the words of a group on one line, separated by tabs. Can be repeated.")  # fmt: skip
 @store_option
 @json_option
 def command(
