@@ -67,7 +67,11 @@ def word_tests(
         rhos = [similarity_of_pairs(WordRows(bank, with_pieces), pairs) for with_pieces in (False, True)]
         tests.append(WordTest(name, "spearman", *(_score(r.rho, r.pairs, r.pairs_given) for r in rhos)))
     for name, four in questions.items():
-        answers = [answers_to(WordRows(bank, with_pieces), four, progress=progress) for with_pieces in (False, True)]
+        answers = [answers_to(WordRows(bank), four, progress=progress)]
+        if answers[0].questions == len(four):  # no word needs pieces
+            answers *= 2
+        else:
+            answers.append(answers_to(WordRows(bank, with_pieces=True), four, progress=progress))
         tests.append(WordTest(name, "accuracy", *(_score(r.accuracy, r.questions, r.questions_given) for r in answers)))
     for name, own in groups.items():
         agreements = [group_agreement(bank, own, with_pieces, progress) for with_pieces in (False, True)]

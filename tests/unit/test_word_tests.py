@@ -179,6 +179,13 @@ def test_the_tests_have_both_columns_and_show_progress(pieces: Bank):
     assert progress.steps == ["answer analogies", "compare words of groups", "compare words of groups"]
 
 
+def test_questions_of_whole_words_are_answered_once(pieces: Bank):
+    progress = RecordedProgress()
+    (test,) = word_tests(pieces, {}, {"own": [("sun", "moon", "s", "back")]}, {}, progress)
+    assert test.one_token == test.with_pieces == Score(1.0, 1, 1)
+    assert progress.steps == ["answer analogies"]
+
+
 def test_the_english_lists_are_complete():
     assert {name: len(pairs) for name, pairs in english_judgments().items()} == {"WordSim-353": 353, "SimLex-999": 999}
     questions = english_questions()
