@@ -63,7 +63,7 @@ def linear_cka(first: Reader, second: Reader, positions: Int64[np.ndarray, "toke
     Returns:
         None if all rows of one set are equal.
     """
-    # The first row is subtracted from all rows, because the sums of centered rows are more exact near the mean.
+    # Relative to the first row, sums are smaller if all rows are alike, and subtracting the means loses fewer digits.
     origins = [read(positions[:1]).astype(np.float64) for read in (first, second)]
     sums = [np.zeros(origin.shape[1]) for origin in origins]
     dims = [len(total) for total in sums]

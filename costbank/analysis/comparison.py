@@ -10,7 +10,7 @@ from costbank.analysis.overlap import overlap, rank_biased_overlap
 from costbank.analysis.words import ids_by_bytes
 from costbank.bank import Bank, Neighbor
 from costbank.cost import shortest_float
-from costbank.errors import InputError, UsageError
+from costbank.errors import InputError, UsageError, require
 from costbank.neighbors.table import exact_nearest
 from costbank.plurals import counted
 from costbank.progress import Progress, QuietProgress
@@ -101,6 +101,8 @@ def compare_banks(
         UsageError: k is not between 1 and the number of other common tokens.
         MissingExtraError: FAISS or SciPy is not installed.
     """
+    for library in ("faiss", "scipy.stats"):
+        require(library, "build")
     progress, sizes = progress or QuietProgress(), sizes or SampleSizes()
     common = _Common(first, second)
     if not 1 <= k < common.size:

@@ -1,6 +1,7 @@
 """The output of `costbank compare`, as text and as JSON."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def test_mistakes_are_explained(run, news_bank: Bank, tmp_path: Path):
     assert run("compare", "news", "missing").status == 3
     assert run("compare", "news").status == 2
     assert "give a k from 1 to" in run("compare", "news", "news", "-k", "0").err
+
+
+@pytest.mark.parametrize("library", ["faiss", "scipy.stats"])
+def test_a_missing_library_is_named_before_any_work(run, monkeypatch: pytest.MonkeyPatch, library: str):
+    monkeypatch.setitem(sys.modules, library, None)
+    result = run("compare", "news", "news")
+    assert (result.status, result.out) == (2, "")
+    assert "nearest tokens" not in result.err
+    assert library in result.err
+    assert "costbank[build]" in result.err
