@@ -1,13 +1,12 @@
 """The quality of an English bank, measured with the word pairs and analogies that gensim contains."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 from costbank.analysis.evaluation import Analogies, WordSimilarity, analogies, word_similarity
+from costbank.analysis.wordlists import english_judgments, english_questions
 from costbank.bank import Bank
 
-__all__ = ["EnglishQuality", "coverage", "english_quality", "judgments", "questions"]
+__all__ = ["EnglishQuality", "coverage", "english_quality"]
 
 
 @dataclass(frozen=True)
@@ -22,23 +21,12 @@ class EnglishQuality:
 
 def english_quality(bank: Bank) -> EnglishQuality:
     """All three measurements."""
+    judgments = english_judgments()
     return EnglishQuality(
-        word_similarity(bank, judgments("wordsim353.tsv")),
-        word_similarity(bank, judgments("simlex999.txt")),
-        analogies(bank, questions()),
+        word_similarity(bank, judgments["WordSim-353"]),
+        word_similarity(bank, judgments["SimLex-999"]),
+        analogies(bank, english_questions()),
     )
-
-
-def judgments(file: str) -> list[tuple[str, str, float]]:
-    """Two words and a score per line, separated by tabs. Titles and comments are skipped."""
-    rows = [line.split("\t") for line in _lines(file) if line and not line.startswith("#")]
-    return [(row[0], row[1], float(row[2])) for row in rows if _is_number(row[2])]
-
-
-def questions() -> list[tuple[str, str, str, str]]:
-    """Four words per line of `questions-words.txt`. Lines that begin with a colon are titles."""
-    rows = [line.split() for line in _lines("questions-words.txt") if line and not line.startswith(":")]
-    return [(a, b, c, d) for a, b, c, d in rows]
 
 
 def coverage(bank: Bank) -> float:
@@ -46,14 +34,3 @@ def coverage(bank: Bank) -> float:
     status = bank.manifest.status
     usable = status["ok"] + status["byte"]
     return usable / (usable + status["unseen"])
-
-
-def _lines(file: str) -> list[str]:
-    spec = find_spec("gensim")
-    assert spec is not None
-    assert spec.origin is not None
-    return (Path(spec.origin).parent / "test" / "test_data" / file).read_text("utf-8").splitlines()
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()

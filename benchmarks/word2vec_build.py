@@ -12,16 +12,16 @@ from pathlib import Path
 
 import costbank
 from benchmarks.corpora import english, english_model
-from benchmarks.evaluation import judgments
 from benchmarks.record import record
 from costbank.analysis.evaluation import word_similarity
+from costbank.analysis.wordlists import english_judgments
 
 __all__ = ["run"]
 
 _RUNS = 3
 _SETTINGS = {"sg": 1, "window": 5, "negative": 5, "epochs": 5, "seed": 1, "workers": 2}
 
-_EVALUATIONS = (("WordSim-353", "wordsim353.tsv", ">= 0.38"), ("SimLex-999", "simlex999.txt", ""))
+_EVALUATIONS = (("WordSim-353", ">= 0.38"), ("SimLex-999", ""))
 
 _GENSIM = """
 import sys, time
@@ -51,8 +51,9 @@ def run() -> None:
         record("word2vec_build", "gensim Word2Vec on ready lists", "s", gensims, "", libraries, workload)
         record("word2vec_build", "build / gensim", "ratio", ratios, "<= 1.15", libraries, workload)
         bank = costbank.open_bank("english", folder / "store")
-        for measure, file, target in _EVALUATIONS:
-            agreement = word_similarity(bank, judgments(file))
+        judgments = english_judgments()
+        for measure, target in _EVALUATIONS:
+            agreement = word_similarity(bank, judgments[measure])
             pairs = f"{agreement.pairs} of {agreement.pairs_given} pairs; {workload}"
             record("word2vec_build", f"{measure} Spearman", "rho", [agreement.rho], target, libraries, pairs)
 

@@ -38,6 +38,8 @@ COMMANDS = {
     "list": "List the banks of a store.",
     "walk": "Step from a token to its nearest tokens, and on from there.",
     "cost": "Show the costs between tokens.",
+    "eval": "Test whether words with similar meanings have low costs.",
+    "compare": "Compare the neighbors and costs of two banks.",
     "verify": "Check every byte of a bank.",
     "rm": "Remove banks from a store.",
     "prune": "Remove all but the newest banks of each name.",

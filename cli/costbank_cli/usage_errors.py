@@ -16,7 +16,8 @@ _COMMANDS = {
     "ls": "list", "banks": "list", "check": "verify", "fsck": "verify", "quality": "health", "diagnose": "health",
     "convert": "export", "save": "export", "server": "serve", "run": "serve", "start": "serve", "create": "build",
     "make": "build", "new": "build", "try": "demo", "example": "demo", "config": "settings", "options": "settings",
-    "train": "tokenizer train", "tokenize": "tokenizer train",
+    "evaluate": "eval", "benchmark": "eval", "diff": "compare", "train": "tokenizer train",
+    "tokenize": "tokenizer train",
 }  # fmt: skip
 """Names that other tools use, and our commands for them."""
 

@@ -1,25 +1,30 @@
 """Tests of a bank's vectors: agreement with human judgments, analogies, and neighbors shared with another bank."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 
+from costbank.analysis.words import WordRows
 from costbank.bank import Bank
 from costbank.cost import row_costs
 from costbank.errors import InputError, UsageError, require
+from costbank.progress import Progress, QuietProgress
 
 __all__ = ["Analogies", "WordSimilarity", "analogies", "neighbor_overlap", "word_similarity"]
 
+_LEAST_PAIRS = 3
 _BLOCK_BYTES = 64 << 20
-_SPACE = ord(" ")
 _WORDS_HINT = "use a bank with a larger vocabulary, or words in its language"
 
 
 @dataclass(frozen=True)
 class WordSimilarity:
-    """Spearman's ρ between similarities (1 − cost) and judgments, over `pairs` of the `pairs_given`."""
+    """Spearman's ρ between similarities (1 − cost) and judgments, over `pairs` of the `pairs_given`.
+
+    ρ is NaN if all similarities or all judgments are equal.
+    """
 
     rho: float
     pairs: int
@@ -35,7 +40,9 @@ class Analogies:
     questions_given: int
 
 
-def word_similarity(bank: Bank, judgments: Iterable[tuple[str, str, float]]) -> WordSimilarity:
+def word_similarity(
+    bank: Bank, judgments: Iterable[tuple[str, str, float]], with_pieces: bool = False
+) -> WordSimilarity:
     """Agreement with human judgments of word pairs, such as WordSim-353 (Finkelstein et al. 2002).
 
     A pair counts if each word is one token that starts a word, as it is spelled or in lower case, and has a vector.
@@ -43,26 +50,43 @@ def word_similarity(bank: Bank, judgments: Iterable[tuple[str, str, float]]) -> 
     Args:
         bank: the bank to test.
         judgments: two words and their similarity, on any scale.
+        with_pieces: whether words of several pieces count, too, with the normalized mean of the pieces' vectors. A bank
+            does not contain its tokenizer, so the pieces are found by greedy longest match over the vocabulary, first
+            a piece that starts a word.
 
     Raises:
         InputError: fewer than three pairs count.
     """
-    stats = require("scipy.stats", "build")
     judgments = list(judgments)
-    pairs = [(_word_token(bank, a), _word_token(bank, b), score) for a, b, score in judgments]
-    usable = [(a, b, score) for a, b, score in pairs if a is not None and b is not None]
-    if len(usable) < 3:
+    result = similarity_of_pairs(WordRows(bank, with_pieces), judgments)
+    if result.pairs < _LEAST_PAIRS:
         raise InputError(
-            f"{len(usable)} of {len(judgments)} word pairs consist of tokens of this vocabulary, but 3 are needed",
+            f"{result.pairs} of {len(judgments)} word pairs consist of tokens of this vocabulary, but "
+            f"{_LEAST_PAIRS} are needed",
             _WORDS_HINT,
         )
-    first, second = (bank.vectors(np.array([pair[i] for pair in usable])) for i in (0, 1))
+    return result
+
+
+def similarity_of_pairs(words: WordRows, judgments: Sequence[tuple[str, str, float]]) -> WordSimilarity:
+    """`word_similarity` for any number of pairs; ρ is NaN if fewer than three count."""
+    stats = require("scipy.stats", "build")
+    pairs = [(words.key(a), words.key(b), score) for a, b, score in judgments]
+    usable = [(a, b, score) for a, b, score in pairs if a is not None and b is not None]
+    if len(usable) < _LEAST_PAIRS:
+        return WordSimilarity(float("nan"), len(usable), len(judgments))
+    first, second = (words.rows(np.array([pair[i] for pair in usable])) for i in (0, 1))
     similarity = 1.0 - row_costs(first, second[:, None, :])[:, 0]
-    rho = stats.spearmanr(similarity, [score for _, _, score in usable]).statistic
-    return WordSimilarity(float(rho), len(usable), len(judgments))
+    scores = np.array([score for _, _, score in usable])
+    constant = min(np.ptp(similarity), np.ptp(scores)) == 0
+    rho = float("nan") if constant else float(stats.spearmanr(similarity, scores).statistic)
+    return WordSimilarity(rho, len(usable), len(judgments))
 
 
-def analogies(bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_bytes: int = _BLOCK_BYTES) -> Analogies:
+def analogies(
+    bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_bytes: int = _BLOCK_BYTES,
+    with_pieces: bool = False,
+) -> Analogies:  # fmt: skip
     """The share of questions “a is to b as c is to …” for which the answer of least cost to e_b − e_a + e_c is d.
 
     This is 3CosAdd (Mikolov, Yih & Zweig 2013). Possible answers are the ordinary tokens that start a word and have a
@@ -73,19 +97,31 @@ def analogies(bank: Bank, questions: Iterable[tuple[str, str, str, str]], block_
         bank: the bank to test.
         questions: the words a, b, c and d.
         block_bytes: memory for the scores of a block of possible answers.
+        with_pieces: see `word_similarity`. The words of several pieces in the questions are then possible answers, too.
 
     Raises:
         InputError: no question counts.
     """
     questions = list(questions)
-    ids = {word: _word_token(bank, word) for word in dict.fromkeys(word for words in questions for word in words)}
-    question_ids = [[ids[word] for word in words] for words in questions]
-    usable = np.array([row for row in question_ids if None not in row], np.int64).reshape(-1, 4)
-    if not len(usable):
+    result = answers_to(WordRows(bank, with_pieces), questions, block_bytes)
+    if not result.questions:
         raise InputError(f"0 of {len(questions)} questions consist of tokens of this vocabulary", _WORDS_HINT)
+    return result
+
+
+def answers_to(
+    words: WordRows, questions: Sequence[tuple[str, str, str, str]], block_bytes: int = _BLOCK_BYTES,
+    progress: Progress | None = None,
+) -> Analogies:  # fmt: skip
+    """`analogies` for any number of questions; the accuracy is NaN if none counts."""
+    keys = {word: words.key(word) for word in dict.fromkeys(word for four in questions for word in four)}
+    keys_of_questions = [[keys[word] for word in four] for four in questions]
+    usable = np.array([row for row in keys_of_questions if None not in row], np.int64).reshape(-1, 4)
+    if not len(usable):
+        return Analogies(float("nan"), 0, len(questions))
     abc, expected = usable[:, :3], usable[:, 3]
-    a, b, c = (bank.vectors(abc[:, i]) for i in range(3))
-    answers = _best_answers(bank, b - a + c, np.flatnonzero(_word_starts(bank)), abc, block_bytes)
+    a, b, c = (words.rows(abc[:, i]) for i in range(3))
+    answers = _best_answers(words, b - a + c, abc, block_bytes, progress or QuietProgress())
     return Analogies(float(np.mean(answers == expected)), len(usable), len(questions))
 
 
@@ -119,43 +155,27 @@ def neighbor_overlap(first: Bank, second: Bank, k: int = 10) -> float:
     return float(np.mean(shared / counts[in_both]))
 
 
-def _word_token(bank: Bank, word: str) -> int | None:
-    """The token with a vector that starts a word and is this word."""
-    for spelling in (word, word.lower()):
-        for token_id in bank.vocab.ids_of(f" {spelling}".encode()):
-            if bank.has_vector(token_id):
-                return token_id
-    return None
-
-
-def _word_starts(bank: Bank) -> Bool[np.ndarray, "vocab"]:
-    """Which tokens are ordinary, have a vector, and begin with exactly one space."""
-    vocab = bank.vocab
-    starts = vocab.ordinary & bank.usable & (np.diff(vocab.offsets) > 1)
-    offsets = vocab.offsets[:-1][starts]
-    starts[starts] = (vocab.data[offsets] == _SPACE) & (vocab.data[offsets + 1] != _SPACE)
-    return starts
-
-
 def _best_answers(
-    bank: Bank,
+    words: WordRows,
     queries: Float32[np.ndarray, "queries dim"],
-    candidates: Int64[np.ndarray, "candidates"],
     excluded: Int64[np.ndarray, "queries excluded"],
     block_bytes: int,
+    progress: Progress,
 ) -> Int64[np.ndarray, "queries"]:
-    """For each query, the candidate with the largest product that is not excluded; the smallest id of equal ones."""
+    """For each query, the candidate with the largest product that is not excluded; the smallest key of equal ones."""
     best, answers = np.full(len(queries), -np.inf, np.float32), np.full(len(queries), -1)
     step = max(1, block_bytes // (4 * len(queries)))
-    rows = np.arange(len(queries))
-    for start in range(0, len(candidates), step):
-        block = candidates[start : start + step]
-        scores = queries @ bank.vectors(block).T
-        for ids in excluded.T:
-            columns = np.minimum(np.searchsorted(block, ids), len(block) - 1)
-            in_block = block[columns] == ids
-            scores[rows[in_block], columns[in_block]] = -np.inf
-        columns = scores.argmax(axis=1)
-        better = scores[rows, columns] > best
-        best[better], answers[better] = scores[rows, columns][better], block[columns][better]
+    rows, candidates = np.arange(len(queries)), words.candidates()
+    with progress.step("answer analogies", len(candidates), "words") as reported:
+        for start in range(0, len(candidates), step):
+            block = candidates[start : start + step]
+            scores = queries @ words.rows(block).T
+            for keys in excluded.T:
+                columns = np.minimum(np.searchsorted(block, keys), len(block) - 1)
+                in_block = block[columns] == keys
+                scores[rows[in_block], columns[in_block]] = -np.inf
+            columns = scores.argmax(axis=1)
+            better = scores[rows, columns] > best
+            best[better], answers[better] = scores[rows, columns][better], block[columns][better]
+            reported.advance(len(block))
     return answers

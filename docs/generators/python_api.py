@@ -16,6 +16,8 @@ ROOMS = {
     "costbank.export": "Write banks as files of other tools.",
     "costbank.analysis.health": "Report the quality of a bank's vectors.",
     "costbank.analysis.evaluation": "Compare costs with human judgments, and banks with each other.",
+    "costbank.analysis.word_tests": "Test a bank on lists of words, as `costbank eval` does.",
+    "costbank.analysis.comparison": "Compare two banks, as `costbank compare` does.",
 }
 """The modules with a public `__all__`, and the purpose of each."""
 

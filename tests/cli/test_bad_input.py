@@ -96,6 +96,11 @@ CASES = {
     "exporting rows as F16": ([*EXPORT, "npy", "--dtype", "F16"], 2, "always written as F32"),
     "exporting costs as text": ([*EXPORT, "costs-npy", "--dtype", "text"], 2, "--dtype"),
     "exporting under a file": (["export", "news", "--format", "npy", "--out", "{empty}/o.npy"], 5, "cannot write"),
+    "evaluating no bank": (["eval", "missing"], 3, "there is no bank missing"),
+    "a missing list of words": (["eval", "news", "--words", "missing.tsv"], 3, "missing.tsv does not exist"),
+    "text as a list of words": (["eval", "news", "--words", "{corpus}"], 5, "line 1 is not two words and a number"),
+    "a binary list of words": (["eval", "news", "--words", "{model}"], 5, "is not"),
+    "a group of one word": (["eval", "news", "--groups", "{one}"], 5, "line 1 is not two or more different words"),
     "verifying nothing": (["verify", "{directory}/"], 3, "no bank at"),
     "serving on an impossible port": (["serve", "--port", "70000"], 2, "70000"),
 }

@@ -45,7 +45,10 @@ def test_commands_and_options_are_offered(store: Path):
     assert _offered(store, "tokenizer", "") == _plain("train")
 
 
-@pytest.mark.parametrize("command", ["show", "nearest", "cost", "health", "verify", "export", "build --donor"])
+@pytest.mark.parametrize(
+    "command",
+    ["show", "nearest", "cost", "health", "eval", "compare", "compare news", "verify", "export", "build --donor"],
+)
 def test_banks_are_offered(store: Path, news_bank: Bank, command: str):
     assert "plain,news" in _offered(store, *command.split(), "")
     assert _offered(store, *command.split(), "news@") == _plain(f"news@{news_bank.id}")

@@ -144,6 +144,7 @@ def test_commands_take_urls(server: Relay, cache: Path, tmp_path: Path, big_bank
 
     url = f"{server.url}/v1/banks/big"
     assert big_bank.id in run("show", url)[1]
+    assert f"big@{big_bank.id}, big@{big_bank.id}" in run("compare", url, url)[1]
     status, out, err = run("pull", url, "--name", "mine", "--store", str(tmp_path / "target"))
     assert (status, out) == (0, f"mine@{big_bank.id}  {tmp_path / 'target' / 'mine' / big_bank.id}\n")
     assert "download big@" in err

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from costbank.analysis.evaluation import Analogies, WordSimilarity, analogies, neighbor_overlap, word_similarity
-from costbank.bank import Bank, BankWriter
-from costbank.bank.manifest import BankFacts
+from costbank.bank import Bank
 from costbank.errors import InputError, UsageError
-from costbank.neighbors import exact_neighbors
-from costbank.transforms import normalize
-from costbank.vocab import TokenStatus, Vocab
+from tests.unit.small_bank import small_bank
 
 ROYALS = {
     " king": (1, 0, 1),
@@ -24,30 +21,9 @@ ROYALS = {
 }
 
 
-def _bank(place: Path, rows: dict[str, tuple[float, ...]], k: int = 2, unseen: tuple[str, ...] = ()) -> Bank:
-    """A bank of these tokens and their rows, normalized; unseen tokens have rows of zeros."""
-    status = [TokenStatus.UNSEEN if token in unseen else TokenStatus.OK for token in rows]
-    vocab = Vocab.from_tokens([token.encode() for token in rows], status)
-    unit, _ = normalize(np.array(list(rows.values()), np.float32))
-    unit[vocab.status == TokenStatus.UNSEEN] = 0
-    own = Vocab.from_tokens([token.encode() for token in rows], [TokenStatus.OK] * len(rows))
-    with BankWriter(place / "bank") as writer:
-        stored = writer.write_vectors(unit.shape, "F32", [unit])
-        writer.write_tokens(vocab)
-        writer.write_neighbors(exact_neighbors(stored.float32, stored.data.any(axis=1), k))
-        facts = {
-            "costbank": "0.1.0", "created": "2026-11-21T00:00:00+00:00", "reproducible": True, "source": "test",
-            "config": {"source": "test"}, "run": {}, "facts": {}, "inputs": [], "libraries": {}, "seconds": {},
-            "tokenizer": {"kind": "test", "file": "none", "sha256": "0" * 64, "fingerprint": own.fingerprint},
-            "vectors": {"vocab": len(unit), "dim": unit.shape[1], "dtype": "F32"}, "status": vocab.status_counts(),
-            "neighbors": {"k": k, "exact": True, "recall": 1.0}, "index": {"kind": "none", "rows": 0},
-        }  # fmt: skip
-        return Bank(writer.publish(BankFacts.model_validate(facts), lambda _: "a card\n"))
-
-
 @pytest.fixture
 def royals(tmp_path: Path) -> Bank:
-    return _bank(tmp_path, ROYALS)
+    return small_bank(tmp_path, ROYALS)
 
 
 def _on_a_circle(*degrees: float) -> dict[str, tuple[float, ...]]:
@@ -76,7 +52,7 @@ def test_an_analogy_is_answered_by_the_nearest_word(royals: Bank):
 
 def test_only_words_are_answers(tmp_path: Path):
     """`queens` and `  queen` (two spaces) have the same row as ` queen`, and lower ids."""
-    bank = _bank(tmp_path, {token: ROYALS[token] for token in ["queens", "  queen", *list(ROYALS)[:5]]})
+    bank = small_bank(tmp_path, {token: ROYALS[token] for token in ["queens", "  queen", *list(ROYALS)[:5]]})
     assert np.array_equal(bank.vectors()[0], bank.vectors()[3])
     assert analogies(bank, [("Man", "king", "WOMAN", "queen")]).accuracy == 1
 
@@ -90,7 +66,7 @@ def test_the_words_of_the_question_are_no_answers(royals: Bank):
 def test_questions_with_words_that_are_not_there_are_not_asked(royals: Bank, tmp_path: Path):
     questions = [("man", "king", "woman", "queen"), ("man", "king", "woman", "empress"), ("a", "b", "c", "d")]
     assert analogies(royals, questions) == Analogies(1.0, 1, 3)
-    without = _bank(tmp_path / "unseen", ROYALS, unseen=(" queen",))
+    without = small_bank(tmp_path / "unseen", ROYALS, unseen=(" queen",))
     with pytest.raises(InputError, match="0 of 1 questions"):
         analogies(without, questions[:1])
 
@@ -119,8 +95,8 @@ def test_a_bank_shares_all_neighbors_with_itself(news_bank: Bank, royals: Bank):
 
 def test_shared_neighbors_are_counted_token_by_token(tmp_path: Path):
     """Token 3 is next to token 2 in the first bank, and next to token 0 in the second."""
-    first = _bank(tmp_path / "first", _on_a_circle(0, 10, 30, 45))
-    second = _bank(tmp_path / "second", _on_a_circle(0, 10, 30, -8))
+    first = small_bank(tmp_path / "first", _on_a_circle(0, 10, 30, 45))
+    second = small_bank(tmp_path / "second", _on_a_circle(0, 10, 30, -8))
     assert first.neighbors.ids.tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]
     assert second.neighbors.ids.tolist() == [[3, 1], [0, 3], [1, 0], [0, 1]]
     assert neighbor_overlap(first, second, k=2) == neighbor_overlap(second, first, k=2) == 0.5
@@ -129,24 +105,24 @@ def test_shared_neighbors_are_counted_token_by_token(tmp_path: Path):
 
 def test_tokens_without_a_vector_in_one_bank_are_passed_over(tmp_path: Path):
     rows = _on_a_circle(0, 10, 30, 45)
-    whole, part = _bank(tmp_path / "whole", rows), _bank(tmp_path / "part", rows, unseen=(" t3",))
+    whole, part = small_bank(tmp_path / "whole", rows), small_bank(tmp_path / "part", rows, unseen=(" t3",))
     assert part.neighbors.ids.tolist() == [[1, 2], [0, 2], [1, 0], [-1, -1]]
     assert neighbor_overlap(whole, part, k=2) == pytest.approx((1 + 1 + 0.5) / 3)
 
 
 def test_a_table_of_fewer_neighbors_than_asked_is_full_agreement_with_itself(tmp_path: Path):
-    few = _bank(tmp_path, _on_a_circle(0, 10, 30), k=5)
+    few = small_bank(tmp_path, _on_a_circle(0, 10, 30), k=5)
     assert few.neighbors.ids[0].tolist() == [1, 2, -1, -1, -1]
     assert neighbor_overlap(few, few, k=5) == 1
 
 
 def test_banks_that_cannot_be_compared_are_refused(royals: Bank, tmp_path: Path):
-    other = _bank(tmp_path / "other", _on_a_circle(0, 10, 30))
+    other = small_bank(tmp_path / "other", _on_a_circle(0, 10, 30))
     with pytest.raises(UsageError, match="different tokenizers"):
         neighbor_overlap(royals, other)
     for k in (0, 3):
         with pytest.raises(UsageError, match="has 2 columns"):
             neighbor_overlap(royals, royals, k=k)
-    nothing = _bank(tmp_path / "nothing", ROYALS, unseen=tuple(ROYALS))
+    nothing = small_bank(tmp_path / "nothing", ROYALS, unseen=tuple(ROYALS))
     with pytest.raises(InputError, match="no token has neighbors"):
         neighbor_overlap(royals, nothing, k=2)

@@ -85,8 +85,8 @@ class _FindingCollector:
                     f"It is unknown whether near tokens are similar. The vocabulary has {forms.pairs:,} pairs of word "
                     "forms with different rows (with and without a space, letter case, endings), which is too few. The "
                     "other tests are about geometry, which random vectors pass too.",
-                    "Look at neighbors with `costbank nearest`, or compare the costs with your own judgments, with "
-                    "costbank.analysis.evaluation.",
+                    "Look at neighbors with `costbank nearest`, or compare the costs with your own judgments of word "
+                    "pairs, with `costbank eval --words`.",
                 )
             case Evidence.WEAK:
                 yield self._about_all_tokens(
