@@ -55,7 +55,8 @@ def test_ctrl_c_keeps_what_was_downloaded_and_says_so(server: Relay, tmp_path: P
         process.send_signal(signal.SIGINT)
         time.sleep(0.01)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
+    # A second signal that comes while Python itself ends has its default effect.
+    assert process.returncode in ((130,) if times == 1 else (130, -signal.SIGINT))
     assert "error: interrupted; the same command continues the download" in errors
     assert "no partial output" not in errors
     assert listed(target) == []

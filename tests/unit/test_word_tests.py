@@ -81,7 +81,8 @@ def test_pairs_with_words_of_pieces_agree_with_scipy(news_bank: Bank):
             scores.append(score)
     result = word_similarity(news_bank, judgments, with_pieces=True)
     assert (result.pairs, result.pairs_given) == (len(scores), 353)
-    assert result.rho == pytest.approx(stats.spearmanr(similarity, scores).statistic, abs=1e-6)
+    # In float32, a few almost equal similarities are ordered the other way around.
+    assert result.rho == pytest.approx(stats.spearmanr(similarity, scores).statistic, abs=1e-4)
     assert word_similarity(news_bank, judgments).pairs < result.pairs
 
 
