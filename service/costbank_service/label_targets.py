@@ -50,10 +50,13 @@ class LabelTargets:
         """
         require("torch", "train")
         from costbank.loss import EMOOptions, open_smoothing
+        from costbank.loss.costs import DenseSmoothing
 
         options, smoothing = EMOOptions.preset("recommended"), open_smoothing(bank)
+        assert isinstance(smoothing, DenseSmoothing)
+        assert isinstance(options.weight, float)
         return cls(
-            options.objective, float(options.weight), smoothing.temperature, smoothing.factors.numpy(),
+            options.objective, options.weight, smoothing.temperature, smoothing.factors.numpy(),
             smoothing.softened.numpy(),
         )  # fmt: skip
 

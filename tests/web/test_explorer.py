@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from costbank_cli.command_line import command_line
 from costbank_service import Settings, serving
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from costbank.analysis.overlap import overlap
 from costbank.bank import Bank
 from tests.service.banks import add_map, write_bank
+from tests.web.pages import clean_page
 
 ODD = {
     "newline": b" a\nb",
@@ -44,6 +45,18 @@ class Served(NamedTuple):
     words: Bank
     again: Bank
     other: Bank
+
+
+@pytest.fixture
+def expected_errors() -> list[str]:
+    """Parts of messages that the page may write to its console: the browser logs every answer with an error."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, expected_errors: list[str]) -> Iterator[Page]:
+    with clean_page(browser, expected_errors, viewport={"width": 1280, "height": 900}) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +132,8 @@ def test_the_search_takes_beginnings_parts_and_names(
     assert options[: len(found)] == found
 
 
-def test_a_search_without_a_match_says_so(page: Page, served: Served):
-    page.expected_errors = ["404"]  # type: ignore[attr-defined]
+def test_a_search_without_a_match_says_so(page: Page, served: Served, expected_errors: list[str]):
+    expected_errors += ["404"]
     _open(page, served)
     page.locator("#query").fill("nothing like it")
     expect(page.locator("#search-status")).to_have_text("0 tokens")
@@ -148,10 +161,8 @@ def test_a_walk_can_be_gone_back_and_is_in_the_link(page: Page, served: Served):
 
 
 @pytest.mark.parametrize("clipboard", ["clipboard", "event"])
-def test_odd_tokens_are_shown_as_text_and_copied_exactly(
-    context: BrowserContext, page: Page, served: Served, clipboard: str
-):
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+def test_odd_tokens_are_shown_as_text_and_copied_exactly(page: Page, served: Served, clipboard: str):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
     if clipboard == "event":  # as where the service is reached by plain HTTP
         page.add_init_script("Clipboard.prototype.writeText = () => Promise.reject(new Error('none'))")
     _open(page, served)
@@ -245,8 +256,8 @@ def test_without_webgl_the_lists_work(page: Page, served: Served):
     assert _listed(page) == _shown(served.words, 17)
 
 
-def test_a_bank_without_a_map_says_how_to_make_one(page: Page, served: Served):
-    page.expected_errors = ["404"]  # type: ignore[attr-defined]
+def test_a_bank_without_a_map_says_how_to_make_one(page: Page, served: Served, expected_errors: list[str]):
+    expected_errors += ["404"]
     page.goto(f"{served.url}/#bank=again", wait_until="domcontentloaded")
     expect(page.locator("#panel-map")).to_contain_text(f"costbank layout again@{served.again.id}")
 
@@ -272,7 +283,7 @@ def test_the_costs_of_a_set_are_those_of_the_library(page: Page, served: Served)
     expect(cells).to_have_count(0)
 
 
-def test_two_banks_are_compared(page: Page, served: Served):
+def test_two_banks_are_compared(page: Page, served: Served, expected_errors: list[str]):
     _open(page, served, token=17, tab="compare", k=50)
     page.get_by_label("Compare with").select_option(f"again@{served.again.id}")
     ours, theirs = (
@@ -281,7 +292,7 @@ def test_two_banks_are_compared(page: Page, served: Served):
     expect(page.locator("#panel-compare strong").first).to_have_text(f"{overlap(ours, theirs):.2f}")
     expect(page.locator(".sides .shared")).to_have_count(2 * len(set(ours) & set(theirs)))
     page.get_by_label("Compare with").select_option(f"other@{served.other.id}")
-    page.expected_errors = ["404"]  # type: ignore[attr-defined]
+    expected_errors += ["404"]
     expect(page.locator("#panel-compare .problem")).to_contain_text("other has no token with the bytes of ▁word17")
     page.evaluate("location.hash = location.hash.replace('token=17', 'token=7').replace('k=50', 'k=5')")
     expect(page.locator("#panel-compare")).to_contain_text("different tokenizers")
@@ -302,8 +313,8 @@ def test_what_a_label_costs(page: Page, served: Served):
     expect(page.locator("#panel-targets")).to_contain_text("e282ac")
 
 
-def test_commands_that_are_copied_give_what_the_page_shows(context: BrowserContext, page: Page, served: Served):
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+def test_commands_that_are_copied_give_what_the_page_shows(page: Page, served: Served):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
     _open(page, served, token=17)
     expect(page.locator("#card .neighbors button")).to_have_count(10)
     page.locator("#card").get_by_role("button", name="Copy as Python").click()
@@ -322,8 +333,8 @@ def test_commands_that_are_copied_give_what_the_page_shows(context: BrowserConte
     )
 
 
-def test_errors_of_the_service_are_said(page: Page, served: Served):
-    page.expected_errors = ["404", "400", "ERR_FAILED"]  # type: ignore[attr-defined]
+def test_errors_of_the_service_are_said(page: Page, served: Served, expected_errors: list[str]):
+    expected_errors += ["404", "400", "ERR_FAILED"]
     page.goto(f"{served.url}/#bank=nothing", wait_until="domcontentloaded")
     expect(page.locator("#card .problem")).to_contain_text("there is no bank nothing")
     _open(page, served, token=99_999)
@@ -333,8 +344,8 @@ def test_errors_of_the_service_are_said(page: Page, served: Served):
     expect(page.locator("#card .problem")).to_contain_text("The service did not answer")
 
 
-def test_a_key_can_be_given(page: Page, served: Served):
-    page.expected_errors = ["401"]  # type: ignore[attr-defined]
+def test_a_key_can_be_given(page: Page, served: Served, expected_errors: list[str]):
+    expected_errors += ["401"]
     with serving(Settings(store=served.store, port=0, api_key="secret", refresh_ms=0)) as url:  # type: ignore[arg-type]
         page.goto(f"{url}/#bank=words&token=17", wait_until="domcontentloaded")
         expect(page.locator("#card .problem")).to_contain_text("requires a key")

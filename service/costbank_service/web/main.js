@@ -18,6 +18,7 @@ async function start() {
   choice.addEventListener("change", () => change({ bank: choice.value, token: "", trail: [], set: [] }, { step: true }));
   onChange((changed) => { if (changed.has("bank")) showBank(); });
   startTabs();
+  startSearch();
   try {
     const listed = await get("/v1/banks");
     banks = listed.filter((bank) => !bank.problem).map((bank) => ({
@@ -39,7 +40,6 @@ async function start() {
     return;
   }
   await showBank();
-  startSearch();
   startCard();
   startMap();
   startHeat();

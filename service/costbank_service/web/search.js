@@ -115,7 +115,7 @@ export function startSearch() {
     }
   });
   onChange((changed) => {
-    if (changed.has("bank")) { matches = []; close(); status.textContent = ""; }
+    if (changed.has("bank")) { matches = []; close(); find(); }
     if (changed.has("match")) match.value = state.match;
   });
 }
