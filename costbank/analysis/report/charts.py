@@ -21,6 +21,7 @@ __all__ = ["DARK", "Chart", "PlacedTokens", "frequency_chart", "histogram_chart"
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GRAY = "#0b62b8", "#b35900", "#157347", "#7d3cc8", "#5f6b76"
 _BAND, _WIDE_BAND = "rgba(11,98,184,0.32)", "rgba(11,98,184,0.16)"
+_FONT = "system-ui, sans-serif"
 _TEXT, _GRID, _PAPER = "#1c2127", "#d5dae0", "#ffffff"
 _RAMP = ("#9ecae9", "#5ba3d4", "#2b7bba", "#0b539c", "#08306b")
 
@@ -105,8 +106,8 @@ def rank_chart(curve: RankCurve, of_tokens: str) -> Chart:
         ]  # fmt: skip
 
     traces = [
-        *band(curve.percentile_10, curve.percentile_90, "10 to 90 % of tokens", _WIDE_BAND),
-        *band(curve.percentile_25, curve.percentile_75, "25 to 75 %", _BAND),
+        *band(curve.percentile_10, curve.percentile_90, "10–90 %", _WIDE_BAND),
+        *band(curve.percentile_25, curve.percentile_75, "25–75 %", _BAND),
         graphs.Scatter(x=curve.ranks, y=curve.median, name="median", line={"color": _BLUE, "width": 2},
                        mode="lines" if len(curve.ranks) > 1 else "markers",
                        hovertemplate="neighbor %{x}: median cost %{y:.4f}"),
@@ -116,8 +117,8 @@ def rank_chart(curve: RankCurve, of_tokens: str) -> Chart:
         "rank-curve", "Cost by rank of the neighbor",
         f"Median cost of a token's neighbors by rank: {curve.median[0]:.3f} for the nearest"
         + (f", {curve.median[-1]:.3f} for neighbor {last:,}." if last > 1 else "."),
-        f"Rank 1 is the nearest token. The areas show how much {of_tokens} differ. A flat curve means that a token's "
-        "neighbors are about equally far.",
+        f"Rank 1 is the nearest token. The areas hold the middle half and the middle 80 % of {of_tokens}. A flat curve "
+        "means that a token's neighbors are about equally far.",
         _figure(traces, "rank of the neighbor", "cost", yaxis={"rangemode": "tozero"}),
     )  # fmt: skip
 
@@ -135,7 +136,7 @@ def frequency_chart(key: str, title: str, curve: FrequencyCurve, measure: str, c
         graphs.Scatter(x=curve.middle, y=curve.percentile_75, mode="lines", line=invisible, showlegend=False,
                        hoverinfo="skip"),
         graphs.Scatter(x=curve.middle, y=curve.percentile_25, mode="lines", line=invisible, fill="tonexty",
-                       fillcolor=_BAND, name="25 to 75 % of tokens", hoverinfo="skip"),
+                       fillcolor=_BAND, name="25–75 %", hoverinfo="skip"),
         graphs.Scatter(x=curve.middle, y=curve.median, mode="lines+markers", name="median", text=hover,
                        line={"color": _BLUE, "width": 2}, hovertemplate="%{text}"),
     ]  # fmt: skip
@@ -153,7 +154,9 @@ def occurrence_chart(bands: list[tuple[str, int]], k: int) -> Chart:
     traces = [
         _graphs().Bar(x=names, y=totals, marker={"color": _BLUE}, hovertemplate="in %{x} lists: %{y:,} tokens", name="")
     ]
-    layout = {"xaxis": {"type": "category"}, "yaxis": _log_axis(), "showlegend": False}
+    # From half a token, so that a bar of one token is visible.
+    vertical = _log_axis() | {"range": [np.log10(0.5), np.log10(max(*totals, 1)) + 0.1]}
+    layout = {"xaxis": {"type": "category"}, "yaxis": vertical, "showlegend": False}
     return Chart(
         "occurrences", f"How many neighbor lists a token is in (N{k})",
         f"Tokens by the number of lists of {k} nearest that they are in: {totals[0]:,} in none; at most {names[-1]}.",
@@ -251,10 +254,10 @@ def _figure(traces: list[Any], x_title: str, y_title: str, **layout: Any) -> dic
     axis = {"gridcolor": _GRID, "linecolor": _GRID, "zerolinecolor": _GRID, "automargin": True}
     base = {
         "template": "none", "paper_bgcolor": _PAPER, "plot_bgcolor": _PAPER,
-        "font": {"color": _TEXT, "size": 13, "family": "system-ui, sans-serif"},
+        "font": {"color": _TEXT, "size": 13, "family": _FONT},
         "margin": {"l": 56, "r": 12, "t": 8, "b": 44},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "hoverlabel": {"bgcolor": _PAPER, "bordercolor": _GRAY, "font": {"color": _TEXT}},
+        "legend": {"orientation": "h", "itemsizing": "constant", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"bgcolor": _PAPER, "bordercolor": _GRAY, "font": {"color": _TEXT, "family": _FONT}},
         "hovermode": "x", "dragmode": "zoom" if "scaleanchor" in layout.get("yaxis", {}) else False,
     }  # fmt: skip
     axes = {

@@ -16,7 +16,9 @@
   const draw = (key) => {
     const { figure, zooms } = charts[key];
     const { data, layout } = darkScheme.matches && !print.matches ? darkened(figure) : figure;
-    const config = { displaylogo: false, displayModeBar: zooms ? "hover" : false, responsive: true };
+    // Buttons are listed, because the default ones offer to upload the chart.
+    const buttons = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+    const config = { displaylogo: false, displayModeBar: zooms ? "hover" : false, modeBarButtons: buttons, responsive: true };
     // Plotly writes into what it is given, so it gets a copy.
     return Plotly.react(key, structuredClone(data), structuredClone(layout), config);
   };
