@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank.layout import INDEX, MAP, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.layout import INDEX, NEIGHBORS, TOKENS, VECTORS
 from costbank.bank.manifest import REPAIR
 from costbank.bank.reader import Bank, Neighbor
 from costbank.errors import CorruptBankError
@@ -133,19 +133,6 @@ class LoadedBank(Bank):
 
         ids, costs = nearest_in_index(index, token, stored_rows if flat else self.vectors, k, flat)
         return NearestTokens(self._neighbors_of(ids, costs), exact=flat)
-
-    @property
-    def has_map(self) -> bool:
-        """Whether the bank has a place for every token on a two-dimensional map."""
-        return MAP in self.manifest.files
-
-    def map(self) -> Float32[np.ndarray, "vocab 2"]:
-        """The places of all tokens, read from the file; not finite for tokens without one.
-
-        Raises:
-            CorruptBankError: the file is missing, or its sha256 differs from the manifest's.
-        """
-        return self._tensors(MAP, {"xy": ("F32", (self.size, 2))})["xy"].data
 
     @property
     def _has_index(self) -> bool:

@@ -18,6 +18,7 @@ ROOMS = {
     "costbank.analysis.evaluation": "Compare costs with human judgments, and banks with each other.",
     "costbank.analysis.word_tests": "Test a bank on lists of words, as `costbank eval` does.",
     "costbank.analysis.comparison": "Compare two banks, as `costbank compare` does.",
+    "costbank.analysis.report": "Write a report of a bank as an HTML file, as `costbank report` does.",
 }
 """The modules with a public `__all__`, and the purpose of each."""
 

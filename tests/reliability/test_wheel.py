@@ -59,6 +59,11 @@ def test_type_checkers_read_the_annotations(wheel: Path, package: str):
     assert f"{package}/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.parametrize("name", ["page.html", "page.css", "page.js"])
+def test_the_template_of_reports_is_in_the_wheel(wheel: Path, name: str):
+    assert f"costbank/analysis/report/{name}" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path):
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"costbank", "costbank_service", "costbank_cli"}
