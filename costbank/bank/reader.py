@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from costbank.bank.layout import INDEX, NEIGHBORS, ROWS, TOKENS, VECTORS
+from costbank.bank.layout import INDEX, MAP, NEIGHBORS, ROWS, TOKENS, VECTORS
 from costbank.bank.manifest import REPAIR, Manifest, check_sizes, load_manifest
 from costbank.bank.matrix import Missing, hand_over, matrix_rows
 from costbank.bank.store import Store
@@ -270,6 +270,24 @@ class Bank:
         with self._opened_later(ROWS):
             tensors = self._tensors(ROWS, {"norms": ("F32", shape), "to_unused": ("F32", shape)})
         return RawRows(tensors["norms"].data, tensors["to_unused"].data)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the bank has a two-dimensional map of its tokens; `costbank layout` makes one."""
+        return MAP in self.manifest.files
+
+    def map(self) -> Float32[np.ndarray, "vocab 2"]:
+        """The place of every token on the bank's map; NaN for tokens without a vector.
+
+        Raises:
+            UsageError: the bank has no map.
+            CorruptBankError: the file has another shape.
+            BankNotFoundError: the bank was removed after it was opened.
+        """
+        if not self.has_map:
+            raise UsageError(f"the bank {self.name}@{self.id} has no map", "`costbank layout` adds one to a bank")
+        with self._opened_later(MAP):
+            return self._tensors(MAP, {"xy": ("F32", (self.size, 2))})["xy"].data
 
     @property
     def index_rows(self) -> int:
