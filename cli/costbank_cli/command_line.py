@@ -40,6 +40,7 @@ COMMANDS = {
     "cost": "Show the costs between tokens.",
     "eval": "Test whether words with similar meanings have low costs.",
     "compare": "Compare the neighbors and costs of two banks.",
+    "layout": "Make a two-dimensional map of a bank's tokens.",
     "report": "Write a bank's charts, health and neighbors as one HTML file.",
     "verify": "Check every byte of a bank.",
     "rm": "Remove banks from a store.",
