@@ -21,6 +21,7 @@ BENCHMARKS = (
     "deep_search",
     "layout",
     "nearest_http",
+    "explorer",
     "narrow_gradient",
     "loss",
 )

@@ -19,7 +19,7 @@ from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
 from costbank.progress import QuietProgress
 from costbank.tokenizers.train import TrainingOptions
 
-__all__ = ["Bars", "bars_of", "draw"]
+__all__ = ["LABEL", "Bars", "bars_of", "build_bank", "draw"]
 
 PICTURE = Path(__file__).parents[1] / "assets" / "costs.svg"
 LABEL = "gradient"
@@ -96,7 +96,7 @@ def _bar(x: float, y: float, cost: float, shown: str, kind: str) -> str:
     return bar + _text(x + length + 8, y + 15, shown, "quiet")
 
 
-def _build(folder: Path) -> Bank:
+def build_bank(folder: Path) -> Bank:
     text, model, progress = folder / "docstrings.txt", folder / "docstrings.model", QuietProgress()
     gather_docstrings(text, ("numpy", "scipy"), progress)
     train_tokenizer(TrainingText((str(text),)), model, TrainingOptions(8_000), progress)
@@ -113,7 +113,7 @@ def _build(folder: Path) -> Bank:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        bars = bars_of(_build(Path(folder)), LABEL, UNRELATED)
+        bars = bars_of(build_bank(Path(folder)), LABEL, UNRELATED)
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(draw(bars), "utf-8")
     print(f"{PICTURE}: {bars}", file=sys.stderr)

@@ -105,7 +105,7 @@ export function startMap() {
           : ["This bank has no counts."]));
       } else {
         points.setColors(colorsOf((i) => STATUSES[columns.status[i]][1], () => 200));
-        const present = STATUSES.filter((_, status) => columns.status.includes(status));
+        const present = STATUSES.filter((_, status) => columns.status.some((other, i) => other === status && points.has(i)));
         legend.replaceChildren(...present.flatMap(([name, color]) =>
           [el("span", { class: "swatch", style: { background: css(color) } }), ` ${name} `]));
         if (state.color === "cost") legend.append(" Choose a token to see the costs to it.");
