@@ -23,13 +23,13 @@ _BLUE, _ORANGE, _GREEN, _PURPLE, _GRAY = "#0b62b8", "#b35900", "#157347", "#7d3c
 _BAND, _WIDE_BAND = "rgba(11,98,184,0.32)", "rgba(11,98,184,0.16)"
 _FONT = "system-ui, sans-serif"
 _TEXT, _GRID, _PAPER = "#1c2127", "#d5dae0", "#ffffff"
-_RAMP = ("#9ecae9", "#5ba3d4", "#2b7bba", "#0b539c", "#08306b")
+_RAMP = ("#f0a95c", "#df7361", "#b5508a", "#6a3d9a", "#1f1f66")
 
 DARK = {
     _BLUE: "#6db3ff", _ORANGE: "#ffa552", _GREEN: "#56d391", _PURPLE: "#c79bff", _GRAY: "#9aa5b1",
     _BAND: "rgba(109,179,255,0.34)", _WIDE_BAND: "rgba(109,179,255,0.18)",
     _TEXT: "#e4e8ec", _GRID: "#3a424c", _PAPER: "#14181d",
-    _RAMP[0]: "#234a72", _RAMP[1]: "#2f6ea8", _RAMP[2]: "#4f97d6", _RAMP[3]: "#8fc1f0", _RAMP[4]: "#dbecff",
+    _RAMP[0]: "#5f5fbf", _RAMP[1]: "#9a5bb8", _RAMP[2]: "#d9699a", _RAMP[3]: "#f59a6e", _RAMP[4]: "#ffe9a8",
 }  # fmt: skip
 """The dark color for each light one."""
 
@@ -186,14 +186,15 @@ def map_by_frequency(vocab: Vocab, placed: PlacedTokens) -> Chart:
     counts = vocab.counts[placed.token_ids]
     ascending = np.argsort(counts, kind="stable")  # frequent tokens are drawn last, so they stay visible
     ids, xy, levels = placed.token_ids[ascending], placed.xy[ascending], np.log10(counts[ascending] + 1.0)
-    top = max(int(np.ceil(levels.max(initial=0))), 1)
-    ticks = list(range(top + 1))
+    top = max(float(levels.max(initial=0)), 0.5)
+    powers = range(int(top) + 1)
     marker = {
         "color": levels.astype(np.float32), "size": _marker_size(len(ids)), "cmin": 0, "cmax": top,
         "colorscale": [[i / (len(_RAMP) - 1), color] for i, color in enumerate(_RAMP)],
-        "colorbar": {"title": {"text": "occurrences", "side": "top"}, "tickvals": ticks, "orientation": "h", "y": 1.0,
-                     "yanchor": "bottom", "ticktext": [f"{10**tick:,}" if tick else "0" for tick in ticks],
-                     "thickness": 12, "len": 0.8, "x": 0.5},
+        "colorbar": {"title": {"text": "occurrences", "side": "top"}, "orientation": "h", "x": 0.5, "y": 1.0,
+                     "yanchor": "bottom", "thickness": 12, "len": 0.8, "tickangle": 0,
+                     "tickvals": [0, *(float(np.log10(10**n + 1)) for n in powers)],
+                     "ticktext": ["0", *(_short_power(n) for n in powers)]},
     }  # fmt: skip
     labels = _labels(vocab, ids)
     texts = [f"{label} · {count:,}" for label, count in zip(labels, counts[ascending].tolist(), strict=True)]
@@ -239,6 +240,11 @@ def _peak(one: Histogram) -> str:
 
 def _range(low: int, high: int) -> str:
     return f"{low:,} occurrences" if low == high else f"{low:,} to {high:,} occurrences"
+
+
+def _short_power(exponent: int) -> str:
+    """10 to the power of 0 to 17, such as `10k`."""
+    return f"{10 ** (exponent % 3)}{('', 'k', 'M', 'G', 'T', 'P')[exponent // 3]}"
 
 
 def _log_axis() -> dict[str, Any]:
