@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 import costbank
 from costbank.bank import Bank, BankWriter, Store
-from costbank.bank.card import CardExample, write_card
+from costbank.bank.card import CardExample, example_tokens, write_card
 from costbank.bank.history import TokenizerChange, latest_manifest
 from costbank.bank.manifest import BankFacts, IndexFacts, NeighborFacts, TokenizerFacts, VectorFacts
 from costbank.config import BuildConfig, semantic_config
@@ -28,13 +28,11 @@ from costbank.tensorfile import MappedTensor
 from costbank.threads import prefetch
 from costbank.tokenizers import Tokenizer
 from costbank.transforms import Affine, fit_transforms, normalize, output_dim
-from costbank.vocab import TokenStatus, Vocab
+from costbank.vocab import Vocab
 
 __all__ = ["build"]
 
 _DEFAULT_K = 64
-_CARD_TOKENS = 12
-_CARD_NEIGHBORS = 5
 _ESTIMATE_SHOWN_SECONDS = 20
 _LEAST_VECTORS = 2
 
@@ -70,7 +68,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
             vectors = plan.source.make(progress)
         rows = _write_rows(plan, vectors, writer, clock, progress)
         table = _write_neighbors(plan, rows, writer, clock, progress)
-        examples = _examples(rows.vocab, table.neighbors.table)
+        examples = _card_examples(rows.vocab, table.neighbors.table)
         facts = _facts(plan, vectors, rows, table, clock)
         before = latest_manifest(Store(plan.config.store).banks_of(plan.config.bank_name))
         path = writer.publish(facts, lambda manifest: write_card(manifest, examples, plan.source.advice))
@@ -312,21 +310,8 @@ def _tokenizer_facts(tokenizer: Tokenizer) -> TokenizerFacts:
     )
 
 
-def _examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
-    """Words of at least five letters with their neighbors: the most frequent, or the first if counts are unknown."""
-    if not table.k:
-        return []
-    frequent = np.argsort(-vocab.counts, kind="stable")
-    examples = []
-    for token_id in frequent[: 50 * _CARD_TOKENS].tolist():
-        token = vocab.token(token_id)
-        word = token.startswith(b" ") and len(token) > 5 and token[1:].isalpha()
-        if word and vocab.status[token_id] == TokenStatus.OK and table.ids[token_id, 0] >= 0:
-            nearest = table.ids[token_id, :_CARD_NEIGHBORS]
-            examples.append((token, [vocab.token(int(i)) for i in nearest if i >= 0]))
-            if len(examples) == _CARD_TOKENS:
-                break
-    return examples
+def _card_examples(vocab: Vocab, table: NeighborTable) -> list[CardExample]:
+    return [(vocab.token(token), [vocab.token(i) for i in nearest]) for token, nearest in example_tokens(vocab, table)]
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:

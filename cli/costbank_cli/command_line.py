@@ -33,7 +33,7 @@ COMMANDS = {
     "show": "Show what a bank contains and how it was made.",
     "nearest": "List the tokens with the lowest cost to one token or several.",
     "health": "Report the quality of a bank's vectors.",
-    "serve": "Serve a store's banks over HTTP.",
+    "serve": "Serve a store's banks over HTTP, with a page to look at them.",
     "demo": "Run the whole workflow on the docstrings of installed packages.",
     "list": "List the banks of a store.",
     "walk": "Step from a token to its nearest tokens, and on from there.",

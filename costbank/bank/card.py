@@ -2,13 +2,38 @@
 
 from typing import Any
 
-from costbank.bank.manifest import Manifest, NeighborFacts
-from costbank.vocab import display_bytes
+import numpy as np
 
-__all__ = ["CardExample", "write_card"]
+from costbank.bank.manifest import Manifest, NeighborFacts
+from costbank.neighbors import NeighborTable
+from costbank.vocab import TokenStatus, Vocab, display_bytes
+
+__all__ = ["CardExample", "example_tokens", "write_card"]
+
+_EXAMPLES = 12
+_NEIGHBORS = 5
 
 CardExample = tuple[bytes, list[bytes]]
 """A token and its nearest tokens, as bytes."""
+
+
+def example_tokens(vocab: Vocab, table: NeighborTable) -> list[tuple[int, list[int]]]:
+    """The ids of the tokens that a card shows, each with those of its nearest tokens.
+
+    They are words of at least five letters: the most frequent, or the first if counts are unknown.
+    """
+    examples: list[tuple[int, list[int]]] = []
+    if not table.k:
+        return examples
+    frequent = np.argsort(-vocab.counts, kind="stable")
+    for token_id in frequent[: 50 * _EXAMPLES].tolist():
+        token = vocab.token(token_id)
+        word = token.startswith(b" ") and len(token) > 5 and token[1:].isalpha()
+        if word and vocab.status[token_id] == TokenStatus.OK and table.ids[token_id, 0] >= 0:
+            examples.append((token_id, [i for i in table.ids[token_id, :_NEIGHBORS].tolist() if i >= 0]))
+            if len(examples) == _EXAMPLES:
+                break
+    return examples
 
 
 def write_card(manifest: Manifest, examples: list[CardExample], advice: str = "") -> str:

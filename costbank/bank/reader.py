@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
 
+_BLOCK_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class Neighbor:
@@ -177,9 +179,18 @@ class Bank:
             TokenNotFoundError: an id is outside the vocabulary.
         """
         rows, columns = (np.asarray(ids) if len(ids) else np.zeros(0, np.int64) for ids in (rows, columns))
-        for token_id in (*rows.tolist(), *columns.tolist()):
-            self.vocab.check(token_id)
-        return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
+        for ids in (rows, columns):
+            if len(ids):
+                self.vocab.check(int(ids.min()))
+                self.vocab.check(int(ids.max()))
+        step = max(1, _BLOCK_BYTES // (8 * self.dim))
+        if len(columns) <= step:
+            return pairwise_costs(rows, columns, self.vectors(rows), self.vectors(columns))
+        costs, row_vectors = np.empty((len(rows), len(columns)), np.float32), self.vectors(rows)
+        for start in range(0, len(columns), step):
+            block = columns[start : start + step]
+            costs[:, start : start + step] = pairwise_costs(rows, block, row_vectors, self.vectors(block))
+        return costs
 
     def nearest(self, token: str | SupportsIndex, k: int = 10) -> list[Neighbor]:
         """The k other tokens of least cost, ascending; an empty list for a token without a vector.

@@ -16,9 +16,10 @@ import costbank
 from costbank_service.bank_cache import BankCache
 from costbank_service.gateway import Gateway
 from costbank_service.keys import KeyRing
+from costbank_service.label_targets import TargetCache
 from costbank_service.metrics import Metrics
 from costbank_service.problems import Problem, add_problem_handlers, problem_responses
-from costbank_service.routes import banks, compare, costs, files, maps, nearest, status, tokens
+from costbank_service.routes import banks, compare, costs, files, maps, nearest, status, targets, tokens, web
 from costbank_service.schemas import CostsBody, NearestBody
 from costbank_service.search_pool import SearchPool
 from costbank_service.settings import Settings
@@ -87,9 +88,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = Metrics()
     app.state.set_gauges = lambda: _set_gauges(app)
     app.state.searches = SearchPool(settings.search_threads, settings.search_queue)
+    app.state.targets = TargetCache()
     app.state.banks = BankCache(settings.store, settings.max_memory_mb << 20, settings.refresh_ms / 1e3)
     app.router.routes[:0] = nearest.router.routes  # first, and not nested: the route that most requests ask for
-    for routes in (status, banks, files, tokens, costs, maps, compare):
+    for routes in (status, banks, files, tokens, costs, maps, targets, compare, web):
         app.include_router(routes.router)
     add_problem_handlers(app)
     app.openapi = lambda: _document(app)

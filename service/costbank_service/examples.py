@@ -6,8 +6,10 @@ __all__ = [
     "BATCH_EXAMPLE",
     "COMPARE_EXAMPLE",
     "COSTS_EXAMPLE",
+    "EXAMPLES_EXAMPLE",
     "MAP_EXAMPLE",
     "NEAREST_EXAMPLE",
+    "TARGETS_EXAMPLE",
     "TOKENS_EXAMPLE",
     "TOKEN_EXAMPLE",
     "VECTORS_EXAMPLE",
@@ -29,9 +31,21 @@ NEAREST_EXAMPLE = _answer(_NEAREST)
 BATCH_EXAMPLE = _answer({**_BANK, "results": [{"token": _ROW, "exact": True, "neighbors": _NEIGHBORS}]})
 TOKENS_EXAMPLE = _answer({**_BANK, "total": 12, "tokens": [_BYTES], "next": "AAAAAAAAA217uoy1rKVTM3qyjRU="})
 TOKEN_EXAMPLE = _answer({**_BANK, "token": {**_BYTES, "has_vector": True}})
+EXAMPLES_EXAMPLE = _answer({**_BANK, "examples": [{"token": _ROW, "neighbors": _NEIGHBORS}]})
 COSTS_EXAMPLE = _answer({**_BANK, "rows": [877], "cols": [877, 1129], "costs": [[0.0, 0.23230048]]})
 VECTORS_EXAMPLE = _answer({**_BANK, "ids": [877], "vectors": [[0.5, -0.5, 0.5, 0.5]]})
 MAP_EXAMPLE = _answer({**_BANK, "xy": [[0.25, -1.5], None]})
+TARGETS_EXAMPLE = _answer(
+    {
+        **_BANK, "split": "given", "unmatched": "", "loss": "neighbor_smoothing", "weight": 0.1, "temperature": 0.0722,
+        "targets": [
+            {
+                "token": _ROW, "softened": True, "label_share": 0.9, "rest": 0.0875, "perplexity": 312.5,
+                "others": [{**_NEIGHBORS[0], "share": 0.0125}],
+            }
+        ],
+    }
+)  # fmt: skip
 COMPARE_EXAMPLE = _answer(
     {
         "a": _NEAREST, "b": {**_NEAREST, "bank": "other", "id": "3c484facda184846"}, "same_tokenizer": True,

@@ -15,7 +15,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from costbank.errors import BankNotFoundError, CorruptBankError, CostbankError, TokenNotFoundError, UsageError
+from costbank.errors import (
+    BankNotFoundError,
+    CorruptBankError,
+    CostbankError,
+    MissingExtraError,
+    TokenNotFoundError,
+    UsageError,
+)
 from costbank.tensorread import ChangedFileError
 
 __all__ = ["PROBLEM_JSON", "Problem", "ServiceError", "StoreUnavailableError", "add_problem_handlers", "problem",
@@ -52,7 +59,7 @@ class StoreUnavailableError(ServiceError):
     http_status = 503
 
 
-_SENT_AS_IS = (ServiceError, UsageError, BankNotFoundError, TokenNotFoundError)
+_SENT_AS_IS = (ServiceError, UsageError, BankNotFoundError, TokenNotFoundError, MissingExtraError)
 _REPLACED = ("a file of this bank is being replaced", "try again when it is complete")
 _DAMAGED = ("a file of this bank is damaged, incomplete or being replaced",
             "the service's log names the file; `costbank verify` checks every file")  # fmt: skip
@@ -62,6 +69,7 @@ _DESCRIPTIONS = {
     400: "Malformed request", 401: "The key is missing or wrong", 404: "No such bank or token",
     406: "The Accept header has no type that this route offers", 413: "The body is too large",
     415: "The body is not JSON", 422: "The body has other keys or values than the schema", 500: "Damaged bank",
+    501: "A library that this route needs is not installed",
     503: "Busy, or the store cannot be read; `Retry-After` is the number of seconds to wait",
 }  # fmt: skip
 

@@ -15,6 +15,9 @@ __all__ = [
     "CompareAnswer",
     "CostsAnswer",
     "CostsBody",
+    "Example",
+    "ExamplesAnswer",
+    "LabelTarget",
     "MapAnswer",
     "MatchedTokenEntry",
     "NearestAnswer",
@@ -23,6 +26,8 @@ __all__ = [
     "QuarantinedBank",
     "Readiness",
     "ServiceStatus",
+    "TargetEntry",
+    "TargetsAnswer",
     "TokenAnswer",
     "TokenBytesEntry",
     "TokenDetails",
@@ -155,6 +160,19 @@ class BatchAnswer(BaseModel):
     results: list[BatchResult]
 
 
+class Example(BaseModel):
+    token: TokenEntry
+    neighbors: list[NeighborEntry]
+
+
+class ExamplesAnswer(BaseModel):
+    """Frequent words with their nearest tokens, as on the bank's card; none without a neighbor table."""
+
+    bank: str
+    id: str
+    examples: list[Example]
+
+
 class CostsAnswer(BaseModel):
     """`costs[i][j]` is the cost of `rows[i]` to `cols[j]`."""
 
@@ -188,6 +206,41 @@ class CompareAnswer(BaseModel):
     same_tokenizer: bool
     overlap: float = Field(ge=0, le=1)
     rank_biased_overlap: float = Field(ge=0, le=1)
+
+
+class TargetEntry(NeighborEntry):
+    share: float = Field(ge=0, le=1, description="this token's probability in the target")
+
+
+class LabelTarget(BaseModel):
+    """The target of a label. Shares sum to 1: the label's, those of `others`, and `rest`, of all further tokens.
+
+    `perplexity` is that of the shares of the other tokens among themselves: over how many tokens they spread.
+    """
+
+    token: TokenEntry
+    softened: bool = Field(description="false for a label that keeps its whole share")
+    label_share: float
+    others: list[TargetEntry] = Field(description="the largest shares of other tokens, descending")
+    rest: float
+    perplexity: float | None
+
+
+class TargetsAnswer(BaseModel):
+    """The targets of labels for the loss `EMOLoss(bank)`.
+
+    `split` says where the labels come from: `given` ids, or `longest-match` of a text, which can differ from the
+    tokenizer's own split. `unmatched` has the bytes of the text that are in no token, in hexadecimal.
+    """
+
+    bank: str
+    id: str
+    split: str
+    unmatched: str
+    loss: str
+    weight: float
+    temperature: float
+    targets: list[LabelTarget]
 
 
 class _Body(BaseModel):

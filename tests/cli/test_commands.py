@@ -108,7 +108,12 @@ def test_show_says_what_the_bank_is(run, news_bank: Bank):
         "gensim 4.4.0",
     ):
         assert fact in shown
-    assert json.loads(run("show", "news", "--json").out)["id"] == news_bank.id
+    document = json.loads(run("show", "news", "--json").out)
+    assert document["id"] == news_bank.id
+    examples = shown.partition("nearest, by ascending cost\n")[2].splitlines()
+    assert [line.split() for line in examples] == [[one["token"], *one["nearest"]] for one in document["examples"]]
+    first = document["examples"][0]
+    assert first["nearest"] == [neighbor.text for neighbor in news_bank.nearest(first["token"], 5)]
 
 
 def test_list_shows_banks_and_damaged_ones_too(run, news_bank: Bank, tmp_path: Path):

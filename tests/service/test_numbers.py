@@ -2,14 +2,17 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from costbank_service import Settings, create_app
 from costbank_service.content import JSON, NPY, preferred
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank
+from costbank.loss import EMOLoss
 from tests.service.banks import write_bank, write_mapped_bank
 
 AS_ARRAY = {"Accept": NPY}
@@ -32,6 +35,70 @@ def test_costs_are_those_of_the_library(client: TestClient, news_bank: Bank):
     assert posted.json() == body
     posted = client.post("/v1/banks/news/costs", json={"rows": rows, "cols": columns}, headers=AS_ARRAY)
     assert np.array_equal(_array(posted), expected)
+
+
+def test_costs_to_all_tokens_are_a_whole_row(client: TestClient, news_bank: Bank):
+    everything = np.arange(news_bank.size)
+    array = _array(client.get("/v1/banks/news/costs?rows=300,7", headers=AS_ARRAY))
+    assert np.array_equal(array, news_bank.cost_matrix([300, 7], everything))
+    assert client.get("/v1/banks/news/costs?rows=300").json()["cols"] == everything.tolist()
+    assert client.get("/v1/banks/news/costs").json()["detail"] == "rows is missing"
+
+
+def test_a_wide_cost_matrix_is_made_by_blocks_of_columns(news_bank: Bank, monkeypatch: pytest.MonkeyPatch):
+    columns = np.random.default_rng(0).permutation(news_bank.size)
+    whole = news_bank.cost_matrix([300, 7], columns)
+    monkeypatch.setattr("costbank.bank.reader._BLOCK_BYTES", 8 * news_bank.dim * 100)
+    by_blocks = news_bank.cost_matrix([300, 7], columns)
+    assert np.abs(by_blocks - whole).max() <= 1.2e-7
+    assert by_blocks[0, columns.tolist().index(300)] == 0.0
+
+
+def test_examples_are_those_of_the_card(client: TestClient, news_bank: Bank):
+    examples = client.get("/v1/banks/news/examples").json()["examples"]
+    card = (news_bank.path / "README.md").read_text()
+    assert len(examples) == 12
+    for example in examples:
+        nearest = news_bank.nearest(example["token"]["id"], 5)
+        assert example["neighbors"] == [{"id": n.id, "text": n.text, "cost": n.cost} for n in nearest]
+        assert f"| `{example['token']['text']}` | {' '.join(f'`{n.text}`' for n in nearest)} |" in card
+
+
+def test_targets_are_those_of_the_loss(client: TestClient, news_bank: Bank):
+    labels = [300, 0, 700]
+    body = client.get("/v1/banks/news/targets?token_ids=300,0,700&k=99").json()
+    logits = torch.randn(3, news_bank.size, dtype=torch.float64, requires_grad=True)
+    EMOLoss(news_bank, reduction="sum")(logits, torch.tensor(labels)).backward()
+    assert logits.grad is not None
+    targets = (torch.softmax(logits, dim=1) - logits.grad).detach().numpy()  # ∂/∂z of −Σ q log p is p − q
+    for label, expected, entry in zip(labels, targets, body["targets"], strict=True):
+        assert entry["token"]["id"] == label
+        assert entry["label_share"] == pytest.approx(expected[label], abs=1e-6)
+        for other in entry["others"]:
+            assert other["share"] == pytest.approx(expected[other["id"]], rel=1e-3)
+            assert other["cost"] == news_bank.cost(other["id"], label)
+        shares = [other["share"] for other in entry["others"]]
+        assert shares == sorted(shares, reverse=True)
+        assert entry["label_share"] + sum(shares) + entry["rest"] == pytest.approx(1)
+        assert entry["softened"] == (expected[label] < 0.999)
+    assert [entry["softened"] for entry in body["targets"]] == [True, False, True]
+    q = np.clip(np.delete(targets[0], 300) / 0.1, 1e-300, None)
+    assert body["targets"][0]["perplexity"] == pytest.approx(np.exp(-(q * np.log(q)).sum()), rel=1e-2)
+
+
+def test_a_text_is_split_into_its_longest_tokens(tmp_path: Path):
+    tokens = [b" new", b" news", b"s", b"p", b"paper", b" ", b"\xe2\x82", b"new"]
+    write_bank(tmp_path / "words", tokens, k=3)
+    with TestClient(create_app(Settings(store=tmp_path))) as client:
+
+        def split(text: str) -> tuple[list[str], str]:
+            body = client.get("/v1/banks/words/targets", params={"text": text}).json()
+            assert body["split"] == "longest-match"
+            return [entry["token"]["text"] for entry in body["targets"]], body["unmatched"]
+
+        assert split("newspaper new") == (["▁news", "paper", "▁new"], "")
+        assert split("new€s") == (["▁new", "\\xe2\\x82", "s"], "ac")
+        assert split(" new")[0] == ["▁new"]
 
 
 def test_vectors_are_those_of_the_library(client: TestClient, news_bank: Bank):

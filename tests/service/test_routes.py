@@ -112,7 +112,7 @@ def test_costs_are_printed_as_the_float32_that_they_are(client: TestClient):
         ("/v1/banks/news/nearest?token_id=5&k=101", 400, "usage"),
         ("/v1/banks/news/nearest?token_id=5&k=x", 400, "usage"),
         ("/v1/nothing", 404, "not-found"),
-        ("/", 404, "not-found"),
+        ("/web/nothing.js", 404, "not-found"),
     ],
 )
 def test_every_mistake_is_a_problem(client: TestClient, url: str, status: int, code: str):

@@ -1,9 +1,11 @@
 """Real answers match the schemas that the OpenAPI document declares for them."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from costbank_service import Settings, create_app
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 BANK, NEAREST = "/v1/banks/{ref}", "/v1/banks/{ref}/nearest"
 TOKENS, TOKEN, COSTS = f"{BANK}/tokens", f"{BANK}/tokens/{{token_id}}", f"{BANK}/costs"
 VECTORS, MAP, COMPARE = f"{BANK}/vectors", f"{BANK}/map", "/v1/compare"
+EXAMPLES, TARGETS = f"{BANK}/examples", f"{BANK}/targets"
 NEWS = "/v1/banks/news"
 FILE = "/v1/banks/{ref}/files/{file}"
 ANSWERS = [
@@ -65,7 +68,8 @@ ANSWERS = [
     (TOKEN, f"{NEWS}/tokens/2000", 404, ""),
     (TOKEN, "/v1/banks/broken/tokens/1", 500, ""),
     (COSTS, f"{NEWS}/costs?rows=300,301&cols=300", 200, ""),
-    (COSTS, f"{NEWS}/costs?rows=300", 400, ""),
+    (COSTS, f"{NEWS}/costs?rows=300", 200, ""),
+    (COSTS, f"{NEWS}/costs?cols=300", 400, ""),
     (COSTS, f"{NEWS}/costs?rows=300&cols=1", 401, "key"),
     (COSTS, f"{NEWS}/costs?rows=300&cols=2000", 404, ""),
     (COSTS, f"{NEWS}/costs?rows=300&cols=1", 406, "html"),
@@ -85,6 +89,21 @@ ANSWERS = [
     (MAP, "/v1/banks/mapped/map", 406, "html map"),
     (MAP, "/v1/banks/broken/map", 500, ""),
     (MAP, "/v1/banks/mapped/map", 503, "busy map"),
+    (EXAMPLES, f"{NEWS}/examples", 200, ""),
+    (EXAMPLES, f"{NEWS}/examples?k=1", 400, ""),
+    (EXAMPLES, f"{NEWS}/examples", 401, "key"),
+    (EXAMPLES, "/v1/banks/nothing/examples", 404, ""),
+    (EXAMPLES, "/v1/banks/broken/examples", 500, ""),
+    (TARGETS, f"{NEWS}/targets?token_ids=300,0&k=3", 200, ""),
+    (TARGETS, f"{NEWS}/targets?text=the+fire%ff", 200, ""),
+    (TARGETS, f"{NEWS}/targets", 400, ""),
+    (TARGETS, f"{NEWS}/targets?text={'a+' * 70}", 400, ""),
+    (TARGETS, f"{NEWS}/targets?token_ids={','.join(map(str, range(65)))}", 400, ""),
+    (TARGETS, f"{NEWS}/targets?token_ids=1", 401, "key"),
+    (TARGETS, f"{NEWS}/targets?token_ids=2000", 404, ""),
+    (TARGETS, "/v1/banks/broken/targets?token_ids=1", 500, ""),
+    (TARGETS, f"{NEWS}/targets?token_ids=300", 501, "no torch"),
+    (TARGETS, f"{NEWS}/targets?token_ids=300", 503, "busy"),
     (COMPARE, "/v1/compare?a=news&b=news&token_id=300", 200, ""),
     (COMPARE, "/v1/compare?a=news&b=news", 400, ""),
     (COMPARE, "/v1/compare?a=news&b=news&token_id=300", 401, "key"),
@@ -143,7 +162,8 @@ def _service(store: Path, situation: str) -> Iterator[TestClient]:
     )  # fmt: skip
     if "map" in situation:
         write_mapped_bank(store / "mapped")
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    hidden = {"torch": None} if situation == "no torch" else {}
+    with patch.dict(sys.modules, hidden), TestClient(create_app(settings), raise_server_exceptions=False) as client:
         if situation == "bug":
             client.app.state.banks = None
         if "html" in situation:

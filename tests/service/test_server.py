@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from itertools import takewhile
 from pathlib import Path
@@ -37,10 +38,16 @@ def test_serving_can_end_at_once(store: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("with_signal", "as_json"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_the_command_serves_until_it_gets_a_signal(store: Path, with_signal: signal.Signals, as_json: bool):
+def test_the_command_serves_until_it_gets_a_signal(
+    store: Path, with_signal: signal.Signals, as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened.new && mv {tmp_path}/opened.new {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
     command = [sys.executable, "-u", "-m", "costbank_cli", "serve", "--store", str(store), "--port", "0"]
     process = subprocess.Popen(
-        [*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *(["--json"] if as_json else ["--open"])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -50,6 +57,10 @@ def test_the_command_serves_until_it_gets_a_signal(store: Path, with_signal: sig
         else:
             url = process.stdout.readline().split(" on ")[1].split()[0]
         assert {bank["name"] for bank in _get(f"{url}/v1/banks")} == {"news", "broken"}
+        while not as_json and not (tmp_path / "opened").exists():
+            time.sleep(0.05)
+        assert (tmp_path / "opened").exists() == (not as_json)
+        assert as_json or (tmp_path / "opened").read_text() == f"{url}\n"
         process.send_signal(with_signal)
         _, stderr = process.communicate(timeout=20)
         assert "Traceback" not in stderr

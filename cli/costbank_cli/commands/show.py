@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from costbank_cli.completion import complete_bank
-from costbank_cli.output import json_option, note, print_facts, print_json, store_option
+from costbank_cli.output import json_option, note, print_facts, print_json, print_table, store_option
 
 if TYPE_CHECKING:
     from costbank.bank.manifest import NeighborFacts
@@ -30,17 +30,23 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     """
     from costbank import open_bank
     from costbank.bank import Store
+    from costbank.bank.card import example_tokens
     from costbank.bank.history import tokenizer_change
 
     opened = open_bank(bank, store)
     manifest = opened.manifest
     is_name = "@" not in bank and "/" not in bank
     change = tokenizer_change(Store(store).banks_of(opened.name)) if is_name else None
+    display = opened.vocab.display
+    examples = [
+        (display(token), [display(other) for other in nearest])
+        for token, nearest in example_tokens(opened.vocab, opened.neighbors)
+    ]
     if as_json:
         before = f"{opened.name}@{change.before.id}" if change else None
-        print_json(
-            {"name": opened.name, "path": str(opened.path), "other_tokenizer_before": before, **manifest.model_dump()}
-        )
+        document = {"name": opened.name, "path": str(opened.path), "other_tokenizer_before": before}
+        listed = [{"token": token, "nearest": nearest} for token, nearest in examples]
+        print_json({**document, **manifest.model_dump(), "examples": listed})
         return
     if change:
         note(str(change))
@@ -62,6 +68,11 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
     facts["settings"] = ", ".join(_settings(manifest.config))
     facts["libraries"] = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
     print_facts(facts)
+    if examples:
+        click.echo()
+        print_table(
+            ["token", "nearest, by ascending cost"], [[token, " ".join(nearest)] for token, nearest in examples]
+        )
 
 
 def _neighbors(facts: "NeighborFacts") -> str:

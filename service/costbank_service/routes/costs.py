@@ -20,7 +20,7 @@ __all__ = ["router"]
 
 COSTS = (
     QueryParameter("rows", "integers", "ids of tokens, separated by commas", required=True, example="877,1129"),
-    QueryParameter("cols", "integers", "ids of tokens, separated by commas", required=True, example="877,2580"),
+    QueryParameter("cols", "integers", "ids of tokens, separated by commas; by default all tokens", example="877,2580"),
 )
 VECTORS = (QueryParameter("ids", "integers", "ids of tokens, separated by commas", required=True, example="877"),)
 _PROBLEMS = problem_responses(404, 406, 500, 503)
@@ -71,14 +71,15 @@ async def vectors(request: Request) -> Response:
     return array_response(request, {"bank": bank.name, "id": bank.id, "ids": ids, "vectors": rows}, rows)
 
 
-async def _costs(request: Request, rows: list[int], columns: list[int]) -> Response:
+async def _costs(request: Request, rows: list[int], columns: list[int] | None) -> Response:
     chosen(request)
     state = request.app.state
-    for name, ids in (("rows", rows), ("cols", columns)):
+    for name, ids in (("rows", rows), ("cols", columns or ())):
         _check_ids(ids, state.settings.max_ids, name)
-    _check_cells(len(rows), len(columns), state.settings.max_cells)
     reference = request.path_params["ref"]
     bank = state.banks.recent(reference) or await state.banks.opened(reference)
+    columns = list(range(bank.size)) if columns is None else columns
+    _check_cells(len(rows), len(columns), state.settings.max_cells)
     matrix = await state.searches.run(lambda: bank.cost_matrix(_known(bank, rows), _known(bank, columns)))
     document = {"bank": bank.name, "id": bank.id, "rows": rows, "cols": columns, "costs": matrix}
     return array_response(request, document, matrix)

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from costbank.bank import LoadedBank
+from costbank.bank.card import example_tokens
 from costbank.errors import UsageError
-from costbank_service.answers import json_response, token_entry
+from costbank_service.answers import json_response, table_entries, token_entry, token_facts
 from costbank_service.bank_cache import BankCache
 from costbank_service.cursors import cursor_of, position_of
 from costbank_service.dependencies import banks_of
-from costbank_service.examples import TOKEN_EXAMPLE, TOKENS_EXAMPLE
+from costbank_service.examples import EXAMPLES_EXAMPLE, TOKEN_EXAMPLE, TOKENS_EXAMPLE
 from costbank_service.problems import problem_responses
 from costbank_service.query_string import QueryParameter, query_reader
-from costbank_service.schemas import TokenAnswer, TokensAnswer
+from costbank_service.schemas import ExamplesAnswer, TokenAnswer, TokensAnswer
 
 __all__ = ["router"]
 
@@ -68,6 +69,20 @@ async def show_token(ref: str, request: Request, banks: Banks) -> Response:
     token = bank.vocab.check(int(str(number)))
     entry = {**token_entry(bank, token), "has_vector": bool(bank.usable[token])}
     return json_response({"bank": bank.name, "id": bank.id, "token": entry})
+
+
+@router.get(
+    "/{ref}/examples", response_model=ExamplesAnswer, dependencies=[Depends(query_reader(()))],
+    responses={200: EXAMPLES_EXAMPLE, **problem_responses(404, 500)},
+)  # fmt: skip
+async def show_examples(ref: str, banks: Banks) -> Response:
+    """List frequent words with their nearest tokens, for a first look at the bank."""
+    bank = banks.recent(ref) or await banks.opened(ref)
+    examples = [
+        {"token": token_facts(bank, token), "neighbors": table_entries(bank, token, len(nearest))}
+        for token, nearest in await run_in_threadpool(example_tokens, bank.vocab, bank.neighbors)
+    ]
+    return json_response({"bank": bank.name, "id": bank.id, "examples": examples})
 
 
 def _page(bank: LoadedBank, query: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""The targets that the recommended loss gives to labels, from what PyTorch's loss package chose for a bank."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from costbank.bank import LoadedBank
+from costbank.errors import UsageError, require
+from costbank_service.answers import Entries, token_facts
+
+__all__ = ["LabelTargets", "TargetCache", "longest_matches"]
+
+_MOST_BANKS = 16
+_LEAST_SUM = 1e-30
+
+
+@dataclass(frozen=True)
+class LabelTargets:
+    """How `EMOLoss(bank)` softens labels.
+
+    The target of label t is (1 − w) on t and w · q on the others, q_i ∝ u_i exp(−c(i, t) / T), as in
+    `costbank.loss.SmoothingOptions`.
+
+    Attributes:
+        loss: the objective.
+        weight: w.
+        temperature: T, in units of cost.
+        factors: u_i; 0 for tokens that are in no target but their own.
+        softened: whether a label gives a share to other tokens.
+    """
+
+    loss: str
+    weight: float
+    temperature: float
+    factors: Float32[np.ndarray, "vocab"]
+    softened: Bool[np.ndarray, "vocab"]
+
+    @classmethod
+    def of(cls, bank: LoadedBank) -> "LabelTargets":
+        """Choose T as the loss does; this reads all vectors.
+
+        Raises:
+            MissingDependencyError: PyTorch is not installed.
+            UsageError: no token of the bank can be softened.
+        """
+        require("torch", "train")
+        from costbank.loss import EMOOptions, open_smoothing
+        from costbank.loss.costs import DenseSmoothing
+
+        options, smoothing = EMOOptions.preset("recommended"), open_smoothing(bank)
+        assert isinstance(smoothing, DenseSmoothing)
+        assert isinstance(options.weight, float)
+        return cls(
+            options.objective, options.weight, smoothing.temperature, smoothing.factors.numpy(),
+            smoothing.softened.numpy(),
+        )  # fmt: skip
+
+    def others(self, label: int, costs: Float32[np.ndarray, "vocab"]) -> Float64[np.ndarray, "vocab"]:
+        """The shares of all tokens but the label in its target; they sum to w, or to 0 if it is not softened."""
+        shares = self.factors * np.exp(-costs.astype(np.float64) / self.temperature)
+        shares[label] = 0.0
+        total = shares.sum()
+        if not self.softened[label] or total <= _LEAST_SUM:
+            return np.zeros_like(shares)
+        return shares * (self.weight / total)
+
+    def entry(self, bank: LoadedBank, label: int, costs: Float32[np.ndarray, "vocab"], k: int) -> dict[str, Any]:
+        """The target of a label, with the k largest shares of other tokens, as `schemas.LabelTarget`."""
+        shares = self.others(label, costs)
+        total = float(shares.sum())
+        largest = np.argsort(-shares, kind="stable")[:k]
+        largest = largest[shares[largest] > 0]
+        listed: Entries = [
+            {"id": int(i), "text": bank.vocab.texts[int(i)], "cost": costs[i], "share": float(shares[i])}
+            for i in largest
+        ]
+        known = shares[shares > 0] / total if total else shares[:0]
+        return {
+            "token": token_facts(bank, label), "softened": total > 0, "label_share": 1.0 - total, "others": listed,
+            "rest": max(0.0, total - float(shares[largest].sum())),
+            "perplexity": float(np.exp(-(known * np.log(known)).sum())) if total else None,
+        }  # fmt: skip
+
+
+class TargetCache:
+    """The `LabelTargets` of the banks asked for most recently. Each bank's are made once."""
+
+    def __init__(self) -> None:
+        self._targets: OrderedDict[str, LabelTargets] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, bank: LoadedBank, make: Callable[[LoadedBank], LabelTargets] = LabelTargets.of) -> LabelTargets:
+        with self._lock:  # so that two requests do not read all vectors at the same time
+            if bank.id not in self._targets:
+                self._targets[bank.id] = make(bank)
+                while len(self._targets) > _MOST_BANKS:
+                    self._targets.popitem(last=False)
+            self._targets.move_to_end(bank.id)
+            return self._targets[bank.id]
+
+
+def longest_matches(bank: LoadedBank, text: str, most: int) -> tuple[list[int], bytes]:
+    """Split a text into the longest tokens, from left to right.
+
+    Of the text and the text after a space, the split with fewer tokens counts, and the second if they have equally
+    many: words inside a text start with a space.
+
+    Args:
+        bank: its vocabulary gives the tokens; special tokens are not in text.
+        text: bytes that are not UTF-8 are surrogates, as in query strings.
+        most: the largest number of tokens.
+
+    Returns:
+        The ids, and the bytes that are in no token.
+
+    Raises:
+        UsageError: the text has more tokens.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    splits = [_split(bank, start + data, most) for start in (b" ", b"")]
+    ids, unmatched = min(splits, key=lambda split: (len(split[1]), len(split[0])))
+    if len(ids) > most:
+        raise UsageError(f"the text has more than {most} tokens", "use a shorter text")
+    return ids, unmatched
+
+
+def _split(bank: LoadedBank, data: bytes, most: int) -> tuple[list[int], bytes]:
+    vocab, ids, unmatched, start = bank.vocab, list[int](), bytearray(), 0
+    while start < len(data) and len(ids) <= most:
+        for end in range(min(len(data), start + vocab.longest), start, -1):
+            token = next((i for i in vocab.ids_of(data[start:end]) if vocab.ordinary[i]), None)
+            if token is not None:
+                ids.append(token)
+                start = end
+                break
+        else:
+            unmatched.append(data[start])
+            start += 1
+    return ids, bytes(unmatched)
