@@ -77,7 +77,8 @@ def test_the_json_names_the_file_and_both_banks(run, news_bank: Bank, tmp_path: 
         "size": out.stat().st_size,
     }  # fmt: skip
     page = _Page(out)
-    assert "comparison" in page.ids
+    assert {"comparison", "compared-ranks"} <= set(page.ids)
+    assert f"{other.size:,} × {other.dim}, F32" in page.text
     expected = compare_banks(news_bank, other, 10, 15)
     for value in (expected.overlap, expected.rank_biased_overlap, expected.pearson, expected.spearman,
                   expected.linear_cka):  # fmt: skip

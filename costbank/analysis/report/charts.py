@@ -16,8 +16,8 @@ from costbank.analysis.report.curves import FrequencyCurve, Histogram, RankCurve
 from costbank.errors import require
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["DARK", "Chart", "PlacedTokens", "frequency_chart", "histogram_chart", "map_by_frequency", "map_by_status",
-           "occurrence_chart", "rank_chart"]  # fmt: skip
+__all__ = ["DARK", "Chart", "PlacedTokens", "compared_ranks_chart", "frequency_chart", "histogram_chart",
+           "map_by_frequency", "map_by_status", "occurrence_chart", "rank_chart"]  # fmt: skip
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GRAY = "#0b62b8", "#b35900", "#157347", "#7d3cc8", "#5f6b76"
 _BAND, _WIDE_BAND = "rgba(11,98,184,0.32)", "rgba(11,98,184,0.16)"
@@ -123,9 +123,31 @@ def rank_chart(curve: RankCurve, of_tokens: str) -> Chart:
     )  # fmt: skip
 
 
+def compared_ranks_chart(curves: tuple[RankCurve, RankCurve], names: tuple[str, str]) -> Chart:
+    """The median cost of the neighbor at each rank in two banks."""
+    graphs = _graphs()
+    traces = [
+        graphs.Scatter(x=curve.ranks, y=curve.median, name=name, line={"color": color, "width": 2, "dash": dash},
+                       mode="lines" if len(curve.ranks) > 1 else "markers",
+                       hovertemplate="neighbor %{x}: median cost %{y:.4f}")
+        for curve, name, color, dash in zip(curves, names, (_BLUE, _ORANGE), ("solid", "dash"), strict=True)
+    ]  # fmt: skip
+    medians = ", ".join(f"{curve.median[0]:.3f} in {name}" for curve, name in zip(curves, names, strict=True))
+    return Chart(
+        "compared-ranks", "Cost by rank in both banks", f"Median cost of the nearest token: {medians}.",
+        "The median over the tokens of each bank, or over 256 random ones if it has no neighbor table. Banks with the "
+        "same neighbors can still differ in how far away these are.",
+        _figure(traces, "rank of the neighbor", "median cost", yaxis={"rangemode": "tozero"}),
+    )  # fmt: skip
+
+
 def frequency_chart(key: str, title: str, curve: FrequencyCurve, measure: str, caption: str) -> Chart:
     """A measure of tokens by their count in the corpus."""
     graphs = _graphs()
+    # Rounded, because the last digits of sums depend on the number of threads.
+    quarter, median, three_quarters = (
+        np.round(values, 6) for values in (curve.percentile_25, curve.median, curve.percentile_75)
+    )
     hover = [
         f"{_range(low, high)}: {tokens:,} tokens, median {median:.4g}"
         for low, high, tokens, median in zip(curve.least.tolist(), curve.largest.tolist(), curve.tokens.tolist(),
@@ -133,11 +155,11 @@ def frequency_chart(key: str, title: str, curve: FrequencyCurve, measure: str, c
     ]  # fmt: skip
     invisible = {"width": 0, "color": _BLUE}
     traces = [
-        graphs.Scatter(x=curve.middle, y=curve.percentile_75, mode="lines", line=invisible, showlegend=False,
+        graphs.Scatter(x=curve.middle, y=three_quarters, mode="lines", line=invisible, showlegend=False,
                        hoverinfo="skip"),
-        graphs.Scatter(x=curve.middle, y=curve.percentile_25, mode="lines", line=invisible, fill="tonexty",
+        graphs.Scatter(x=curve.middle, y=quarter, mode="lines", line=invisible, fill="tonexty",
                        fillcolor=_BAND, name="25–75 %", hoverinfo="skip"),
-        graphs.Scatter(x=curve.middle, y=curve.median, mode="lines+markers", name="median", text=hover,
+        graphs.Scatter(x=curve.middle, y=median, mode="lines+markers", name="median", text=hover,
                        line={"color": _BLUE, "width": 2}, hovertemplate="%{text}"),
     ]  # fmt: skip
     alt = (
