@@ -221,8 +221,8 @@ def map_by_frequency(vocab: Vocab, placed: PlacedTokens) -> Chart:
     labels = _labels(vocab, ids)
     texts = [f"{label} · {count:,}" for label, count in zip(labels, counts[ascending].tolist(), strict=True)]
     return _map_chart("map-frequency", "The map by frequency", [_points(xy, texts, marker, "tokens", legend=False)],
-                      f"Map of tokens colored by their count, from {counts.min(initial=0):,} to "
-                      f"{counts.max(initial=0):,}.",
+                      f"Map of tokens colored by their count, from {counts.min():,} to "
+                      f"{counts.max():,}.",
                       "The same places; the color is the number of occurrences in the corpus. If frequent tokens lie "
                       "apart from rare ones, the vectors hold frequency as well as meaning.")  # fmt: skip
 
