@@ -6,19 +6,19 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from costbank.analysis.agreement import Reader, cost_correlation, linear_cka, random_pairs
+from costbank.analysis.counts import CountBand, bands_by_count, known_counts
+from costbank.analysis.nearest import nearest_common, sampled_positions
 from costbank.analysis.overlap import overlap, rank_biased_overlap
 from costbank.analysis.words import ids_by_bytes
 from costbank.bank import Bank, Neighbor
 from costbank.cost import shortest_float
 from costbank.errors import InputError, UsageError, require
-from costbank.neighbors.table import exact_nearest
 from costbank.plurals import counted
 from costbank.progress import Progress, QuietProgress
 
 __all__ = ["BankComparison", "ComparedToken", "SampleSizes", "compare_banks"]
 
 _SEED = 1
-_BLOCK_TOKENS = 512
 _LEAST_TOKENS = 3
 
 
@@ -52,6 +52,8 @@ class BankComparison:
         pearson, spearman: the correlations of their costs; None if all costs in one bank are equal.
         cka_tokens: the tokens whose rows linear CKA compares.
         linear_cka: the similarity of the rows (Kornblith et al. 2019); None if all rows of one bank are equal.
+        by_count: the agreement of neighbors by how often tokens occur in the corpus of the first bank that has counts;
+            empty if none has.
         most_different: the sampled tokens whose neighbors differ most.
     """
 
@@ -69,6 +71,7 @@ class BankComparison:
     spearman: float | None
     cka_tokens: int
     linear_cka: float | None
+    by_count: tuple[CountBand, ...]
     most_different: tuple[ComparedToken, ...]
 
 
@@ -105,17 +108,13 @@ def compare_banks(
         require(library, "build")
     progress, sizes = progress or QuietProgress(), sizes or SampleSizes()
     common = _Common(first, second)
-    if not 1 <= k < common.size:
-        raise UsageError(
-            f"k is {k}, but a token has {common.size - 1:,} other tokens with a vector in both banks",
-            f"give a k from 1 to {common.size - 1:,}",
-        )
+    common.check_k(k)
     random = np.random.default_rng(_SEED)
-    sample = _sample(common.size, sizes.tokens, random)
+    sample = sampled_positions(common.size, sizes.tokens, random)
     pairs = random_pairs(common.size, sizes.pairs, random)
-    cka_sample = _sample(common.size, sizes.cka_tokens, random)
+    cka_sample = sampled_positions(common.size, sizes.cka_tokens, random)
     readers = common.reader(0), common.reader(1)
-    nearest = [_nearest(bank, read, common.size, sample, k, progress)
+    nearest = [nearest_common(bank, read, common.size, sample, k, progress)
                for bank, read in zip((first, second), readers, strict=True)]  # fmt: skip
     ids, costs = [ids for ids, _ in nearest], [costs for _, costs in nearest]
     lists = list(zip(ids[0].tolist(), ids[1].tolist(), strict=True))
@@ -130,6 +129,7 @@ def compare_banks(
         matched=common.matched, common=common.size, k=k, sampled=len(sample), overlap=float(overlaps.mean()),
         rank_biased_overlap=float(ranked.mean()), pairs=pairs.shape[1], pearson=correlation.pearson,
         spearman=correlation.spearman, cka_tokens=len(cka_sample), linear_cka=cka,
+        by_count=common.by_count(sample, overlaps, ranked),
         most_different=tuple(
             ComparedToken(
                 *common.token(int(sample[i])),
@@ -170,9 +170,25 @@ class _Common:
                 "compare banks of one tokenizer, or of tokenizers that share tokens",
             )
 
+    def check_k(self, k: int) -> None:
+        if not 1 <= k < self.size:
+            raise UsageError(
+                f"k is {k}, but a token has {self.size - 1:,} other tokens with a vector in both banks",
+                f"give a k from 1 to {self.size - 1:,}",
+            )
+
     def reader(self, bank: int) -> Reader:
         ids, vectors = self._ids[bank], self._banks[bank].vectors
         return lambda positions: vectors(ids[positions])
+
+    def by_count(
+        self, sample: Int64[np.ndarray, "sampled"], overlaps: Float64[np.ndarray, "sampled"],
+        ranked: Float64[np.ndarray, "sampled"],
+    ) -> tuple[CountBand, ...]:  # fmt: skip
+        if (known := known_counts(self._banks)) is None:
+            return ()
+        bank, counts = known
+        return bands_by_count(counts[self._ids[bank, sample]], overlaps, ranked)
 
     def token(self, position: int) -> tuple[str, int, int]:
         """The text of a token, and its ids in both banks."""
@@ -191,24 +207,3 @@ def _matched_by_bytes(first: Bank, second: Bank) -> Int64[np.ndarray, "2 matched
     own, other = (ids_by_bytes(bank.vocab, np.ones(bank.size, bool)) for bank in (first, second))
     pairs = sorted((token_id, other[token]) for token, token_id in own.items() if token in other)
     return np.array(pairs, np.int64).reshape(-1, 2).T
-
-
-def _sample(tokens: int, most: int, random: np.random.Generator) -> Int64[np.ndarray, "sampled"]:
-    if tokens <= most:
-        return np.arange(tokens)
-    return np.sort(random.choice(tokens, most, replace=False))
-
-
-def _nearest(
-    bank: Bank, read: Reader, tokens: int, sample: Int64[np.ndarray, "sampled"], k: int, progress: Progress
-) -> tuple[Int64[np.ndarray, "sampled k"], Float32[np.ndarray, "sampled k"]]:
-    """Positions and costs of the k nearest common tokens of each sampled token."""
-    positions = np.arange(tokens)
-    blocks = []
-    with progress.step(f"nearest tokens in {bank.name}@{bank.id[:4]}", len(sample), "tokens") as step:
-        for start in range(0, len(sample), _BLOCK_TOKENS):
-            block = sample[start : start + _BLOCK_TOKENS]
-            blocks.append(exact_nearest(read, positions, block, k))
-            bank.release()
-            step.advance(len(block))
-    return np.concatenate([ids for ids, _ in blocks]), np.concatenate([costs for _, costs in blocks])

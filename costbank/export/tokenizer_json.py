@@ -14,8 +14,8 @@ from costbank.encodings import without_mark
 from costbank.errors import TokenizerError, require
 from costbank.export.sentencepiece_conversion import from_sentencepiece
 from costbank.export.tokenizer_conversion import from_bytepiece, from_ranks, from_word_list
-from costbank.hub import local_path
-from costbank.tokenizers import Tokenizer, find_tokenizer, load_tokenizer
+from costbank.tokenizers import Tokenizer
+from costbank.tokenizers.of_bank import tokenizer_of_bank
 from costbank.vocab import Vocab
 
 __all__ = ["TokenizerJson", "convert_tokenizer", "probe_texts"]
@@ -97,16 +97,7 @@ def convert_tokenizer(path: Path, bank: Bank, conversions: Mapping[str, _Convers
         InputNotFoundError: the file does not exist, or the folder has no tokenizer.
         TokenizerError: the fingerprint differs, the kind cannot be converted, or a text gets other ids.
     """
-    expected = bank.manifest.tokenizer
-    path = local_path(path, "tokenizer")
-    path = find_tokenizer(path) if path.is_dir() else path
-    original = load_tokenizer(path, "list" if expected.kind == "list" else "auto")
-    if original.vocab.fingerprint != expected.fingerprint:
-        raise TokenizerError(
-            f"{path} is not the tokenizer of this bank: its fingerprint is {original.vocab.fingerprint[:16]}…, "
-            f"and the bank's is {expected.fingerprint[:16]}…",
-            f"give the tokenizer that the bank was built with: {expected.file} ({expected.kind})",
-        )
+    original, path = tokenizer_of_bank(bank, path)
     if original.kind not in conversions:
         raise TokenizerError(
             f"{path} contains tokens but not the rules that split text into them, so it cannot be converted to a "

@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from costbank.errors import UsageError
 from costbank.trainers.adapters import active_module, unwrap_peft
 
-__all__ = ["FULL_LOGITS", "ModelHead", "find_head", "head_output", "output_module", "replaced_input"]
+__all__ = [
+    "FULL_LOGITS",
+    "ModelHead",
+    "find_head",
+    "head_output",
+    "output_module",
+    "replaced_input",
+    "spread_positions",
+]
 
-FULL_LOGITS = "give emo=EMOLoss(bank), which uses the model's own logits"
+FULL_LOGITS = "give emo=EMOLoss(bank), the logits form, which uses the model's own logits"
 """The hint of errors about models that the linear form cannot be used with."""
 
 
@@ -37,18 +45,21 @@ class ModelHead:
         return list({id(m): m for m in (self.wrapper, self.model) if isinstance(m, nn.Module)}.values())
 
     @contextmanager
-    def hidden_states(self) -> Iterator[list[Float[Tensor, "batch length dim"]]]:
+    def hidden_states(self, positions: int = 1) -> Iterator[list[Float[Tensor, "batch length dim"]]]:
         """Yield a list to which each call of the model appends the head's input at all positions.
 
         The head itself gets only the last position, so the model computes the logits of one position, whether it has a
         `logits_to_keep` or not. If it is called with a `logits_to_keep`, the argument is dropped. Forward hooks do
         this while the context is open; no `forward` is replaced.
+
+        Args:
+            positions: how many positions the head gets; see `spread_positions`.
         """
         hidden_states: list[Tensor] = []
 
-        def keep_last(hidden: Tensor) -> Tensor:
+        def keep_some(hidden: Tensor) -> Tensor:
             hidden_states.append(hidden)
-            return hidden[..., -1:, :] if hidden.ndim > 1 else hidden
+            return spread_positions(hidden, positions) if hidden.ndim > 1 else hidden
 
         def drop_logits_to_keep(_module: nn.Module, arguments: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
             return arguments, {name: value for name, value in named.items() if name != "logits_to_keep"}
@@ -56,8 +67,15 @@ class ModelHead:
         with ExitStack() as hooks:
             for module in self.modules():
                 hooks.callback(module.register_forward_pre_hook(drop_logits_to_keep, with_kwargs=True).remove)
-            hooks.enter_context(replaced_input(self.linear, keep_last))
+            hooks.enter_context(replaced_input(self.linear, keep_some))
             yield hidden_states
+
+
+def spread_positions(hidden: Float[Tensor, "*batch length dim"], count: int) -> Float[Tensor, "*batch some dim"]:
+    """Hidden states at up to `count` positions that are spread evenly, the last one included."""
+    length = hidden.shape[-2]
+    chosen = sorted({length - 1 - (length * step) // count for step in range(min(count, length))})
+    return hidden[..., chosen, :] if len(chosen) > 1 else hidden[..., -1:, :]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A check, in every training step, that the linear form computes the model's own logits at the last position."""
+"""A check, on the first batch and in every training step, that the linear form computes the model's own logits."""
 
 from typing import Any
 
@@ -43,13 +43,13 @@ class LogitCheck:
         tolerance: float,
         all_tokens: bool = False,
     ) -> None:
-        """Compare the logits of the last position for the next block of tokens, without waiting for the device.
+        """Compare the logits of the last positions for the next block of tokens, without waiting for the device.
 
         Args:
             head: the model's head.
             transform: what the model does to its output.
-            hidden: the head's input, at all positions.
-            logits: the model's logits, at the last position.
+            hidden: the head's input, at all positions or at those of the logits.
+            logits: the model's logits, at the last position or the last few.
             tolerance: the largest relative difference that rounding explains.
             all_tokens: compare all tokens, not just one block.
 
@@ -62,7 +62,7 @@ class LogitCheck:
                 f"{transform.width:,}",
                 FULL_LOGITS,
             )
-        last = hidden[..., -1:, :].detach()
+        last = hidden[..., -logits.shape[-2] :, :].detach()
         starts = range(0, transform.width, _BLOCK_TOKENS) if all_tokens else (self._next_token,)
         self._tolerance = max(self._tolerance, tolerance)
         with torch.no_grad():
@@ -75,11 +75,11 @@ class LogitCheck:
             stop = self._next_token + _BLOCK_TOKENS
             self._next_token = stop if stop < transform.width else 0
 
-    def check(self, name: str, accelerator: Any = None) -> None:
+    def check(self, name: str, transform: LogitTransform, accelerator: Any = None) -> None:
         """Wait for the device, and check the differences since the last call.
 
         Args:
-            name: the model's name, for the error.
+            name, transform: the model's name, and what it does to its head's output, for the error.
             accelerator: if given, the largest difference of all its processes counts.
 
         Raises:
@@ -92,8 +92,9 @@ class LogitCheck:
         self._worst = None
         if not difference <= self._tolerance:
             raise UsageError(
-                f"the logits of {name} are not its hidden states times its head's weight: they differ by up to "
-                f"{difference:.2g} of the largest, but rounding explains only {self._tolerance:.2g}",
+                f"the logits of {name} are not its hidden states times its head's weight (applied after that: "
+                f"{transform}): they differ by up to {difference:.2g} of the largest, but rounding explains only "
+                f"{self._tolerance:.2g}",
                 f"the model does something else to its logits; {FULL_LOGITS}",
             )
         self.verified = self.verified or bool(informative)

@@ -17,9 +17,16 @@ from torch import Tensor, nn
 
 from costbank.errors import UsageError
 from costbank.loss import EMOOptions
-from costbank.trainers.heads import FULL_LOGITS, ModelHead
+from costbank.trainers.heads import FULL_LOGITS, ModelHead, spread_positions
 
-__all__ = ["LogitTransform", "check_called_once", "logits_of", "measure_transform", "parameters_after_head"]
+__all__ = [
+    "LogitTransform",
+    "MeasuredLogits",
+    "check_called_once",
+    "logits_of",
+    "measure_logits",
+    "parameters_after_head",
+]
 
 # Exponents of the magnitudes that replace the head's output: 2^-6 to 2^14, which float16 can hold.
 _LEAST_EXPONENT, _LARGEST_EXPONENT = -6.0, 14.0
@@ -30,6 +37,8 @@ _GOLDEN_RATIO = 0.6180339887498949
 # The part of a capped curve that determines its scale: neither flat nor rounded away.
 _CURVE_MIDDLE = (0.02, 0.7)
 _ROUNDING_STEPS = 8
+# Positions at which the model's own logits are compared.
+_COMPARED_POSITIONS = 4
 
 
 @dataclass(frozen=True)
@@ -88,8 +97,27 @@ class LogitTransform:
         return " and ".join(parts) or "nothing"
 
 
-def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransform:
+@dataclass(frozen=True)
+class MeasuredLogits:
+    """What a model does to its head's output, and logits of the same call to compare it with.
+
+    Attributes:
+        transform: what the model does.
+        hidden: the head's input at a few positions, [batch, some, dim].
+        logits: the model's own logits at these positions, [batch, some, width].
+        output_dtype: the type of the head's output, which under autocast is not that of its weight.
+    """
+
+    transform: LogitTransform
+    hidden: Tensor
+    logits: Tensor
+    output_dtype: torch.dtype
+
+
+def measure_logits(head: ModelHead, call: Callable[[], Any]) -> MeasuredLogits:
     """Measure what a model does to its head's output.
+
+    Known numbers are added to the head's output as more positions, in the same call of the model.
 
     Args:
         head: the model's head.
@@ -102,14 +130,14 @@ def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransfor
     name, known = type(head.model).__name__, _known_outputs(len(head.linear.weight))
     dtypes: list[torch.dtype] = []
 
-    def replace_output(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    def append_known(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         dtypes.append(output.dtype)
         values = known.to(output.device, output.dtype)
-        return values.expand(*output.shape[:-2], *values.shape) if output.ndim > 1 else output
+        return torch.cat([output, values.expand(*output.shape[:-2], *values.shape)], -2) if output.ndim > 1 else output
 
-    handle = head.linear.register_forward_hook(replace_output)
+    handle = head.linear.register_forward_hook(append_known)
     try:
-        with head.hidden_states(), torch.no_grad():
+        with head.hidden_states(_COMPARED_POSITIONS) as hidden_states, torch.no_grad():
             logits = logits_of(call())
     except (UsageError, torch.OutOfMemoryError):
         raise
@@ -124,8 +152,10 @@ def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransfor
     finally:
         handle.remove()
     check_called_once(head, len(dtypes))
-    if logits.ndim < 3 or logits.shape[-2] != len(known):
-        raise UsageError(f"{name} returns logits of shape {list(logits.shape)} for {len(known)} positions", FULL_LOGITS)
+    hidden = spread_positions(hidden_states[0], _COMPARED_POSITIONS)
+    positions = hidden.shape[-2] + len(known)
+    if logits.ndim < 3 or logits.shape[-2] != positions:
+        raise UsageError(f"{name} returns logits of shape {list(logits.shape)} for {positions} positions", FULL_LOGITS)
     if logits.shape[-1] > known.shape[-1]:
         raise UsageError(
             f"{name} returns {logits.shape[-1]:,} logits, but its head has {known.shape[-1]:,} rows", FULL_LOGITS
@@ -133,7 +163,9 @@ def measure_transform(head: ModelHead, call: Callable[[], Any]) -> LogitTransfor
     outputs = known.to(dtypes[0]).double()[:, : logits.shape[-1]]
     eps = max(torch.finfo(dtypes[0]).eps, torch.finfo(logits.dtype).eps)
     config_values = list(_positive_numbers(getattr(head.model, "config", None)))
-    return _fit(name, outputs, logits.flatten(0, -3)[0].double().cpu(), eps, config_values)
+    of_known = logits[..., hidden.shape[-2] :, :].flatten(0, -3)[0].double().cpu()
+    transform = _fit(name, outputs, of_known, eps, config_values)
+    return MeasuredLogits(transform, hidden, logits[..., : hidden.shape[-2], :], dtypes[0])
 
 
 def check_called_once(head: ModelHead, count: int) -> None:

@@ -18,7 +18,7 @@ from costbank.trainers.logit_transform import (
     LogitTransform,
     check_called_once,
     logits_of,
-    measure_transform,
+    measure_logits,
     parameters_after_head,
 )
 from costbank.trainers.own_loss import compare_own_loss
@@ -84,10 +84,7 @@ class ModelProbe:
         if linear:
             head = find_head(unwrapped)
             if self.transform is None:
-                with preserved_state(head.model):
-                    self.transform = measure_transform(head, lambda: unwrapped(**{**batch.inputs, "use_cache": False}))
-                self._check_softcap(head, self.transform)
-                _LOG.info("between head and logits, %s applies %s", type(head.model).__name__, self.transform)
+                self.transform = self._measure_transform(head, unwrapped, batch)
             head_and_transform = (head, self.transform)
         if not self._check_loss:
             return
@@ -152,11 +149,12 @@ class ModelProbe:
                     FULL_LOGITS,
                 )
         is_exact = logits.dtype == head.linear.weight.dtype == torch.float32 and not mixed
-        tolerance = _FLOAT32_TOLERANCE if is_exact else _MIXED_TOLERANCE
         hidden = hidden_states[0]
-        self._logit_check.add(head, self.transform, hidden, logits, tolerance=tolerance, all_tokens=is_new)
+        self._logit_check.add(
+            head, self.transform, hidden, logits, tolerance=_tolerance(exact=is_exact), all_tokens=is_new
+        )
         if is_new:
-            self._logit_check.check(type(head.model).__name__)
+            self._logit_check.check(type(head.model).__name__, self.transform)
         return outputs, hidden
 
     def auxiliary_loss(self, model: Any, outputs: Any) -> Tensor | None:
@@ -181,14 +179,34 @@ class ModelProbe:
         Raises:
             UsageError: the linear form did not compute the model's logits.
         """
+        if self.transform is None:
+            return
         name = type(unwrap_peft(unwrapped)).__name__
-        self._logit_check.check(name, accelerator)
-        if self.transform is not None and not self._logit_check.verified and not self._warned_unverified:
+        self._logit_check.check(name, self.transform, accelerator)
+        if not self._logit_check.verified and not self._warned_unverified:
             self._warned_unverified = True
             _LOG.warning(
                 "all logits of %s are (nearly) equal so far, so they do not yet verify that the linear form computes "
                 "them; the check continues", name,
             )  # fmt: skip
+
+    def _measure_transform(self, head: ModelHead, unwrapped: Any, batch: LabeledBatch) -> LogitTransform:
+        """Measure what the model does to its head's output, and compare a few positions with the model's own logits."""
+        with preserved_state(head.model):
+            measured = measure_logits(head, lambda: unwrapped(**{**batch.inputs, "use_cache": False}))
+        name, transform = type(head.model).__name__, measured.transform
+        self._check_softcap(head, transform)
+        dtypes = {measured.logits.dtype, measured.output_dtype, head.linear.weight.dtype}
+        self._logit_check.add(
+            head, transform, measured.hidden, measured.logits,
+            tolerance=_tolerance(exact=dtypes == {torch.float32}), all_tokens=True,
+        )  # fmt: skip
+        self._logit_check.check(name, transform)
+        _LOG.info(
+            "the linear form computes the logits of %s: hidden states times the head's weight, then %s (compared with "
+            "the model's own logits at %d positions of the first batch)", name, transform, measured.hidden.shape[-2],
+        )  # fmt: skip
+        return transform
 
     def _check_softcap(self, head: ModelHead, transform: LogitTransform) -> None:
         ours, own = self._options.softcap, transform.softcap
@@ -197,3 +215,8 @@ class ModelProbe:
                 f"softcap is {ours}, but that of {type(head.model).__name__} is {own}",
                 "leave it out: what the model does to its logits is measured",
             )
+
+
+def _tolerance(*, exact: bool) -> float:
+    """The largest relative difference between equal logits: all in float32 (`exact`), or with 16-bit rounding."""
+    return _FLOAT32_TOLERANCE if exact else _MIXED_TOLERANCE

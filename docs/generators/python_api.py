@@ -10,6 +10,8 @@ ROOMS = {
     "costbank.remote": "Banks on other machines: open, pull and push them.",
     "costbank.loss": "Losses and costs for training.",
     "costbank.trainers.huggingface": "The losses in Hugging Face's Trainer and TRL.",
+    "costbank.trainers.model_loss": "The losses as `model.loss_function` of transformers.",
+    "costbank.trainers.model_loss_callback": "The callback that sets it and checks it.",
     "costbank.trainers.lightning": "The losses in Lightning.",
     "costbank.trainers.tokenizer": "Check that a tokenizer is the bank's.",
     "costbank.trainers.heads": "Find a model's head.",

@@ -161,10 +161,10 @@ def test_evaluation_for_the_loss_alone_never_makes_the_logits_of_all_tokens(bank
         trainer.model.lm_head.register_forward_hook(lambda _m, _i, output, seen=widths: seen.append(output.shape[1]))
         trainer.evaluate()
         # The optional comparison with the model's own loss needs all logits of the first batch once.
-        assert [width for width in widths if width > 1] == [texts.ids.shape[1]] * check_loss
+        assert [width for width in widths if width > 4] == [texts.ids.shape[1]] * check_loss
     trainer.compute_metrics = lambda predicted: {"rows": len(predicted.predictions)}
     assert trainer.evaluate()["eval_rows"] == len(texts)
-    assert widths[-1] > 1
+    assert widths[-1] > 4
 
 
 def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: Any, texts: Any):
@@ -173,8 +173,9 @@ def test_training_never_makes_the_logits_of_all_tokens(bank: Bank, arguments: An
         widths = []
         trainer.model.lm_head.register_forward_hook(lambda _m, _i, output, seen=widths: seen.append(output.shape[1]))
         trainer.train()
-        # One call measures the logits' transform, one is the optional comparison, and one belongs to each step.
-        assert widths == [1, *([texts.ids.shape[1]] if check_loss else []), 1, 1, 1]
+        # One call measures the logits' transform at a few positions, one is the optional comparison, and one belongs to
+        # each step.
+        assert widths == [4, *([texts.ids.shape[1]] if check_loss else []), 1, 1, 1]
 
 
 def test_the_parts_of_the_loss_are_logged(bank: Bank, arguments: Any, texts: Any):

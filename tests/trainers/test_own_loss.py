@@ -18,7 +18,7 @@ from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
 from costbank.trainers.label_shift import measure_shift
 from costbank.trainers.labeled_batch import LabeledBatch
 from costbank.trainers.logit_check import LogitCheck
-from costbank.trainers.logit_transform import measure_transform
+from costbank.trainers.logit_transform import measure_logits
 from costbank.trainers.own_loss import compare_own_loss
 from tests.trainers.conftest import SMALL, VOCAB, llama
 
@@ -68,7 +68,7 @@ def build(name: str, config: str | None = None, **changes: Any) -> Any:
 
 
 def form_of(model: Any) -> Any:
-    return measure_transform(find_head(model), lambda: model.eval()(input_ids=IDS))
+    return measure_logits(find_head(model), lambda: model.eval()(input_ids=IDS)).transform
 
 
 SCALED = {
@@ -240,15 +240,15 @@ def test_the_proof_goes_on_until_logits_say_something():
     with torch.no_grad():
         head.linear.weight.zero_()
         check.add(head, form, hidden, flat * 0, tolerance=1e-3)
-        check.check("it")
+        check.check("it", form)
         assert not check.verified
         head.linear.weight.normal_()
         check.add(head, form, hidden, head.linear(hidden[:, -1:]), tolerance=1e-3)
-        check.check("it")
+        check.check("it", form)
         assert check.verified
         check.add(head, form, hidden, flat, tolerance=1e-3)
         with pytest.raises(UsageError, match="are not its hidden states times"):
-            check.check("it")
+            check.check("it", form)
 
 
 def test_a_model_that_changes_while_it_trains_is_refused_at_the_next_line(bank: Bank, arguments: Any, texts: Any):

@@ -41,20 +41,6 @@ def arguments(rank: int, processes: int, port: int, out: str, **changes: Any) ->
     return TrainingArguments(out, **{**settings, **changes})
 
 
-def leave(processes: int) -> None:
-    """End a process that has saved its results."""
-    if processes > 1:
-        torch.distributed.barrier()
-        # A normal exit would still tear down models and the process group, whose threads can deadlock.
-        os._exit(0)
-
-
-def run(function: Callable[..., None], bank: Bank, out: Path, counts: tuple[int, ...]) -> None:
-    """Run a function once for each of these numbers of processes."""
-    for processes in counts:
-        run_processes(function, (processes, free_port(), f"{bank.path}/", str(out)), processes)
-
-
 def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
     """Two steps of two accumulated batches, each with 4 rows over all processes."""
     args = arguments(rank, processes, port, out, gradient_accumulation_steps=2)
@@ -73,19 +59,6 @@ def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> Non
                 for line in trainer.state.log_history[:2]
             ]
             torch.save((dict(trainer.model.state_dict()), lines), f"{out}/{name}-{processes}.pt")
-    leave(processes)
-
-
-def test_two_processes_train_as_one(bank: Bank, tmp_path: Path):
-    run(train, bank, tmp_path, (1, 2))
-    for name in ("tied", "untied", "function"):
-        (one, one_lines), (two, two_lines) = (torch.load(tmp_path / f"{name}-{n}.pt") for n in (1, 2))
-        for key in one:
-            torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=0)
-        for line, other in zip(one_lines, two_lines, strict=True):
-            assert len(line) == (1 if name == "function" else 4)
-            for key, value in line.items():
-                assert abs(value - other[key]) < 1e-5
 
 
 def t5() -> Any:
@@ -148,19 +121,6 @@ def train_several_outputs(rank: int, processes: int, port: int, bank_path: str, 
     except UsageError as error:
         message = str(error)
     (Path(out) / f"scaled-{rank}").write_text(message)
-    leave(processes)
-
-
-def test_models_with_several_outputs_train_in_the_linear_form(bank: Bank, tmp_path: Path):
-    """DistributedDataParallel joins all outputs in one node of the autograd graph. Learned parameters between head and
-    logits are still detected, and no others."""
-    run(train_several_outputs, bank, tmp_path, (2,))
-    for name in SEVERAL:
-        linear, full = (torch.load(tmp_path / f"{name}-{emo.__name__}.pt") for emo in (LinearEMOLoss, EMOLoss))
-        for key in full:
-            torch.testing.assert_close(linear[key], full[key], atol=1e-5, rtol=0)
-    for rank in range(2):
-        assert "learned parameters of shape [[]] to its head's output" in (tmp_path / f"scaled-{rank}").read_text()
 
 
 def evaluate(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
@@ -179,20 +139,6 @@ def evaluate(rank: int, processes: int, port: int, bank_path: str, out: str) -> 
             evaluated[f"plain {size} loss"] = {"loss": plain["eval_loss"]}
     if rank == 0:
         torch.save(evaluated, f"{out}/evaluated-{processes}.pt")
-    leave(processes)
-
-
-def test_two_processes_evaluate_each_row_once(bank: Bank, tmp_path: Path):
-    run(evaluate, bank, tmp_path, (1, 2))
-    one, two = (torch.load(tmp_path / f"evaluated-{n}.pt") for n in (1, 2))
-    for name, parts in one.items():
-        if not name.endswith("loss"):
-            assert parts == pytest.approx(two[name], abs=1e-5), name
-    # The loss is the mean of the batches' means, as in the Trainer.
-    for evaluated in (one, two):
-        for name, parts in evaluated.items():
-            if name.endswith("loss"):
-                assert parts == pytest.approx(evaluated[f"plain {name.split()[1]} loss"], abs=1e-5), name
 
 
 def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
@@ -205,11 +151,68 @@ def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out:
     trainer.model_wrapped = trainer.accelerator.prepare(model)
     _, count = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
     (Path(out) / f"dark-{rank}").write_text(f"{int(count)} of {texts.ids[:2].numel()}, {trainer._emo_probe.shift}")
-    leave(processes)
 
 
-def test_processes_agree_on_the_shift_that_one_of_them_has_seen(bank: Bank, tmp_path: Path):
-    run(count_in_the_dark, bank, tmp_path, (2,))
+# The last one ends with errors.
+OF_ONE = (train, evaluate)
+OF_TWO = (train, evaluate, count_in_the_dark, train_several_outputs)
+
+
+def run_all(rank: int, functions: tuple[Callable[..., None], ...], processes: int, *arguments: Any) -> None:
+    for function in functions:
+        function(rank, processes, *arguments)
+    if processes > 1:
+        torch.distributed.barrier()
+        # A normal exit would still tear down models and the process group, whose threads can deadlock.
+        os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def results(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what all functions saved. A process runs them all, because importing the Trainer takes seconds."""
+    out = tmp_path_factory.mktemp("results")
+    for processes, functions in ((1, OF_ONE), (2, OF_TWO)):
+        run_processes(
+            run_all, (functions, processes, free_port(), f"{bank.path}/", str(out)), processes, timeout_s=480.0
+        )
+    return out
+
+
+def test_two_processes_train_as_one(results: Path):
+    for name in ("tied", "untied", "function"):
+        (one, one_lines), (two, two_lines) = (torch.load(results / f"{name}-{n}.pt") for n in (1, 2))
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=0)
+        for line, other in zip(one_lines, two_lines, strict=True):
+            assert len(line) == (1 if name == "function" else 4)
+            for key, value in line.items():
+                assert abs(value - other[key]) < 1e-5
+
+
+def test_models_with_several_outputs_train_in_the_linear_form(results: Path):
+    """DistributedDataParallel joins all outputs in one node of the autograd graph. Learned parameters between head and
+    logits are still detected, and no others."""
+    for name in SEVERAL:
+        linear, full = (torch.load(results / f"{name}-{emo.__name__}.pt") for emo in (LinearEMOLoss, EMOLoss))
+        for key in full:
+            torch.testing.assert_close(linear[key], full[key], atol=1e-5, rtol=0)
+    for rank in range(2):
+        assert "learned parameters of shape [[]] to its head's output" in (results / f"scaled-{rank}").read_text()
+
+
+def test_two_processes_evaluate_each_row_once(results: Path):
+    one, two = (torch.load(results / f"evaluated-{n}.pt") for n in (1, 2))
+    for name, parts in one.items():
+        if not name.endswith("loss"):
+            assert parts == pytest.approx(two[name], abs=1e-5), name
+    # The loss is the mean of the batches' means, as in the Trainer.
+    for evaluated in (one, two):
+        for name, parts in evaluated.items():
+            if name.endswith("loss"):
+                assert parts == pytest.approx(evaluated[f"plain {name.split()[1]} loss"], abs=1e-5), name
+
+
+def test_processes_agree_on_the_shift_that_one_of_them_has_seen(results: Path):
     count = Texts(make_tokenizer(TEXTS)).ids[:2].numel()
     for rank in range(2):
-        assert (tmp_path / f"dark-{rank}").read_text() == f"{count} of {count}, False"
+        assert (results / f"dark-{rank}").read_text() == f"{count} of {count}, False"
