@@ -19,6 +19,7 @@ BENCHMARKS = (
     "encoding",
     "choosing",
     "deep_search",
+    "layout",
     "nearest_http",
     "narrow_gradient",
     "loss",

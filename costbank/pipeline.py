@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 import costbank
+from costbank.analysis.layout import LayoutOptions, TokenMap, check_neighbors, lay_out, layout_method
 from costbank.bank import Bank, BankWriter, Store
 from costbank.bank.card import CardExample, example_tokens, write_card
 from costbank.bank.history import TokenizerChange, latest_manifest
@@ -69,7 +70,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
         rows = _write_rows(plan, vectors, writer, clock, progress)
         table = _write_neighbors(plan, rows, writer, clock, progress)
         examples = _card_examples(rows.vocab, table.neighbors.table)
+        token_map = _write_map(plan, rows, table, writer, clock, progress)
         facts = _facts(plan, vectors, rows, table, clock)
+        if token_map:
+            facts = facts.model_copy(update={"map": token_map.facts})
         before = latest_manifest(Store(plan.config.store).banks_of(plan.config.bank_name))
         path = writer.publish(facts, lambda manifest: write_card(manifest, examples, plan.source.advice))
     bank = Bank(path)
@@ -105,6 +109,9 @@ def _plan(config: BuildConfig, progress: Progress) -> _Plan:
     k = _neighbors_per_token(config, source)
     if k:
         require("faiss", "build")
+    if config.map.make:
+        check_neighbors(k)
+        layout_method()
     with _reproducible_sums(config):
         pass  # raises if threadpoolctl is needed and not installed
     neighbors = plan_neighbors(vocab_size, dim, k, config.neighbors.method)
@@ -182,6 +189,20 @@ def _write_neighbors(
             del index
     rows.stored.release()
     return _WrittenNeighbors(neighbors, index_kind)
+
+
+def _write_map(
+    plan: _Plan, rows: _WrittenRows, table: _WrittenNeighbors, writer: BankWriter, clock: _Clock, progress: Progress
+) -> TokenMap | None:
+    """Write the map of the tokens, if the config asks for one."""
+    if not plan.config.map.make:
+        return None
+    with clock.time("map"):
+        options = LayoutOptions(plan.config.map.seed)
+        token_map = lay_out(rows.stored.float32, rows.usable, table.neighbors.table, options, progress)
+    rows.stored.release()
+    writer.write_map(token_map.xy)
+    return token_map
 
 
 def _facts(

@@ -24,6 +24,7 @@ __all__ = [
     "BuildConfig",
     "Execution",
     "Location",
+    "MapConfig",
     "NeighborsConfig",
     "Reference",
     "SettingsModel",
@@ -131,6 +132,17 @@ class NeighborsConfig(SettingsModel):
     )  # fmt: skip
 
 
+class MapConfig(SettingsModel):
+    """The two-dimensional map of the tokens. It is derived from the bank, so the bank's id does not cover it."""
+
+    make: Annotated[bool, Execution] = Field(
+        default=False, description="make a two-dimensional map of the tokens from the neighbor table (extra `map`)"
+    )
+    seed: Annotated[int, Execution] = Field(
+        default=0, ge=0, lt=1 << 32, description="seed of the map; the same bank and seed give the same map"
+    )
+
+
 class BuildConfig(SettingsModel):
     """Settings of a build that every source has. Each source adds its own; `costbank.build_config` makes a config."""
 
@@ -157,6 +169,7 @@ class BuildConfig(SettingsModel):
     )
     storage: StorageConfig = Field(default_factory=StorageConfig)
     neighbors: NeighborsConfig = Field(default_factory=NeighborsConfig)
+    map: Annotated[MapConfig, Execution] = Field(default_factory=MapConfig)
 
     @field_validator("name")
     @classmethod

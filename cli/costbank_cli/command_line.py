@@ -41,6 +41,7 @@ COMMANDS = {
     "eval": "Test whether words with similar meanings have low costs.",
     "compare": "Compare the neighbors and costs of two banks.",
     "report": "Write a bank's charts, health and neighbors as one HTML file.",
+    "layout": "Make a two-dimensional map of a bank's tokens.",
     "verify": "Check every byte of a bank.",
     "rm": "Remove banks from a store.",
     "prune": "Remove all but the newest banks of each name.",

@@ -1,8 +1,8 @@
 """A bank for processes that run for months: a change to its files cannot crash the process.
 
-The tokens and the neighbor table are copied into memory and checked against their sha256 when the bank is opened, and
-the index when it is first needed. Rows are read from a file that stays open. The bytes under an id never change, so the
-copies stay correct even if the directory is overwritten, truncated or removed.
+The tokens, the neighbor table and the map are copied into memory and checked against their sha256 when the bank is
+opened, and the index when it is first needed. Rows are read from a file that stays open. What an id covers never
+changes, so the copies stay correct even if the directory is overwritten, truncated or removed.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from costbank.bank.layout import INDEX, NEIGHBORS, TOKENS, VECTORS
-from costbank.bank.manifest import REPAIR
+from costbank.bank.layout import INDEX, MAP, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.manifest import REPAIR, load_manifest
 from costbank.bank.reader import Bank, Neighbor
 from costbank.errors import CorruptBankError
 from costbank.neighbors import load_index, nearest_in_index, nearest_rows
@@ -49,6 +49,7 @@ class LoadedBank(Bank):
         self._loaded_index: Any = None
         super().__init__(path)
         self._name = super().name
+        self._xy = self._load_map()
         vocab = self.vocab
         self.vocab: IndexedVocab = IndexedVocab(vocab.data, vocab.offsets, vocab.status, vocab.counts)
         self.vocab.prepare()
@@ -62,7 +63,11 @@ class LoadedBank(Bank):
     def resident_bytes(self) -> int:
         """Bytes of the bank's files in memory."""
         files = self.manifest.files
-        names = (TOKENS, NEIGHBORS) if self._loaded_index is None else (TOKENS, NEIGHBORS, INDEX)
+        names = [TOKENS, NEIGHBORS]
+        if self._loaded_index is not None:
+            names.append(INDEX)
+        if self._xy is not None:
+            names.append(MAP)
         return sum(files[name].size for name in names)
 
     @property
@@ -133,6 +138,26 @@ class LoadedBank(Bank):
 
         ids, costs = nearest_in_index(index, token, stored_rows if flat else self.vectors, k, flat)
         return NearestTokens(self._neighbors_of(ids, costs), exact=flat)
+
+    def map(self) -> Float32[np.ndarray, "vocab 2"]:
+        """The place of every token on the bank's map, from memory; NaN for tokens without a vector.
+
+        Raises:
+            UsageError: the bank had no map when it was loaded.
+        """
+        return super().map() if self._xy is None else self._xy
+
+    def _load_map(self) -> Float32[np.ndarray, "vocab 2"] | None:
+        """The map, checked. If another process replaces it between two reads, it is read again."""
+        while self.has_map:
+            listed = self.manifest.files[MAP]
+            try:
+                return super().map()
+            except CorruptBankError:
+                self.manifest = load_manifest(self.path)
+                if self.manifest.files.get(MAP) == listed:
+                    raise
+        return None
 
     @property
     def _has_index(self) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "BankFacts",
     "IndexFacts",
     "Manifest",
+    "MapFacts",
     "NeighborFacts",
     "TokenizerFacts",
     "VectorFacts",
@@ -86,6 +87,17 @@ class IndexFacts(_Facts):
     rows: int
 
 
+class MapFacts(_Facts):
+    """How the map of the tokens was made, and how far it can be trusted."""
+
+    seed: int = Field(ge=0)
+    method: str = Field(description="the library that placed the tokens, and its version")
+    neighbors: int = Field(description="columns of the neighbor table that the map was made from")
+    kept: float = Field(description="the mean share of the `kept_of` nearest tokens that are as near on the map")
+    kept_of: int
+    sampled: int = Field(description="the number of tokens that `kept` was measured on")
+
+
 class BankFacts(_Facts):
     """What the builder of a bank records about the build and the bank's content.
 
@@ -105,6 +117,7 @@ class BankFacts(_Facts):
         status: the number of ids with each status.
         neighbors: the neighbor table.
         index: the FAISS index.
+        map: the map of the tokens; None if there is none, or if nothing is recorded about it.
     """
 
     costbank: str
@@ -122,6 +135,7 @@ class BankFacts(_Facts):
     status: dict[str, int]
     neighbors: NeighborFacts
     index: IndexFacts
+    map: MapFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The attributes that were set, as JSON values."""

@@ -284,16 +284,19 @@ class Bank:
 
     @property
     def has_map(self) -> bool:
-        """Whether the bank has a place for every token on a two-dimensional map."""
+        """Whether the bank has a two-dimensional map of its tokens; `costbank layout` makes one."""
         return MAP in self.manifest.files
 
     def map(self) -> Float32[np.ndarray, "vocab 2"]:
-        """The places of all tokens, read from the file; not finite for tokens without one.
+        """The place of every token on the bank's map; NaN for tokens without a vector.
 
         Raises:
-            CorruptBankError: the file is missing or damaged.
+            UsageError: the bank has no map.
+            CorruptBankError: the file has another shape.
             BankNotFoundError: the bank was removed after it was opened.
         """
+        if not self.has_map:
+            raise UsageError(f"the bank {self.name}@{self.id} has no map", "`costbank layout` adds one to a bank")
         with self._opened_later(MAP):
             return self._tensors(MAP, {"xy": ("F32", (self.size, 2))})["xy"].data
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from costbank.bank.layout import INDEX, MANIFEST, NEIGHBORS, TOKENS, VECTORS
+from costbank.bank.layout import INDEX, MANIFEST, MAP, NEIGHBORS, TOKENS, VECTORS
 from costbank.bank.manifest import REPAIR, load_manifest
 from costbank.bank.reader import Bank
 from costbank.cost import row_costs
@@ -115,6 +115,8 @@ def _broken_rules(bank: Bank) -> Iterator[tuple[str, str]]:
             yield VECTORS, f"row {row} has length {norms[row - start]:.6g} instead of 1 or 0"
         bank.release()
     yield from ((NEIGHBORS, problem) for problem in _broken_table(bank))
+    if bank.has_map and (np.isfinite(bank.map()) != bank.usable[:, None]).any():
+        yield MAP, "a token with a vector has no place, or one without a vector has one"
     if bank.manifest.index.kind != "none" and find_spec("faiss"):
         rows = bank.index_rows
         if rows != bank.manifest.index.rows:

@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float32
 
-from costbank.bank.layout import CARD, INDEX, LATEST, MANIFEST, NEIGHBORS, ROWS, TOKENS, VECTORS
-from costbank.bank.manifest import FORMAT, BankFacts, Manifest, bank_id, write_manifest
+from costbank.bank.layout import CARD, INDEX, LATEST, MANIFEST, MAP, NEIGHBORS, ROWS, TOKENS, VECTORS
+from costbank.bank.manifest import FORMAT, BankFacts, Manifest, bank_id, load_manifest, write_manifest
+from costbank.bank.maps import place_map, stage_map
 from costbank.bank.verify import verify_bank
 from costbank.element_types import from_float32
 from costbank.errors import CorruptBankError, require
@@ -42,6 +43,7 @@ STEPS = (
     "rows written",
     "neighbors written",
     "index written",
+    "map written",
     "card written",
     "manifest written",
     "directory synced",
@@ -140,6 +142,11 @@ class BankWriter:
         self._files[INDEX] = sha256_file(path)
         self._on_step("index written")
 
+    def write_map(self, xy: Float32[np.ndarray, "vocab 2"]) -> None:
+        """Write the places of all tokens on a map; NaN for tokens without a vector."""
+        self._files[MAP] = stage_map(self._staged, xy)
+        self._on_step("map written")
+
     def publish(self, facts: BankFacts, card: Callable[[Manifest], str]) -> Path:
         """Compute the bank's id, write its card and manifest, rename its directory to the id, and update `latest`.
 
@@ -148,7 +155,8 @@ class BankWriter:
             card: makes the card from the manifest, which at that time lists all files except the card.
 
         Returns:
-            The bank's directory. An existing bank with the same id is not rewritten.
+            The bank's directory. An existing bank with the same id is not rewritten; but if it has no map, and this
+            writer has written one, that map is added to it.
 
         Raises:
             CorruptBankError: a bank with the same id exists and is damaged.
@@ -164,9 +172,9 @@ class BankWriter:
         fsync_directory(self._staged)
         self._on_step("directory synced")
         with locked(self._directory):  # so that no other process removes the bank before `latest` names it
-            return self._make_visible(identity)
+            return self._make_visible(identity, facts)
 
-    def _make_visible(self, identity: str) -> Path:
+    def _make_visible(self, identity: str, facts: BankFacts) -> Path:
         """Rename the directory to the id, and update `latest`."""
         final = self._directory / identity
         if not final.exists():
@@ -176,6 +184,8 @@ class BankWriter:
                 f"the bank {final} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",
                 f"remove it with `costbank rm {self._directory.name}@{identity}`, then build again",
             )
+        elif facts.map and MAP in self._files and MAP not in load_manifest(final).files:
+            place_map(final, self._staged, self._files[MAP], facts.map)
         self._on_step("renamed")
         fsync_directory(self._directory)
         self._on_step("parent synced")

@@ -4,7 +4,7 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-from costbank.bank.layout import INDEX, MANIFEST, ROWS
+from costbank.bank.layout import INDEX, MANIFEST, MAP, ROWS
 from costbank.bank.manifest import Manifest, load_manifest
 from costbank.bank.verify import verify_bank
 from costbank.errors import CorruptBankError, RemoteError, UsageError, require
@@ -103,7 +103,9 @@ def _to_hub(path: Path, manifest: Manifest, address: BankAddress, progress: Prog
         api.create_repo(address.base, exist_ok=True)
         present = api.list_repo_files(address.base, revision=address.revision or None)
         # Optional files of the bank that was there before.
-        operations += [hub.CommitOperationDelete(name) for name in sorted({INDEX, ROWS}.intersection(present) - files)]
+        operations += [
+            hub.CommitOperationDelete(name) for name in sorted({INDEX, MAP, ROWS}.intersection(present) - files)
+        ]
         with progress.step("upload"):
             commit = api.create_commit(
                 address.base, operations, commit_message=f"Cost bank {manifest.id}", revision=address.revision or None

@@ -110,7 +110,7 @@ def test_the_demo_runs_with_its_extra_and_uses_all_of_it(small: dict, project: d
 
 def test_the_extra_asks_for_the_versions_that_the_others_ask_for(project: dict):
     extras = project["optional-dependencies"]
-    others = {line for name in ("build", "serve", "train") for line in extras[name]}
+    others = {line for name in ("build", "map", "serve", "train") for line in extras[name]}
     assert set(extras["demo"]) <= others
 
 

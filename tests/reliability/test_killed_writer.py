@@ -47,6 +47,7 @@ def _copy(source_path: str, directory: str, last_step: str, writer: type[BankWri
         assert source.neighbors is not None
         open_writer.write_neighbors(source.neighbors)
         open_writer.write_index(load_index(np.fromfile(source.path / "index.faiss", np.uint8)))
+        open_writer.write_map(np.where(source.usable[:, None], source.vectors()[:, :2], np.nan))
         card = (source.path / "README.md").read_text("utf-8")
         open_writer.publish(BankFacts.model_validate(facts), lambda _: card)
 

@@ -30,6 +30,7 @@ _SETTINGS = {
     "tensor": ("lm_head.tensor", "vectors.tensor"),
     "vectors": ("vectors.path",),
     "donor": ("transfer.donor",),
+    "map": ("map.make",),
 }
 """The setting of each option whose name differs from its setting's; of several, that of the chosen source is set."""
 
@@ -135,6 +136,7 @@ def _without_table(config: "BuildConfig") -> "BuildConfig":
 @click.option(
     "--for-training", is_flag=True, help="Omit the neighbor table and the index, which dense costs do not use."
 )
+@click.option("--map", is_flag=True, default=None, help="Make a two-dimensional map of the tokens (extra map).")
 @click.option("--name", help="Name of the bank. [default: name of the tokenizer or model, and the source]")
 @store_option
 @click.option(

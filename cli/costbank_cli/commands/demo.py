@@ -25,13 +25,14 @@ def command(store: Path | None, work: Path | None, as_json: bool) -> None:
     \b
     costbank demo --store demo-banks
 
-    It trains a tokenizer, builds a Word2Vec bank named `demo`, looks up nearest tokens here and over HTTP, and trains a
-    small language model with plain cross-entropy, with EMOLoss and with the published EMO loss, for comparison. It
-    takes about three minutes on two cores.
+    It trains a tokenizer, builds a Word2Vec bank named `demo` with a map, looks up nearest tokens here and over HTTP,
+    and trains a small language model with plain cross-entropy, with EMOLoss and with the published EMO loss, for
+    comparison. It takes about three minutes on two cores.
     """
     from costbank.errors import require
 
-    for library in ("gensim", "loky", "sentencepiece", "faiss", "fastapi", "pydantic_settings", "uvicorn", "torch"):
+    for library in ("gensim", "loky", "sentencepiece", "faiss", "openTSNE", "fastapi", "pydantic_settings", "uvicorn",
+                    "torch"):  # fmt: skip
         require(library, "demo")
 
     from platformdirs import user_cache_path

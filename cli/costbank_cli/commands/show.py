@@ -11,6 +11,7 @@ from costbank_cli.completion import complete_bank
 from costbank_cli.output import json_option, note, print_facts, print_json, print_table, store_option
 
 if TYPE_CHECKING:
+    from costbank.bank import Bank
     from costbank.bank.manifest import NeighborFacts
 
 __all__ = ["command"]
@@ -59,6 +60,7 @@ def command(bank: str, store: Path | None, as_json: bool) -> None:
         "tokenizer": f"{manifest.tokenizer.file} ({manifest.tokenizer.kind}), {manifest.tokenizer.fingerprint[:16]}…",
         "neighbors": _neighbors(manifest.neighbors),
         "index": f"{manifest.index.kind}, {manifest.index.rows:,} rows",
+        "map": _map(opened),
         "size": f"{sum(file.size for file in manifest.files.values()) / 1e6:,.1f} MB",
         "created": f"{manifest.created} by costbank {manifest.costbank}, in {sum(manifest.seconds.values()):.1f} s",
         "reproducible": "yes, bit for bit" if manifest.reproducible else "no: trained with several threads",
@@ -82,6 +84,16 @@ def _neighbors(facts: "NeighborFacts") -> str:
         return f"{facts.k} per token, exact"
     within = f", within {facts.recall_tolerance:g} of the exact costs" if facts.recall_tolerance else ""
     return f"{facts.k} per token, recall@{facts.recall_at} {facts.recall:.4f}{within}"
+
+
+def _map(bank: "Bank") -> str:
+    facts = bank.manifest.map
+    if not bank.has_map:
+        return "no"
+    if facts is None:
+        return "yes"
+    kept = f"{facts.kept:.0%} of the {facts.kept_of} nearest tokens are among the {facts.kept_of} nearest on it"
+    return f"yes, seed {facts.seed}; {kept}"
 
 
 def _settings(config: dict[str, Any]) -> Iterator[str]:

@@ -93,6 +93,7 @@ def run_demo(
         store=store,
         cache=work / "encoded",
         corpus=CorpusConfig(files=(str(texts.train),)),
+        map={"make": True},
     )
     bank = build(config, progress)
     say(f"3. bank: {bank.name}@{bank.id}, {bank.size:,} tokens × {bank.dim:,}, in {bank.path}")

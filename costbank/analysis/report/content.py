@@ -224,7 +224,13 @@ def _map_charts(
             return "No token has a place on the map."
         placed, total = charts.PlacedTokens(chosen, xy[chosen]), int(np.isfinite(xy).all(axis=1).sum())
         shown = f"all {total:,}" if total == len(chosen) else f"a random sample of {len(chosen):,} of {total:,}"
-        drawn = [charts.map_by_status(bank.vocab, placed, f"Shown: {shown} tokens with a place on the map.")]
+        about = f"Shown: {shown} tokens with a place on the map."
+        if facts := bank.manifest.map:
+            about += (
+                f" On average, {facts.kept:.0%} of a token's {facts.kept_of} nearest tokens are among the "
+                f"{facts.kept_of} nearest on the map."
+            )
+        drawn = [charts.map_by_status(bank.vocab, placed, about)]
         if (bank.vocab.counts[chosen] > 0).any():
             known = chosen[bank.vocab.counts[chosen] >= 0]
             drawn.append(charts.map_by_frequency(bank.vocab, charts.PlacedTokens(known, xy[known])))

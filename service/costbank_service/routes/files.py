@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from costbank.bank.layout import ID_DIGITS, MANIFEST
+from costbank.bank.layout import ID_DIGITS, MANIFEST, MAP
 from costbank.bank.manifest import REPAIR
 from costbank.errors import CorruptBankError
 from costbank.files import FileDigest
@@ -34,7 +34,8 @@ _ANY = "application/octet-stream"
 _HEADERS = {
     "ETag": "the file's sha256 in hexadecimal, in quotes",
     "Repr-Digest": "the file's sha256 (RFC 9530)",
-    "Cache-Control": "`immutable` if the reference has all 16 digits of the id, else `no-cache`",
+    "Cache-Control": "`immutable` if the reference has all 16 digits of the id, else `no-cache`; always `no-cache` for "
+    "`manifest.json` and `map.safetensors`, which change if a map is added to the bank",
 }
 _CONTENT = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (_ANY, *_TYPES.values())}
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -84,8 +85,7 @@ async def download(ref: str, file: str, request: Request, banks: Banks) -> Respo
     headers = {
         "ETag": etag,
         "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(digest.sha256)).decode()}:",
-        "Cache-Control": _IMMUTABLE if ref.startswith(f"{name}@") and len(ref) == len(name) + 1 + ID_DIGITS
-        else _REVALIDATE,
+        "Cache-Control": _IMMUTABLE if _names_bytes(ref, name, file) else _REVALIDATE,
         "Accept-Ranges": "bytes",
     }  # fmt: skip
     part = _requested(request, etag, digest.size)
@@ -103,6 +103,12 @@ async def download(ref: str, file: str, request: Request, banks: Banks) -> Respo
         opened.handle.close()
         return Response(None, status, headers, kind)
     return StreamingResponse(_chunks(opened.handle, start, end), status, headers, kind)
+
+
+def _names_bytes(ref: str, name: str, file: str) -> bool:
+    """Whether a reference and a file mean the same bytes forever. A map can be added to a bank at any time."""
+    has_whole_id = ref.startswith(f"{name}@") and len(ref) == len(name) + 1 + ID_DIGITS
+    return has_whole_id and file not in (MANIFEST, MAP)
 
 
 def _open(banks: BankCache, ref: str, file: str) -> tuple[str, _OpenFile]:
