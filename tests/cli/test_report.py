@@ -186,6 +186,7 @@ def test_a_large_map_is_a_sample_and_says_so(tmp_path: Path):
     bank = varied_bank(tmp_path, [b" %d" % i for i in range(80)], k=2, mapped=True)
     (chart,) = gather(bank, None, QuietProgress(), most_placed=50).charts["map"]
     assert "a random sample of 50 of 80 tokens with a place on the map" in chart.caption
+    assert "25% of a token's 10 nearest tokens are among the 10 nearest on the map" in chart.caption
     assert [len(trace["text"]) for trace in chart.figure["data"]] == [50]
 
 
