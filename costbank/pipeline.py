@@ -69,8 +69,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> Bank:
             vectors = plan.source.make(progress)
         rows = _write_rows(plan, vectors, writer, clock, progress)
         table = _write_neighbors(plan, rows, writer, clock, progress)
-        examples = _card_examples(rows.vocab, table.neighbors.table)
         token_map = _write_map(plan, rows, table, writer, clock, progress)
+        examples = _card_examples(rows.vocab, table.neighbors.table)
         facts = _facts(plan, vectors, rows, table, clock)
         if token_map:
             facts = facts.model_copy(update={"map": token_map.facts})

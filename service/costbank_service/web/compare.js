@@ -1,8 +1,7 @@
 // The panel with the chosen token's neighbors in two banks, side by side.
 
-import { get } from "./api.js";
+import { base, get } from "./api.js";
 import { asCurl, copyRow } from "./copying.js";
-import { base } from "./api.js";
 import { byId, cost, el, latest, tokenText } from "./dom.js";
 import { change, onChange, state, walk } from "./state.js";
 
@@ -23,7 +22,8 @@ export function startCompare(banks) {
     if (!panel.contains(choice)) panel.replaceChildren(el("p", { class: "row" }, el("label", {}, "Compare with ", choice)), body);
     if (!state.other || state.other === state.bank || state.token === "") {
       await run(async () => {});
-      const missing = state.token === "" ? "Choose a token to compare its neighbors." : "Choose a second bank.";
+      const missing = !others.length ? "The service has no other bank."
+        : state.token === "" ? "Choose a token to compare its neighbors." : "Choose a second bank.";
       body.replaceChildren(el("p", { class: "hint", text: missing }));
       return;
     }

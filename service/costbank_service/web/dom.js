@@ -1,5 +1,7 @@
 // Elements from a name, properties and children. Text is always text: no HTML is ever parsed.
 
+const SLOW_MS = 250;
+
 export function el(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -34,6 +36,19 @@ export function problemBox(error) {
     el("strong", { text: error.title ?? "The page failed" }), el("p", { text: error.message }),
     error.hint ? el("p", { text: error.hint }) : null,
     error.requestId ? el("p", { class: "hint", text: `request ${error.requestId}` }) : null);
+}
+
+// Mark an element as busy until `work` ends; say so in words if it takes a while and nothing else is shown.
+export async function busy(element, text, work) {
+  element.setAttribute("aria-busy", "true");
+  const timer = setTimeout(() => element.append(el("p", { class: "hint waiting", role: "status", text })), SLOW_MS);
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+    element.removeAttribute("aria-busy");
+    for (const waiting of element.querySelectorAll(":scope > .waiting")) waiting.remove();
+  }
 }
 
 // `work(signal)`, of which only the last call of one owner may show its result or its error.

@@ -1,13 +1,12 @@
 // The panel with the map of all tokens. Its places come from the bank; the nearest tokens are marked by their costs.
 
-import { bankPath, get, getArray, getTokenColumns } from "./api.js";
+import { bankPath, getArray, getTokenColumns, url } from "./api.js";
 import { onNeighbors, textOf } from "./card.js";
 import { asCurl, copyRow } from "./copying.js";
 import { css, scaled, STATUSES } from "./colors.js";
-import { announce, byId, cost, el, latest, number, problemBox, tokenText } from "./dom.js";
+import { busy, byId, cost, el, latest, number, problemBox, tokenText } from "./dom.js";
 import { Points } from "./points.js";
 import { change, onChange, state, walk } from "./state.js";
-import { url } from "./api.js";
 
 const COLORINGS = [["status", "status"], ["count", "count"], ["cost", "cost to the chosen token"]];
 const LISTED = 20;
@@ -44,15 +43,13 @@ export function startMap() {
     if (state.tab !== "map" || !state.bank) return;
     if (loaded === state.bank) { recolor(); mark(); return; }
     const bank = state.bank;
-    panel.setAttribute("aria-busy", "true");
-    const found = await run(
+    const found = await busy(panel, "Loading the map…", run(
       async (signal) => Promise.all([getArray(`${bankPath(bank)}/map`, {}, signal), getTokenColumns(bank, signal)]),
       (error) => {
         loaded = "";
         hasPlaces = false;
         panel.replaceChildren(error.code === "no-map" ? withoutMap(bank) : problemBox(error));
-      });
-    panel.removeAttribute("aria-busy");
+      }));
     if (!found) return;
     columns = found[1];
     if (!points && !openPoints()) return withoutWebGL();

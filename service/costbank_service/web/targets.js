@@ -2,7 +2,7 @@
 
 import { bankPath, get } from "./api.js";
 import { asCurl, asPython, copyRow } from "./copying.js";
-import { byId, cost, el, latest, percent, tokenText } from "./dom.js";
+import { busy, byId, cost, el, latest, percent, tokenText } from "./dom.js";
 import { change, onChange, state, walk } from "./state.js";
 
 const PAUSE_MS = 300;
@@ -34,10 +34,8 @@ export function startTargets() {
       result.replaceChildren(el("p", { class: "hint", text: "Type a text, or choose a token, to see what the loss makes of each label." }));
       return;
     }
-    result.setAttribute("aria-busy", "true");
-    const answer = await run((signal) => patiently(() => get(`${bankPath(state.bank)}/targets`, query, signal), () =>
-      result.replaceChildren(el("p", { role: "status", text: "The service is reading the bank's vectors for the first time…" }))));
-    result.removeAttribute("aria-busy");
+    const answer = await busy(result, "Computing the targets…", run((signal) => patiently(() => get(`${bankPath(state.bank)}/targets`, query, signal), () =>
+      result.replaceChildren(el("p", { role: "status", text: "The service is reading the bank's vectors for the first time…" })))));
     if (answer) result.replaceChildren(...shown(answer, query));
   };
 
