@@ -77,7 +77,8 @@ def test_the_json_names_the_file_and_both_banks(run, news_bank: Bank, tmp_path: 
         "size": out.stat().st_size,
     }  # fmt: skip
     page = _Page(out)
-    assert "comparison" in page.ids
+    assert {"comparison", "compared-ranks"} <= set(page.ids)
+    assert f"{other.size:,} × {other.dim}, F32" in page.text
     expected = compare_banks(news_bank, other, 10, 15)
     for value in (expected.overlap, expected.rank_biased_overlap, expected.pearson, expected.spearman,
                   expected.linear_cka):  # fmt: skip
@@ -171,6 +172,8 @@ def test_a_bank_that_lacks_something_has_a_report_without_it(
     page = _Page(tmp_path / "page.html")
     assert set(page.charts) == charts
     assert [name for name in page.ids if name in SECTIONS] == SECTIONS
+    if "norms" in charts:  # the token with an unknown count is not on this map
+        assert "Map of tokens colored by their count, from 4 to 9." in page.text
 
 
 def test_settings_with_broken_text_are_written(run, tmp_path: Path):
@@ -183,6 +186,7 @@ def test_a_large_map_is_a_sample_and_says_so(tmp_path: Path):
     bank = varied_bank(tmp_path, [b" %d" % i for i in range(80)], k=2, mapped=True)
     (chart,) = gather(bank, None, QuietProgress(), most_placed=50).charts["map"]
     assert "a random sample of 50 of 80 tokens with a place on the map" in chart.caption
+    assert "25% of a token's 10 nearest tokens are among the 10 nearest on the map" in chart.caption
     assert [len(trace["text"]) for trace in chart.figure["data"]] == [50]
 
 

@@ -64,5 +64,6 @@ def _add_map(path: Path, data: bytes) -> None:
     (path / "map.safetensors").write_bytes(data)
     facts = json.loads((path / "manifest.json").read_bytes())
     del facts["digest"]
+    facts["map"] = {"seed": 0, "method": "random", "neighbors": 4, "kept": 0.25, "kept_of": 10, "sampled": 100}
     facts["files"]["map.safetensors"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (path / "manifest.json").write_bytes(write_manifest(facts))

@@ -32,7 +32,16 @@ HOSTILE = [
     "日本語".encode(),
 ]
 ORDINARY = [b" word%d" % i for i in range(40)]
-CHARTS = ["costs-histogram", "rank-curve", "norms", "centrality", "occurrences", "map-status", "map-frequency"]
+CHARTS = [
+    "compared-ranks",
+    "costs-histogram",
+    "rank-curve",
+    "norms",
+    "centrality",
+    "occurrences",
+    "map-status",
+    "map-frequency",
+]
 
 # Charts are drawn when they come near the window.
 WAIT = "key => { document.getElementById(key).scrollIntoView(); return !!document.querySelector(`#${key} .main-svg`) }"

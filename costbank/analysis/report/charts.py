@@ -16,20 +16,20 @@ from costbank.analysis.report.curves import FrequencyCurve, Histogram, RankCurve
 from costbank.errors import require
 from costbank.vocab import TokenStatus, Vocab
 
-__all__ = ["DARK", "Chart", "PlacedTokens", "frequency_chart", "histogram_chart", "map_by_frequency", "map_by_status",
-           "occurrence_chart", "rank_chart"]  # fmt: skip
+__all__ = ["DARK", "Chart", "PlacedTokens", "compared_ranks_chart", "frequency_chart", "histogram_chart",
+           "map_by_frequency", "map_by_status", "occurrence_chart", "rank_chart"]  # fmt: skip
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GRAY = "#0b62b8", "#b35900", "#157347", "#7d3cc8", "#5f6b76"
 _BAND, _WIDE_BAND = "rgba(11,98,184,0.32)", "rgba(11,98,184,0.16)"
 _FONT = "system-ui, sans-serif"
 _TEXT, _GRID, _PAPER = "#1c2127", "#d5dae0", "#ffffff"
-_RAMP = ("#9ecae9", "#5ba3d4", "#2b7bba", "#0b539c", "#08306b")
+_RAMP = ("#f0a95c", "#df7361", "#b5508a", "#6a3d9a", "#1f1f66")
 
 DARK = {
     _BLUE: "#6db3ff", _ORANGE: "#ffa552", _GREEN: "#56d391", _PURPLE: "#c79bff", _GRAY: "#9aa5b1",
     _BAND: "rgba(109,179,255,0.34)", _WIDE_BAND: "rgba(109,179,255,0.18)",
     _TEXT: "#e4e8ec", _GRID: "#3a424c", _PAPER: "#14181d",
-    _RAMP[0]: "#234a72", _RAMP[1]: "#2f6ea8", _RAMP[2]: "#4f97d6", _RAMP[3]: "#8fc1f0", _RAMP[4]: "#dbecff",
+    _RAMP[0]: "#5f5fbf", _RAMP[1]: "#9a5bb8", _RAMP[2]: "#d9699a", _RAMP[3]: "#f59a6e", _RAMP[4]: "#ffe9a8",
 }  # fmt: skip
 """The dark color for each light one."""
 
@@ -123,9 +123,31 @@ def rank_chart(curve: RankCurve, of_tokens: str) -> Chart:
     )  # fmt: skip
 
 
+def compared_ranks_chart(curves: tuple[RankCurve, RankCurve], names: tuple[str, str]) -> Chart:
+    """The median cost of the neighbor at each rank in two banks."""
+    graphs = _graphs()
+    traces = [
+        graphs.Scatter(x=curve.ranks, y=curve.median, name=name, line={"color": color, "width": 2, "dash": dash},
+                       mode="lines" if len(curve.ranks) > 1 else "markers",
+                       hovertemplate="neighbor %{x}: median cost %{y:.4f}")
+        for curve, name, color, dash in zip(curves, names, (_BLUE, _ORANGE), ("solid", "dash"), strict=True)
+    ]  # fmt: skip
+    medians = ", ".join(f"{curve.median[0]:.3f} in {name}" for curve, name in zip(curves, names, strict=True))
+    return Chart(
+        "compared-ranks", "Cost by rank in both banks", f"Median cost of the nearest token: {medians}.",
+        "The median over the tokens of each bank, or over 256 random ones if it has no neighbor table. Banks with the "
+        "same neighbors can still differ in how far away these are.",
+        _figure(traces, "rank of the neighbor", "median cost", yaxis={"rangemode": "tozero"}),
+    )  # fmt: skip
+
+
 def frequency_chart(key: str, title: str, curve: FrequencyCurve, measure: str, caption: str) -> Chart:
     """A measure of tokens by their count in the corpus."""
     graphs = _graphs()
+    # Rounded, because the last digits of sums depend on the number of threads.
+    quarter, median, three_quarters = (
+        np.round(values, 6) for values in (curve.percentile_25, curve.median, curve.percentile_75)
+    )
     hover = [
         f"{_range(low, high)}: {tokens:,} tokens, median {median:.4g}"
         for low, high, tokens, median in zip(curve.least.tolist(), curve.largest.tolist(), curve.tokens.tolist(),
@@ -133,11 +155,11 @@ def frequency_chart(key: str, title: str, curve: FrequencyCurve, measure: str, c
     ]  # fmt: skip
     invisible = {"width": 0, "color": _BLUE}
     traces = [
-        graphs.Scatter(x=curve.middle, y=curve.percentile_75, mode="lines", line=invisible, showlegend=False,
+        graphs.Scatter(x=curve.middle, y=three_quarters, mode="lines", line=invisible, showlegend=False,
                        hoverinfo="skip"),
-        graphs.Scatter(x=curve.middle, y=curve.percentile_25, mode="lines", line=invisible, fill="tonexty",
+        graphs.Scatter(x=curve.middle, y=quarter, mode="lines", line=invisible, fill="tonexty",
                        fillcolor=_BAND, name="25–75 %", hoverinfo="skip"),
-        graphs.Scatter(x=curve.middle, y=curve.median, mode="lines+markers", name="median", text=hover,
+        graphs.Scatter(x=curve.middle, y=median, mode="lines+markers", name="median", text=hover,
                        line={"color": _BLUE, "width": 2}, hovertemplate="%{text}"),
     ]  # fmt: skip
     alt = (
@@ -186,20 +208,21 @@ def map_by_frequency(vocab: Vocab, placed: PlacedTokens) -> Chart:
     counts = vocab.counts[placed.token_ids]
     ascending = np.argsort(counts, kind="stable")  # frequent tokens are drawn last, so they stay visible
     ids, xy, levels = placed.token_ids[ascending], placed.xy[ascending], np.log10(counts[ascending] + 1.0)
-    top = max(int(np.ceil(levels.max(initial=0))), 1)
-    ticks = list(range(top + 1))
+    top = max(float(levels.max(initial=0)), 0.5)
+    powers = range(int(top) + 1)
     marker = {
         "color": levels.astype(np.float32), "size": _marker_size(len(ids)), "cmin": 0, "cmax": top,
         "colorscale": [[i / (len(_RAMP) - 1), color] for i, color in enumerate(_RAMP)],
-        "colorbar": {"title": {"text": "occurrences", "side": "top"}, "tickvals": ticks, "orientation": "h", "y": 1.0,
-                     "yanchor": "bottom", "ticktext": [f"{10**tick:,}" if tick else "0" for tick in ticks],
-                     "thickness": 12, "len": 0.8, "x": 0.5},
+        "colorbar": {"title": {"text": "occurrences", "side": "top"}, "orientation": "h", "x": 0.5, "y": 1.0,
+                     "yanchor": "bottom", "thickness": 12, "len": 0.8, "tickangle": 0,
+                     "tickvals": [0, *(float(np.log10(10**n + 1)) for n in powers)],
+                     "ticktext": ["0", *(_short_power(n) for n in powers)]},
     }  # fmt: skip
     labels = _labels(vocab, ids)
     texts = [f"{label} · {count:,}" for label, count in zip(labels, counts[ascending].tolist(), strict=True)]
     return _map_chart("map-frequency", "The map by frequency", [_points(xy, texts, marker, "tokens", legend=False)],
-                      f"Map of tokens colored by their count, from {counts.min(initial=0):,} to "
-                      f"{counts.max(initial=0):,}.",
+                      f"Map of tokens colored by their count, from {counts.min():,} to "
+                      f"{counts.max():,}.",
                       "The same places; the color is the number of occurrences in the corpus. If frequent tokens lie "
                       "apart from rare ones, the vectors hold frequency as well as meaning.")  # fmt: skip
 
@@ -239,6 +262,11 @@ def _peak(one: Histogram) -> str:
 
 def _range(low: int, high: int) -> str:
     return f"{low:,} occurrences" if low == high else f"{low:,} to {high:,} occurrences"
+
+
+def _short_power(exponent: int) -> str:
+    """10 to the power of 0 to 17, such as `10k`."""
+    return f"{10 ** (exponent % 3)}{('', 'k', 'M', 'G', 'T', 'P')[exponent // 3]}"
 
 
 def _log_axis() -> dict[str, Any]:

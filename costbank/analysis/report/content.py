@@ -61,12 +61,13 @@ class ReportContent:
         version: the version of costbank that built the bank.
         facts, settings: names and values.
         health: the health report.
-        charts: the charts of each section: `costs`, `frequency`, `hubs`, `map`.
+        charts: the charts of each section: `costs`, `frequency`, `hubs`, `map`, `comparison`.
         without: for a section without charts, the reason in words.
         hubs, antihubs: the tokens in the most lists, and the most frequent (or first) of those in none.
         hub_k: the length of the lists.
         neighborhoods: the sample of tokens.
         comparison: the comparison with another bank, if there is one.
+        other_facts: names and values of the other bank.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ReportContent:
     hub_k: int
     neighborhoods: tuple[Neighborhood, ...]
     comparison: BankComparison | None
+    other_facts: dict[str, str]
 
 
 def gather(bank: Bank, other: Bank | None, progress: Progress, most_placed: int = 30_000) -> ReportContent:
@@ -101,6 +103,8 @@ def gather(bank: Bank, other: Bank | None, progress: Progress, most_placed: int 
     for section, draw in sections.items():
         drawn = draw(bank, usable, progress)
         shown[section], without[section] = (drawn, "") if isinstance(drawn, tuple) else ((), drawn)
+    shown["comparison"] = (_compared_ranks(bank, other, progress),) if other else ()
+    without["comparison"] = ""
     k = min(_HUB_K, bank.neighbors.k)
     hubs, antihubs = _hubs(bank, usable, k) if k else ((), ())
     with progress.step("sample neighborhoods"):
@@ -110,7 +114,7 @@ def gather(bank: Bank, other: Bank | None, progress: Progress, most_placed: int 
         name=f"{bank.name}@{bank.id}", version=bank.manifest.costbank, facts=_facts(bank),
         settings={key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()},
         health=quality, charts=shown, without=without, hubs=hubs, antihubs=antihubs, hub_k=k,
-        neighborhoods=neighborhoods, comparison=comparison,
+        neighborhoods=neighborhoods, comparison=comparison, other_facts=_facts(other) if other else {},
     )  # fmt: skip
 
 
@@ -169,6 +173,15 @@ def _cost_charts(bank: Bank, usable: Bool[np.ndarray, "vocab"], progress: Progre
     return tuple(drawn)
 
 
+def _compared_ranks(bank: Bank, other: Bank, progress: Progress) -> Chart:
+    ranks = []
+    for one in (bank, other):
+        with progress.step(f"costs by rank in {one.name}@{one.id[:4]}", one.size, "tokens") as step:
+            ranks.append(curves.rank_curve(curves.neighbor_costs(one, np.asarray(one.usable), step).costs))
+    names = f"{bank.name}@{bank.id[:4]}", f"{other.name}@{other.id[:4]}"
+    return charts.compared_ranks_chart((ranks[0], ranks[1]), names)
+
+
 def _frequency_charts(bank: Bank, usable: Bool[np.ndarray, "vocab"], progress: Progress) -> tuple[Chart, ...] | str:
     counts = bank.vocab.counts[usable]
     if not (counts > 0).any():
@@ -211,7 +224,13 @@ def _map_charts(
             return "No token has a place on the map."
         placed, total = charts.PlacedTokens(chosen, xy[chosen]), int(np.isfinite(xy).all(axis=1).sum())
         shown = f"all {total:,}" if total == len(chosen) else f"a random sample of {len(chosen):,} of {total:,}"
-        drawn = [charts.map_by_status(bank.vocab, placed, f"Shown: {shown} tokens with a place on the map.")]
+        about = f"Shown: {shown} tokens with a place on the map."
+        if facts := bank.manifest.map:
+            about += (
+                f" On average, {facts.kept:.0%} of a token's {facts.kept_of} nearest tokens are among the "
+                f"{facts.kept_of} nearest on the map."
+            )
+        drawn = [charts.map_by_status(bank.vocab, placed, about)]
         if (bank.vocab.counts[chosen] > 0).any():
             known = chosen[bank.vocab.counts[chosen] >= 0]
             drawn.append(charts.map_by_frequency(bank.vocab, charts.PlacedTokens(known, xy[known])))

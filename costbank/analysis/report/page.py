@@ -94,7 +94,7 @@ def _rendered(content: ReportContent) -> str:
     return _template().render(
         content=content, style=_resource("page.css"), plotly=plotly, script=own_script,
         script_hashes=" ".join(f"'sha256-{_digest(text)}'" for text in (plotly, own_script)),
-        data=json.dumps(charts, sort_keys=True, allow_nan=False).translate(_UNSAFE_IN_SCRIPTS),
+        data=json.dumps(charts, sort_keys=True, allow_nan=False, ensure_ascii=False).translate(_UNSAFE_IN_SCRIPTS),
     )  # fmt: skip
 
 
