@@ -11,13 +11,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # Material prints an announcement at every build unless this is set.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test test-fast check docs bench study-small clean
+.PHONY: help demo test test-fast lint check docs bench study-small clean
 
 help:
 	@echo "make demo       the whole workflow on real text, in about three minutes"
 	@echo "make test       all tests"
 	@echo "make test-fast  the quick tests of the library, the losses and the service"
-	@echo "make check      ruff, pyright, import-linter, spelling, generated pages, the documentation site"
+	@echo "make lint       ruff, pyright, import-linter, spelling"
+	@echo "make check      make lint, generated pages, the documentation site"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
 	@echo "make study-small   cross-entropy, label smoothing and a bank, trained from scratch; TEXT=FILE; about 20 minutes"
@@ -38,12 +39,14 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/unit tests/loss tests/golden tests/service
 
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+check: lint
 	$(BIN)/python -m docs.generators --check
 	$(BIN)/mkdocs build --quiet --strict
 

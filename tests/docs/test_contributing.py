@@ -1,4 +1,4 @@
-"""Files that the contributors' pages name exist, hooks run tools of `make check`, and issue forms are valid."""
+"""Files that the contributors' pages name exist, hooks run tools of `make lint`, and issue forms are valid."""
 
 import re
 from pathlib import Path
@@ -48,9 +48,9 @@ def test_every_folder_of_tests_is_described():
     assert folders <= described
 
 
-def test_commits_are_checked_by_the_tools_of_make_check():
+def test_commits_are_checked_by_the_tools_of_make_lint():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
-    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text("utf-8"), re.M)
     assert recipe is not None
     checks = re.findall(r"\$\(BIN\)/(\S+(?: check| format)?)", recipe[1])
     for hook in hooks:

@@ -44,7 +44,8 @@ from tests.loss.test_soft import definition
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ROWS = 11
+# Two rows without a label, two whose label has no vector, and two more. The interpreter takes 25 ms for each.
+ROWS = 6
 FORWARD = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 BACKWARD = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 4e-3}
 
@@ -182,9 +183,9 @@ def test_rows_without_a_label_get_no_gradient_whatever_they_hold(logits, labels,
     for options in (EMOOptions(), EMOOptions(objective="ce", softcap=5.0)):
         (gradient,) = torch.autograd.grad(emo_loss(leaf, labels[:ROWS].to(DEVICE), costs.to(DEVICE),
                                                    on_kernels(options)), leaf)  # fmt: skip
-        assert (gradient[[0, 5, 10]] == 0).all()
+        assert (gradient[[0, 5]] == 0).all()
         assert gradient.isfinite().all()
-        assert (gradient[[1, 2, 3]] != 0).any(1).all()
+        assert (gradient[[1, 2, 3, 4]] != 0).any(1).all()
 
 
 def test_batches_without_a_row_or_without_a_label(costs):
@@ -283,16 +284,16 @@ class Model(nn.Module):
 
 @pytest.mark.slow
 def test_training_on_kernels_follows_training_on_pytorch(smoothing_of_all):
-    """200 steps of a model with three layers: losses differ by at most 1e-3."""
+    """100 steps of a model with three layers: losses differ by at most 1e-3."""
     curves = {}
     for kernels in ("torch", "triton"):
         torch.manual_seed(0)
         model = Model().to(DEVICE)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
         text = (5 * torch.arange(300) % 17).to(DEVICE)
         options = EMOOptions.preset("recommended", kernels=kernels)
         losses = []
-        for step in range(200):
+        for step in range(100):
             start = 2 * step % (len(text) - 3)
             ids, labels = text[start : start + 2], text[start + 1 : start + 3]
             loss = linear_emo_loss(model(ids), model.head.weight, labels, moved(smoothing_of_all), options,
@@ -334,7 +335,7 @@ def test_a_broken_kernel_is_found(name: str, logits, labels, of_form, tmp_path, 
     monkeypatch.setattr(blocks, "rows", broken)
     half = {"mixing": "fixed", "weight": 0.5, "softcap": 6.0}
     logits = torch.cat([logits, logits], dim=1)[:6, :37]
-    failed = 0
+    failed = False
     for options, form in (
         (EMOOptions(objective="emo", **half), "dense"),
         (EMOOptions(objective="emo", **half), "neighbors"),
@@ -343,7 +344,8 @@ def test_a_broken_kernel_is_found(name: str, logits, labels, of_form, tmp_path, 
         try:
             check_logits(logits, labels[:6], of_form[form], options)
         except AssertionError:
-            failed += 1
+            failed = True
+            break
     if name == "no correction of sums":
         # Only rows of several parts need it.
         with pytest.raises(AssertionError):

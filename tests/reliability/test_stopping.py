@@ -31,7 +31,7 @@ class Stuck(click.Command):
         import numpy as np
         with staging_directory(Path(sys.argv[1]) / "made" / "for-it") as staged:
             (staged / "half").write_text("half")
-            matrix = np.random.default_rng(1).standard_normal((9_000, 9_000))
+            matrix = np.random.default_rng(1).standard_normal((6_000, 6_000))
             print("stuck", file=sys.stderr, flush=True)
             np.linalg.svd(matrix)
 

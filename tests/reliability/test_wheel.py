@@ -40,9 +40,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel and the requirements of its base installation, at the locked versions."""
     place = tmp_path_factory.mktemp("environment")
-    venv.create(place, with_pip=True)
-    command = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "-c", ROOT / "requirements.lock", wheel], check=True, timeout=600)
+    venv.create(place, with_pip=False)
+    command = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install", "--quiet", "--no-compile"]
+    subprocess.run(
+        [*command, "--disable-pip-version-check", "-c", ROOT / "requirements.lock", wheel], check=True, timeout=600
+    )
     return place / "bin" / "python"
 
 
@@ -69,15 +71,15 @@ def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path):
     assert {name for name in top if not name.endswith(".dist-info")} == {"costbank", "costbank_service", "costbank_cli"}
 
 
-@pytest.mark.parametrize("module", ["service", "cli", "tests", "benchmarks", "data"])
-def test_no_foreign_top_level_module_is_brought(python: Path, module: str):
-    result = _run(python, "-c", f"import {module}")
-    assert "ModuleNotFoundError" in result.stderr
+def test_no_foreign_top_level_module_is_brought(python: Path):
+    modules = ["service", "cli", "tests", "benchmarks", "data"]
+    found = f"from importlib.util import find_spec; print([name for name in {modules} if find_spec(name)])"
+    assert _run(python, "-c", found).stdout == "[]\n"
 
 
 def test_the_base_installation_is_small(python: Path):
-    installed = _run(python, "-m", "pip", "list", "--format=freeze").stdout.lower().splitlines()
-    names = {line.split("==")[0] for line in installed}
+    listed = "from importlib.metadata import distributions; print(*(d.name.lower() for d in distributions()))"
+    names = set(_run(python, "-c", listed).stdout.split())
     assert {"costbank", "numpy", "pydantic", "click", "rich", "platformdirs", "jaxtyping"} <= names
     assert not names & {"torch", "gensim", "faiss-cpu", "fastapi", "scipy", "sentencepiece", "transformers"}
     assert len(names) <= 20

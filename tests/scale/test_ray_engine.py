@@ -49,9 +49,6 @@ def counted(news: Path, news_model: Path, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callable[..., Any]):
-    for _ in range(4):
-        cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
     corpus, counts, cache = counted("ray", None, cluster.address)
     local_corpus, local_counts, _ = counted("local", 1)
     assert len(corpus.parts) > 10
@@ -63,8 +60,6 @@ def test_the_counts_are_those_of_the_local_engine(cluster: Any, counted: Callabl
 
 
 def test_contexts_are_counted_as_by_the_local_engine(cluster: Any, counted: Callable[..., Any]):
-    cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
     of_tokens = counted("local", 1)[1].digest
     for positions, ngram in ((True, 1), (False, 3)):
         contexts = context_set(WEIGHTS, "left", positions, ngram, buckets=1 << 20, vocab_size=2_000)
@@ -74,8 +69,6 @@ def test_contexts_are_counted_as_by_the_local_engine(cluster: Any, counted: Call
 
 
 def test_only_the_shards_of_a_killed_raylet_are_repeated(cluster: Any, counted: Callable[..., Any], tmp_path: Path):
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    cluster.wait_for_nodes()
     in_the_middle = threading.Event()
 
     def kill_in_the_middle() -> None:
@@ -84,7 +77,7 @@ def test_only_the_shards_of_a_killed_raylet_are_repeated(cluster: Any, counted: 
             time.sleep(0.005)
         if list(tmp_path.glob("rayNone/pairs/*.work")):
             in_the_middle.set()
-        cluster.remove_node(nodes[0], allow_graceful=False)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     killer = threading.Thread(target=kill_in_the_middle)
     killer.start()
@@ -107,7 +100,6 @@ def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path):
 
 
 def test_a_node_that_cannot_access_the_shared_directory_is_refused_before_any_work(cluster: Any, tmp_path: Path):
-    cluster.add_node(num_cpus=1)
     directory = os.open(tmp_path, os.O_DIRECTORY)
     number = fcntl.fcntl(directory, fcntl.F_DUPFD, 900)
     shared = Path(f"/proc/self/fd/{number}")  # file descriptors differ between processes
@@ -129,15 +121,17 @@ def test_a_node_with_another_version_of_costbank_is_refused_before_any_work(
     metadata.write_text("Metadata-Version: 2.1\nName: costbank\nVersion: 0.0.9\n")
     with monkeypatch.context() as node_environment:
         node_environment.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "packages"), *sys.path]))
-        cluster.add_node(num_cpus=1)
-    with pytest.raises(UsageError, match=r"has costbank 0\.0\.9, but this machine has") as caught:
-        open_engine("ray", None, None, cluster.address, tmp_path / "shared")
+        node = cluster.add_node(num_cpus=1)
+    try:
+        with pytest.raises(UsageError, match=r"has costbank 0\.0\.9, but this machine has") as caught:
+            open_engine("ray", None, None, cluster.address, tmp_path / "shared")
+    finally:
+        cluster.remove_node(node)
     assert f"costbank[build]=={version('costbank')}" in caught.value.hint
     assert not list((tmp_path / "shared").iterdir())
 
 
 def test_an_error_of_the_work_comes_as_it_is(cluster: Any, news_model: Path, tmp_path: Path):
-    cluster.add_node(num_cpus=1)
     (tmp_path / "bad.txt").write_bytes(b"good\n\xff\n")
     with (
         open_engine("ray", None, None, cluster.address, tmp_path) as engine,

@@ -8,6 +8,7 @@ embeddings, or else of its input embeddings; otherwise there must be a clear err
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,11 +43,7 @@ def look(name: str, tied: bool, tokens: bool) -> Result:
         tied: whether tensors that the class ties are left out.
         tokens: whether the number of tokens is known.
     """
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        model = getattr(transformers, name)(getattr(transformers, name).config_class())
+    model = _model(name)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     left_out = model.all_tied_weights_keys if tied else {}
     shapes = {key: tuple(value.shape) for key, value in parameters.items() if key not in left_out}
@@ -70,6 +67,15 @@ def look(name: str, tied: bool, tokens: bool) -> Result:
     if not right:
         return Result("no head", head.matrix.name)
     return Result("right" if head.matrix.name in right else "wrong", f"{head.matrix.name}, not {right[0]}")
+
+
+@lru_cache(maxsize=1)
+def _model(name: str):
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, name)(getattr(transformers, name).config_class())
 
 
 def _names_of(model, parameters: dict) -> list[str]:

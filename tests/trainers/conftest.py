@@ -1,7 +1,7 @@
 """Tiny models from configs, with their own bank and texts; nothing is downloaded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import (
 import costbank
 from costbank.bank import Bank
 from costbank.config import SpellingConfig, build_config
+from tests.warm import WarmPython
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -32,6 +33,17 @@ TEXTS = [f"the {who} sees {what} by the {where}" for who in ("cat", "dog", "owl"
 SMALL = {"vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
          "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0,
          "bos_token_id": 1, "eos_token_id": 1}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    """Runs programs that use trainers. Importing these takes 5 to 11 CPU seconds, more than the programs themselves."""
+    python = WarmPython(
+        "costbank.trainers.huggingface", "costbank.trainers.lightning", "lightning", "peft", "trl.trainer.sft_trainer",
+        "transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama",
+    )  # fmt: skip
+    yield python
+    python.close()
 
 
 def make_tokenizer(merges_of: list[str]) -> PreTrainedTokenizerFast:

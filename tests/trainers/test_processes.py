@@ -1,14 +1,13 @@
 """Two processes under DistributedDataParallel train and evaluate like one process on the batches of both."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers as tf
-from torch import nn
+from torch import multiprocessing, nn
 from transformers import Trainer, TrainingArguments
 
 from costbank import open_bank
@@ -16,8 +15,9 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-from tests.loss.processes import free_port, run_processes
+from tests.loss.processes import free_port
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
+from tests.warm import WarmPython
 
 PARTS = ("emo_loss", "ce", "objective_value", "mean_token_accuracy")
 
@@ -154,12 +154,12 @@ def count_in_the_dark(rank: int, processes: int, port: int, bank_path: str, out:
 
 
 # The last one ends with errors.
-OF_ONE = (train, evaluate)
-OF_TWO = (train, evaluate, count_in_the_dark, train_several_outputs)
+FUNCTIONS = {1: (train, evaluate), 2: (train, evaluate, count_in_the_dark, train_several_outputs)}
+"""What is run on each number of processes, one after the other."""
 
 
-def run_all(rank: int, functions: tuple[Callable[..., None], ...], processes: int, *arguments: Any) -> None:
-    for function in functions:
+def run_all(rank: int, processes: int, *arguments: Any) -> None:
+    for function in FUNCTIONS[processes]:
         function(rank, processes, *arguments)
     if processes > 1:
         torch.distributed.barrier()
@@ -167,14 +167,21 @@ def run_all(rank: int, functions: tuple[Callable[..., None], ...], processes: in
         os._exit(0)
 
 
-@pytest.fixture(scope="module")
-def results(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what all functions saved. A process runs them all, because importing the Trainer takes seconds."""
-    out = tmp_path_factory.mktemp("results")
-    for processes, functions in ((1, OF_ONE), (2, OF_TWO)):
-        run_processes(
-            run_all, (functions, processes, free_port(), f"{bank.path}/", str(out)), processes, timeout_s=480.0
+def start(bank_path: str, out: str) -> None:
+    """Run the functions in forks of this process."""
+    for processes in FUNCTIONS:
+        multiprocessing.start_processes(
+            run_all, (processes, free_port(), bank_path, out), nprocs=processes, start_method="fork"
         )
+
+
+@pytest.fixture(scope="module")
+def results(bank: Bank, warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what all functions saved."""
+    out = tmp_path_factory.mktemp("results")
+    code = f"from tests.trainers.test_processes import start; start({f'{bank.path}/'!r}, {str(out)!r})"
+    done = warm.run(code, out / "program")
+    assert done.returncode == 0, done.stderr
     return out
 
 

@@ -1,6 +1,5 @@
 """Overhead of a training step: it does not wait for the device, and the first batch takes bounded memory."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from costbank.bank import Bank
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin
 from tests.trainers.conftest import llama
+from tests.warm import WarmPython
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -116,8 +116,8 @@ print(peaks[1] - peaks[0])
 """
 
 
-def test_the_first_batch_is_compared_in_bounded_memory():
+def test_the_first_batch_is_compared_in_bounded_memory(warm: WarmPython, tmp_path: Path):
     """The logits of 8 × 512 tokens and 32,000 ids take 512 MB, and the model's own loss needs three times as much."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300, check=False)
+    done = warm.run(MEMORY, tmp_path / "program")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 400_000

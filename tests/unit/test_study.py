@@ -3,18 +3,18 @@
 import json
 import math
 import re
-import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.study.__main__ import changed_sizes
+from benchmarks.study.__main__ import changed_sizes, main
 from benchmarks.study.design import ARMS, SETTINGS, Arm
 from benchmarks.study.docstrings import pairs, paragraphs, write_docstrings
 from benchmarks.study.losses import build_bank, loss_of
@@ -24,14 +24,25 @@ from benchmarks.study.report import ROWS, compare, read_rows, report
 from benchmarks.study.text import IGNORED, Files, open_text
 from benchmarks.study.training import train, train_base
 from costbank.errors import UsageError
-from costbank.loss import DenseCosts, EMOLoss, EMOOptions
+from costbank.loss import DenseCosts, EMOLoss, EMOOptions, SmoothingOptions
 from costbank.loss.options import RAISED_PERPLEXITY
 
-ROOT = Path(__file__).parents[2]
 TINY = SETTINGS["tiny"]
+FEW_STEPS = replace(TINY, steps=6)
 CONTINUED = replace(TINY, base_steps=10, base_tokens=8_000)
-FURTHER = [name for name, arm in ARMS.items() if arm.head is not None or arm.bank_text == "base"]
-FROM_SCRATCH = [name for name in ARMS if name not in FURTHER]
+
+
+def _kind(value: object) -> object:
+    """The value, in which numbers above 0 are equal."""
+    if isinstance(value, dict):
+        return tuple(sorted((key, _kind(each)) for key, each in value.items()))
+    return value > 0 if isinstance(value, int | float) else value
+
+
+# Arms that differ only in numbers train alike.
+KINDS = {_kind(asdict(arm)): name for name, arm in reversed(ARMS.items())}
+FURTHER = [name for name in KINDS.values() if ARMS[name].head is not None or ARMS[name].bank_text == "base"]
+FROM_SCRATCH = [name for name in KINDS.values() if name not in FURTHER]
 
 
 def _rows(arm: str, values: list[float]) -> list[dict]:
@@ -64,6 +75,12 @@ def test_the_report_lists_the_best_arm_first_and_those_that_diverged():
     assert "diverged" in lines[6]
 
 
+@pytest.mark.parametrize("name", ARMS)
+def test_the_options_of_every_arm_exist(name: str):
+    EMOOptions(**ARMS[name].options)
+    SmoothingOptions(**ARMS[name].smoothing)
+
+
 @pytest.fixture(scope="module")
 def text(news: Path, tmp_path_factory: pytest.TempPathFactory):
     return open_text(Files(news), TINY, tmp_path_factory.mktemp("study"))
@@ -84,10 +101,10 @@ def test_parts_of_the_text_do_not_overlap(text, news: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FROM_SCRATCH if "2000" not in name])  # there are 400 tokens
+@pytest.mark.parametrize("name", FROM_SCRATCH)
 def test_every_arm_trains(text, tmp_path_factory: pytest.TempPathFactory, name: str):
     folder = tmp_path_factory.getbasetemp() / "study-banks"
-    row = train(ARMS[name], TINY, 0, text, folder, "valid", "cpu")
+    row = train(ARMS[name], FEW_STEPS, 0, text, folder, "valid", "cpu")
     assert math.isfinite(row["ce"])
     assert 0 <= row["accuracy"] <= row["accuracy@5"] <= 1
     assert row["bank"].startswith(ARMS[name].bank_text) == (ARMS[name].bank is not None)
@@ -103,14 +120,14 @@ def continued(news: Path, tmp_path_factory: pytest.TempPathFactory):
     (folder / "other.txt").write_text("\n".join(lines[len(lines) // 2 :]))
     text = open_text(files, CONTINUED, folder)
     train_base(CONTINUED, text, folder, "cpu")
-    return folder, text
+    return folder, text, train(ARMS["untrained"], CONTINUED, 0, text, folder, "valid", "cpu")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FURTHER, "ce"])
 def test_every_arm_trains_a_model_further(continued, name: str):
-    folder, text = continued
-    (before, row) = (train(arm, CONTINUED, 0, text, folder, "valid", "cpu") for arm in (ARMS["untrained"], ARMS[name]))
+    folder, text, before = continued
+    row = train(ARMS[name], CONTINUED, 0, text, folder, "valid", "cpu")
     assert row["ce"] < before["ce"]
     assert row["other text: ce"] != before["other text: ce"]
     of_head = ARMS[name].head is not None
@@ -279,26 +296,41 @@ def test_a_run_trains_on_answers_and_measures_answers(prompted, tmp_path: Path, 
     assert rows[0]["ce"] == measure(Decoder(setting), held_out[0], counts, setting, 1.0, held_out[1])["ce"]
 
 
+class Printed(NamedTuple):
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
+    """Runs the command in this process; it starts another one for each run, which takes seconds to import torch."""
+
+    def run(*arguments: str | Path) -> Printed:
+        monkeypatch.setattr(sys, "argv", ["benchmarks.study", *map(str, arguments)])
+        capsys.readouterr()
+        main()
+        return Printed(*capsys.readouterr())
+
+    return run
+
+
 _SIZES = ["vocab=400", "train_tokens=6000", "layers=1", "dim=32", "context=32", "batch=8", "steps=20", "lr=0.01",
           "eval_tokens=2000", "base_steps=20", "base_tokens=8000"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_study_fine_tunes_on_pairs(news: Path, pairs_file: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "benchmarks.study", "finetune-small", "--other", news, "--work", tmp_path / "work",
+def test_a_study_fine_tunes_on_pairs(news: Path, pairs_file: Path, tmp_path: Path, run_study: Callable[..., Printed]):
+    command = ["finetune-small", "--other", news, "--work", tmp_path / "work",
                "--rows", tmp_path / "rows.jsonl", "--processes", "1", "--seeds", "1", "--set", *_SIZES,
                "--arms", "untrained", "ce", "recommended", "unigram-smoothing"]  # fmt: skip
-    result = subprocess.run(
-        [*map(str, command), "--text", pairs_file], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    printed = run_study(*command, "--text", pairs_file)
     rows = {row["arm"]: row for row in read_rows(tmp_path / "rows.jsonl")}
     assert rows["ce"]["sizes"]["prompts"]
     for name in ("ce", "recommended", "unigram-smoothing"):
         assert rows[name]["ce"] < rows["untrained"]["ce"]
         assert rows[name]["other text: ce"] != rows["untrained"]["other text: ce"]
         assert "diverged" not in rows[name]
-    assert "| recommended | 0.01 | 1 |" in result.stdout
+    assert "| recommended | 0.01 | 1 |" in printed.out
 
 
 _SOURCE = '''"""What this module is for,
@@ -378,17 +410,14 @@ def test_docstrings_are_written_whole_and_the_same_each_time(
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_where_it_was(news: Path, tmp_path: Path):
+def test_a_study_goes_on_where_it_was(news: Path, tmp_path: Path, run_study: Callable[..., Printed]):
     rows = tmp_path / "rows.jsonl"
-    command = [sys.executable, "-m", "benchmarks.study", "tiny", "--text", news, "--work", tmp_path / "work",
-               "--rows", rows, "--processes", "1", "--seeds", "2", "--arms", "ce"]  # fmt: skip
+    command = ["tiny", "--text", news, "--work", tmp_path / "work",
+               "--rows", rows, "--processes", "1", "--seeds", "2", "--arms"]  # fmt: skip
     for arms, done in ((["ce"], 0), (["ce", "recommended"], 2)):
-        result = subprocess.run(
-            [*map(str, command[:-1]), *arms], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert result.returncode == 0, result.stderr[-2000:]
-        assert f"{2 * len(arms)} runs, of which {done} are done" in result.stderr
-    assert "| recommended | 2 |" in result.stdout
+        printed = run_study(*command, *arms)
+        assert f"{2 * len(arms)} runs, of which {done} are done" in printed.err
+    assert "| recommended | 2 |" in printed.out
     assert [json.loads(line)["arm"] for line in rows.read_text().splitlines()] == [
         "ce",
         "ce",

@@ -68,10 +68,12 @@ def test_vectors_that_learned_something_are_good(tmp_path: Path, random: np.rand
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("what", ["random", "shuffled", "nearly constant", "random plus a direction"])
-@pytest.mark.parametrize("source", ["lm-head", "word2vec", "cooccurrence", "vectors", "spelling", "transfer"])
-def test_vectors_that_tell_nothing_are_poor_whatever_their_geometry(tmp_path: Path, seed: int, what: str, source: str):
+@pytest.mark.parametrize(
+    ("source", "seed"),
+    [("lm-head", 0), ("word2vec", 1), ("cooccurrence", 0), ("vectors", 1), ("spelling", 0), ("transfer", 1)],
+)
+def test_vectors_that_tell_nothing_are_poor_whatever_their_geometry(tmp_path: Path, what: str, source: str, seed: int):
     random = np.random.default_rng(seed)
     rows = _learned(random)
     rows = {
