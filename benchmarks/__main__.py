@@ -18,6 +18,7 @@ BENCHMARKS = (
     "counting",
     "encoding",
     "choosing",
+    "substitution",
     "deep_search",
     "layout",
     "nearest_http",

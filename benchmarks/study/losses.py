@@ -24,7 +24,7 @@ from costbank.loss import (
     open_smoothing,
 )
 
-__all__ = ["Loss", "build_bank", "loss_of", "permutation"]
+__all__ = ["Loss", "build_bank", "costs_of", "loss_of", "permutation"]
 
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -62,11 +62,12 @@ def loss_of(arm: Arm, text: StudyText, bank: Bank | None, steps: int = 0, device
     options: dict[str, Any] = dict(arm.options)
     if arm.fade:
         options["weight"] = Schedule(options["weight"], 0.0, steps=int(arm.fade * steps))
-    module = LinearEMOLoss(_costs(arm, bank), **options).to(device)
+    module = LinearEMOLoss(costs_of(arm, bank), **options).to(device)
     return lambda hidden, weight, labels, step: module(hidden, weight, labels, step=step)
 
 
-def _costs(arm: Arm, bank: Bank | None) -> Costs | None:
+def costs_of(arm: Arm, bank: Bank | None) -> Costs | None:
+    """The costs of an arm, or its distributions of labels, shuffled if it says so; None for losses without costs."""
     if bank is None or arm.options["objective"] == "ce":
         return None
     if arm.options["objective"] == "neighbor_smoothing":

@@ -27,7 +27,7 @@ __all__ = ["command"]
 @store_option
 @json_option
 def command(banks: tuple[str, ...], k: int, named: int, store: Path | None, as_json: bool) -> None:
-    """Compare the neighbors and costs of two banks, or the neighbors of more.
+    """Compare the neighbors and costs of banks.
 
     \b
     costbank compare my-bank other-bank

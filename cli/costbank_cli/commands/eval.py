@@ -42,7 +42,7 @@ def command(
     bank: str, word_files: tuple[Path, ...], group_files: tuple[Path, ...], text: Path | None, tokenizer: Path | None,
     k: int, store: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Test whether words with similar meanings have low costs, and whether neighbors fit held-out text.
+    """Test whether similar words have low costs, and neighbors fit held-out text.
 
     \b
     costbank eval my-bank
