@@ -2,7 +2,8 @@
 
 The rows are synthetic: 64 dimensions, in clusters of 64 tokens on average. Each side runs in its own process, in one
 thread, and its time is CPU time without imports. openTSNE has its defaults, but for the perplexity, which is that of
-the map, and the method, which is the interpolation on a grid for both. `python -m benchmarks.layout 32000` measures
+the map, and the method, which is the interpolation on a grid for both. The map saves the search for neighbors, and
+its grid has cells twice as wide, which costs some quality. `python -m benchmarks.layout 32000` measures
 another number of tokens than 128,000.
 """
 

@@ -72,7 +72,10 @@ def _to_bucket(path: Path, manifest: Manifest, address: BankAddress, progress: P
     directory = posixpath.join(base, address.name)
     place = posixpath.join(directory, manifest.id)
     filesystem.invalidate_cache()
-    if not filesystem.exists(f"{place}/{MANIFEST}"):  # nothing under an id is ever changed
+    if filesystem.exists(f"{place}/{MANIFEST}"):  # a bucket has no locks, so nothing under an id is changed there
+        if MAP in manifest.files and not filesystem.exists(f"{place}/{MAP}"):
+            progress.note(f"{address.url}@{manifest.id} exists already, without a map, and stays without one")
+    else:
         protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else {*filesystem.protocol}
         if protocols & _DIRECTORIES:
             filesystem.makedirs(place, exist_ok=True)

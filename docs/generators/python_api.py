@@ -21,6 +21,8 @@ ROOMS = {
     "costbank.analysis.word_tests": "Test a bank on lists of words, as `costbank eval` does.",
     "costbank.analysis.comparison": "Compare two banks, as `costbank compare` does.",
     "costbank.analysis.report": "Write a report of a bank as an HTML file, as `costbank report` does.",
+    "costbank.analysis.layout": "Make a two-dimensional map of the tokens, as `costbank layout` does.",
+    "costbank.bank.maps": "Add a map to a bank that exists.",
 }
 """The modules with a public `__all__`, and the purpose of each."""
 
