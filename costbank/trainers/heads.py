@@ -14,16 +14,33 @@ from costbank.trainers.adapters import active_module, unwrap_peft
 
 __all__ = [
     "FULL_LOGITS",
+    "HeadCalls",
     "ModelHead",
+    "check_eager",
+    "check_weight",
     "find_head",
     "head_output",
+    "head_rows",
     "output_module",
     "replaced_input",
     "spread_positions",
+    "with_more_positions",
 ]
 
 FULL_LOGITS = "give emo=EMOLoss(bank), the logits form, which uses the model's own logits"
 """The hint of errors about models that the linear form cannot be used with."""
+
+
+class HeadCalls(list[Tensor]):
+    """The head's inputs, [batch, length, dim], one for each call of the model.
+
+    Attributes:
+        outputs: the head's outputs, for the positions that it got.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Tensor] = []
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,9 @@ class ModelHead:
         return list({id(m): m for m in (self.wrapper, self.model) if isinstance(m, nn.Module)}.values())
 
     @contextmanager
-    def hidden_states(self, positions: int = 1) -> Iterator[list[Float[Tensor, "batch length dim"]]]:
+    def hidden_states(
+        self, positions: int = 1, *, append: Float[Tensor, "more rows"] | None = None
+    ) -> Iterator[HeadCalls]:
         """Yield a list to which each call of the model appends the head's input at all positions.
 
         The head itself gets only the last position, so the model computes the logits of one position, whether it has a
@@ -54,12 +73,9 @@ class ModelHead:
 
         Args:
             positions: how many positions the head gets; see `spread_positions`.
+            append: outputs that follow those of the head, as more positions of each row.
         """
-        hidden_states: list[Tensor] = []
-
-        def keep_some(hidden: Tensor) -> Tensor:
-            hidden_states.append(hidden)
-            return spread_positions(hidden, positions) if hidden.ndim > 1 else hidden
+        calls = HeadCalls()
 
         def drop_logits_to_keep(_module: nn.Module, arguments: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
             return arguments, {name: value for name, value in named.items() if name != "logits_to_keep"}
@@ -67,15 +83,41 @@ class ModelHead:
         with ExitStack() as hooks:
             for module in self.modules():
                 hooks.callback(module.register_forward_pre_hook(drop_logits_to_keep, with_kwargs=True).remove)
+            hooks.enter_context(self.watched(calls, positions, append))
+            yield calls
+
+    @contextmanager
+    def watched(self, calls: HeadCalls, positions: int, append: Tensor | None) -> Iterator[None]:
+        """Append to `calls`, and change what the head gets and returns, while the context is open."""
+
+        def keep_some(hidden: Tensor) -> Tensor:
+            calls.append(hidden)
+            return spread_positions(hidden, positions)
+
+        def add_outputs(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            calls.outputs.append(output)
+            return output if append is None else with_more_positions(output, append)
+
+        with ExitStack() as hooks:
+            hooks.callback(self.linear.register_forward_hook(add_outputs).remove)
             hooks.enter_context(replaced_input(self.linear, keep_some))
-            yield hidden_states
+            yield
 
 
 def spread_positions(hidden: Float[Tensor, "*batch length dim"], count: int) -> Float[Tensor, "*batch some dim"]:
     """Hidden states at up to `count` positions that are spread evenly, the last one included."""
+    if hidden.ndim < 2:
+        return hidden
     length = hidden.shape[-2]
     chosen = sorted({length - 1 - (length * step) // count for step in range(min(count, length))})
     return hidden[..., chosen, :] if len(chosen) > 1 else hidden[..., -1:, :]
+
+
+def with_more_positions(output: Float[Tensor, "*batch some rows"], more: Float[Tensor, "more rows"]) -> Tensor:
+    """A head's output, followed by `more` in each row of the batch."""
+    if output.ndim < 2:
+        return output
+    return torch.cat([output, more.to(output.device, output.dtype).expand(*output.shape[:-2], *more.shape)], dim=-2)
 
 
 @contextmanager
@@ -100,6 +142,19 @@ def output_module(model: Any) -> nn.Module | None:
     model = unwrap_peft(model)
     module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return None if module is None else active_module(module)
+
+
+def head_rows(model: Any) -> int | None:
+    """The rows of the weight that a model names as its head; None if that is another layer, sharded or quantized."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    try:
+        tokens = len(model.get_input_embeddings().weight)
+    except (AttributeError, NotImplementedError, TypeError):
+        tokens = 0
+    # A sharded or quantized weight has another shape. It is refused later, with its name.
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point() or len(weight) < tokens:
+        return None
+    return len(weight)
 
 
 def find_head(model: Any) -> ModelHead:

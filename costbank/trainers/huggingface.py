@@ -31,8 +31,9 @@ from costbank.loss.arguments import check_costs
 from costbank.trainers.adapters import check_adapters, unwrap_peft, virtual_token_count
 from costbank.trainers.arguments import as_bank, as_loss, bank_if_named
 from costbank.trainers.best_metric import check_best_metric
-from costbank.trainers.heads import ModelHead, find_head
+from costbank.trainers.heads import ModelHead, head_rows
 from costbank.trainers.labeled_batch import split_labels
+from costbank.trainers.logit_transform import LogitTransform
 from costbank.trainers.loss_function import PinCallback, compute_loss_func
 from costbank.trainers.metrics import LossMetrics, counted_mask, ignore_repeated_rows
 from costbank.trainers.model_probe import ModelProbe
@@ -72,11 +73,13 @@ class _ForwardPass:
     Attributes:
         outputs: the model's outputs; in the linear form with the logits of the last position only.
         head, hidden: in the linear form, the head and its input at all positions.
+        transform: in the linear form, what the model does to the head's output.
     """
 
     outputs: Any
     head: ModelHead | None = None
     hidden: Tensor | None = None
+    transform: LogitTransform | None = None
 
     @property
     def length(self) -> int:
@@ -304,10 +307,10 @@ class EMOTrainerMixin(_Trainer):
     def _call_model(self, model: Any, unwrapped: Any, inputs: dict[str, Any], linear: bool) -> _ForwardPass:
         if not linear:
             return _ForwardPass(model(**inputs))
-        head = find_head(unwrapped)
+        head = self._emo_probe.head(unwrapped)
         mixed = self.accelerator.mixed_precision not in ("no", None)
-        outputs, hidden = self._emo_probe.call_for_hidden_states(head, model, inputs, mixed=mixed)
-        return _ForwardPass(outputs, head, hidden)
+        outputs, hidden, transform = self._emo_probe.call_for_hidden_states(head, model, inputs, mixed=mixed)
+        return _ForwardPass(outputs, head, hidden, transform)
 
     def _emo_result(
         self, call: _ForwardPass, labels: Tensor, options: EMOOptions, weights: Tensor | None = None
@@ -319,18 +322,17 @@ class EMOTrainerMixin(_Trainer):
             "token_weights": None if weights is None else weights.to(call.device),
             "entropy": self._emo_entropy,
         }
-        if call.hidden is None or call.head is None:
+        if call.hidden is None or call.head is None or call.transform is None:
             logits = call.outputs.logits
             self.emo.fit(logits.shape[-1])
             move_loss(self.emo, logits.device)
             # The model has applied its softcap itself.
             return emo_loss_with_parts(logits, labels, self.emo.costs, replace(options, softcap=None), **more)
-        transform = self._emo_probe.transform
-        assert transform is not None, "the transform is measured before the first batch"
+        transform = call.transform
         weight, bias = transform.weight(call.head.linear), transform.bias(call.head.linear)
         self.emo.fit(len(weight))
         move_loss(self.emo, weight.device)
-        hidden, options = call.hidden.to(call.device), transform.options(options)
+        hidden, options = transform.hidden(call.hidden.to(call.device)), transform.options(options)
         with self.accelerator.autocast():
             return linear_emo_loss_with_parts(hidden, weight, labels, self.emo.costs, options, bias=bias, **more)
 
@@ -387,10 +389,7 @@ class EMOTrainerMixin(_Trainer):
 
     def _check_width(self, model: Any) -> None:
         """Check the width of the costs before the first batch: a head has at least as many rows as there are logits."""
-        weight, costs = getattr(model.get_output_embeddings(), "weight", None), self.emo.costs
-        if not isinstance(self.emo, LinearEMOLoss) or costs is None or not isinstance(weight, Tensor):
-            return
-        # A sharded or quantized weight has another shape. It is refused later, with its name.
-        if weight.ndim == 2 and weight.is_floating_point() and len(weight) < costs.vocab_size:
-            self.emo.fit(len(weight))
-            check_costs(self.emo.costs, len(weight), self.emo.options)
+        rows, costs = head_rows(model), self.emo.costs
+        if isinstance(self.emo, LinearEMOLoss) and costs is not None and rows is not None and rows < costs.vocab_size:
+            self.emo.fit(rows)
+            check_costs(self.emo.costs, rows, self.emo.options)

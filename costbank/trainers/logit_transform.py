@@ -6,7 +6,7 @@ head's weight is, even if that is all zeros.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from costbank.errors import UsageError
 from costbank.loss import EMOOptions
-from costbank.trainers.heads import FULL_LOGITS, ModelHead, spread_positions
+from costbank.trainers.heads import FULL_LOGITS, HeadCalls, ModelHead, spread_positions
 
 __all__ = [
     "LogitTransform",
     "MeasuredLogits",
     "check_called_once",
+    "graph_leaves",
+    "known_outputs",
     "logits_of",
     "measure_logits",
     "parameters_after_head",
@@ -52,21 +54,29 @@ class LogitTransform:
         scale: the factor of the head's output.
         softcap: C, or None.
         offset: [width], float32, −inf for a masked token; None if there is none.
+        factor: the scale as the model computes it from parameters, with its gradient; None if the scale is constant.
     """
 
     width: int
     scale: float = 1.0
     softcap: float | None = None
     offset: Float[Tensor, "width"] | None = None
+    factor: Float[Tensor, ""] | None = None
 
     def options(self, options: EMOOptions) -> EMOOptions:
         """Options with which a linear loss of the head's weight is the loss of the model's logits.
 
         A scale s of the logits is a temperature 1 / s of the loss: C tanh(s x / C) / T is c tanh(x / c) / (T / s) for
-        c = C / s.
+        c = C / s. A factor with a gradient multiplies hidden states and bias instead.
         """
+        if self.factor is not None:
+            return replace(options, softcap=self.softcap)
         softcap = None if self.softcap is None else self.softcap / self.scale
         return replace(options, softcap=softcap, temperature=options.temperature / self.scale)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        """Hidden states for a linear loss."""
+        return hidden if self.factor is None else hidden * self.factor.to(hidden.device, hidden.dtype)
 
     def weight(self, linear: nn.Linear) -> Tensor:
         """The rows of the head's weight that have logits, [width, dim]."""
@@ -75,25 +85,30 @@ class LogitTransform:
     def bias(self, linear: nn.Linear) -> Tensor | None:
         """The bias for a linear loss, [width]; None if there is none."""
         bias = None if linear.bias is None else linear.bias[: self.width]
+        if self.factor is not None and bias is not None:
+            bias = bias.float() * self.factor.to(bias.device)
         if self.offset is None:
             return bias
-        offset = self.offset.to(linear.weight.device) / self.scale
+        offset = self.offset.to(linear.weight.device) / (self.scale if self.factor is None else 1.0)
         return offset if bias is None else offset + bias.float()
 
     def apply(self, outputs: Float[Tensor, "*rows some"], tokens: slice = slice(None)) -> Float[Tensor, "*rows some"]:
         """The logits of some tokens, from the head's output for them."""
-        logits = outputs * self.scale
+        logits = outputs * (self.scale if self.factor is None else self.factor.to(outputs.device))
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits if self.offset is None else logits + self.offset[tokens].to(logits.device)
 
     def __str__(self) -> str:
         parts = [f"a scale of {self.scale:.6g}"] if self.scale != 1.0 else []
+        if self.factor is not None:
+            parts = [f"a learned scale of {float(self.factor):.6g}"]
         if self.softcap is not None:
             parts.append(f"a softcap of {self.softcap:.6g}")
         if self.offset is not None:
             masked = int(self.offset.isneginf().sum())
-            parts += [f"{masked:,} masked tokens"] if masked else ["a bias"]
+            bias = "a learned bias" if self.offset.requires_grad else "a bias"
+            parts += [f"{masked:,} masked tokens"] if masked else [bias]
         return " and ".join(parts) or "nothing"
 
 
@@ -127,32 +142,23 @@ def measure_logits(head: ModelHead, call: Callable[[], Any]) -> MeasuredLogits:
         UsageError: the model does not call its head exactly once, needs the logits of all positions, or does
             something other than scale, cap, shift and mask its head's output.
     """
-    name, known = type(head.model).__name__, _known_outputs(len(head.linear.weight))
-    dtypes: list[torch.dtype] = []
-
-    def append_known(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        dtypes.append(output.dtype)
-        values = known.to(output.device, output.dtype)
-        return torch.cat([output, values.expand(*output.shape[:-2], *values.shape)], -2) if output.ndim > 1 else output
-
-    handle = head.linear.register_forward_hook(append_known)
+    name, known = type(head.model).__name__, known_outputs(len(head.linear.weight))
+    calls = HeadCalls()
     try:
-        with head.hidden_states(_COMPARED_POSITIONS) as hidden_states, torch.no_grad():
+        with head.hidden_states(_COMPARED_POSITIONS, append=known) as calls, torch.no_grad():
             logits = logits_of(call())
     except (UsageError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if not dtypes:
+        if not calls:
             raise
         raise UsageError(
             f"{name} needs the logits of all positions itself: with only a few positions, it raised "
             f"{type(error).__name__}: {error}",
             FULL_LOGITS,
         ) from error
-    finally:
-        handle.remove()
-    check_called_once(head, len(dtypes))
-    hidden = spread_positions(hidden_states[0], _COMPARED_POSITIONS)
+    check_called_once(head, len(calls))
+    hidden = spread_positions(calls[0], _COMPARED_POSITIONS)
     positions = hidden.shape[-2] + len(known)
     if logits.ndim < 3 or logits.shape[-2] != positions:
         raise UsageError(f"{name} returns logits of shape {list(logits.shape)} for {positions} positions", FULL_LOGITS)
@@ -160,12 +166,13 @@ def measure_logits(head: ModelHead, call: Callable[[], Any]) -> MeasuredLogits:
         raise UsageError(
             f"{name} returns {logits.shape[-1]:,} logits, but its head has {known.shape[-1]:,} rows", FULL_LOGITS
         )
-    outputs = known.to(dtypes[0]).double()[:, : logits.shape[-1]]
-    eps = max(torch.finfo(dtypes[0]).eps, torch.finfo(logits.dtype).eps)
+    dtype = calls.outputs[0].dtype
+    outputs = known.to(dtype).double()[:, : logits.shape[-1]]
+    eps = max(torch.finfo(dtype).eps, torch.finfo(logits.dtype).eps)
     config_values = list(_positive_numbers(getattr(head.model, "config", None)))
     of_known = logits[..., hidden.shape[-2] :, :].flatten(0, -3)[0].double().cpu()
     transform = _fit(name, outputs, of_known, eps, config_values)
-    return MeasuredLogits(transform, hidden, logits[..., : hidden.shape[-2], :], dtypes[0])
+    return MeasuredLogits(transform, hidden, logits[..., : hidden.shape[-2], :], dtype)
 
 
 def check_called_once(head: ModelHead, count: int) -> None:
@@ -196,38 +203,41 @@ def logits_of(outputs: Any) -> Tensor:
 
 
 @contextmanager
-def parameters_after_head(head: ModelHead) -> Iterator[Callable[[Tensor], list[list[int]]]]:
-    """Yield a function of logits made in the context: the shapes of parameters between the head and the logits.
+def parameters_after_head(head: ModelHead) -> Iterator[Callable[[Tensor, HeadCalls], list[Tensor]]]:
+    """Yield a function of logits made in the context, and the head's calls: the parameters between head and logits.
 
     The parameters are those in the gradient's graph; there are none without a graph. The search starts from the outputs
     of the model itself. A wrapper may join all outputs in one node, as DistributedDataParallel does when it looks for
     unused parameters, so that every parameter seems to come after the head.
     """
-    head_outputs: list[Any] = []
     model_outputs: list[Any] = []
 
-    def parameter_shapes(logits: Tensor) -> list[list[int]]:
-        shapes, visited = [], {output.grad_fn for output in head_outputs}
+    def parameters(logits: Tensor, calls: HeadCalls) -> list[Tensor]:
         # A wrapped model returns before its wrapper. PEFT skips the hooks of some wrapped models, but not its own.
-        pending: list[Any] = [(logits_of(model_outputs[0]) if model_outputs else logits).grad_fn]
-        while pending:
-            node = pending.pop()
-            if node is None or node in visited:
-                continue
-            visited.add(node)
-            if hasattr(node, "variable"):
-                shapes.append(list(node.variable.shape))
-            pending += [parent for parent, _ in node.next_functions]
-        return shapes
+        last = (logits_of(model_outputs[0]) if model_outputs else logits).grad_fn
+        return graph_leaves(last, stop={output.grad_fn for output in calls.outputs})
 
     with ExitStack() as hooks:
-        hooks.callback(head.linear.register_forward_hook(lambda _m, _i, output: head_outputs.append(output)).remove)
         for module in head.modules():
             hooks.callback(module.register_forward_hook(lambda _m, _i, output: model_outputs.append(output)).remove)
-        yield parameter_shapes
+        yield parameters
 
 
-def _known_outputs(width: int) -> Float64[Tensor, "three width"]:
+def graph_leaves(node: Any, stop: Iterable[Any] = ()) -> list[Tensor]:
+    """The tensors whose gradients a graph computes, without those that are reached only through nodes in `stop`."""
+    leaves, visited, pending = [], set(stop), [node]
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        pending += [parent for parent, _ in node.next_functions]
+    return leaves
+
+
+def known_outputs(width: int) -> Float64[Tensor, "three width"]:
     """Three head outputs: zeros; numbers of many magnitudes and both signs; and these in reverse, negated."""
     fractions = (torch.arange(width, dtype=torch.float64) * _GOLDEN_RATIO) % 1.0
     magnitudes = torch.exp2(_LEAST_EXPONENT + (_LARGEST_EXPONENT - _LEAST_EXPONENT) * fractions)

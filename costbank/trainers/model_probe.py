@@ -10,15 +10,17 @@ from costbank.errors import UsageError
 from costbank.loss import EMOOptions
 from costbank.trainers.adapters import unwrap_peft
 from costbank.trainers.auxiliary_loss import auxiliary_loss
-from costbank.trainers.heads import FULL_LOGITS, ModelHead, find_head
+from costbank.trainers.head_products import ProductHead, find_and_measure
+from costbank.trainers.heads import ModelHead, find_head
 from costbank.trainers.label_shift import shifts_labels
 from costbank.trainers.labeled_batch import LabeledBatch
+from costbank.trainers.learned_transform import check_learned, learned_parts, learned_transform
 from costbank.trainers.logit_check import LogitCheck
 from costbank.trainers.logit_transform import (
     LogitTransform,
     check_called_once,
+    known_outputs,
     logits_of,
-    measure_logits,
     parameters_after_head,
 )
 from costbank.trainers.own_loss import compare_own_loss
@@ -37,16 +39,22 @@ class ModelProbe:
 
     Attributes:
         transform: what the model does to its head's output; None until the linear form needs it.
+        applied: the same in words; also what of it is learned, once a training step has shown that.
         shift: whether the model shifts labels. This follows from the kind of model until a batch shows it.
     """
 
     def __init__(self, model: Any, options: EMOOptions, *, check_loss: bool) -> None:
         self.transform: LogitTransform | None = None
+        self.applied = ""
         self.shift = shifts_labels(model)
         self._options, self._check_loss = options, check_loss
         self._logit_check = LogitCheck()
         self._batches = 0
         self._has_auxiliary = self._warned_unverified = False
+        # The head, if it is not a torch.nn.Linear.
+        self._products: ProductHead | None = None
+        # Whether a trained parameter comes after the head.
+        self._is_learned, self._learned_parts = False, (False, False)
         # Which parameters were trainable in the last search for parameters after the head.
         self._searched_trainable: tuple[bool, ...] | None = None
 
@@ -82,10 +90,11 @@ class ModelProbe:
         """
         head_and_transform = None
         if linear:
-            head = find_head(unwrapped)
             if self.transform is None:
-                self.transform = self._measure_transform(head, unwrapped, batch)
-            head_and_transform = (head, self.transform)
+                self.transform = self._measure_transform(unwrapped, batch)
+            head = self.head(unwrapped)
+            # The model's own loss is compared with products only by their logits.
+            head_and_transform = None if isinstance(head, ProductHead) else (head, self.transform)
         if not self._check_loss:
             return
         facts = compare_own_loss(model, unwrapped, batch, head_and_transform, ignore_index=self._options.ignore_index)
@@ -114,9 +123,17 @@ class ModelProbe:
         if measured_shifts:
             self._check_loss, self.shift = False, measured_shifts[0]
 
+    def head(self, unwrapped: Any) -> ModelHead:
+        """The model's head, as it was found when the transform was measured.
+
+        Raises:
+            UsageError: the linear form cannot use it.
+        """
+        return find_head(unwrapped) if self._products is None else self._products
+
     def call_for_hidden_states(
         self, head: ModelHead, model: Any, inputs: dict[str, Any], *, mixed: bool
-    ) -> tuple[Any, Tensor]:
+    ) -> tuple[Any, Tensor, LogitTransform]:
         """Call a model for the logits of the last position and its head's input at all positions, and compare the two.
 
         Args:
@@ -126,36 +143,47 @@ class ModelProbe:
             mixed: whether the model runs under autocast.
 
         Returns:
-            The outputs, and the head's input, [batch, length, dim].
+            The outputs; the head's input, [batch, length, dim]; and what the model does to its head's output now.
 
         Raises:
-            UsageError: the model does not call its head exactly once, a trained parameter comes after the head, or, in
-                the first batch, the transform does not give the logits.
+            UsageError: the model does not call its head exactly once, parameters after the head do more than scale and
+                shift its output, or, in the first batch, the transform does not give the logits.
         """
         assert self.transform is not None, "the transform is measured before the first batch"
-        with head.hidden_states() as hidden_states, parameters_after_head(head) as shapes_after_head:
-            outputs = model(**{**inputs, "use_cache": False})
-        check_called_once(head, len(hidden_states))
-        logits = logits_of(outputs)
         # A frozen parameter is in no graph, so the search is repeated if it becomes trainable.
         trainable = tuple(parameter.requires_grad for parameter in head.model.parameters())
         is_new = self._searched_trainable != trainable
+        known = known_outputs(len(head.linear.weight)) if self._is_learned or is_new else None
+        with (
+            head.hidden_states(append=known) as calls,
+            parameters_after_head(head) as parameters_between,
+        ):
+            outputs = model(**{**inputs, "use_cache": False})
+        check_called_once(head, len(calls))
+        logits, transform = logits_of(outputs), self.transform
+        is_exact = logits.dtype == head.linear.weight.dtype == torch.float32 and not mixed
+        parameters: list[Tensor] = []
         if is_new and logits.grad_fn is not None:
             self._searched_trainable = trainable
-            shapes = shapes_after_head(logits)
-            if shapes:
-                raise UsageError(
-                    f"{type(head.model).__name__} applies learned parameters of shape {shapes} to its head's output",
-                    FULL_LOGITS,
-                )
-        is_exact = logits.dtype == head.linear.weight.dtype == torch.float32 and not mixed
-        hidden = hidden_states[0]
+            parameters = parameters_between(logits, calls)
+            self._is_learned = self._is_learned or bool(parameters)
+        if known is not None:
+            of_known, logits = logits[..., -len(known) :, :].flatten(0, -3)[0].float(), logits[..., : -len(known), :]
+            known = known.to(logits.device, calls.outputs[0].dtype).float()
+            if parameters:
+                self._learned_parts = learned_parts(parameters, learned_transform(transform, known, of_known))
+            if self._is_learned:
+                transform = learned_transform(transform, known, of_known, learned=self._learned_parts)
+            if parameters:
+                check_learned(type(head.model).__name__, parameters, transform, known, of_known, exact=is_exact)
+                self.applied = str(transform)
+                _LOG.info("%s trains what it applies to its head's output: %s", type(head.model).__name__, self.applied)
         self._logit_check.add(
-            head, self.transform, hidden, logits, tolerance=_tolerance(exact=is_exact), all_tokens=is_new
+            head, transform, calls[0], logits, tolerance=_tolerance(exact=is_exact), all_tokens=is_new
         )
         if is_new:
-            self._logit_check.check(type(head.model).__name__, self.transform)
-        return outputs, hidden
+            self._logit_check.check(type(head.model).__name__, transform)
+        return outputs, calls[0], transform
 
     def auxiliary_loss(self, model: Any, outputs: Any) -> Tensor | None:
         """The sum of a model's auxiliary losses, each times the model's own coefficient; None if there are none.
@@ -190,10 +218,12 @@ class ModelProbe:
                 "them; the check continues", name,
             )  # fmt: skip
 
-    def _measure_transform(self, head: ModelHead, unwrapped: Any, batch: LabeledBatch) -> LogitTransform:
+    def _measure_transform(self, unwrapped: Any, batch: LabeledBatch) -> LogitTransform:
         """Measure what the model does to its head's output, and compare a few positions with the model's own logits."""
-        with preserved_state(head.model):
-            measured = measure_logits(head, lambda: unwrapped(**{**batch.inputs, "use_cache": False}))
+        with preserved_state(unwrap_peft(unwrapped)):
+            head, measured = find_and_measure(unwrapped, lambda: unwrapped(**{**batch.inputs, "use_cache": False}))
+        self._products = head if isinstance(head, ProductHead) else None
+        self.applied = str(measured.transform)
         name, transform = type(head.model).__name__, measured.transform
         self._check_softcap(head, transform)
         dtypes = {measured.logits.dtype, measured.output_dtype, head.linear.weight.dtype}

@@ -60,6 +60,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Lfm2MoeForCausalLM": {"config": {"layer_types": ["conv", "full_attention"]}},
     "Mamba2ForCausalLM": {"config": {"num_heads": 4, "head_dim": 8, "expand": 2, "n_groups": 1}},
     "MinistralForCausalLM": {"config": {"head_dim": 8}},
+    "MobileBertForMaskedLM": {"config": {"embedding_size": 8, "intermediate_size": 48}},
     "NemotronForCausalLM": {"config": {"num_key_value_heads": 2}},
     "NemotronHForCausalLM": {"config": {"n_groups": 1, "mamba_num_heads": 2, "mamba_head_dim": 16}},
     "PaddleOCRVLForConditionalGeneration": _MROPE,

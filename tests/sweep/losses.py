@@ -105,9 +105,10 @@ def examine(name: str, folder: str, *, kind: type | None = None) -> Row:
     row, costs = Row(name, "right"), _costs(logits.shape[-1])
     for large in (False, True):
         if large:
-            if head is None:
+            layer = _last_layer(model, head, logits.shape[-1])
+            if layer is None:
                 break
-            _enlarge(model, head, inputs)
+            _enlarge(model, layer, inputs)
         row = _compare(row, model, inputs, costs, folder)
         if row.verdict not in ("right", "refused"):
             break
@@ -134,6 +135,16 @@ def _costs(width: int) -> Any:
 
     rows = torch.randn(width, 8, generator=torch.Generator().manual_seed(2))
     return DenseCosts(torch.nn.functional.normalize(rows, dim=-1))
+
+
+def _last_layer(model: Any, head: Any, width: int) -> Any:
+    """The layer that makes the logits: the one that the model names, else the last linear one of that width."""
+    import torch
+
+    if isinstance(head, torch.nn.Linear):
+        return head
+    wide = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == width]
+    return wide[-1] if wide else head
 
 
 def _enlarge(model: Any, head: Any, inputs: dict[str, Any]) -> None:
@@ -186,7 +197,7 @@ def _compare(row: Row, model: Any, inputs: dict[str, Any], costs: Any, folder: s
     except CostbankError as error:
         return replace(row, verdict="refused", detail=error.message)
     value, gradient = _differences(linear, full)
-    row = replace(row, value=max(value, row.value), gradient=max(gradient, row.gradient), applies=str(probe.transform))
+    row = replace(row, value=max(value, row.value), gradient=max(gradient, row.gradient), applies=probe.applied)
     if value > _VALUE or gradient > _GRADIENT:
         return replace(row, verdict="wrong", detail=f"the linear form gives {linear[0]:.6g}, full logits {full[0]:.6g}")
     return row

@@ -4,6 +4,7 @@ The plain loop knows nothing of heads, scales or softcaps: it calls the model, a
 """
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import transformers as tf
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from costbank.bank import Bank
 from costbank.errors import UsageError
@@ -54,6 +56,9 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama4ForCausalLM": ("nothing", {}),
     "BartForConditionalGeneration": ("nothing", {}),
     "Qwen3VLForConditionalGeneration": ("nothing", {}),
+    "EsmForMaskedLM": ("a learned bias", {"pad_token_id": 0, "mask_token_id": 3}),
+    "MobileBertForMaskedLM": ("a learned bias", {"embedding_size": 8, "intermediate_size": 48}),
+    "DebertaV2ForMaskedLM": ("a learned bias", {"legacy": False, "initializer_range": 0.3}),
     # Its config has a scale, which the class does not apply.
     "Cohere2VisionForConditionalGeneration": ("nothing", {"text_config": {"logit_scale": 0.25}}),
 }
@@ -147,9 +152,9 @@ def assert_ten_steps_alike(make: Any, bank: Bank, folder: Any, *, shift: bool = 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_ten_steps_are_those_of_a_plain_loop(name: str, bank: Bank, tmp_path: Any):
-    shift = not getattr(model_of(name).config, "is_encoder_decoder", False)
+    shift = not getattr(model_of(name).config, "is_encoder_decoder", False) and not name.endswith("MaskedLM")
     trainer = assert_ten_steps_alike(lambda: model_of(name), bank, tmp_path, shift=shift)
-    assert str(trainer._emo_probe.transform) == CLASSES[name][0]
+    assert trainer._emo_probe.applied == CLASSES[name][0]
 
 
 def test_tied_weights_and_adapters_train_alike(bank: Bank, tmp_path: Any):
@@ -161,7 +166,7 @@ def test_tied_weights_and_adapters_train_alike(bank: Bank, tmp_path: Any):
     tied = model_of("CohereForCausalLM")
     assert tied.lm_head.weight is tied.get_input_embeddings().weight
     trainer = assert_ten_steps_alike(adapted, bank, tmp_path)
-    assert str(trainer._emo_probe.transform) == "a scale of 0.25"
+    assert trainer._emo_probe.applied == "a scale of 0.25"
 
 
 class Upcast(tf.CohereForCausalLM):
@@ -201,13 +206,13 @@ def test_a_wrong_assumption_is_refused_on_the_first_batch(
     name: str, change: Any, bank: Bank, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ):
     """What was measured is replaced by something else. The model's own logits disagree."""
-    measure = model_probe.measure_logits
+    find_and_measure = model_probe.find_and_measure
 
     def wrong(*given: Any) -> Any:
-        measured = measure(*given)
-        return replace(measured, transform=change(measured.transform))
+        head, measured = find_and_measure(*given)
+        return head, replace(measured, transform=change(measured.transform))
 
-    monkeypatch.setattr(model_probe, "measure_logits", wrong)
+    monkeypatch.setattr(model_probe, "find_and_measure", wrong)
     trainer = mixin(model_of(name), bank, tmp_path, emo_check_loss=False)
     with pytest.raises(UsageError, match="are not its hidden states times its head's weight") as error:
         trainer.train()
@@ -223,6 +228,144 @@ def test_a_scale_that_changes_after_it_was_measured_is_refused(bank: Bank, tmp_p
     trainer = mixin(model_of("CohereForCausalLM"), bank, tmp_path, callbacks=[Late()])
     with pytest.raises(UsageError, match=r"a scale of 0\.25\): they differ by up to 0\.2 of the largest"):
         trainer.train()
+
+
+class Changed(tf.LlamaForCausalLM):
+    """A model that changes its logits by a parameter."""
+
+    start, change = torch.tensor(0.0), staticmethod(lambda logits, _: logits)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.extra = nn.Parameter(type(self).start.clone())
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        labels = named.pop("labels", None)
+        outputs: Any = super().forward(*given, **named)
+        outputs.logits = type(self).change(outputs.logits, self.extra)
+        if labels is not None:
+            outputs.loss = self.loss_function(outputs.logits, labels, self.vocab_size)
+        return outputs
+
+
+def changed(change: Any, start: Any) -> Any:
+    kind = type("Changed", (Changed,), {"change": staticmethod(change), "start": torch.as_tensor(start)})
+    return build(kind, {"vocab_size": VOCAB, "initializer_range": 0.3})
+
+
+LEARNED: dict[str, tuple[str, Any, Any]] = {
+    "scale": ("a learned scale of 0.5", lambda z, p: z * p, 0.5),
+    "temperature": ("a learned scale of 2", lambda z, p: z / p.exp(), -math.log(2.0)),
+    "scale, then softcap": (
+        "a learned scale of 1 and a softcap of 5", lambda z, p: 5.0 * torch.tanh(z * p / 5.0), 1.0
+    ),
+    "bias": ("a learned bias", lambda z, p: z + p, torch.zeros(VOCAB)),
+    "scale and bias": ("a learned scale of 0.7 and a learned bias", lambda z, p: (z + p[1:]) * p[0],
+                       torch.linspace(0.7, 0.0, VOCAB + 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "change", "start"), LEARNED.values(), ids=LEARNED)
+def test_a_learned_scale_or_bias_is_trained(words: str, change: Any, start: Any, bank: Bank, tmp_path: Any):
+    trainer = assert_ten_steps_alike(lambda: changed(change, start), bank, tmp_path)
+    assert trainer._emo_probe.applied == words
+    assert float((trainer.model.extra - torch.as_tensor(start)).abs().max()) > 1e-3
+
+
+UNLIKE: dict[str, tuple[Any, Any]] = {
+    "a scale for each token": (lambda z, p: z * p, torch.ones(VOCAB)),
+    "a softcap": (lambda z, p: p * torch.tanh(z / p), 5.0),
+    "a bias after the softcap": (lambda z, p: 5.0 * torch.tanh(z / 5.0) + p, torch.zeros(VOCAB)),
+    "two scales": (lambda z, p: torch.cat([z[..., :150] * p[0], z[..., 150:] * p[1]], -1), torch.ones(2)),
+    "another product": (lambda z, p: z + (z @ p.T) @ p, torch.zeros(2, VOCAB)),
+}
+
+
+@pytest.mark.parametrize(("change", "start"), UNLIKE.values(), ids=UNLIKE)
+def test_other_learned_changes_are_refused_though_they_change_nothing_at_first(
+    change: Any, start: Any, bank: Bank, tmp_path: Any
+):
+    trainer = mixin(changed(change, start), bank, tmp_path)
+    with pytest.raises(UsageError, match=r"learned parameters of shape|neither a scale nor a softcap") as error:
+        trainer.train()
+    assert trainer.state.global_step == 0
+    assert "the logits form" in error.value.hint
+
+
+def test_a_learned_bias_that_is_unfrozen_later_is_trained_from_then_on(bank: Bank, tmp_path: Any):
+    class Unfreeze(tf.TrainerCallback):
+        def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
+            model.extra.requires_grad_(False)
+
+        def on_step_end(self, _args: Any, state: Any, *_: Any, model: Any = None, **__: Any) -> None:
+            model.extra.requires_grad_(state.global_step != 7)
+
+    model = changed(lambda z, p: z + p, torch.linspace(0.0, 0.1, VOCAB))
+    before = model.extra.detach().clone()
+    trainer = mixin(model, bank, tmp_path, callbacks=[Unfreeze()], eval_dataset=rows())
+    trained(trainer)
+    assert float((model.extra - before).abs().max()) > 1e-3
+    assert trainer._emo_probe.applied == "a learned bias"
+    ours = trainer.evaluate()["eval_emo_loss"]
+    data = rows()
+    with torch.no_grad():
+        logits = model.eval()(input_ids=torch.stack([row["input_ids"] for row in data])).logits
+    labels = torch.stack([row["labels"] for row in data])
+    options = EMOOptions.preset("recommended", shift=True)
+    assert ours == pytest.approx(float(emo_loss(logits, labels, open_smoothing(bank), options)), abs=1e-5)
+
+
+class Readout(nn.Linear):
+    """A head like muP's: it multiplies its input before its product."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * 3.0 / 4.0)
+
+
+class Normalized(nn.Linear):
+    """A head whose rows have length 1, as Baichuan's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, nn.functional.normalize(self.weight))
+
+
+class Adapted(nn.Linear):
+    """A layer like loralib's: a subclass of Linear whose adapter is initially zero."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.down, self.up = nn.Parameter(torch.randn(4, self.in_features)), nn.Parameter(torch.zeros(VOCAB, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 0.4 * (x @ self.down.T @ self.up.T)
+
+
+class Parts(nn.Module):
+    """A head of two layers whose outputs are added."""
+
+    def __init__(self, dim: int, vocab: int, bias: bool = False) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(dim, vocab, bias=False), nn.Linear(dim // 2, vocab)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        return 0.5 * self.one(x) + 2.0 * self.two(torch.relu(x[..., :half]))
+
+
+HEADS: dict[str, Any] = {"muP": Readout, "normalized": Normalized, "adapted": Adapted, "two layers": Parts}
+
+
+@pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
+def test_a_head_that_is_not_one_linear_layer_trains_alike(kind: Any, bank: Bank, tmp_path: Any):
+    def make() -> Any:
+        model = build(tf.CohereForCausalLM, {"vocab_size": VOCAB, "logit_scale": 0.25, "tie_word_embeddings": False})
+        torch.manual_seed(3)
+        model.lm_head = kind(model.config.hidden_size, VOCAB, bias=False)
+        return model
+
+    trainer = assert_ten_steps_alike(make, bank, tmp_path)
+    factor = 0.5 if kind is Parts else 1.0
+    assert trainer._emo_probe.applied == f"a scale of {0.25 * factor:.6g}"
 
 
 class Fading(tf.LlamaForCausalLM):

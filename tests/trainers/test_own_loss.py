@@ -176,13 +176,6 @@ def test_a_head_with_another_forward_is_refused():
     assert find_head(weighted).linear is weighted.lm_head
 
 
-def test_a_learned_scale_is_refused(bank: Bank, arguments: Any, texts: Any):
-    model = named(lambda m, z: z * m.factor)
-    model.factor = nn.Parameter(torch.tensor(0.5))
-    with pytest.raises(UsageError, match=r"applies learned parameters of shape \[\[\]\] to its head's output"):
-        EMOTrainer(model, arguments(remove_unused_columns=False), train_dataset=texts, emo=bank).train()
-
-
 def test_a_compiled_model_is_named_and_a_compiled_backbone_trains(bank: Bank, arguments: Any, texts: Any):
     with pytest.raises(UsageError, match=r"LlamaForCausalLM is compiled as a whole") as error:
         find_head(torch.compile(llama(), backend="eager"))
@@ -509,18 +502,3 @@ def test_a_model_that_makes_other_inputs_of_its_decoder_is_refused(bank: Bank, t
         with pytest.raises(UsageError, match="makes other decoder inputs"):
             EMOTrainer(model, args, train_dataset=data, emo=loss).train()
     EMOTrainer(model, args, train_dataset=data, emo=bank, emo_check_loss=False).train()
-
-
-def test_a_parameter_after_the_head_that_is_unfrozen_later_is_refused(bank: Bank, tmp_path: Any):
-    class Unfreeze(tf.TrainerCallback):
-        def on_step_end(self, *_: Any, model: Any = None, **__: Any) -> None:
-            model.lm_head.bias.requires_grad_(True)
-
-    model = build("EsmForMaskedLM", **BERT, mask_token_id=2, position_embedding_type="rotary", initializer_range=0.3)
-    model.lm_head.bias.requires_grad_(False)
-    args = tf.TrainingArguments(str(tmp_path), max_steps=3, report_to=[], use_cpu=True, disable_tqdm=True,
-                                dataloader_pin_memory=False, save_strategy="no")  # fmt: skip
-    data = [{"input_ids": row, "labels": row} for row in IDS]
-    EMOTrainer(model, args, train_dataset=data, emo=bank).train()
-    with pytest.raises(UsageError, match="learned parameters of shape"):
-        EMOTrainer(model, args, train_dataset=data, emo=bank, callbacks=[Unfreeze()]).train()
