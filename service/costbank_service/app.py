@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await upkeep
         app.state.searches.close()
+        app.state.targets.close()
 
     app = _Application(
         lifespan=lifespan,
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = Metrics()
     app.state.set_gauges = lambda: _set_gauges(app)
     app.state.searches = SearchPool(settings.search_threads, settings.search_queue)
-    app.state.targets = TargetCache()
+    app.state.targets = TargetCache(settings.max_memory_mb << 20)
     app.state.banks = BankCache(settings.store, settings.max_memory_mb << 20, settings.refresh_ms / 1e3)
     app.router.routes[:0] = nearest.router.routes  # first, and not nested: the route that most requests ask for
     for routes in (status, banks, files, tokens, costs, maps, targets, compare, web):

@@ -1,10 +1,11 @@
 """The targets that the recommended loss gives to labels, from what PyTorch's loss package chose for a bank."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -12,10 +13,12 @@ from jaxtyping import Bool, Float32, Float64
 from costbank.bank import LoadedBank
 from costbank.errors import UsageError, require
 from costbank_service.answers import Entries, token_facts
+from costbank_service.bank_cache import BankTooLargeError
 
 __all__ = ["LabelTargets", "TargetCache", "longest_matches"]
 
 _MOST_BANKS = 16
+_MOST_UNMATCHED = 32
 _LEAST_SUM = 1e-30
 
 
@@ -48,17 +51,16 @@ class LabelTargets:
             MissingDependencyError: PyTorch is not installed.
             UsageError: no token of the bank can be softened.
         """
-        require("torch", "train")
+        torch = require("torch", "train")
         from costbank.loss import EMOOptions, open_smoothing
         from costbank.loss.costs import DenseSmoothing
 
-        options, smoothing = EMOOptions.preset("recommended"), open_smoothing(bank)
-        assert isinstance(smoothing, DenseSmoothing)
-        assert isinstance(options.weight, float)
-        return cls(
-            options.objective, options.weight, smoothing.temperature, smoothing.factors.numpy(),
-            smoothing.softened.numpy(),
-        )  # fmt: skip
+        torch.set_num_threads(1)
+        options = EMOOptions.preset("recommended")
+        smoothing = cast(DenseSmoothing, open_smoothing(bank))  # over all tokens, as k is None by default
+        weight = cast(float, options.weight)  # the preset has no schedule
+        factors, softened = smoothing.factors.numpy(), smoothing.softened.numpy()
+        return cls(options.objective, weight, smoothing.temperature, factors, softened)
 
     def others(self, label: int, costs: Float32[np.ndarray, "vocab"]) -> Float64[np.ndarray, "vocab"]:
         """The shares of all tokens but the label in its target; they sum to w, or to 0 if it is not softened."""
@@ -88,20 +90,39 @@ class LabelTargets:
 
 
 class TargetCache:
-    """The `LabelTargets` of the banks asked for most recently. Each bank's are made once."""
+    """The `LabelTargets` of the banks asked for most recently. Each bank's are made once, one bank at a time."""
 
-    def __init__(self) -> None:
-        self._targets: OrderedDict[str, LabelTargets] = OrderedDict()
-        self._lock = Lock()
+    def __init__(self, max_bytes: int, make: Callable[[LoadedBank], LabelTargets] = LabelTargets.of) -> None:
+        self._max_bytes = max_bytes
+        self._make = make
+        self._executor = ThreadPoolExecutor(1, "costbank-targets")
+        self._tasks: OrderedDict[str, asyncio.Future[LabelTargets]] = OrderedDict()
 
-    def of(self, bank: LoadedBank, make: Callable[[LoadedBank], LabelTargets] = LabelTargets.of) -> LabelTargets:
-        with self._lock:  # so that two requests do not read all vectors at the same time
-            if bank.id not in self._targets:
-                self._targets[bank.id] = make(bank)
-                while len(self._targets) > _MOST_BANKS:
-                    self._targets.popitem(last=False)
-            self._targets.move_to_end(bank.id)
-            return self._targets[bank.id]
+    async def of(self, bank: LoadedBank) -> LabelTargets:
+        """The targets of a bank. If the request ends meanwhile, they are made all the same, for the next one.
+
+        Raises:
+            BankTooLargeError: the bank's vectors would take more memory than the service may use.
+            MissingExtraError, UsageError: see `LabelTargets.of`.
+        """
+        size = 4 * bank.size * bank.dim
+        if size > self._max_bytes:
+            raise BankTooLargeError(
+                f"the bank's vectors take {size >> 20:,} MB, but this service may use {self._max_bytes >> 20:,} MB",
+                "start the service with a larger $COSTBANK_MAX_MEMORY_MB",
+            )
+        task = self._tasks.get(bank.id)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = asyncio.get_running_loop().run_in_executor(self._executor, self._make, bank)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is raised below, if at all
+            self._tasks[bank.id] = task
+            while len(self._tasks) > _MOST_BANKS:
+                self._tasks.popitem(last=False)
+        self._tasks.move_to_end(bank.id)
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def longest_matches(bank: LoadedBank, text: str, most: int) -> tuple[list[int], bytes]:
@@ -119,11 +140,13 @@ def longest_matches(bank: LoadedBank, text: str, most: int) -> tuple[list[int], 
         The ids, and the bytes that are in no token.
 
     Raises:
-        UsageError: the text has more tokens.
+        UsageError: the text has more tokens, or many bytes that are in no token.
     """
     data = text.encode("utf-8", "surrogateescape")
     splits = [_split(bank, start + data, most) for start in (b" ", b"")]
     ids, unmatched = min(splits, key=lambda split: (len(split[1]), len(split[0])))
+    if len(unmatched) > _MOST_UNMATCHED:
+        raise UsageError(f"more than {_MOST_UNMATCHED} bytes of the text are in no token", "use another text")
     if len(ids) > most:
         raise UsageError(f"the text has more than {most} tokens", "use a shorter text")
     return ids, unmatched
@@ -131,7 +154,7 @@ def longest_matches(bank: LoadedBank, text: str, most: int) -> tuple[list[int], 
 
 def _split(bank: LoadedBank, data: bytes, most: int) -> tuple[list[int], bytes]:
     vocab, ids, unmatched, start = bank.vocab, list[int](), bytearray(), 0
-    while start < len(data) and len(ids) <= most:
+    while start < len(data) and len(ids) <= most and len(unmatched) <= _MOST_UNMATCHED:
         for end in range(min(len(data), start + vocab.longest), start, -1):
             token = next((i for i in vocab.ids_of(data[start:end]) if vocab.ordinary[i]), None)
             if token is not None:

@@ -46,8 +46,8 @@ class SearchPool:
         """
         if not self._slots.acquire(blocking=False):
             raise OverloadedError(
-                "too many searches beyond the neighbor tables are waiting",
-                "try again later, or use a k within the bank's table (`neighbors.k` in /v1/banks/{ref})",
+                "too many requests that need a search thread are waiting",
+                "try again later; neighbors within the bank's table (`neighbors.k` in /v1/banks/{ref}) need none",
             )
         try:
             future = self._executor.submit(search)

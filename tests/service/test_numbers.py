@@ -1,5 +1,6 @@
 """Costs, vectors, maps, batches and comparisons are those of the library."""
 
+import asyncio
 import io
 import json
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from costbank_service import Settings, create_app
+from costbank_service.bank_cache import BankTooLargeError
 from costbank_service.content import JSON, NPY, preferred
+from costbank_service.label_targets import LabelTargets, TargetCache, longest_matches
 from fastapi.testclient import TestClient
 
-from costbank.bank import Bank
+from costbank.bank import Bank, LoadedBank
+from costbank.errors import UsageError
 from costbank.loss import EMOLoss
 from tests.service.banks import write_bank, write_mapped_bank
 
@@ -233,3 +237,39 @@ def test_banks_are_compared_by_ids_or_by_bytes(tmp_path):
         response = client.get("/v1/compare?a=moved&b=one&token_id=0")
         assert (response.status_code, response.json()["code"]) == (404, "token-not-found")
         assert "one has no token with the bytes of new" in json.dumps(response.json())
+
+
+def test_a_text_without_tokens_is_refused_soon(tmp_path: Path):
+    bank = write_bank(tmp_path / "words", [b" new", b"x" * 128, b" old"], k=1)
+    loaded = LoadedBank(bank.path)
+    looked_up = []
+    loaded.vocab.ids_of = lambda token: looked_up.append(token) or []  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="more than 32 bytes of the text are in no token"):
+        longest_matches(loaded, "z" * 60_000, 64)
+    assert len(looked_up) <= 2 * 33 * 128
+
+
+def test_targets_are_made_once_per_bank_and_again_after_an_error(news_bank: Bank):
+    bank, made = LoadedBank(news_bank.path), []
+
+    def make(asked: LoadedBank) -> LabelTargets:
+        made.append(asked.id)
+        if len(made) == 1:
+            raise UsageError("the first time fails", "ask again")
+        return LabelTargets.of(asked)
+
+    async def ask() -> None:
+        cache = TargetCache(1 << 30, make)
+        with pytest.raises(UsageError, match="the first time"):
+            await cache.of(bank)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await cache.of(bank)
+        first, second = await asyncio.gather(cache.of(bank), cache.of(bank))
+        assert first is second
+        assert len(made) == 2  # the request that ended left the work to the next ones
+        with pytest.raises(BankTooLargeError, match="may use 0 MB"):
+            await TargetCache(1000, make).of(bank)
+        cache.close()
+
+    asyncio.run(ask())

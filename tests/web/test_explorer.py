@@ -16,6 +16,7 @@ from costbank_service import Settings, serving
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+import costbank
 from costbank.analysis.overlap import overlap
 from costbank.bank import Bank
 from tests.service.banks import add_map, write_bank
@@ -112,7 +113,11 @@ def test_a_token_is_found_and_chosen_with_the_keyboard_alone(page: Page, served:
     page.locator("#card .neighbors button").first.focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("#card h3")).to_have_text(served.words.nearest(290, 2)[1].text)
+    step = served.words.nearest(290, 2)[1]
+    expect(page.locator("#card h3")).to_have_text(step.text)
+    page.keyboard.press("ArrowDown")  # the focus is in the new list
+    page.keyboard.press("Enter")
+    expect(page.locator("#card h3")).to_have_text(served.words.nearest(step.id, 2)[1].text)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,13 @@ def test_a_search_without_a_match_says_so(page: Page, served: Served, expected_e
     expect(page.locator("#search-status")).to_have_text("0 tokens")
     page.locator("#query").fill("id:99999")
     expect(page.locator("#search-status")).to_contain_text("outside the vocabulary")
+    page.locator("#query").fill("word29")
+    expect(page.locator("#search-status")).to_have_text("11 tokens")
+    page.locator("#query").fill("id:99999")
+    expect(page.locator("#search-status")).to_contain_text("outside the vocabulary")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    expect(page.locator("#card h3", has_text="word29")).to_have_count(0)
 
 
 def test_a_walk_can_be_gone_back_and_is_in_the_link(page: Page, served: Served):
@@ -313,24 +325,99 @@ def test_what_a_label_costs(page: Page, served: Served):
     expect(page.locator("#panel-targets")).to_contain_text("e282ac")
 
 
-def test_commands_that_are_copied_give_what_the_page_shows(page: Page, served: Served):
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+_DELAYED = """([part, ms]) => {
+  const own = window.fetch;
+  window.fetch = async (resource, ...rest) => {
+    if (String(resource).includes(part)) await new Promise((done) => setTimeout(done, ms));
+    return own(resource, ...rest);
+  };
+}"""
+
+
+def _go(page: Page, **state: object) -> None:
+    page.evaluate("state => { location.hash = state }", "&".join(f"{name}={value}" for name, value in state.items()))
+
+
+def test_a_slow_answer_about_another_bank_is_not_shown(page: Page, served: Served):
+    words, again = (f"{bank.name}@{bank.id}" for bank in (served.words, served.again))
+    add_map(served.again, np.full((len(TOKENS), 2), 0.5, np.float32))
+    page.goto(f"{served.url}/#bank={words}&token=17", wait_until="domcontentloaded")
+    expect(page.locator(".legend")).to_contain_text("ok")
+    page.evaluate(_DELAYED, ["again", 1_500])
+    for tab in ("map", "heat"):
+        _go(page, bank=words, token=17, tab=tab, set="17,4", trail="4,17")
+        expect(page.locator(f"#panel-{tab} .copies")).to_be_visible()
+        _go(page, bank=again, token=17, tab=tab, set="17,4", trail="4,17")
+        expect(page.locator("#panel-map canvas")).to_have_count(0)  # nothing of the other bank can be pointed at
+        _go(page, bank=words, token=17, tab=tab, set="" if tab == "heat" else "17,4", trail="4,17")
+        page.wait_for_timeout(2_500)
+        expect(page.locator("#bank-facts")).to_contain_text("313")
+        assert _listed(page) == _shown(served.words, 17)
+        if tab == "heat":
+            expect(page.locator(".heat")).to_have_count(0)
+        else:
+            page.mouse.click(*_corner(page, 1, 1))
+            expect(page.locator("#card h3")).to_have_text("▁word3")
+
+
+def test_a_right_click_on_the_map_chooses_nothing(page: Page, served: Served):
     _open(page, served, token=17)
+    expect(page.locator(".legend")).to_contain_text("ok")
+    page.mouse.click(*_corner(page, 1, 1), button="right")
+    page.wait_for_timeout(300)
+    expect(page.locator("#card h3")).to_have_text("▁word17")
+
+
+def test_a_link_to_a_bank_that_is_gone_can_be_left(page: Page, served: Served, expected_errors: list[str]):
+    expected_errors += ["404"]
+    page.goto(f"{served.url}/#bank=gone&tab=nothing&color=nothing", wait_until="domcontentloaded")
+    expect(page.locator("#card .problem")).to_contain_text("there is no bank gone")
+    page.locator("#bank").select_option(f"words@{served.words.id}")
+    expect(page.locator(".legend")).to_contain_text("ok")
+
+
+def _copied(page: Page, panel: str, button: str) -> str:
+    page.locator(panel).get_by_role("button", name=button).click()
+    expect(page.locator("#announcement")).to_have_text(f"{button}: copied")
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def test_commands_that_are_copied_give_what_the_page_shows(page: Page, served: Served, monkeypatch: pytest.MonkeyPatch):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+    banks = {f"{served.url}/v1/banks/{bank.name}@{bank.id}": bank for bank in (served.words, served.again)}
+    monkeypatch.setattr(costbank, "open_bank", banks.__getitem__, raising=False)
+
+    def run(code: str) -> list[tuple[object, ...]]:
+        printed: list[tuple[object, ...]] = []
+        exec(code, {"print": lambda *values: printed.append(values)})
+        return printed
+
+    again = f"again@{served.again.id}"
+    _open(page, served, token=17, k=10, set="17,4", other=again, tab="heat")
     expect(page.locator("#card .neighbors button")).to_have_count(10)
-    page.locator("#card").get_by_role("button", name="Copy as Python").click()
-    expect(page.locator("#announcement")).to_have_text("Copy as Python: copied")
-    code = page.evaluate("navigator.clipboard.readText()").replace("open_bank(", "open_bank(bank or ", 1)
-    printed: list[str] = []
-    code = code.replace("bank = open_bank(bank or ", "bank = bank or open_bank(")
-    exec(code, {"bank": served.words, "print": printed.append})
-    assert [line.split() for line in printed] == [
+    assert [str(line).split() for (line,) in run(_copied(page, "#card", "Copy as Python"))] == [
         [f"{neighbor.cost:.4f}", str(neighbor.id), neighbor.text] for neighbor in served.words.nearest(17, 10)
     ]
-    page.locator("#card").get_by_role("button", name="Copy as curl").click()
-    expect(page.locator("#announcement")).to_have_text("Copy as curl: copied")
-    assert page.evaluate("navigator.clipboard.readText()") == (
-        f"curl '{served.url}/v1/banks/words@{served.words.id}/nearest?token_id=17&k=10'"
-    )
+    query = f"curl '{served.url}/v1/banks/words@{served.words.id}"
+    assert _copied(page, "#card", "Copy as curl") == f"{query}/nearest?token_id=17&k=10'"
+    assert _copied(page, "#panel-heat", "Copy as curl") == f"{query}/costs?rows=17,4&cols=17,4'"
+    ((costs,),) = run(_copied(page, "#panel-heat", "Copy as Python"))
+    assert np.array_equal(np.asarray(costs), served.words.cost_matrix([17, 4], [17, 4]))
+    page.get_by_role("tab", name="Compare banks").click()
+    expect(page.locator(".sides section")).to_have_count(2)
+    of_banks = dict(run(_copied(page, "#panel-compare", "Copy as Python")))
+    assert of_banks[again] == [neighbor.text for neighbor in served.again.nearest(17, 10)]
+    page.get_by_role("tab", name="What a label costs").click()
+    expect(page.locator(".targets > li")).to_have_count(1)
+    ((largest,),) = run(_copied(page, "#panel-targets", "Copy as Python"))
+    shown = page.locator(".targets .cost").all_text_contents()
+    assert [f"{100 * share:.2g} %" for share in largest.values[0].tolist()] == [
+        text.replace(".0 %", " %") for text in shown
+    ]
+    page.get_by_role("tab", name="Map").click()
+    expect(page.locator(".legend")).to_contain_text("ok")
+    assert " -o array.npy " in _copied(page, "#panel-map", "Copy as curl")
+    run(_copied(page, "#panel-map", "Copy as Python") + f"assert xy.shape == ({len(TOKENS)}, 2)")
 
 
 def test_errors_of_the_service_are_said(page: Page, served: Served, expected_errors: list[str]):
@@ -346,10 +433,10 @@ def test_errors_of_the_service_are_said(page: Page, served: Served, expected_err
 
 def test_a_key_can_be_given(page: Page, served: Served, expected_errors: list[str]):
     expected_errors += ["401"]
-    with serving(Settings(store=served.store, port=0, api_key="secret", refresh_ms=0)) as url:  # type: ignore[arg-type]
+    with serving(Settings(store=served.store, port=0, api_key="schlüssel", refresh_ms=0)) as url:  # type: ignore[arg-type]
         page.goto(f"{url}/#bank=words&token=17", wait_until="domcontentloaded")
         expect(page.locator("#card .problem")).to_contain_text("requires a key")
-        page.get_by_label("This service requires a key").fill("secret")
+        page.get_by_label("This service requires a key").fill("schlüssel")
         page.get_by_role("button", name="Use this key").click()
         expect(page.locator("#card h3")).to_have_text("▁word17")
         page.goto("about:blank")

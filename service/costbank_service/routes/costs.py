@@ -78,10 +78,10 @@ async def _costs(request: Request, rows: list[int], columns: list[int] | None) -
         _check_ids(ids, state.settings.max_ids, name)
     reference = request.path_params["ref"]
     bank = state.banks.recent(reference) or await state.banks.opened(reference)
-    columns = list(range(bank.size)) if columns is None else columns
-    _check_cells(len(rows), len(columns), state.settings.max_cells)
-    matrix = await state.searches.run(lambda: bank.cost_matrix(_known(bank, rows), _known(bank, columns)))
-    document = {"bank": bank.name, "id": bank.id, "rows": rows, "cols": columns, "costs": matrix}
+    _check_cells(len(rows), bank.size if columns is None else len(columns), state.settings.max_cells)
+    others = np.arange(bank.size) if columns is None else _known(bank, columns)
+    matrix = await state.searches.run(lambda: bank.cost_matrix(_known(bank, rows), others))
+    document = {"bank": bank.name, "id": bank.id, "rows": rows, "cols": others, "costs": matrix}
     return array_response(request, document, matrix)
 
 

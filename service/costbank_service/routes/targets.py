@@ -1,7 +1,8 @@
-"""The route for the targets of labels: what the recommended loss charges for the other tokens."""
+"""The route for the softened targets of labels."""
 
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from costbank.bank import LoadedBank
@@ -9,7 +10,7 @@ from costbank.errors import UsageError
 from costbank_service.answers import check_k, json_response
 from costbank_service.direct import DirectRoute, documented
 from costbank_service.examples import TARGETS_EXAMPLE
-from costbank_service.label_targets import TargetCache, longest_matches
+from costbank_service.label_targets import LabelTargets, longest_matches
 from costbank_service.problems import problem_responses
 from costbank_service.query_string import QueryParameter, parse_query
 from costbank_service.schemas import TargetsAnswer
@@ -33,7 +34,8 @@ router = APIRouter(prefix="/v1/banks", tags=["numbers"], responses=problem_respo
 async def targets(request: Request) -> Response:
     """Show the targets that `EMOLoss(bank)` gives to labels: the label's share and the largest of other tokens.
 
-    The first request for a bank reads all its vectors. The service needs PyTorch for it; 501 without.
+    The first request for a bank chooses the temperature, which takes memory for all its vectors. The service needs
+    PyTorch for it; 501 without.
     """
     query, state = parse_query(request.scope["query_string"], TARGETS), request.app.state
     if (query["text"] is None) == (query["token_ids"] is None):
@@ -43,21 +45,23 @@ async def targets(request: Request) -> Response:
     check_k(query["k"], state.settings.max_k)
     reference = request.path_params["ref"]
     bank = state.banks.recent(reference) or await state.banks.opened(reference)
-    return json_response(await state.searches.run(lambda: _answer(bank, query, state.targets)))
-
-
-def _answer(bank: LoadedBank, query: dict[str, Any], cache: TargetCache) -> dict[str, Any]:
     if query["text"] is not None:
-        split, (ids, unmatched) = "longest-match", longest_matches(bank, query["text"], _MOST_LABELS)
+        split = "longest-match"
+        ids, unmatched = await state.searches.run(lambda: longest_matches(bank, query["text"], _MOST_LABELS))
     else:
         split, ids, unmatched = "given", [bank.vocab.check(token) for token in query["token_ids"]], b""
         if len(ids) > _MOST_LABELS:
             raise UsageError(f"token_ids has {len(ids):,} ids, but this route takes {_MOST_LABELS}",
                              "send several requests")  # fmt: skip
-    chosen, everything = cache.of(bank), range(bank.size)
-    costs = {token: bank.cost_matrix([token], everything)[0] for token in dict.fromkeys(ids)}
-    entries = {token: chosen.entry(bank, token, costs[token], query["k"]) for token in costs}
-    return {
+    chosen = await state.targets.of(bank)
+    entries = await state.searches.run(lambda: _entries(bank, chosen, list(dict.fromkeys(ids)), query["k"]))
+    return json_response({
         "bank": bank.name, "id": bank.id, "split": split, "unmatched": unmatched.hex(), "loss": chosen.loss,
         "weight": chosen.weight, "temperature": chosen.temperature, "targets": [entries[token] for token in ids],
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def _entries(bank: LoadedBank, chosen: LabelTargets, labels: list[int], k: int) -> dict[int, dict[str, Any]]:
+    """The targets by label, after one pass over the vectors."""
+    costs = bank.cost_matrix(labels, np.arange(bank.size))
+    return {label: chosen.entry(bank, label, row, k) for label, row in zip(labels, costs, strict=True)}

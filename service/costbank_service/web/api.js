@@ -24,7 +24,8 @@ export const whenKeyNeeded = (call) => { onKeyNeeded = call; };
 
 async function request(path, query, signal, accept) {
   const headers = { Accept: accept };
-  if (key()) headers.Authorization = `Bearer ${key()}`;
+  // A header takes bytes: those of the key in UTF-8.
+  if (key()) headers.Authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(key()))}`;
   let response;
   try {
     response = await fetch(url(path, query), { headers, signal });

@@ -27,6 +27,7 @@ export function startCard() {
   const draw = async () => {
     if (!state.bank) return;
     const bank = state.bank;
+    drawTrail();
     const drawn = await run(async (signal) => {
       if (state.token === "") return examples(await get(`${bankPath(bank)}/examples`, {}, signal));
       const query = { token_id: state.token, k: state.k };
@@ -39,20 +40,23 @@ export function startCard() {
       return tokenCard(bank, token, answer, query);
     });
     if (!drawn) return;
-    const hadFocus = card.contains(document.activeElement);
+    const focused = card.contains(document.activeElement) ? document.activeElement : null;
     card.replaceChildren(...drawn);
-    if (hadFocus) card.querySelector(".neighbors button, button")?.focus();
-    drawTrail();
+    if (focused?.matches("select")) card.querySelector("select")?.focus();
+    else if (focused) (card.querySelector(".neighbors button") ?? card.querySelector("button"))?.focus();
   };
 
+  onChange((changed) => { if (changed.has("bank")) texts.clear(); });
   onChange((changed) => { if (["bank", "token", "k"].some((name) => changed.has(name))) draw(); });
   draw();
 }
 
+const runTrail = latest(() => {});
+
 async function drawTrail() {
   const trail = byId("trail"), ids = state.trail.filter((id) => String(id) !== state.token);
-  const names = await Promise.all(ids.map((id) => textOf(id).catch(() => `id ${id}`)));
-  trail.replaceChildren(...(ids.length ? [el("span", { class: "hint", text: "visited " })] : []),
+  const names = await runTrail((signal) => Promise.all(ids.map((id) => textOf(id, signal).catch(() => `id ${id}`))));
+  if (names) trail.replaceChildren(...(ids.length ? [el("span", { class: "hint", text: "visited " })] : []),
     ...ids.map((id, position) => el("button", { type: "button", onclick: () => walk(id) }, tokenText(names[position]))));
 }
 
@@ -80,9 +84,9 @@ function tokenCard(bank, token, answer, query) {
     el("p", { class: "copies" },
       text === null ? null : copyButton("Copy text", text, "the token's exact text"),
       copyButton("Copy hex", `hex:${token.bytes}`, "the token's bytes, as commands and the search accept them"),
-      el("button", { type: "button", text: "Add to set", onclick: () => addToSet([token.id]) }),
+      el("button", { type: "button", text: "Add to set", onclick: () => add([token.id]) }),
       nearest.length
-        ? el("button", { type: "button", text: "Add all to set", onclick: () => addToSet([token.id, ...nearest]) })
+        ? el("button", { type: "button", text: "Add all to set", onclick: () => add([token.id, ...nearest]) })
         : null),
     neighborHead(),
     answer.neighbors.length ? neighborList(answer.neighbors) : el("p", { text: whyNone(token) }),
@@ -91,6 +95,11 @@ function tokenCard(bank, token, answer, query) {
       () => asPython(bank, `for neighbor in bank.nearest(${token.id}, k=${query.k}):`,
         "    print(f\"{neighbor.cost:.4f}  {neighbor.id:>6}  {neighbor.text}\")")),
   ].filter(Boolean);
+}
+
+function add(ids) {
+  const isFull = addToSet(ids);
+  announce(isFull ? `The set is full: it has ${state.set.length} tokens` : `The set has ${state.set.length} tokens`);
 }
 
 function neighborHead() {

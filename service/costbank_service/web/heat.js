@@ -11,33 +11,41 @@ export function startHeat() {
   const panel = byId("panel-heat");
   const run = latest((box) => panel.replaceChildren(box));
 
+  const add = el("button", { type: "button", text: "Add the chosen token", onclick: () => addToSet([Number(state.token)]) });
+  const showAdd = () => { add.hidden = state.token === "" || state.set.includes(Number(state.token)); };
+
   const draw = async () => {
+    byId("tab-heat").textContent = state.set.length ? `Costs of a set (${state.set.length})` : "Costs of a set";
+    showAdd();
     if (state.tab !== "heat" || !state.bank) return;
-    const ids = state.set;
+    const ids = state.set, bank = state.bank;
     if (!ids.length) {
+      await run(async () => {});
       panel.replaceChildren(el("p", { class: "hint", text: "Add tokens with “Add to set” or “Add all to set” on a token's card, to see what each costs where another is right." }));
       return;
     }
     const query = { rows: ids.join(","), cols: ids.join(",") };
     const drawn = await run(async (signal) => {
       const [{ costs }, ...texts] = await Promise.all([
-        get(`${bankPath(state.bank)}/costs`, query, signal), ...ids.map((id) => textOf(id, signal))]);
+        get(`${bankPath(bank)}/costs`, query, signal), ...ids.map((id) => textOf(id, signal))]);
       return table(ids, texts, costs);
     });
     if (!drawn) return;
     panel.replaceChildren(
       el("p", { class: "row" },
-        state.token !== "" && !ids.includes(Number(state.token))
-          ? el("button", { type: "button", text: "Add the chosen token", onclick: () => addToSet([Number(state.token)]) }) : null,
+        add,
         el("button", { type: "button", text: "Sort by similarity", onclick: () => change({ set: drawn.sorted }, { step: true }) }),
         el("button", { type: "button", text: "Remove all", onclick: () => change({ set: [] }, { step: true }) })),
       drawn.element,
       el("p", { class: "hint", text: "Light cells are cheap mistakes. Point at a cell for its cost with four digits." }),
-      copyRow(() => asCurl(`${bankPath(state.bank)}/costs`, query),
-        () => asPython(state.bank, `ids = [${ids.join(", ")}]`, "print(bank.cost_matrix(ids, ids))")));
+      copyRow(() => asCurl(`${bankPath(bank)}/costs`, query),
+        () => asPython(bank, `ids = [${ids.join(", ")}]`, "print(bank.cost_matrix(ids, ids))")));
   };
 
-  onChange((changed) => { if (["bank", "set", "tab", "token"].some((name) => changed.has(name))) draw(); });
+  onChange((changed) => {
+    if (["bank", "set", "tab"].some((name) => changed.has(name))) draw();
+    else showAdd();
+  });
   draw();
 }
 

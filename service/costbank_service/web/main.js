@@ -3,7 +3,7 @@
 import { bankPath, get, setKey, whenKeyNeeded } from "./api.js";
 import { startCard } from "./card.js";
 import { startCompare } from "./compare.js";
-import { byId, el, number, problemBox } from "./dom.js";
+import { byId, el, latest, number, problemBox } from "./dom.js";
 import { startHeat } from "./heat.js";
 import { startMap } from "./map.js";
 import { startSearch } from "./search.js";
@@ -11,6 +11,8 @@ import { change, onChange, state } from "./state.js";
 import { startTargets } from "./targets.js";
 
 const TABS = ["map", "heat", "compare", "targets"];
+const runBank = latest((box) => byId("bank-facts").replaceChildren(box));
+const FULL = /@[0-9a-f]{16}$/;
 let banks = [];
 
 async function start() {
@@ -36,6 +38,7 @@ async function start() {
     await pinBank();
   } catch (error) {
     byId("card").replaceChildren(problemBox(error));
+    choice.selectedIndex = -1; // so that choosing any bank is a change
     onChange((changed) => { if (changed.has("bank")) location.reload(); });
     return;
   }
@@ -60,12 +63,8 @@ async function pinBank() {
 
 async function showBank() {
   const choice = byId("bank");
-  if (!state.bank.includes("@")) {
-    try {
-      await pinBank();
-    } catch (error) {
-      byId("bank-facts").textContent = error.message;
-    }
+  if (!FULL.test(state.bank)) {
+    await runBank(pinBank);
     return;
   }
   if (![...choice.options].some(({ value }) => value === state.bank)) {
@@ -73,25 +72,22 @@ async function showBank() {
   }
   choice.value = state.bank;
   document.title = `${state.bank.split("@")[0]} · costbank`;
-  try {
-    const bank = await get(bankPath(state.bank));
+  const bank = await runBank((signal) => get(bankPath(state.bank), {}, signal));
+  if (bank) {
     const { neighbors } = bank;
     const quality = !neighbors.k ? "no neighbor table" : neighbors.exact ? `${neighbors.k} exact neighbors per token`
       : `${neighbors.k} neighbors per token, recall ${neighbors.recall.toFixed(4)}`;
     byId("bank-facts").textContent =
       `${bank.source} · ${number(bank.vectors.vocab)} × ${number(bank.vectors.dim)} ${bank.vectors.dtype} · ${quality}`;
-  } catch (error) {
-    byId("bank-facts").textContent = error.message;
   }
 }
 
 function startTabs() {
   const show = () => {
-    const open = TABS.includes(state.tab) ? state.tab : TABS[0];
     for (const name of TABS) {
-      byId(`panel-${name}`).hidden = name !== open;
-      byId(`tab-${name}`).setAttribute("aria-selected", name === open);
-      byId(`tab-${name}`).tabIndex = name === open ? 0 : -1;
+      byId(`panel-${name}`).hidden = name !== state.tab;
+      byId(`tab-${name}`).setAttribute("aria-selected", name === state.tab);
+      byId(`tab-${name}`).tabIndex = name === state.tab ? 0 : -1;
     }
   };
   for (const name of TABS) {

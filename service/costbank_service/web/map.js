@@ -1,6 +1,6 @@
 // The panel with the map of all tokens. Its places come from the bank; the nearest tokens are marked by their costs.
 
-import { bankPath, getArray, getTokenColumns, url } from "./api.js";
+import { bankPath, get, getArray, getTokenColumns, key, url } from "./api.js";
 import { onNeighbors, textOf } from "./card.js";
 import { asCurl, copyRow } from "./copying.js";
 import { css, scaled, STATUSES } from "./colors.js";
@@ -41,13 +41,17 @@ export function startMap() {
 
   const load = async () => {
     if (state.tab !== "map" || !state.bank) return;
-    if (loaded === state.bank) { recolor(); mark(); return; }
+    if (loaded === state.bank) {
+      await run(async () => {}); // another bank's map may be on its way
+      recolor();
+      mark();
+      return;
+    }
     const bank = state.bank;
+    forget();
     const found = await busy(panel, "Loading the map…", run(
       async (signal) => Promise.all([getArray(`${bankPath(bank)}/map`, {}, signal), getTokenColumns(bank, signal)]),
       (error) => {
-        loaded = "";
-        hasPlaces = false;
         panel.replaceChildren(error.code === "no-map" ? withoutMap(bank) : problemBox(error));
       }));
     if (!found) return;
@@ -64,6 +68,17 @@ export function startMap() {
     mark();
   };
 
+  // Nothing of a map is shown, pointed at or colored until the next one is there.
+  const forget = () => {
+    loaded = "";
+    hasPlaces = false;
+    hovered = -1;
+    tip.hidden = true;
+    for (const other of [runColors, runHover, runList]) other(async () => {});
+    list.replaceChildren();
+    panel.replaceChildren();
+  };
+
   const openPoints = () => {
     try {
       points = new Points(canvas);
@@ -76,8 +91,6 @@ export function startMap() {
   };
 
   const withoutWebGL = () => {
-    loaded = "";
-    hasPlaces = false;
     panel.replaceChildren(el("p", {
       class: "problem", role: "status",
       text: "This browser has no WebGL, so the map cannot be drawn. The nearest tokens are in the list beside this panel.",
@@ -86,7 +99,7 @@ export function startMap() {
 
   const recolor = async () => {
     coloring.value = state.color;
-    if (!hasPlaces) return;
+    if (!isCurrent()) return;
     const bank = state.bank;
     await runColors(async (signal) => {
       if (state.color === "cost" && state.token !== "") {
@@ -113,6 +126,8 @@ export function startMap() {
     });
   };
 
+  const isCurrent = () => hasPlaces && loaded === state.bank && state.tab === "map";
+
   const colorsOf = (color, alpha) => {
     const colors = new Uint8Array(4 * columns.status.length);
     for (let i = 0; i < columns.status.length; i++) {
@@ -123,22 +138,29 @@ export function startMap() {
   };
 
   const mark = () => {
-    if (!hasPlaces) return;
+    if (!isCurrent()) return;
     const chosen = state.token === "" ? -1 : Number(state.token);
     if (points.has(chosen)) points.show(chosen);
     else points.draw();
     drawList(chosen);
   };
 
-  const drawList = (chosen) => runList(async (signal) => {
+  // The places as a list, for whoever cannot see the map; filled when it is opened.
+  const drawList = (chosen) => {
     if (!points.has(chosen)) { list.replaceChildren(); return; }
-    const near = points.nearestTo(chosen, LISTED);
-    const names = await Promise.all(near.map((id) => textOf(id, signal)));
-    list.replaceChildren(el("details", {}, el("summary", { text: `The ${near.length} tokens that are nearest on the map` }),
-      el("ol", { class: "flow" }, ...near.map((id, position) =>
-        el("li", {}, el("button", { type: "button", class: "plain", onclick: () => walk(id) }, tokenText(names[position])))))));
+    const names = el("ol", { class: "flow" });
+    const fill = () => runList(async (signal) => {
+      const near = points.nearestTo(chosen, LISTED);
+      const texts = await Promise.all(near.map((id) => textOf(id, signal)));
+      names.replaceChildren(...near.map((id, position) => el("li", {},
+        el("button", { type: "button", class: "plain", onclick: () => walk(id) }, tokenText(texts[position])))));
+    });
+    const wasOpen = list.querySelector("details")?.open ?? false;
+    const details = el("details", { open: wasOpen, ontoggle: () => { if (details.open) fill(); } },
+      el("summary", { text: "The tokens that are nearest on the map" }), names);
+    list.replaceChildren(details);
     if (!list.isConnected) panel.append(list);
-  });
+  };
 
   const drawMarks = () => {
     const ratio = devicePixelRatio || 1, context = marks.getContext("2d");
@@ -211,6 +233,7 @@ export function startMap() {
       points.zoomAt(...at(event), Math.exp(-event.deltaY * 0.0015));
     }, { passive: false });
     canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
       canvas.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, at(event));
       moved = 0;
@@ -228,7 +251,7 @@ export function startMap() {
       pointers.set(event.pointerId, [x, y]);
     });
     canvas.addEventListener("pointerup", (event) => {
-      pointers.delete(event.pointerId);
+      if (!pointers.delete(event.pointerId)) return;
       const i = moved < 5 ? points.at(...at(event)) : -1;
       if (i >= 0) walk(i);
     });
@@ -252,7 +275,7 @@ export function startMap() {
     if (state.color === "cost") recolor();
   });
   onChange((changed) => {
-    if (changed.has("bank")) { neighbors = []; hovered = -1; list.replaceChildren(); }
+    if (changed.has("bank")) { neighbors = []; forget(); }
     if (changed.has("bank") || changed.has("tab")) load();
     else if (changed.has("color")) recolor();
     else if (changed.has("token") && state.token === "") { neighbors = []; mark(); recolor(); }
@@ -266,8 +289,16 @@ const ramp = () => el("span", { class: "ramp", style: {
 
 const mapCopies = (bank) => copyRow(() => asCurl(`${bankPath(bank)}/map`, {}, "application/x-npy"),
   () => ["import io", "import urllib.request", "", "import numpy as np", "",
+    ...(key() ? ["import os", ""] : []),
     `request = urllib.request.Request("${url(`${bankPath(bank)}/map`)}", headers={"Accept": "application/x-npy"})`,
+    ...(key() ? ['request.add_header("Authorization", f"Bearer {os.environ[\'COSTBANK_API_KEY\']}")'] : []),
     "xy = np.load(io.BytesIO(urllib.request.urlopen(request).read()))  # [vocab, 2]", ""].join("\n"));
 
-const withoutMap = (bank) => el("div", {}, el("p", { role: "status", text: "This bank has no map." }),
-  el("p", { class: "hint" }, "Make one with ", el("code", { text: `costbank layout ${bank}` })));
+function withoutMap(bank) {
+  const advice = el("p", { class: "hint" });
+  get(bankPath(bank)).then(({ neighbors }) => advice.append(...(neighbors.k
+    ? ["Make one with ", el("code", { text: `costbank layout ${bank}` }), ", then load this page again."]
+    : ["A map is made from the neighbor table, and this bank has none: build it without ",
+      el("code", { text: "--for-training" }), "."])), () => {});
+  return el("div", {}, el("p", { role: "status", text: "This bank has no map." }), advice);
+}

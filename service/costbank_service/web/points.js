@@ -148,7 +148,14 @@ export class Points {
   nearestTo(i, k) {
     const [x, y] = [this.places[2 * i], this.places[2 * i + 1]];
     const far = (j) => (this.places[2 * j] - x) ** 2 + (this.places[2 * j + 1] - y) ** 2;
-    return [...this.order].filter((j) => j !== i).sort((a, b) => far(a) - far(b)).slice(0, k);
+    let best = [];
+    for (const j of this.order) {
+      if (j === i || (best.length === k && far(j) >= far(best[k - 1]))) continue;
+      best.push(j);
+      best.sort((a, b) => far(a) - far(b));
+      best = best.slice(0, k);
+    }
+    return best;
   }
 
   zoomAt(x, y, factor) {

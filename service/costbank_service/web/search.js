@@ -43,12 +43,13 @@ export function startSearch() {
       id: `match-${position}`, role: "option", "aria-selected": false,
       onmousedown: (event) => { event.preventDefault(); choose(token); },
     }, tokenText(token.text), el("span", { class: "hint", text: ` ${token.id}${token.status === "ok" ? "" : `, ${token.status}`}` }))));
-    list.hidden = !tokens.length;
-    input.setAttribute("aria-expanded", String(tokens.length > 0));
+    list.hidden = !tokens.length || document.activeElement !== input;
+    input.setAttribute("aria-expanded", String(!list.hidden));
   };
 
   const find = async () => {
     const text = input.value;
+    matches = [];
     if (!text || !state.bank) {
       await run(async () => {});
       close();
@@ -93,6 +94,7 @@ export function startSearch() {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       if (list.hidden) show(matches);
+      if (list.hidden) return;
       activate(active < 0 && event.key === "ArrowUp" ? -1 : active + (event.key === "ArrowDown" ? 1 : -1));
     } else if (event.key === "Enter") {
       event.preventDefault();

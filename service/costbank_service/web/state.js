@@ -4,6 +4,9 @@ const LISTS = ["trail", "set"];
 const DEFAULTS = {
   bank: "", token: "", k: "10", tab: "map", other: "", set: [], text: "", color: "status", match: "prefix", trail: [],
 };
+const CHOICES = {
+  tab: ["map", "heat", "compare", "targets"], color: ["status", "count", "cost"], match: ["prefix", "contains"],
+};
 const LONGEST_TRAIL = 12;
 const LARGEST_SET = 40;
 const listeners = [];
@@ -19,6 +22,10 @@ function read() {
     values[name] = LISTS.includes(name) ? value.split(",").filter((id) => /^\d+$/.test(id)).map(Number) : value;
   }
   values.set = values.set.slice(0, LARGEST_SET);
+  values.trail = values.trail.slice(-LONGEST_TRAIL);
+  for (const [name, allowed] of Object.entries(CHOICES)) {
+    if (!allowed.includes(values[name])) values[name] = DEFAULTS[name];
+  }
   if (!/^\d*$/.test(values.token)) values.token = "";
   if (!/^[1-9]\d{0,3}$/.test(values.k)) values.k = DEFAULTS.k;
   return values;
@@ -49,8 +56,11 @@ export function walk(id) {
   change({ token: String(id), trail }, { step: true });
 }
 
+// Returns whether the set was too full for all of them.
 export function addToSet(ids) {
-  change({ set: [...new Set([...state.set, ...ids])].slice(0, LARGEST_SET) }, { step: true });
+  const wanted = [...new Set([...state.set, ...ids])];
+  change({ set: wanted.slice(0, LARGEST_SET) }, { step: true });
+  return wanted.length > LARGEST_SET;
 }
 
 function notify(before) {

@@ -8,6 +8,7 @@ import { change, onChange, state, walk } from "./state.js";
 const PAUSE_MS = 300;
 const OTHERS = 8;
 const MOST_WAITS = 5;
+const WAIT_MS = 1_500;
 
 export function startTargets() {
   const panel = byId("panel-targets");
@@ -27,6 +28,7 @@ export function startTargets() {
     if (state.tab !== "targets" || !state.bank) return;
     if (!panel.contains(form)) panel.replaceChildren(form, result);
     if (document.activeElement !== input) input.value = state.text;
+    const bank = state.bank;
     const query = state.text ? { text: state.text, k: OTHERS }
       : state.token !== "" ? { token_ids: state.token, k: OTHERS } : null;
     if (!query) {
@@ -34,28 +36,32 @@ export function startTargets() {
       result.replaceChildren(el("p", { class: "hint", text: "Type a text, or choose a token, to see what the loss makes of each label." }));
       return;
     }
-    const answer = await busy(result, "Computing the targets…", run((signal) => patiently(() => get(`${bankPath(state.bank)}/targets`, query, signal), () =>
+    const answer = await busy(result, "Computing the targets…", run((signal) => patiently(() => get(`${bankPath(bank)}/targets`, query, signal), signal, () =>
       result.replaceChildren(el("p", { role: "status", text: "The service is reading the bank's vectors for the first time…" })))));
-    if (answer) result.replaceChildren(...shown(answer, query));
+    if (answer) result.replaceChildren(...shown(bank, answer, query));
   };
 
-  onChange((changed) => { if (["bank", "text", "tab", "token"].some((name) => changed.has(name))) draw(); });
+  onChange((changed) => {
+    const matters = changed.has("token") && !state.text;
+    if (matters || ["bank", "text", "tab"].some((name) => changed.has(name))) draw();
+  });
   draw();
 }
 
 // The first answer for a large bank can take longer than a request may; the service goes on with it meanwhile.
-async function patiently(ask, wait) {
+async function patiently(ask, signal, wait) {
   for (let attempt = 0; ; attempt++) {
     try {
       return await ask();
     } catch (error) {
-      if (error.code !== "timeout" || attempt === MOST_WAITS) throw error;
+      if (error.code !== "timeout" || attempt === MOST_WAITS || signal.aborted) throw error;
       wait();
+      await new Promise((done) => setTimeout(done, WAIT_MS));
     }
   }
 }
 
-function shown(answer, query) {
+function shown(bank, answer, query) {
   const ids = answer.targets.map(({ token }) => token.id);
   const notes = [`EMOLoss(bank) keeps ${percent(1 - answer.weight)} of each label and gives ${percent(answer.weight)} to other tokens: ` +
     `${answer.loss.replace("_", " ")}, temperature ${answer.temperature.toPrecision(3)}.`];
@@ -64,12 +70,13 @@ function shown(answer, query) {
   return [
     ...notes.map((text) => el("p", { class: "hint", text })),
     el("ol", { class: "targets" }, ...answer.targets.map(target)),
-    copyRow(() => asCurl(`${bankPath(state.bank)}/targets`, query),
-      () => asPython(state.bank, "", "import torch", "", "from costbank.loss import open_smoothing", "",
+    copyRow(() => asCurl(`${bankPath(bank)}/targets`, query),
+      () => asPython(bank, "", "import torch", "", "from costbank.loss import open_smoothing", "",
         `labels = torch.tensor([${ids.join(", ")}])`, "smoothing = open_smoothing(bank)",
         "shares = torch.exp(-smoothing.rows(labels) / smoothing.temperature) * smoothing.factors",
         "shares[torch.arange(len(labels)), labels] = 0",
-        `shares *= ${answer.weight} / shares.sum(dim=1, keepdim=True)`, "print(shares.topk(8))")),
+        "shares[~smoothing.softened[labels]] = 0  # labels that keep their whole share",
+        `shares *= ${answer.weight} / shares.sum(dim=1, keepdim=True).clamp_min(1e-30)`, "print(shares.topk(8))")),
   ];
 }
 
