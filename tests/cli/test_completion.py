@@ -1,14 +1,18 @@
 """Shell completion: the completions of a line, and the libraries they import. `test_shells.py` tests real shells."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from costbank_cli.choices import EXPORT_FORMATS, SOURCES
 from costbank_cli.command_line import COMMANDS
+from costbank_cli.shells import complete
 
 from costbank.bank import Bank
 from costbank.config import list_settings
@@ -16,17 +20,30 @@ from costbank.config import list_settings
 COSTBANK = [sys.executable, "-m", "costbank_cli"]
 
 
-def _complete(store: Path, *words: str, command: list[str] = COSTBANK) -> "subprocess.CompletedProcess[str]":
+def _request(store: Path, words: tuple[str, ...]) -> dict[str, str]:
+    """The variables by which bash asks for the completions of the last word."""
     request = {"_COSTBANK_COMPLETE": "bash_complete", "COMP_CWORD": str(len(words)), "COSTBANK_STORE": str(store)}
-    request["COMP_WORDS"] = "\n".join(["costbank", *(word or "''" for word in words)])
-    return subprocess.run(command, env=os.environ | request, capture_output=True, text=True, timeout=60, check=False)
+    return request | {"COMP_WORDS": "\n".join(["costbank", *(word or "''" for word in words)])}
+
+
+def _complete(store: Path, *words: str, command: list[str] = COSTBANK) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | _request(store, words)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _offered(store: Path, *words: str) -> list[str]:
-    """The completions of the last word."""
-    done = _complete(store, *words)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    """The completions of the last word, from this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with (
+        patch.dict(os.environ, _request(store, words)),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        complete()
+    printed, told = (stream.buffer.getvalue().decode() for stream in (out, err))
+    assert (ended.value.code, told) == (0, "")
+    return printed.split()
 
 
 def _plain(*values: str) -> list[str]:
@@ -36,6 +53,12 @@ def _plain(*values: str) -> list[str]:
 @pytest.fixture(scope="module")
 def store(news_bank: Bank) -> Path:
     return news_bank.path.parents[1]
+
+
+def test_a_process_offers_the_same(store: Path):
+    done = _complete(store, "show", "n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == _offered(store, "show", "n") == _plain("news")
 
 
 def test_commands_and_options_are_offered(store: Path):

@@ -68,7 +68,7 @@ from costbank_cli.demo import DemoOptions, run_demo
 from costbank.progress import QuietProgress
 
 lines = []
-options = DemoOptions(packages=("gensim",), vocab_size=1500, steps=8)
+options = DemoOptions(packages=("gensim",), vocab_size=1500, steps=8, held_out_batches=2)
 result = run_demo(place / "banks", place / "work", lines.append, QuietProgress(), options)
 training = {name: [[p.step, p.cross_entropy, p.accuracy] for p in points] for name, points in result.training.items()}
 used = sorted({norm(o) for top in {name.partition(".")[0] for name in sys.modules} for o in owners.get(top, ())})
@@ -147,6 +147,6 @@ def test_one_loss_under_two_names_gives_the_same_course():
         return cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     ids = np.tile(np.arange(50), 40).astype(np.int64)
-    result = train_with_each_loss({"a": loss, "b": loss}, ids, ids, 50, 4, QuietProgress())
+    result = train_with_each_loss({"a": loss, "b": loss}, ids, ids, 50, 4, QuietProgress(), held_out_batches=2)
     assert result["a"] == result["b"]
     assert result["a"][-1].cross_entropy < result["a"][0].cross_entropy

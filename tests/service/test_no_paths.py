@@ -54,7 +54,7 @@ def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str, op
     shutil.copytree(byte_bank.path.parent, root / "bytes")
     bank = root / "bytes" / byte_bank.id
     urls = [
-        "/livez", "/readyz", "/v1/banks", "/v1/banks/nothing", "/openapi.json",
+        "/livez", "/readyz", "/v1/banks", "/v1/banks/nothing",
         *(f"/v1/banks/{ref}{rest}" for ref in ("bytes", f"bytes@{byte_bank.id}", "bytes@0000")
           for rest in ("", "/nearest?token_id=5", "/nearest?token=nothing", "/nearest?token_id=5&k=100")),
     ]  # fmt: skip
@@ -74,6 +74,15 @@ def test_no_answer_names_a_path(tmp_path: Path, byte_bank: Bank, damage: str, op
                 assert body["code"] != "internal", (url, text)
                 assert body["detail"]
                 assert body["hint"]
+
+
+def test_the_openapi_document_names_no_path(tmp_path: Path):
+    """It does not depend on the banks."""
+    with TestClient(create_app(Settings(store=tmp_path / "a-secret-place"))) as client:
+        response = client.get("/openapi.json")
+    assert response.status_code == 200
+    assert "a-secret-place" not in response.text
+    assert str(tmp_path) not in response.text
 
 
 def test_the_log_has_the_details_of_an_error(tmp_path: Path, byte_bank: Bank, caplog: pytest.LogCaptureFixture):

@@ -23,7 +23,6 @@ _HEADS = 4
 _CONTEXT = 64
 _BATCH = 16
 _LEARNING_RATE = 5e-3
-_HELD_OUT_BATCHES = 16
 _POINTS = 4
 
 
@@ -61,6 +60,7 @@ def train_with_each_loss(
     vocab: int,
     steps: int,
     progress: Progress,
+    held_out_batches: int = 16,
 ) -> dict[str, list[HeldOutPoint]]:
     """Train one model with each loss: from the same weights, on the same batches, for the same number of steps.
 
@@ -69,7 +69,7 @@ def train_with_each_loss(
     """
     torch.manual_seed(0)
     start = _LanguageModel(vocab)
-    held_out = list(_batches(held_out_ids, _HELD_OUT_BATCHES, seed=1))
+    held_out = list(_batches(held_out_ids, held_out_batches, seed=1))
     points = {}
     for name, loss_of in losses.items():
         with progress.step(f"train a language model with {name}", steps, "steps") as shown:

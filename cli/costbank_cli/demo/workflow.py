@@ -33,11 +33,13 @@ _PLAIN, _DEFAULT, _PUBLISHED = "cross-entropy", "EMOLoss", "published"
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The size of the demo: packages with docstrings, pieces of the tokenizer, training steps with each loss."""
+    """The size of the demo: packages with docstrings, pieces of the tokenizer, training steps with each loss, and
+    batches of held-out text."""
 
     packages: tuple[str, ...] = DEFAULT_PACKAGES
     vocab_size: int = 8_000
     steps: int = 240
+    held_out_batches: int = 16
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def run_demo(
     train, held_out = (
         tokenizer.encode(path.read_text("utf-8").splitlines())[0] for path in (texts.train, texts.held_out)
     )
-    training = train_with_each_loss(_losses(bank), train, held_out, bank.size, options.steps, progress)
+    training = train_with_each_loss(
+        _losses(bank), train, held_out, bank.size, options.steps, progress, options.held_out_batches
+    )
     guess = float(np.bincount(held_out).max() / len(held_out))
     for line in _training_lines(training, guess):
         say(line)
