@@ -69,6 +69,7 @@ class ScoredArm:
         percent: the change of perplexity relative to cross-entropy over `seeds` seeds.
         distribution, nearest: in nats per token.
         wordsim, simlex: Spearman's ρ.
+        shuffled: whether the bank's rows were permuted.
     """
 
     group: str
@@ -79,6 +80,7 @@ class ScoredArm:
     nearest: float
     wordsim: float
     simlex: float
+    shuffled: bool = False
 
 
 SCORES: Mapping[str, Callable[[ScoredArm], float]] = {
@@ -139,7 +141,9 @@ def scored_arms(rows: Sequence[Row], texts: Sequence[Path], work: Path) -> list[
         for name, arm in arms.items():
             if (measured := compare(of_group, name)) is not None:
                 scores = _scores(arm, text, folder, first["split"])
-                scored.append(ScoredArm(group, name, measured.percent, len(measured.differences), *scores))
+                scored.append(
+                    ScoredArm(group, name, measured.percent, len(measured.differences), *scores, arm.shuffled)
+                )
                 print(scored[-1], file=sys.stderr, flush=True)
     return scored
 
@@ -190,10 +194,9 @@ def _shuffled(targets: Substitutes, order: np.ndarray) -> Substitutes:
 
 def _compare(texts: Sequence[Path], work: Path, recorded: bool) -> None:
     arms = scored_arms(read_rows(ROWS), texts, work)
-    names = Counter(arm.group for arm in arms)
-    largest = [arm for arm in arms if arm.group == max(names, key=lambda name: names[name])]
-    notes = {f"{len(arms)} arms in {len(names)} groups": arms, f"{len(largest)} arms: {largest[0].group}": largest}
-    found = {note: {name: agreement(own, score) for name, score in SCORES.items()} for note, own in notes.items()}
+    found = {
+        note: {name: agreement(own, score) for name, score in SCORES.items()} for note, own in _parts(arms).items()
+    }
     report = [*_table(arms), *(line for note, scores in found.items() for line in _agreements(note, scores))]
     print("\n".join(report))
     if recorded:
@@ -203,6 +206,19 @@ def _compare(texts: Sequence[Path], work: Path, recorded: bool) -> None:
         _PAGE.write_text(before + _BEGIN + "\n" + "\n".join(report) + "\n\n" + _END + after, "utf-8")
         for note, scores in found.items():
             _record(note, scores)
+
+
+def _parts(arms: Sequence[ScoredArm]) -> dict[str, list[ScoredArm]]:
+    """All arms, those of the largest group, and those without shuffled banks, which are far from all others."""
+    groups = Counter(arm.group for arm in arms)
+    largest = [arm for arm in arms if arm.group == max(groups, key=lambda name: groups[name])]
+    real = Counter(arm.group for arm in arms if not arm.shuffled)
+    unshuffled = [arm for arm in arms if not arm.shuffled and real[arm.group] > 1]
+    return {
+        f"{len(arms)} arms in {len(groups)} groups": list(arms),
+        f"{len(largest)} arms: {largest[0].group}": largest,
+        f"{len(unshuffled)} arms without shuffled banks": unshuffled,
+    }
 
 
 def _agreements(note: str, scores: Mapping[str, Agreement]) -> list[str]:
