@@ -91,9 +91,9 @@ def lora() -> Any:
 class Scaled(tf.LlamaForCausalLM):
     """Multiplies its logits by a parameter, and also returns its hidden states."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, factor: float | torch.Tensor = 0.5) -> None:
         super().__init__(config)
-        self.factor = nn.Parameter(torch.tensor(0.5))
+        self.factor = nn.Parameter(torch.as_tensor(factor))
 
     def forward(self, *arguments: Any, labels: Any = None, **named: Any) -> Any:
         outputs = super().forward(*arguments, **named, output_hidden_states=True)
@@ -103,7 +103,12 @@ class Scaled(tf.LlamaForCausalLM):
         return outputs
 
 
-SEVERAL = {"t5": t5, "mixtral": mixtral, "hidden states": hidden_states, "lora": lora}
+def scaled(factor: float | torch.Tensor = 0.5) -> Scaled:
+    torch.manual_seed(1)
+    return Scaled(tf.LlamaConfig(**SMALL), factor)
+
+
+SEVERAL = {"scaled": scaled, "t5": t5, "mixtral": mixtral, "hidden states": hidden_states, "lora": lora}
 
 
 def train_several_outputs(rank: int, processes: int, port: int, bank_path: str, out: str) -> None:
@@ -116,7 +121,7 @@ def train_several_outputs(rank: int, processes: int, port: int, bank_path: str, 
             if rank == 0:
                 torch.save(dict(trainer.model.state_dict()), f"{out}/{name}-{emo.__name__}.pt")
     try:
-        EMOTrainer(Scaled(tf.LlamaConfig(**SMALL)), args, train_dataset=texts, emo=bank).train()
+        EMOTrainer(scaled(torch.ones(VOCAB)), args, train_dataset=texts, emo=bank).train()
         message = "no error"
     except UsageError as error:
         message = str(error)
@@ -198,13 +203,14 @@ def test_two_processes_train_as_one(results: Path):
 
 def test_models_with_several_outputs_train_in_the_linear_form(results: Path):
     """DistributedDataParallel joins all outputs in one node of the autograd graph. Learned parameters between head and
-    logits are still detected, and no others."""
+    logits are still detected, and no others. One scale is trained, and one for each token is refused."""
     for name in SEVERAL:
         linear, full = (torch.load(results / f"{name}-{emo.__name__}.pt") for emo in (LinearEMOLoss, EMOLoss))
         for key in full:
             torch.testing.assert_close(linear[key], full[key], atol=1e-5, rtol=0)
+    assert abs(float(torch.load(results / "scaled-LinearEMOLoss.pt")["factor"]) - 0.5) > 1e-4
     for rank in range(2):
-        assert "learned parameters of shape [[]] to its head's output" in (results / f"scaled-{rank}").read_text()
+        assert "learned parameters of shape [[300]] to its head's output" in (results / f"scaled-{rank}").read_text()
 
 
 def test_two_processes_evaluate_each_row_once(results: Path):
