@@ -148,7 +148,7 @@ def write_run(folder: Path, bank: Bank, tokenizer: Any, changes: dict[str, Any])
         "micro_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": STEPS, "learning_rate": RATE,
         "optimizer": "sgd", "lr_scheduler": "constant", "max_grad_norm": 0.0, "logging_steps": 1, "bf16": False,
         "fp16": False, "tf32": False, "use_cpu": True, "val_set_size": 0, "save_strategy": "no",
-        "special_tokens": {"pad_token": "<pad>"}, "train_on_inputs": False, **changes,
+        "special_tokens": {"pad_token": "<pad>"}, "train_on_inputs": False, "dataset_num_proc": 1, **changes,
     }  # fmt: skip
     path = folder / "run.yaml"
     path.write_text(json.dumps(settings))  # JSON is YAML

@@ -1,21 +1,30 @@
-"""`costbank plugin-path`: where a framework finds its plugin."""
+"""`costbank plugin-path FRAMEWORK`."""
 
 from pathlib import Path
 
 import click
 
 import costbank
+from costbank_cli.output import json_option, print_json
 
 __all__ = ["command"]
 
 _FILES = {"ms-swift": "costbank_ms_swift.py"}
 
 
-@click.command("plugin-path", short_help="Print the path of a plugin for a training framework.")
+@click.command("plugin-path")
 @click.argument("framework", type=click.Choice(list(_FILES)))
-def command(framework: str) -> None:
-    """Print the path of the file that FRAMEWORK loads as a plugin.
+@json_option
+def command(framework: str, as_json: bool) -> None:
+    """Print the path of a plugin for a training framework.
 
-    ms-swift takes it as --external_plugins "$(costbank plugin-path ms-swift)" with --loss_type emo.
+    \b
+    swift sft --external_plugins "$(costbank plugin-path ms-swift)" --loss_type emo …
+
+    The framework loads this file by its path, and the file registers the loss there.
     """
-    click.echo(Path(costbank.__file__).parent / "trainers" / "plugins" / _FILES[framework])
+    path = Path(costbank.__file__).parent / "trainers" / "plugins" / _FILES[framework]
+    if as_json:
+        print_json({"framework": framework, "path": str(path)})
+    else:
+        click.echo(path)
