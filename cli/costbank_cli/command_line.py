@@ -51,6 +51,7 @@ COMMANDS = {
     "pull": "Copy a bank from a server, a bucket or the Hub into the store.",
     "push": "Copy a bank to a bucket or the Hub.",
     "settings": "List the settings of a build.",
+    "plugin-path": "Print the path of a plugin for a training framework.",
 }
 """The commands of a first session in the order of their use, then the others."""
 
@@ -93,7 +94,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return import_module(f"costbank_cli.commands.{cmd_name}").command
+        return import_module(f"costbank_cli.commands.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:

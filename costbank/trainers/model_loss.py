@@ -18,7 +18,7 @@ from costbank.loss.arguments import eager
 from costbank.trainers.arguments import as_loss, bank_if_named
 from costbank.trainers.reduction import check_ignore_index, divide_by_items, move_loss, trainer_options
 
-__all__ = ["EMOForCausalLMLoss", "emo_loss_function"]
+__all__ = ["EMOForCausalLMLoss", "check_has_logits", "emo_loss_function", "label_targets"]
 
 
 class EMOForCausalLMLoss:
@@ -64,8 +64,8 @@ class EMOForCausalLMLoss:
             UsageError: logits or labels are missing, or the weight follows a schedule and the step is not known.
             ShapeError: there is not one label for each row of logits.
         """
-        _check_logits(logits)
-        targets = _targets(labels, shift_labels, self.shift, ignore_index)
+        check_has_logits(logits)
+        targets = label_targets(labels, shift_labels, self.shift, ignore_index)
         if targets.numel() != logits.shape[:-1].numel():
             raise ShapeError(
                 f"logits of shape {list(logits.shape)} for labels of shape {list(targets.shape)}",
@@ -138,7 +138,7 @@ def emo_loss_function(
     return EMOForCausalLMLoss(made, bank, shift=shift)
 
 
-def _check_logits(logits: Any) -> None:
+def check_has_logits(logits: Any) -> None:
     """Check that there are logits.
 
     Raises:
@@ -161,8 +161,18 @@ def _kind(value: Any) -> str:
     return f"an object of class {type(value).__name__}"
 
 
-def _targets(labels: Tensor | None, shift_labels: Tensor | None, shift: bool, ignore_index: int) -> Tensor:
-    """The label of each row of logits."""
+def label_targets(labels: Tensor | None, shift_labels: Tensor | None, shift: bool, ignore_index: int) -> Tensor:
+    """The label of each row of logits.
+
+    Args:
+        labels: [...], not shifted.
+        shift_labels: [...], labels that are already shifted, if any.
+        shift: whether position i predicts label i + 1.
+        ignore_index: the label of positions that predict nothing.
+
+    Raises:
+        UsageError: there are no labels.
+    """
     if shift_labels is not None:
         return shift_labels
     if labels is None:

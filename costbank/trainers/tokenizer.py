@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from costbank.bank import Bank
-from costbank.errors import TokenizerError, UsageError
+from costbank.errors import InputNotFoundError, TokenizerError, UsageError, require
+from costbank.hub import local_path
 from costbank.tokenizers import HuggingFaceTokenizer
 
-__all__ = ["check_tokenizer", "has_tokenizer_json"]
+__all__ = ["check_tokenizer", "has_tokenizer_json", "load_tokenizer"]
 
 _NAMED_IDS = 5
 
@@ -65,6 +66,23 @@ def check_tokenizer(bank: Bank, tokenizer: Any) -> None:
 def has_tokenizer_json(tokenizer: Any) -> bool:
     """Whether `check_tokenizer` can compare a tokenizer, a processor or a `tokenizers.Tokenizer` with a bank."""
     return _backend(tokenizer) is not None
+
+
+def load_tokenizer(place: str | Path) -> Any:
+    """Load a tokenizer that `check_tokenizer` takes, without a network.
+
+    Args:
+        place: a tokenizer.json, a folder with one, or a model's name in the local cache of Hugging Face.
+
+    Raises:
+        InputNotFoundError: there is none.
+    """
+    tokenizer_class = require("tokenizers", "trainers").Tokenizer
+    path = local_path(Path(place), "tokenizer")
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise InputNotFoundError(f"{path} has no tokenizer.json", "give the folder of the model's tokenizer")
+    return tokenizer_class.from_file(str(file))
 
 
 def _backend(tokenizer: Any) -> Any:

@@ -1,0 +1,213 @@
+"""The loss and the tokenizer of torchtitan: in torchtitan itself if it is installed, and against its interface."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from costbank import open_bank
+from costbank.bank import Bank
+from costbank.errors import ShapeError, TokenizerError, UsageError
+from costbank.loss import EMOLoss
+from costbank.trainers.split_logits import loss_sum
+from tests.loss.oracle import token_losses
+from tests.loss.processes import free_port, run_processes
+from tests.trainers.conftest import TEXTS, VOCAB, Texts, llama, make_tokenizer
+from tests.trainers.plain_loop import RATE, STEPS, plain_losses, shifted
+from tests.trainers.stand_ins import framework, is_installed
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+needs_torchtitan = pytest.mark.skipif(not is_installed("torchtitan"), reason="torchtitan is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> Iterator[bool]:
+    with framework("torchtitan") as real:
+        yield real
+
+
+def make(bank: Bank, **settings: Any) -> Any:
+    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+
+    config = TitanLoss.Config(bank=f"{bank.path}/", **settings)
+    return config.build() if hasattr(config, "build") else TitanLoss(config)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, VOCAB, (2, 8), generator=generator)
+    labels[0, :3] = -100
+    return torch.randn(2, 8, VOCAB, generator=generator), labels
+
+
+def test_the_value_is_the_definitions(bank: Bank, capsys: pytest.CaptureFixture[str]):
+    logits, labels = inputs()
+    loss = EMOLoss(bank, weight=0.3)
+    total = float(token_losses(logits.flatten(0, 1), labels.flatten(), loss.costs, loss.options).sum())
+    ours = make(bank, weight=0.3)
+    assert f"in force in torchtitan: bank tiny@{bank.id}" in capsys.readouterr().err
+    value, metrics = ours(logits, labels, torch.tensor(31), positions=None)
+    assert (value.item(), metrics) == (pytest.approx(total / 31, abs=1e-5), {})
+    assert ours(logits, labels)[0].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_ten_steps_are_those_of_a_plain_loop(bank: Bank, texts: Texts):
+    """As the trainer calls it: labels shifted by the dataset, and the tokens of two accumulated batches."""
+    batches = [{"input_ids": texts.ids[i : i + 4], "attention_mask": texts.mask[i : i + 4],
+                "labels": texts.labels[i : i + 4]} for i in range(0, 24, 4)]  # fmt: skip
+    steps = [[batches[(2 * i) % 6], batches[(2 * i + 1) % 6]] for i in range(STEPS)]
+    plain = plain_losses(llama(), steps, EMOLoss(bank))
+    model, loss, losses = llama().train(), make(bank), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    for pair in steps:
+        count = sum((shifted(batch["labels"]) != -100).sum() for batch in pair)
+        total = 0.0
+        for batch in pair:
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            value, _ = loss(logits, shifted(batch["labels"]), count)
+            value.backward()
+            total += value.item()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    assert losses == pytest.approx(plain, abs=1e-4)
+
+
+def config(**changes: Any) -> Any:
+    from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
+    from torchtitan.components.tokenizer import HuggingFaceTokenizer
+
+    loss = ChunkedLossWrapper.Config(num_chunks=2, loss_fn=CrossEntropyLoss.Config(global_vocab_size=VOCAB))
+    return SimpleNamespace(loss=loss, tokenizer=HuggingFaceTokenizer.Config(), **changes)
+
+
+def test_a_config_function_replaces_cross_entropy_and_checks_the_tokenizer(bank: Bank, tokenizer: Any, tmp_path: Path):
+    from torchtitan.components.loss import CrossEntropyLoss, MSELoss
+
+    from costbank.trainers import torchtitan as ours
+
+    name = f"{bank.path}/"
+    changed = ours.with_emo(config(), name, weight=0.3)
+    inner = changed.loss.loss_fn
+    assert (changed.loss.num_chunks, inner.bank, inner.weight, inner.global_vocab_size) == (2, name, 0.3, VOCAB)
+    assert isinstance(inner, ours.EMOLoss.Config)
+    alone = config()
+    alone.loss = CrossEntropyLoss.Config()
+    assert isinstance(ours.with_emo(alone, name).loss, ours.EMOLoss.Config)
+    tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours.EMOTokenizer(changed.tokenizer, tokenizer_path=str(tmp_path))
+    make_tokenizer([text[::-1] for text in TEXTS]).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match="ids differ"):
+        ours.EMOTokenizer(changed.tokenizer, tokenizer_path=str(tmp_path))
+    with pytest.raises(UsageError, match="wieght: no such setting"):
+        ours.with_emo(config(), name, wieght=0.3)
+    regression = config()
+    regression.loss = MSELoss.Config()
+    with pytest.raises(UsageError, match="not a cross-entropy"):
+        ours.with_emo(regression, name)
+    with pytest.raises(UsageError, match="cannot be checked"):
+        ours.with_emo(SimpleNamespace(loss=CrossEntropyLoss.Config(), tokenizer=None), name)
+
+
+def test_a_bank_of_another_width_is_refused(bank: Bank):
+    with pytest.raises(ShapeError, match="500 wide"):
+        make(bank, global_vocab_size=500)
+    with pytest.raises(ShapeError, match="500 wide"):
+        make(bank)(torch.zeros(1, 2, 500), torch.tensor([[3, 4]]))
+    with pytest.raises(UsageError, match=r"loss\.bank is not set"):
+        make_without_bank()
+
+
+def make_without_bank() -> None:
+    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+
+    TitanLoss(TitanLoss.Config())
+
+
+def split(rank: int, port: int, bank_path: str) -> None:
+    """Logits that two processes share, by vocabulary or by rows, as plain slices and as DTensors."""
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    logits, labels = inputs()
+    loss = EMOLoss(open_bank(bank_path))
+    reference = logits.clone().requires_grad_()
+    total = loss_sum(loss, reference, labels)
+    total.backward()
+    half = VOCAB // 2
+    columns = slice(rank * half, rank * half + half)
+    local = logits[..., columns].clone().requires_grad_()
+    value = loss_sum(loss, local, labels, group=distributed.group.WORLD, vocab_size=VOCAB)
+    value.backward()
+    torch.testing.assert_close(value, total, atol=1e-4, rtol=0)
+    torch.testing.assert_close(local.grad, reference.grad[..., columns], atol=1e-6, rtol=0)
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("dp", "tp"))
+    rows = slice(rank, rank + 1)
+    by_vocab = (Shard(0), Shard(2)), logits[..., columns], labels
+    by_rows = (Replicate(), Shard(0)), logits[rows], labels[rows]
+    for placements, part, kept in (by_vocab, by_rows):
+        leaf = part.clone().requires_grad_()
+        whole = DTensor.from_local(leaf, mesh, placements)
+        spots = tuple(Replicate() if p.is_shard() and p.dim == 2 else p for p in placements)
+        both = loss_sum(loss, whole, DTensor.from_local(kept, mesh, spots))
+        torch.testing.assert_close(both.full_tensor(), total, atol=1e-4, rtol=0)
+        both.full_tensor().backward()
+        expected = reference.grad[..., columns] if part.shape[0] == 2 else reference.grad[rows]
+        torch.testing.assert_close(leaf.grad, expected, atol=1e-6, rtol=0)
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_vocabulary_or_the_rows(bank: Bank):
+    run_processes(split, (free_port(), f"{bank.path}/"), 2)
+
+
+@needs_torchtitan
+def test_torchtitans_chunked_loss_takes_it(bank: Bank):
+    """`ChunkedLossWrapper` gives the value and the gradients of this loss on all logits at once."""
+    from torchtitan.components.loss import ChunkedLossWrapper
+
+    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+
+    name = f"{bank.path}/"
+    chunked = ChunkedLossWrapper.Config(num_chunks=4, loss_fn=TitanLoss.Config(bank=name)).build()
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(16, VOCAB, bias=False), torch.randn(2, 8, 16)
+    _, labels = inputs()
+    chunked.set_lm_head(head)
+    leaf = hidden.clone().requires_grad_()
+    value, _ = chunked(leaf, labels, torch.tensor(13))
+    value.backward()
+    gradients = leaf.grad, head.weight.grad.clone()
+    head.weight.grad = None
+    leaf = hidden.clone().requires_grad_()
+    expected = EMOLoss(bank, reduction="sum")(head(leaf), labels) / 13
+    expected.backward()
+    torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradients, (leaf.grad, head.weight.grad), atol=1e-6, rtol=0)
+
+
+@needs_torchtitan
+def test_its_command_line_chooses_a_config_function(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from torchtitan.config.manager import ConfigManager
+
+    (tmp_path / "emo_configs.py").write_text(
+        "from costbank.trainers.torchtitan import with_emo\n"
+        "from torchtitan.models.llama3.config_registry import llama3_debugmodel\n\n\n"
+        f"def tiny_emo():\n    return with_emo(llama3_debugmodel(), {f'{bank.path}/'!r})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--module", "emo_configs", "--config", "tiny_emo", "--loss.loss-fn.weight", "0.3"]
+    parsed = ConfigManager().parse_args(copy.copy(arguments))
+    assert (parsed.loss.loss_fn.weight, parsed.loss.loss_fn.bank) == (0.3, f"{bank.path}/")
+    assert parsed.tokenizer.bank == f"{bank.path}/"
