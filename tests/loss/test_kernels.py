@@ -284,16 +284,16 @@ class Model(nn.Module):
 
 @pytest.mark.slow
 def test_training_on_kernels_follows_training_on_pytorch(smoothing_of_all):
-    """100 steps of a model with three layers: losses differ by at most 1e-3."""
+    """200 steps of a model with three layers: losses differ by at most 1e-3."""
     curves = {}
     for kernels in ("torch", "triton"):
         torch.manual_seed(0)
         model = Model().to(DEVICE)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         text = (5 * torch.arange(300) % 17).to(DEVICE)
         options = EMOOptions.preset("recommended", kernels=kernels)
         losses = []
-        for step in range(100):
+        for step in range(200):
             start = 2 * step % (len(text) - 3)
             ids, labels = text[start : start + 2], text[start + 1 : start + 3]
             loss = linear_emo_loss(model(ids), model.head.weight, labels, moved(smoothing_of_all), options,

@@ -15,12 +15,8 @@ from costbank.bank import Bank
 from costbank.errors import UsageError
 from costbank.loss import EMOLoss, LinearEMOLoss
 from costbank.trainers.huggingface import EMOTrainerMixin, compute_loss_func
-<<<<<<< HEAD
-from tests.loss.processes import free_port
-=======
 from costbank.trainers.model_loss_callback import EMOLossCallback
-from tests.loss.processes import free_port, run_processes
->>>>>>> w-seams
+from tests.loss.processes import free_port
 from tests.trainers.conftest import SMALL, TEXTS, VOCAB, Texts, gpt2, llama, make_tokenizer
 from tests.warm import WarmPython
 
@@ -65,22 +61,6 @@ def train(rank: int, processes: int, port: int, bank_path: str, out: str) -> Non
                 for line in trainer.state.log_history[:2]
             ]
             torch.save((dict(trainer.model.state_dict()), lines), f"{out}/{name}-{processes}.pt")
-<<<<<<< HEAD
-=======
-    leave(processes)
-
-
-def test_two_processes_train_as_one(bank: Bank, tmp_path: Path):
-    run(train, bank, tmp_path, (1, 2))
-    for name in ("tied", "untied", "function", "model"):
-        (one, one_lines), (two, two_lines) = (torch.load(tmp_path / f"{name}-{n}.pt") for n in (1, 2))
-        for key in one:
-            torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=0)
-        for line, other in zip(one_lines, two_lines, strict=True):
-            assert len(line) == (1 if name in ("function", "model") else 4)
-            for key, value in line.items():
-                assert abs(value - other[key]) < 1e-5
->>>>>>> w-seams
 
 
 def t5() -> Any:
@@ -213,12 +193,12 @@ def results(bank: Bank, warm: WarmPython, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_two_processes_train_as_one(results: Path):
-    for name in ("tied", "untied", "function"):
+    for name in ("tied", "untied", "function", "model"):
         (one, one_lines), (two, two_lines) = (torch.load(results / f"{name}-{n}.pt") for n in (1, 2))
         for key in one:
             torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=0)
         for line, other in zip(one_lines, two_lines, strict=True):
-            assert len(line) == (1 if name == "function" else 4)
+            assert len(line) == (1 if name in ("function", "model") else 4)
             for key, value in line.items():
                 assert abs(value - other[key]) < 1e-5
 

@@ -110,8 +110,8 @@ def test_a_config_function_replaces_cross_entropy_and_checks_the_tokenizer(bank:
     make_tokenizer([text[::-1] for text in TEXTS]).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerError, match="ids differ"):
         ours.EMOTokenizer(changed.tokenizer, tokenizer_path=str(tmp_path))
-    with pytest.raises(UsageError, match="wieght: no such setting"):
-        ours.with_emo(config(), name, wieght=0.3)
+    with pytest.raises(UsageError, match="weigh: no such setting"):
+        ours.with_emo(config(), name, weigh=0.3)
     regression = config()
     regression.loss = MSELoss.Config()
     with pytest.raises(UsageError, match="not a cross-entropy"):
