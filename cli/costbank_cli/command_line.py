@@ -62,7 +62,7 @@ _EXAMPLES = (
     "costbank nearest my-model king",
     "costbank health my-model",
     'python: EMOLoss(open_bank("my-model"))  # a loss to train with',
-    "costbank serve",
+    "costbank serve --open",
 )
 _COMPLETION = (
     'bash: eval "$(_COSTBANK_COMPLETE=bash_source costbank)"  # in ~/.bashrc',

@@ -119,10 +119,13 @@ def lay_out(
 
     Raises:
         MissingExtraError: openTSNE is not installed.
+        UsageError: no token has a vector.
     """
     options, progress = options or LayoutOptions(), progress or QuietProgress()
     method = layout_method()
     ids = np.flatnonzero(usable)
+    if not len(ids):
+        raise UsageError("no token of the bank has a vector, so there is nothing to place on a map", "use another bank")
     columns = _columns(table, ids, len(usable))
     with _one_thread():
         places = _start(read_rows, ids, options.seed)

@@ -100,6 +100,13 @@ def test_an_unusable_text_is_an_error(run, tmp_path: Path, news_model: Path, con
     assert "neighbors in their contexts" not in result.err
 
 
+@pytest.mark.parametrize("option", [("-k", "5"), ("--tokenizer", "my.model")])
+def test_options_of_texts_need_a_text(run, option: tuple[str, str]):
+    result = run("eval", "news", *option)
+    assert result.status == 2
+    assert f"{option[0]} belongs to --text" in result.err
+
+
 def test_the_tokenizer_must_be_the_banks(run, held_out: Path, news_model: Path, tmp_path: Path):
     without = run("eval", "news", "--text", held_out)
     assert without.status == 2

@@ -81,6 +81,11 @@ def test_very_small_banks_have_maps(random: np.random.Generator, tokens: int):
     assert len(np.unique(made.xy, axis=0)) == tokens
 
 
+def test_a_bank_without_vectors_has_no_map():
+    with pytest.raises(UsageError, match="no token of the bank has a vector"):
+        _mapped(np.zeros((5, 3)), 2)
+
+
 def test_rows_of_one_dimension_and_equal_rows_have_places(random: np.random.Generator):
     assert np.isfinite(_mapped(random.standard_normal((8, 1)), 3)[0].xy).all()
     assert np.isfinite(_mapped(np.ones((30, 4)), 5)[0].xy).all()

@@ -39,7 +39,7 @@ def command(banks: tuple[str, ...], k: int, named: int, store: Path | None, as_j
     printed. The agreement by how often tokens occur follows, then the tokens whose neighbors differ most.
 
     Three or more banks, such as builds with different seeds, must have one tokenizer. Their neighbors are compared in
-    all pairs: the mean, the range over pairs, and the least stable tokens.
+    all pairs: the mean, the range over pairs, and the least stable tokens. Their JSON has other keys than that of two.
     """
     from costbank import open_bank
     from costbank.analysis.comparison import compare_banks

@@ -34,13 +34,13 @@ _MEASURES = {
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", shell_complete=complete_file,
               help="Held-out text: test how well neighbors stand in for its tokens.")  # fmt: skip
 @click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FILE", shell_complete=complete_file,
-              help="Tokenizer that the bank was built with (for --text).")  # fmt: skip
-@click.option("-k", default=10, show_default=True, help="Number of neighbors (for --text).")
+              help="Tokenizer that the bank was built with; --text needs it.")  # fmt: skip
+@click.option("-k", type=int, help="Number of neighbors (for --text). [default: 10]")
 @store_option
 @json_option
 def command(
     bank: str, word_files: tuple[Path, ...], group_files: tuple[Path, ...], text: Path | None, tokenizer: Path | None,
-    k: int, store: Path | None, as_json: bool,
+    k: int | None, store: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Test whether similar words have low costs, and neighbors fit held-out text.
 
@@ -69,8 +69,10 @@ def command(
     from costbank.analysis.wordlists import english_judgments, english_questions, read_groups, read_judgments
     from costbank.errors import require
 
-    if tokenizer is not None and text is None:
-        raise click.UsageError("--tokenizer belongs to --text; give both")
+    for option, value in (("--tokenizer", tokenizer), ("-k", k)):
+        if value is not None and text is None:
+            raise click.UsageError(f"{option} belongs to --text; give both")
+    k = 10 if k is None else k
     english = not (word_files or group_files or text)
     judgments = english_judgments() if english else {str(path): read_judgments(path) for path in word_files}
     questions = {"analogies": english_questions()} if english else {}

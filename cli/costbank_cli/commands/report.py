@@ -26,7 +26,8 @@ def command(bank: str, other: str | None, out: Path, force: bool, store: Path | 
 
     The page says what the bank is and how good its vectors are. It has charts of costs, frequency and hubs, the map of
     the tokens if the bank has one, and a sample of tokens with their neighbors. With OTHER, it also has what
-    `costbank compare` shows. The file needs no network, and the same banks always give the same file.
+    `costbank compare` shows. The file needs no network, and the same banks give the same file
+    (with one version of Plotly).
     """
     from costbank import open_bank
     from costbank.analysis.report import write_report
