@@ -1,4 +1,4 @@
-"""The loss of NeMo Automodel: `_target_: costbank.trainers.nemo_automodel.EMOLoss` under `loss_fn` in its YAML file."""
+"""The loss of NeMo Automodel, which its YAML file names as `_target_` under `loss_fn`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 else:
     from nemo_automodel.components.loss.masked_ce import MaskedCrossEntropy
 
-__all__ = ["EMOLoss"]
+__all__ = ["AutomodelEMOLoss"]
 
 
-class EMOLoss(MaskedCrossEntropy):
+class AutomodelEMOLoss(MaskedCrossEntropy):
     """A loss for `loss_fn` in NeMo Automodel's recipes.
 
     It is a subclass of `MaskedCrossEntropy`, because Automodel replaces a loss that is not by plain cross-entropy if

@@ -24,10 +24,10 @@ from costbank.trainers.model_loss import check_has_logits
 from costbank.trainers.split_logits import loss_sum
 from costbank.trainers.tokenizer import check_tokenizer
 
-__all__ = ["EMOLoss", "EMOTokenizer", "with_emo"]
+__all__ = ["EMOTokenizer", "TorchtitanEMOLoss", "with_emo"]
 
 
-class EMOLoss(BaseLoss):
+class TorchtitanEMOLoss(BaseLoss):
     """A loss for `Trainer.Config.loss`, alone or as `loss_fn` of a `ChunkedLossWrapper`.
 
     The sum over tokens is divided by the number of valid tokens of all processes, as torchtitan's own losses do it.
@@ -124,7 +124,7 @@ def with_emo(config: Any, bank: str, **settings: Any) -> Any:
     Args:
         config: a config of `Trainer`; its loss and its tokenizer are changed.
         bank: the name, path or URL of the bank.
-        **settings: fields of `EMOLoss.Config`.
+        **settings: fields of `TorchtitanEMOLoss.Config`.
 
     Returns:
         The config.
@@ -133,13 +133,15 @@ def with_emo(config: Any, bank: str, **settings: Any) -> Any:
         UsageError: the config's loss is not a cross-entropy, its tokenizer is not torchtitan's `HuggingFaceTokenizer`,
             or a setting is unknown.
     """
-    unknown = sorted(set(settings).difference(field.name for field in fields(EMOLoss.Config)))
+    unknown = sorted(set(settings).difference(field.name for field in fields(TorchtitanEMOLoss.Config)))
     if unknown:
-        raise UsageError(f"{', '.join(unknown)}: no such setting", "see costbank.trainers.torchtitan.EMOLoss.Config")
+        raise UsageError(
+            f"{', '.join(unknown)}: no such setting", "see costbank.trainers.torchtitan.TorchtitanEMOLoss.Config"
+        )
     if type(config.tokenizer) is not HuggingFaceTokenizer.Config:
         raise UsageError(
             f"the config's tokenizer is {type(config.tokenizer).__qualname__}, which cannot be checked",
-            "use HuggingFaceTokenizer, or set config.loss = EMOLoss.Config(bank=…) yourself",
+            "use HuggingFaceTokenizer, or set config.loss = TorchtitanEMOLoss.Config(bank=…) yourself",
         )
     config.loss = _replaced(config.loss, bank, settings)
     config.tokenizer = EMOTokenizer.Config(bank=bank)
@@ -153,6 +155,6 @@ def _replaced(loss: Any, bank: str, settings: dict[str, Any]) -> Any:
     if not isinstance(loss, CrossEntropyLoss.Config):
         raise UsageError(
             f"the config's loss is {type(loss).__qualname__}, not a cross-entropy",
-            "set config.loss = EMOLoss.Config(bank=…) yourself if the model is trained to predict tokens",
+            "set config.loss = TorchtitanEMOLoss.Config(bank=…) yourself if the model is trained to predict tokens",
         )
-    return EMOLoss.Config(**{"bank": bank, "global_vocab_size": loss.global_vocab_size, **settings})
+    return TorchtitanEMOLoss.Config(**{"bank": bank, "global_vocab_size": loss.global_vocab_size, **settings})

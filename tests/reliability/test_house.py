@@ -138,11 +138,16 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def shared_class_names(modules: Trees) -> dict[str, list[str]]:
-    """Names that several public classes share, with the modules that define them."""
+    """Names that several public classes share, with the modules that define them.
+
+    A class inside a class, such as the `Config` of each component of torchtitan, is named after both.
+    """
     places: dict[str, list[str]] = defaultdict(list)
     for module, tree in modules.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        inner = {child for node in classes for child in node.body if isinstance(child, ast.ClassDef)}
+        for node in classes:
+            if node not in inner and not node.name.startswith("_"):
                 places[node.name].append(module)
     return {name: holders for name, holders in places.items() if len(holders) > 1}
 

@@ -173,7 +173,9 @@ def run_axolotl(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @needs_axolotl
 @pytest.mark.parametrize(
-    "changes", [{}, {"sample_packing": True, "pad_to_sequence_len": True}], ids=["padded", "packed"]
+    "changes",
+    [{}, {"sample_packing": True, "pad_to_sequence_len": True, "gradient_accumulation_steps": 1}],
+    ids=["padded", "packed"],
 )
 def test_axolotl_trains_with_it(
     changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +191,9 @@ def test_axolotl_trains_with_it(
     trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
     assert any((batch["labels"] == -100).any() for batch in batches)
-    plain = plain_losses(start, grouped(batches, 2), EMOLoss(bank, weight=0.3))
+    plain = plain_losses(
+        start, grouped(batches, changes.get("gradient_accumulation_steps", 2)), EMOLoss(bank, weight=0.3)
+    )
     assert logged_losses(trainer) == pytest.approx(plain, abs=1e-4)
 
 

@@ -35,9 +35,9 @@ def settings(bank: Bank, tokenizer: Any, tmp_path: Path) -> dict[str, str]:
 
 
 def make(settings: dict[str, Any]) -> Any:
-    from costbank.trainers.nemo_automodel import EMOLoss as AutomodelLoss
+    from costbank.trainers.nemo_automodel import AutomodelEMOLoss
 
-    return AutomodelLoss(**settings)
+    return AutomodelEMOLoss(**settings)
 
 
 def test_the_value_is_the_definitions(bank: Bank, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]):
@@ -113,13 +113,13 @@ def test_a_wrong_bank_or_tokenizer_is_refused(settings: dict[str, Any], tmp_path
 
 
 @pytest.mark.skipif(not is_installed("nemo_automodel"), reason="nemo-automodel is not installed")
-def test_automodel_builds_it_from_yaml_and_keeps_it(settings: dict[str, Any], tmp_path: Path):
+def test_automodel_builds_it_from_yaml(settings: dict[str, Any], tmp_path: Path):
     from nemo_automodel.components.config.loader import ConfigNode
 
-    target = "costbank.trainers.nemo_automodel.EMOLoss"
+    target = "costbank.trainers.nemo_automodel.AutomodelEMOLoss"
     loss = ConfigNode({"_target_": target, **settings, "weight": 0.3}).instantiate()
     assert loss.emo.options.weight == 0.3
-    # A recipe replaces a loss that is not a MaskedCrossEntropy if the model's forward has no logits_to_keep.
-    from nemo_automodel.recipes.llm.train_ft import _maybe_downgrade_loss_fn
+    # A recipe replaces a loss that is none of these if the model's forward has no logits_to_keep.
+    from nemo_automodel.components.loss.masked_ce import MaskedCrossEntropy
 
-    assert _maybe_downgrade_loss_fn(loss, torch.nn.Linear(2, 2), False) is loss
+    assert isinstance(loss, MaskedCrossEntropy)

@@ -38,10 +38,10 @@ def installed() -> Iterator[bool]:
 
 
 def make(bank: Bank, **settings: Any) -> Any:
-    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+    from costbank.trainers.torchtitan import TorchtitanEMOLoss
 
-    config = TitanLoss.Config(bank=f"{bank.path}/", **settings)
-    return config.build() if hasattr(config, "build") else TitanLoss(config)
+    config = TorchtitanEMOLoss.Config(bank=f"{bank.path}/", **settings)
+    return config.build() if hasattr(config, "build") else TorchtitanEMOLoss(config)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,17 +101,17 @@ def test_a_config_function_replaces_cross_entropy_and_checks_the_tokenizer(bank:
     changed = ours.with_emo(config(), name, weight=0.3)
     inner = changed.loss.loss_fn
     assert (changed.loss.num_chunks, inner.bank, inner.weight, inner.global_vocab_size) == (2, name, 0.3, VOCAB)
-    assert isinstance(inner, ours.EMOLoss.Config)
+    assert isinstance(inner, ours.TorchtitanEMOLoss.Config)
     alone = config()
     alone.loss = CrossEntropyLoss.Config()
-    assert isinstance(ours.with_emo(alone, name).loss, ours.EMOLoss.Config)
+    assert isinstance(ours.with_emo(alone, name).loss, ours.TorchtitanEMOLoss.Config)
     tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     ours.EMOTokenizer(changed.tokenizer, tokenizer_path=str(tmp_path))
     make_tokenizer([text[::-1] for text in TEXTS]).backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(TokenizerError, match="ids differ"):
         ours.EMOTokenizer(changed.tokenizer, tokenizer_path=str(tmp_path))
-    with pytest.raises(UsageError, match="weigh: no such setting"):
-        ours.with_emo(config(), name, weigh=0.3)
+    with pytest.raises(UsageError, match="speed: no such setting"):
+        ours.with_emo(config(), name, speed=0.3)
     regression = config()
     regression.loss = MSELoss.Config()
     with pytest.raises(UsageError, match="not a cross-entropy"):
@@ -130,9 +130,9 @@ def test_a_bank_of_another_width_is_refused(bank: Bank):
 
 
 def make_without_bank() -> None:
-    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+    from costbank.trainers.torchtitan import TorchtitanEMOLoss
 
-    TitanLoss(TitanLoss.Config())
+    TorchtitanEMOLoss(TorchtitanEMOLoss.Config())
 
 
 def split(rank: int, port: int, bank_path: str) -> None:
@@ -177,10 +177,10 @@ def test_torchtitans_chunked_loss_takes_it(bank: Bank):
     """`ChunkedLossWrapper` gives the value and the gradients of this loss on all logits at once."""
     from torchtitan.components.loss import ChunkedLossWrapper
 
-    from costbank.trainers.torchtitan import EMOLoss as TitanLoss
+    from costbank.trainers.torchtitan import TorchtitanEMOLoss
 
     name = f"{bank.path}/"
-    chunked = ChunkedLossWrapper.Config(num_chunks=4, loss_fn=TitanLoss.Config(bank=name)).build()
+    chunked = ChunkedLossWrapper.Config(num_chunks=4, loss_fn=TorchtitanEMOLoss.Config(bank=name)).build()
     torch.manual_seed(0)
     head, hidden = torch.nn.Linear(16, VOCAB, bias=False), torch.randn(2, 8, 16)
     _, labels = inputs()

@@ -35,6 +35,9 @@ FOREIGN = {
     "--nproc-per-node", "--index-url", "--data-urlencode",
     "--other", "--split", "--arms",  # python -m benchmarks.study
     "--include", "--revision",  # hf download
+    "--external_plugins", "--external", "--loss_type", "--loss_scale",  # ms-swift
+    "--enable_dft_loss", "--enable_channel_loss",
+    "--module", "--config", "--hf_assets_path", "--loss",  # torchtitan
     "--build", "--detach", "--constraint", "--system", "--no-create-home", "--now",  # docker, pip, useradd, systemctl
 }  # fmt: skip
 """Options of other tools that our texts name."""
