@@ -12,11 +12,12 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.service.banks import write_mapped_bank
 
 ALWAYS_VALID = [
-    f"GET {path}" for path in ("/livez", "/readyz", "/metrics", "/v1/banks", "/v1/banks/{ref}", "/v1/banks/{ref}/map")
+    *(f"GET {path}" for path in ("/livez", "/readyz", "/metrics", "/v1/banks", "/v1/banks/{ref}")),
+    *(f"GET /v1/banks/{{ref}}/{name}" for name in ("map", "examples")),
 ]
 """Operations without parameters but the reference, which may be any text."""
 DYNAMIC = [
-    "GET /v1/compare", *(f"GET /v1/banks/{{ref}}/{name}" for name in ("nearest", "tokens")),
+    "GET /v1/compare", *(f"GET /v1/banks/{{ref}}/{name}" for name in ("nearest", "tokens", "targets")),
     "POST /v1/banks/{ref}/nearest",
 ]  # fmt: skip
 """Operations that refuse values which their schema permits: two parameters at once, or numbers beyond a setting."""
