@@ -1,12 +1,8 @@
 """The reference of errors, made from `costbank.errors`."""
 
-import inspect
-import re
-from itertools import takewhile
-
 from costbank import errors
 from costbank.errors import CostbankError
-from docs.generators.problems import sections
+from docs.generators.problems import codes, tree
 from docs.generators.tables import table
 
 __all__ = ["page"]
@@ -30,9 +26,10 @@ what is wrong, and a hint that says what to do:
 {statuses}
 ## Codes of the HTTP service
 
-If `COSTBANK_PROBLEM_BASE` is the URL of this page, the `type` of a problem is that URL, `#` and the code.
+Each code has a page. If `COSTBANK_PROBLEM_BASE` is the URL of the folder `errors` with these pages, the `type` of a
+problem is the URL of its page.
 
-{sections}"""
+{pages}"""
 
 _STATUSES = {
     "0": "success",
@@ -51,25 +48,15 @@ def page() -> str:
     kinds = [kind for name in errors.__all__ if _is_error(kind := getattr(errors, name))]
     rows = [(f"`{k.code}`", k.title, f"`{k.__name__}`", str(k.exit_status), str(k.http_status)) for k in kinds]
     return _TEXT.format(
-        tree=_tree(),
+        tree=tree(),
         codes=table(("code", "title", "class", "exit status", "HTTP status"), sorted(rows)),
-        sections=sections(_meanings()),
+        pages=table(
+            ("code", "HTTP status", "meaning"),
+            ((f"[`{code.code}`](errors/{code.code}.md)", str(code.status), code.meaning) for code in codes()),
+        ),
         statuses=table(("status", "meaning"), _STATUSES.items()),
     )
 
 
 def _is_error(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, CostbankError)
-
-
-def _meanings() -> dict[str, str]:
-    """What each class means, from the tree: its name, perhaps an exit status, and the meaning."""
-    lines = (re.fullmatch(r"[│├└─ ]*(\w+Error) +(?:exit \d+ +)?(\S.*)", line) for line in _tree().splitlines())
-    return {line[1]: line[2] for line in lines if line}
-
-
-def _tree() -> str:
-    """The tree in the docstring of `costbank.errors`: its first block of indented lines."""
-    lines = inspect.cleandoc(errors.__doc__ or "").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("    "))
-    return inspect.cleandoc("\n".join(takewhile(str.strip, lines[start:])))

@@ -1,9 +1,10 @@
 """The generated pages: write them, or check that they are up to date."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from docs.generators import command_line, errors, figures, python_api, service, settings, study
+from docs.generators import command_line, errors, figures, problems, python_api, service, settings, study
 
 __all__ = ["PAGES", "outdated", "write_all"]
 
@@ -15,6 +16,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/http.md": service.page,
     "reference/openapi.json": service.openapi,
     "reference/errors.md": errors.page,
+    **{f"reference/errors/{code.code}.md": partial(problems.page, code) for code in problems.codes()},
     "reference/python.md": python_api.page,
     "measured.md": figures.page,
     "study.md": study.page,

@@ -1,6 +1,13 @@
-"""What each code of an error means: those of the library, of the service, and of HTTP itself."""
+"""What each code of an error means, a page for each: those of the library, of the service, and of HTTP itself."""
 
+import inspect
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from itertools import takewhile
 
 import costbank_service.app  # noqa: F401 -- it imports every module that defines an error
 from costbank_service.problems import ServiceError
@@ -8,7 +15,7 @@ from costbank_service.problems import ServiceError
 from costbank import errors
 from costbank.errors import CostbankError
 
-__all__ = ["HTTP_CODES", "SERVICE_CODES", "sections", "service_errors"]
+__all__ = ["HTTP_CODES", "SERVICE_CODES", "Code", "codes", "page", "service_errors", "tree"]
 
 HTTP_CODES = {
     "malformed-request": (400, "The bytes are not a valid HTTP request.",
@@ -32,14 +39,16 @@ HTTP_CODES = {
 }  # fmt: skip
 """Codes without a class: HTTP status, meaning, and what to do."""
 
+_TITLES = {"internal": "Internal error", "timeout": HTTPStatus(503).phrase, "malformed-request": "Malformed request"}
+
 SERVICE_CODES = {
     "file-not-listed": ("The bank has no such file.", "The bank's manifest lists its files."),
-    "overloaded": ("Too many requests or searches are running or waiting.",
-                   "Try again after `Retry-After` seconds; a k within the bank's table needs no search."),
+    "overloaded": ("Too many requests are running or waiting for a search thread.",
+                   "Try again after `Retry-After` seconds; neighbors within the bank's table need no search thread."),
     "store-unavailable": ("The service cannot read its store.", "The service's log says why."),
     "bank-too-large": ("The bank's table alone exceeds the service's memory limit.",
                        "Start the service with a larger `COSTBANK_MAX_MEMORY_MB`."),
-    "no-map": ("The bank was built without a map.", "Use the routes for neighbors or vectors."),
+    "no-map": ("The bank has no two-dimensional map.", "`costbank layout BANK` adds one."),
 }  # fmt: skip
 """Codes of errors that only the service raises: meaning, and what to do."""
 
@@ -49,33 +58,70 @@ def service_errors() -> list[type[ServiceError]]:
     return sorted(ServiceError.__subclasses__(), key=lambda kind: kind.code)
 
 
-def sections(meanings: dict[str, str]) -> str:
-    """A section for every code, in their order; its anchor is the code.
+@dataclass(frozen=True)
+class Code:
+    """A code of errors: HTTP's status, the title of its problems, what it means, and what to do."""
 
-    Args:
-        meanings: the meaning of each class of the library, by its name.
-    """
-    return "\n".join(text for _, text in sorted({**dict(_of_library(meanings)), **dict(_of_service())}.items()))
+    code: str
+    status: int
+    title: str
+    meaning: str
+    remedy: str
 
 
-def _of_library(meanings: dict[str, str]) -> Iterator[tuple[str, str]]:
+@cache
+def codes() -> tuple[Code, ...]:
+    """Every code that the service can send, in alphabetical order."""
+    found = {code.code: code for code in (*_of_library(), *_of_service())}
+    return tuple(found[code] for code in sorted(found))
+
+
+def page(code: Code) -> str:
+    """The page of one code, with a problem as an example."""
+    example = {
+        "type": f"https://docs.example/reference/errors/{code.code}.html", "title": code.title, "status": code.status,
+        "detail": "what is wrong with this request", "code": code.code, "hint": "what to do about it",
+        "instance": "/v1/banks/my-bank", "request_id": "4f0c1b2a9d8e7f60",
+    }  # fmt: skip
+    return f"""# {code.code}
+
+HTTP {code.status} {HTTPStatus(code.status).phrase}. {code.meaning} {code.remedy}
+
+```json
+{json.dumps(example, indent=2)}
+```
+
+[All errors](../errors.md)
+"""
+
+
+def tree() -> str:
+    """The tree in the docstring of `costbank.errors`: its first block of indented lines."""
+    lines = inspect.cleandoc(errors.__doc__ or "").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("    "))
+    return inspect.cleandoc("\n".join(takewhile(str.strip, lines[start:])))
+
+
+def _meanings() -> dict[str, str]:
+    """What each class means, from the tree: its name, perhaps an exit status, and the meaning."""
+    lines = (re.fullmatch(r"[│├└─ ]*(\w+Error) +(?:exit \d+ +)?(\S.*)", line) for line in tree().splitlines())
+    return {line[1]: line[2] for line in lines if line}
+
+
+def _of_library() -> Iterator[Code]:
+    meanings = _meanings()
     for name in errors.__all__:
         kind = getattr(errors, name)
         if isinstance(kind, type) and issubclass(kind, CostbankError) and kind.code not in HTTP_CODES:
-            yield kind.code, _section(kind.code, kind.http_status, _sentence(meanings.get(name, kind.title)),
-                                      "The hint of the error says what to do.")  # fmt: skip
+            meaning = _sentence(meanings.get(name, kind.title))
+            yield Code(kind.code, kind.http_status, kind.title, meaning, "The hint of the error says what to do.")
 
 
-def _of_service() -> Iterator[tuple[str, str]]:
+def _of_service() -> Iterator[Code]:
     for kind in service_errors():
-        meaning, remedy = SERVICE_CODES[kind.code]
-        yield kind.code, _section(kind.code, kind.http_status, meaning, remedy)
+        yield Code(kind.code, kind.http_status, kind.title, *SERVICE_CODES[kind.code])
     for code, (status, meaning, remedy) in HTTP_CODES.items():
-        yield code, _section(code, status, meaning, remedy)
-
-
-def _section(code: str, status: int, meaning: str, remedy: str) -> str:
-    return f"### {code}\n\nHTTP {status}. {meaning} {remedy}\n"
+        yield Code(code, status, _TITLES.get(code, code.replace("-", " ").title()), meaning, remedy)
 
 
 def _sentence(text: str) -> str:

@@ -95,7 +95,7 @@ def problem(
     raw = request.scope.get("raw_path") or request.scope["path"].encode("utf-8", "backslashreplace")
     instance = raw[:_MAX_INSTANCE_BYTES].decode("ascii", "backslashreplace")
     base = request.app.state.settings.problem_base if "app" in request.scope else ""
-    kind = f"{base}#{code}" if base else "about:blank"
+    kind = f"{base.rstrip('/')}/{code}.html" if base else "about:blank"
     body = Problem(
         type=kind, title=title, status=status, detail=detail, code=code, hint=hint, instance=instance,
         request_id=request.scope.get("request_id", ""),

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="form of the log on stderr")
     access_log: bool = Field(default=False, description="log every request")
     problem_base: str = Field(
-        default="", description="URL of the page of errors, for the `type` of problems; empty: about:blank"
+        default="", description="URL of the folder of pages of errors, for the `type` of problems; empty: about:blank"
     )
 
     @field_validator("api_key")

@@ -1,6 +1,7 @@
 """Generated pages are up to date and match the code; figures are those of data/bench/results.csv."""
 
 import csv
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,8 @@ from xml.etree import ElementTree
 import click
 import pytest
 from costbank_cli.command_line import COMMANDS, command_line
+from costbank_service import Settings, create_app
+from fastapi.testclient import TestClient
 
 from costbank import errors
 from costbank.bank import Bank
@@ -90,11 +93,23 @@ def test_the_errors_page_has_every_code_and_the_whole_tree():
         assert re.search(rf"^[│├└─ ]*{kind.__name__}\b", page, re.M)
 
 
-def test_every_code_that_the_service_sends_has_a_section():
-    sections = set(re.findall(r"^### (\S+)$", _page("reference/errors.md"), re.M))
+def test_every_code_that_the_service_sends_has_a_page():
+    pages = {path.stem for path in (DOCS / "reference/errors").iterdir()}
+    listed = re.findall(r"^\| \[`(\S+)`\]\(errors/(\S+)\.md\) ", _page("reference/errors.md"), re.M)
     kinds = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
     sent = {kind.code for kind in (*kinds, *problems.service_errors())} | set(problems.HTTP_CODES)
-    assert sections == sent
+    assert pages == sent
+    assert {code for code, page in listed if code == page} == sent
+
+
+@pytest.mark.parametrize("path", ["/v1/banks/none", "/nothing", "/v1/banks/news/map", "/v1/banks?page=2"])
+def test_the_page_of_a_problem_has_its_title_and_status(news_bank: Bank, path: str):
+    pages = "https://docs.example/reference/errors/"
+    with TestClient(create_app(Settings(store=news_bank.path.parents[1], problem_base=pages))) as client:
+        problem = client.get(path).json()
+    example = json.loads(_page(f"reference/errors/{problem['code']}.md").partition("```json")[2].partition("```")[0])
+    for key in ("type", "title", "status", "code"):
+        assert problem[key] == example[key]
 
 
 def test_cells_of_tables_stay_in_their_column():

@@ -237,8 +237,8 @@ def test_other_origins_may_read_answers_only_if_they_are_listed(store: Path):
 
 
 def test_a_problem_names_its_page_if_there_is_a_base(store: Path):
-    with TestClient(create_app(Settings(store=store, problem_base="https://docs.example/errors.html"))) as client:
-        assert client.get("/v1/banks/no").json()["type"] == "https://docs.example/errors.html#bank-not-found"
+    with TestClient(create_app(Settings(store=store, problem_base="https://docs.example/errors"))) as client:
+        assert client.get("/v1/banks/no").json()["type"] == "https://docs.example/errors/bank-not-found.html"
 
 
 def test_the_page_of_the_service_loads_nothing_from_elsewhere(client: TestClient):
