@@ -40,4 +40,4 @@ async def token_map(request: Request) -> Response:
 
 
 def _places(xy: Float32[np.ndarray, "vocab 2"]) -> list[list[float] | None]:
-    return [place if known else None for place, known in zip(xy.tolist(), np.isfinite(xy).all(axis=1), strict=True)]
+    return [place if known else None for place, known in zip(xy.tolist(), np.isfinite(xy.sum(axis=1)), strict=True)]
