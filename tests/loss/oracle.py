@@ -16,9 +16,8 @@ def cost_matrix(costs: Costs | None, size: int) -> Tensor:
     matrix = torch.empty(size, size, dtype=torch.float64)
     if isinstance(costs, DenseCosts):
         rows = costs.vectors.double()
-        for i in range(size):
-            for t in range(size):
-                matrix[i, t] = 1.0 - (rows[i] * rows[t]).sum()
+        for t in range(size):
+            matrix[:, t] = 1.0 - (rows * rows[t]).sum(dim=1)
     else:
         assert isinstance(costs, NeighborCosts)
         for t in range(size):

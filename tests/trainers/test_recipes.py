@@ -35,7 +35,7 @@ class GPT(nn.Module):
 
 def test_ten_steps_of_nanochats_loop(bank: Bank):
     generator = torch.Generator().manual_seed(1)
-    data = torch.randint(2, VOCAB, (20, 2, 4), generator=generator)
+    data = torch.randint(2, VOCAB, (20, 3, 9), generator=generator)
     emo = EMOLoss(bank, ignore_index=-1)
     first = GPT()
     models, options, smoothing = (first, copy.deepcopy(first)), emo.options, open_smoothing(bank)
@@ -47,7 +47,7 @@ def test_ten_steps_of_nanochats_loop(bank: Bank):
             for micro_step in range(2):  # nanochat divides the loss by the number of accumulated batches
                 rows = data[2 * step + micro_step]
                 x, y = rows[:, :-1], rows[:, 1:].clone()
-                y[0, :2] = -1
+                y[0, :4] = -1
                 if collected is losses[0]:
                     loss = emo(model(x), y)
                 else:
