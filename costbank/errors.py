@@ -164,8 +164,13 @@ class StorageError(InputError):
     http_status = 507
 
 
-def require(module: str, extra: str) -> ModuleType:
+def require(module: str, extra: str, hint: str = "") -> ModuleType:
     """Import `module`, which an extra installs.
+
+    Args:
+        module: the module to import.
+        extra: the extra that installs it.
+        hint: what to do about a module that no extra installs, instead of installing the extra.
 
     Raises:
         MissingExtraError: the module, or one that it imports, is not installed; the hint names the extra.
@@ -175,5 +180,5 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"this needs the Python library {error.name!r}, which is not installed",
-            f"pip install 'costbank[{extra}]'",
+            hint or f"pip install 'costbank[{extra}]'",
         ) from error
