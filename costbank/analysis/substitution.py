@@ -239,7 +239,7 @@ def _total(pairs: _Bigrams, targets: Substitutes, baseline: _Baseline, block_byt
             label, own, weights = labels[part], row[part], targets.weights[labels[part]]
             neighbors = (gains_of[own[:, None], targets.ids[label]] * weights).sum(axis=1)
             random = (baseline.weights[label] * of_class[own]).sum(axis=1)
-            # The label itself is no random token; its own g is part of its class's sum.
+            # The sum over the label's class includes the label, which is not a random token: take it out.
             in_class = baseline.weights[label, baseline.class_of[label]] * gains[part]
             random -= np.where(baseline.class_of[label] >= 0, in_class, 0)
             total += float((neighbors - random) @ pairs.counts[block][part])

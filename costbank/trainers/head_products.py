@@ -263,7 +263,7 @@ def _vocabulary_widths(model: Any) -> set[int]:
     """Widths that are probably those of logits, for which one position suffices while products are searched."""
     widths = set()
     for way in ("get_input_embeddings", "get_output_embeddings"):
-        try:
+        try:  # a model may have no such method, not implement it, or return None or a module without a tensor
             widths.add(len(getattr(model, way)().weight))
         except (AttributeError, NotImplementedError, TypeError):
             continue

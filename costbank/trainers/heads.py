@@ -147,7 +147,7 @@ def output_module(model: Any) -> nn.Module | None:
 def head_rows(model: Any) -> int | None:
     """The rows of the weight that a model names as its head; None if that is another layer, sharded or quantized."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
-    try:
+    try:  # a model may have no such method, not implement it, or return None or a module without a tensor
         tokens = len(model.get_input_embeddings().weight)
     except (AttributeError, NotImplementedError, TypeError):
         tokens = 0

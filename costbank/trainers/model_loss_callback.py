@@ -79,10 +79,10 @@ class EMOLossCallback(PinCallback):
         if state.is_world_process_zero:
             announce(self.loss, self.place)
 
-    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         self.function.step = state.global_step
 
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:  # noqa: ARG002
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
         """Check that the gradients of this step came through the loss.
 
         Raises:

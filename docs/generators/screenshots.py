@@ -8,6 +8,7 @@ import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 from costbank_service import Settings, serving
 from PIL import Image
@@ -39,7 +40,7 @@ def _take(chromium: str, bank: Bank) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     token = bank.vocab.find(LABEL)
-    views = {
+    views: dict[str, tuple[Literal["light", "dark"], str, str]] = {
         "explorer-map": ("light", f"token={token}&color=cost", ".legend .ramp"),
         "explorer-targets": ("dark", f"token={token}&tab=targets&text={_SENTENCE}", ".targets li"),
     }
@@ -48,7 +49,7 @@ def _take(chromium: str, bank: Bank) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
         for name, (scheme, state, ready) in views.items():
             width, height = _SIZE
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(f"{url}/#bank={bank.name}&{state}", wait_until="domcontentloaded")
             expect(page.locator(ready).first).to_be_visible()
             page.wait_for_timeout(2_000)  # the map is drawn after its legend

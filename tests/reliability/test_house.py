@@ -56,8 +56,8 @@ def long_functions(modules: Trees) -> dict[str, int]:
     return {name: lines for name, lines in counts.items() if lines > MOST_FUNCTION_LINES}
 
 
-def _lines(node: ast.AST) -> int:
-    return node.end_lineno - node.lineno + 1  # type: ignore[attr-defined]
+def _lines(node: ast.stmt | ast.expr) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def _table_lines(node: ast.AST) -> int:

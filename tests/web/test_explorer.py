@@ -370,8 +370,8 @@ def test_a_right_click_on_the_map_chooses_nothing(page: Page, served: Served):
 
 def test_a_link_to_a_bank_that_is_gone_can_be_left(page: Page, served: Served, expected_errors: list[str]):
     expected_errors += ["404"]
-    page.goto(f"{served.url}/#bank=gone&tab=nothing&color=nothing", wait_until="domcontentloaded")
-    expect(page.locator("#card .problem")).to_contain_text("there is no bank gone")
+    page.goto(f"{served.url}/#bank=my-old-bank&tab=nothing&color=nothing", wait_until="domcontentloaded")
+    expect(page.locator("#card .problem")).to_contain_text("there is no bank my-old-bank")
     page.locator("#bank").select_option(f"words@{served.words.id}")
     expect(page.locator(".legend")).to_contain_text("ok")
 
@@ -420,8 +420,8 @@ def test_commands_that_are_copied_give_what_the_page_shows(page: Page, served: S
 
 def test_errors_of_the_service_are_said(page: Page, served: Served, expected_errors: list[str]):
     expected_errors += ["404", "400", "ERR_FAILED"]
-    page.goto(f"{served.url}/#bank=nothing", wait_until="domcontentloaded")
-    expect(page.locator("#card .problem")).to_contain_text("there is no bank nothing")
+    page.goto(f"{served.url}/#bank=my-old-bank", wait_until="domcontentloaded")
+    expect(page.locator("#card .problem")).to_contain_text("there is no bank my-old-bank")
     _open(page, served, token=99_999)
     expect(page.locator("#card .problem")).to_contain_text("outside the vocabulary")
     page.route("**/nearest?*", lambda route: route.abort())
