@@ -19,7 +19,6 @@ __all__ = ["LabelTargets", "TargetCache", "longest_matches"]
 
 _MOST_BANKS = 16
 _MOST_UNMATCHED = 32
-_LEAST_SUM = 1e-30
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class LabelTargets:
         temperature: T, in units of cost.
         factors: u_i; 0 for tokens that are in no target but their own.
         softened: whether a label gives a share to other tokens.
+        least_sum: with a smaller sum of u exp(−c / T) over the others, a label keeps its whole share.
     """
 
     loss: str
@@ -42,6 +42,7 @@ class LabelTargets:
     temperature: float
     factors: Float32[np.ndarray, "vocab"]
     softened: Bool[np.ndarray, "vocab"]
+    least_sum: float
 
     @classmethod
     def of(cls, bank: LoadedBank) -> "LabelTargets":
@@ -53,21 +54,21 @@ class LabelTargets:
         """
         torch = require("torch", "train")
         from costbank.loss import EMOOptions, open_smoothing
-        from costbank.loss.costs import DenseSmoothing
+        from costbank.loss.costs import LEAST_SUM, DenseSmoothing
 
         torch.set_num_threads(1)
         options = EMOOptions.preset("recommended")
         smoothing = cast(DenseSmoothing, open_smoothing(bank))  # over all tokens, as k is None by default
         weight = cast(float, options.weight)  # the preset has no schedule
         factors, softened = smoothing.factors.numpy(), smoothing.softened.numpy()
-        return cls(options.objective, weight, smoothing.temperature, factors, softened)
+        return cls(options.objective, weight, smoothing.temperature, factors, softened, LEAST_SUM)
 
     def others(self, label: int, costs: Float32[np.ndarray, "vocab"]) -> Float64[np.ndarray, "vocab"]:
         """The shares of all tokens but the label in its target; they sum to w, or to 0 if it is not softened."""
         shares = self.factors * np.exp(-costs.astype(np.float64) / self.temperature)
         shares[label] = 0.0
         total = shares.sum()
-        if not self.softened[label] or total <= _LEAST_SUM:
+        if not self.softened[label] or total <= self.least_sum:
             return np.zeros_like(shares)
         return shares * (self.weight / total)
 

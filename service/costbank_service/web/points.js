@@ -45,6 +45,7 @@ export class Points {
     }
     gl.linkProgram(program);
     gl.useProgram(program);
+    [this.scale, this.shift, this.size] = ["scale", "shift", "size"].map((name) => gl.getUniformLocation(program, name));
     this.program = program;
     this.buffers = { place: gl.createBuffer(), color: gl.createBuffer() };
     gl.enable(gl.BLEND);
@@ -200,16 +201,16 @@ export class Points {
   #paint() {
     const { gl, canvas } = this, { width, height, unit } = this.#scale(), ratio = devicePixelRatio || 1;
     if (!width || !this.count) return;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
+    const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
     const [sx, sy] = [(2 * unit) / width, (2 * unit) / height];
-    gl.uniform2f(gl.getUniformLocation(this.program, "scale"), sx, sy);
-    gl.uniform2f(gl.getUniformLocation(this.program, "shift"), -this.center[0] * sx, -this.center[1] * sy);
+    gl.uniform2f(this.scale, sx, sy);
+    gl.uniform2f(this.shift, -this.center[0] * sx, -this.center[1] * sy);
     const dense = Math.min(6, Math.max(2.2, 500 / Math.sqrt(this.count)));
-    gl.uniform1f(gl.getUniformLocation(this.program, "size"), Math.min(12, dense * this.zoom ** 0.35) * ratio);
+    gl.uniform1f(this.size, Math.min(12, dense * this.zoom ** 0.35) * ratio);
     gl.drawArrays(gl.POINTS, 0, this.count);
   }
 }
