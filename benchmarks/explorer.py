@@ -9,23 +9,21 @@ of 8,000 tokens in the same run; the ratio says what the size costs.
 """
 
 import os
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from costbank_service import Settings, serving
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from benchmarks.record import record
 from tests.service.banks import add_map, write_bank
+from tests.web.pages import chromium_browser
 
 _CLICKS = 20
 _ROUNDS = 3
 _SIZES = (8_000, 128_000)
-_FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _WALK = """async (clicks) => {
   const times = [];
   const heading = () => document.querySelector("#card h3").textContent;
@@ -51,17 +49,12 @@ _WALK = """async (clicks) => {
 
 
 def run() -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        sys.exit("chromium is not installed: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
         for size in _SIZES:
             _write(Path(folder) / f"of-{size}", size)
-        with serving(Settings(store=Path(folder), port=0)) as url, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        with serving(Settings(store=Path(folder), port=0)) as url, chromium_browser() as browser:
             # Alternately, so that both sizes meet the same load of the machine.
             rounds = [[_times(browser, f"{url}/#bank=of-{size}&token=77") for size in _SIZES] for _ in range(_ROUNDS)]
-            browser.close()
     note = f"{_CLICKS} clicks a round, {os.cpu_count()} cores, software WebGL"
     small, large = zip(*rounds, strict=True)
     record("explorer", "click to first neighbors at 128,000 tokens: median", "ms", [median(times) for times in large],

@@ -61,9 +61,17 @@ def test_type_checkers_read_the_annotations(wheel: Path, package: str):
     assert f"{package}/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
-@pytest.mark.parametrize("name", ["page.html", "page.css", "page.js"])
-def test_the_template_of_reports_is_in_the_wheel(wheel: Path, name: str):
-    assert f"costbank/analysis/report/{name}" in zipfile.ZipFile(wheel).namelist()
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        ("costbank/analysis/report", "costbank/analysis/report"),
+        ("service/costbank_service/web", "costbank_service/web"),
+    ],
+)
+def test_the_files_of_pages_are_in_the_wheel(wheel: Path, source: str, folder: str):
+    files = {path.name for path in (ROOT / source).iterdir() if path.suffix in (".html", ".css", ".js", ".svg")}
+    assert len(files) >= 3
+    assert {f"{folder}/{name}" for name in files} <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path):

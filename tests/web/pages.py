@@ -1,15 +1,35 @@
 """Pages of a real browser, of which a test fails if they log an error or throw an exception."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-__all__ = ["clean_page"]
+__all__ = ["chromium_browser", "clean_page"]
+
+# WebGL without a GPU, and no sandbox, because a container has no user namespaces.
+_FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 _TIMEOUT_MS = 120_000
 """For every wait; long, because the machine may be busy."""
+
+
+@contextmanager
+def chromium_browser() -> Iterator[Browser]:
+    """Debian's Chromium. While Playwright runs, nothing else in this process can run an event loop.
+
+    Raises:
+        FileNotFoundError: Chromium is not installed.
+    """
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise FileNotFoundError("chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield browser
+        browser.close()
 
 
 @contextmanager
