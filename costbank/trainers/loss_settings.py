@@ -6,6 +6,7 @@ from costbank.errors import UsageError
 from costbank.loss import EMOLoss
 from costbank.opening import open_bank
 from costbank.trainers.reduction import check_ignore_index
+from costbank.trainers.tokenizer import check_tokenizer
 
 __all__ = ["chosen_options", "loss_from_settings", "required_bank"]
 
@@ -30,19 +31,24 @@ def chosen_options(
     return {**chosen, **(options or {})}
 
 
-def loss_from_settings(bank: str | None, setting: str, **settings: Any) -> EMOLoss:
+def loss_from_settings(bank: str | None, setting: str, tokenizer: Any = None, **settings: Any) -> EMOLoss:
     """The loss for a bank's name, path or URL and the settings of `chosen_options`.
 
     Args:
         bank: the bank.
         setting: the name of the setting that holds it, for the error.
+        tokenizer: the model's, which is checked before the costs are read; None if it is checked elsewhere.
         **settings: see `chosen_options`.
 
     Raises:
         UsageError: there is no bank, or an option is invalid.
+        TokenizerError: the tokenizer is not the bank's.
         CostbankError: the bank cannot be opened; see `open_bank`.
     """
-    loss = EMOLoss(open_bank(required_bank(bank, setting)), **chosen_options(**settings))
+    opened, options = open_bank(required_bank(bank, setting)), chosen_options(**settings)
+    if tokenizer is not None:
+        check_tokenizer(opened, tokenizer)
+    loss = EMOLoss(opened, **options)
     check_ignore_index(loss)
     return loss
 

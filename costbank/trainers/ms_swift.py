@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from costbank.errors import ShapeError, UsageError
-from costbank.opening import open_bank
 from costbank.trainers.in_force import announce
 from costbank.trainers.loss_settings import loss_from_settings, required_bank
 from costbank.trainers.model_loss import check_has_logits, label_targets
 from costbank.trainers.reduction import check_label_smoothing, divide_by_items
 from costbank.trainers.split_logits import loss_sum
-from costbank.trainers.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     _BaseLoss: Any = object
@@ -54,10 +52,9 @@ class SwiftEMOLoss(_BaseLoss):
 
     def __init__(self, args: Any, trainer: Any) -> None:
         super().__init__(args, trainer)
-        bank = required_bank(os.environ.get("COSTBANK_BANK"), "the environment variable COSTBANK_BANK")
-        self.emo = loss_from_settings(bank, "COSTBANK_BANK", **_settings())
         _check_arguments(args, trainer, self.is_megatron)
-        check_tokenizer(open_bank(bank), trainer.template.tokenizer)
+        bank = required_bank(os.environ.get("COSTBANK_BANK"), "the environment variable COSTBANK_BANK")
+        self.emo = loss_from_settings(bank, "COSTBANK_BANK", trainer.template.tokenizer, **_settings())
         announce(self.emo, "ms-swift")
 
     def __call__(

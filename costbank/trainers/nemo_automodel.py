@@ -12,12 +12,11 @@ require_framework("nemo_automodel.components.loss.masked_ce", "nemo-automodel")
 import torch
 from torch import Tensor, nn
 
-from costbank.opening import open_bank
 from costbank.trainers.in_force import announce
 from costbank.trainers.loss_settings import loss_from_settings
 from costbank.trainers.model_loss import check_has_logits
 from costbank.trainers.split_logits import loss_sum
-from costbank.trainers.tokenizer import check_tokenizer, load_tokenizer
+from costbank.trainers.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
 
@@ -62,9 +61,9 @@ class AutomodelEMOLoss(MaskedCrossEntropy):
     ) -> None:
         super().__init__(fp32_upcast=False, ignore_index=-100, reduction="sum")
         self.emo = loss_from_settings(
-            bank, "bank", preset=preset, objective=objective, mixing=mixing, weight=weight, options=options
-        )
-        check_tokenizer(open_bank(bank), load_tokenizer(tokenizer))
+            bank, "bank", load_tokenizer(tokenizer), preset=preset, objective=objective, mixing=mixing, weight=weight,
+            options=options,
+        )  # fmt: skip
         announce(self.emo, "NeMo Automodel")
 
     def forward(
