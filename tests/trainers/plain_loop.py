@@ -62,3 +62,10 @@ def grouped(batches: Sequence[Any], size: int = 1, steps: int = STEPS) -> list[l
 
 def logged_losses(trainer: Any) -> list[float]:
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def batch_pairs(texts: Any, rows: int = 4, steps: int = STEPS) -> list[list[dict[str, Tensor]]]:
+    """Two batches for each step, over and over the same six."""
+    blocks = [slice(start, start + rows) for start in range(0, 6 * rows, rows)]
+    batches = [{"input_ids": texts.ids[b], "attention_mask": texts.mask[b], "labels": texts.labels[b]} for b in blocks]
+    return [[batches[(2 * i) % 6], batches[(2 * i + 1) % 6]] for i in range(steps)]

@@ -12,7 +12,7 @@ from costbank.errors import InputNotFoundError, ShapeError, TokenizerError, Usag
 from costbank.loss import EMOLoss
 from tests.loss.oracle import token_losses
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, STEPS, plain_losses, shifted
+from tests.trainers.plain_loop import RATE, batch_pairs, plain_losses, shifted
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -65,9 +65,7 @@ def test_the_value_is_the_definitions(bank: Bank, settings: dict[str, Any], caps
 
 def test_ten_steps_are_those_of_a_plain_loop(bank: Bank, settings: dict[str, Any], texts: Texts):
     """As the recipe calls it: labels shifted by the dataset, and a loss for each of two accumulated batches."""
-    batches = [{"input_ids": texts.ids[i : i + 4], "attention_mask": texts.mask[i : i + 4],
-                "labels": texts.labels[i : i + 4]} for i in range(0, 24, 4)]  # fmt: skip
-    steps = [[batches[(2 * i) % 6], batches[(2 * i + 1) % 6]] for i in range(STEPS)]
+    steps = batch_pairs(texts)
     plain = plain_losses(llama(), steps, EMOLoss(bank))
     model, loss, losses = llama().train(), make(settings), []
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)

@@ -20,7 +20,7 @@ from costbank.trainers.split_logits import loss_sum
 from tests.loss.oracle import token_losses
 from tests.loss.processes import free_port, run_processes
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, STEPS, plain_losses, shifted
+from tests.trainers.plain_loop import RATE, batch_pairs, plain_losses, shifted
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -64,9 +64,7 @@ def test_the_value_is_the_definitions(bank: Bank, capsys: pytest.CaptureFixture[
 
 def test_ten_steps_are_those_of_a_plain_loop(bank: Bank, texts: Texts):
     """As the trainer calls it: labels shifted by the dataset, and the tokens of two accumulated batches."""
-    batches = [{"input_ids": texts.ids[i : i + 4], "attention_mask": texts.mask[i : i + 4],
-                "labels": texts.labels[i : i + 4]} for i in range(0, 24, 4)]  # fmt: skip
-    steps = [[batches[(2 * i) % 6], batches[(2 * i + 1) % 6]] for i in range(STEPS)]
+    steps = batch_pairs(texts)
     plain = plain_losses(llama(), steps, EMOLoss(bank))
     model, loss, losses = llama().train(), make(bank), []
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
