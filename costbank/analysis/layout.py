@@ -36,8 +36,8 @@ _FAR = 100.0
 _LEAST_FOR_TSNE = 5
 _EARLY_EXAGGERATION = 12.0
 _CELL_WIDTH = 2.0
-"""The width of a cell of the grid: twice openTSNE's. That is much faster, and keeps nearly as many of the nearest tokens;
-`python -m benchmarks.layout` compares the two."""
+"""The width of a cell of the grid: twice openTSNE's. That is much faster, and keeps nearly as many of the nearest
+tokens; `python -m benchmarks.layout` compares the two."""
 
 _LEAST_FOR_GRID = 5_000
 """With fewer tokens, Barnes-Hut is used: it keeps more of the nearest tokens, and is not yet much slower."""

@@ -177,7 +177,7 @@ _DOCUMENTS: dict[str, dict] = {}
 
 
 def _document(client: TestClient, situation: str) -> dict:
-    """The OpenAPI document, which depends on the settings alone; a new service takes 0.1 s to make it."""
+    """The OpenAPI document, which depends on the settings alone, so it is made once."""
     if situation not in _DOCUMENTS:
         _DOCUMENTS[situation] = client.get("/openapi.json").json()
     return _DOCUMENTS[situation]
