@@ -23,18 +23,20 @@ help:
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
 	@echo "make study-small   cross-entropy, label smoothing and a bank, trained from scratch; TEXT=FILE; about 20 minutes"
 
+# Python compiles a module when it is first imported; pip would compile all of them, of which most are never used.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costbank needs Python 3.11 or newer; make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/costbank demo --store .demo/banks --work .demo
 
+# Two cores are busy with three workers, because many tests wait for servers and other processes.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/unit tests/loss tests/golden tests/service

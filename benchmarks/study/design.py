@@ -13,8 +13,10 @@ class Setting:
     Attributes:
         pretrained: whether a pretrained model is trained further, with its own tokenizer; `vocab`, `layers`, `dim` and
             `dropout` are then the model's.
-        vocab: the pieces of the tokenizer, which is trained on the training text alone.
+        vocab: the pieces of the tokenizer, which is trained on text for training alone.
         train_tokens: the tokens of the training text, which are repeated.
+        tokenizer_tokens: the tokenizer is trained on the start of the training text that has about so many tokens; 0
+            means all of it. Runs with different amounts of text can be compared if this is the same.
         layers, dim: the decoder's size; a head of attention has 32 dimensions.
         context: tokens of a sequence.
         batch: sequences of a step.
@@ -48,6 +50,7 @@ class Setting:
     base_tokens: int = 600_000
     base_lr: float = 2e-3
     prompts: bool = False
+    tokenizer_tokens: int = 0
 
     @property
     def epochs(self) -> float:
@@ -146,6 +149,11 @@ ARMS: dict[str, Arm] = {
     "recommended-all-text": replace(_RECOMMENDED, bank_text="all"),
     "recommended-all-text-100": replace(_smoothed(unigram_power=1.0, perplexity=100.0), bank_text="all"),
     "recommended-default-bank": replace(_RECOMMENDED, bank={}),
+    "recommended-left-1": replace(_RECOMMENDED, bank=LEFT | {"window": 1}),
+    "recommended-dim-128": replace(_RECOMMENDED, bank=LEFT | {"dim": 128}),
+    "recommended-all-text-symmetric": replace(
+        _RECOMMENDED, bank={"dim": 64, "min_count": 1, "window": 5}, bank_text="all"
+    ),
     "recommended-symmetric": replace(_RECOMMENDED, bank={"dim": 64, "min_count": 1, "window": 5}),
     "unigram-power-0.5": _smoothed(unigram_power=0.5),
     "without-counts": _WITHOUT_COUNTS,

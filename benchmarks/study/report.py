@@ -5,6 +5,7 @@ import math
 import statistics
 from collections import defaultdict
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy.stats import t as student
 
 from benchmarks.study.design import Arm, Setting
 
-__all__ = ["OTHER", "ROWS", "Comparison", "best_rate", "compare", "read_rows", "report"]
+__all__ = ["OTHER", "ROWS", "Comparison", "best_rate", "compare", "data_report", "read_rows", "report"]
 
 Row = dict[str, Any]
 
@@ -73,6 +74,47 @@ def report(rows: list[Row], heading: str = "") -> str:
         files = [str(row.get(name)) for name in ("text", "other text", "model")]
         groups[row["setting"], str(sorted(sizes.items())), *files, row["split"]].append(row)
     return "\n\n".join(heading + _table(group) for group in groups.values())
+
+
+def data_report(rows: list[Row]) -> str:
+    """How much text each arm is worth: the text that cross-entropy needs for the same perplexity, in the same steps.
+
+    A table of cross-entropy by amounts of text, and one of the arms that were run with one of these amounts. Between
+    amounts, the cross-entropy in nats is taken as linear in the logarithm of the amount, on the seeds that all have.
+
+    Args:
+        rows: of one setting, text and split, with one tokenizer, and nothing else changed than the amount of text.
+    """
+    by_amount: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["arm"] == "ce":
+            by_amount[row["sizes"]["train_tokens"]].append(row)
+    seeds = set.intersection(*({row["seed"] for row in runs} for runs in by_amount.values()))
+    curve = {
+        amount: _mean([row for row in runs if row["seed"] in seeds], "ce") for amount, runs in sorted(by_amount.items())
+    }
+    lines = ["| tokens of text | perplexity of cross-entropy |", "|---|---|"]
+    lines += [f"| {amount:,} | {math.exp(value):.1f} |" for amount, value in curve.items()]
+    lines += ["", "| arm | tokens of text | perplexity | worth, in text for cross-entropy |", "|---|---|---|---|"]
+    arms: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["arm"] != "ce" and row["seed"] in seeds:
+            arms[row["arm"], row["sizes"]["train_tokens"]].append(row)
+    for (arm, amount), runs in sorted(arms.items(), key=lambda item: _mean(item[1], "ce")):
+        value = _mean(runs, "ce")
+        lines.append(f"| {arm} | {amount:,} | {math.exp(value):.1f} | {_worth(curve, amount, value)} |")
+    return "\n".join([f"Means of {len(seeds)} seeds.", "", *lines])
+
+
+def _worth(curve: dict[int, float], amount: int, value: float) -> str:
+    """The text with which cross-entropy reaches a value, as a multiple of an amount."""
+    points = list(curve.items())
+    for (less, higher), (more, lower) in pairwise(points):
+        if lower <= value <= higher:
+            share = (higher - value) / (higher - lower)
+            return f"{less / amount * (more / less) ** share:.2f} ×"
+    (least, worst), (most, _) = points[0], points[-1]
+    return f"less than {least / amount:g} ×" if value > worst else f"more than {most / amount:g} ×"
 
 
 def best_rate(rows: list[Row]) -> float:

@@ -127,7 +127,9 @@ def _split(file: Path, setting: Setting, folder: Path, model: Path | None) -> St
     if model is None:
         model = folder / "study.model"
         if not model.exists():
-            train_sentencepiece([files["train"]], model, setting.vocab)
+            sample = folder / "tokenizer.txt"
+            _write(sample, _first_bytes(texts["all"], 5 * (setting.tokenizer_tokens or setting.train_tokens)), setting)
+            train_sentencepiece([sample], model, setting.vocab)
     tokenizer = load_tokenizer(model)
     limits = {"train": setting.train_tokens, "valid": setting.eval_tokens, "test": setting.eval_tokens}
     train, valid, test = (_encode(tokenizer, texts[name], limits[name], setting.prompts) for name in limits)

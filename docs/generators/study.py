@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from benchmarks.study.design import SETTINGS
-from benchmarks.study.report import OTHER, ROWS, compare, read_rows, report
+from benchmarks.study.report import OTHER, ROWS, compare, data_report, read_rows, report
 
 __all__ = ["chart", "forgetting_chart", "page"]
 
@@ -51,6 +51,15 @@ bank of `recommended` is counted from the pairs, that of `base-text` from the ne
         --arms ce recommended base-text base-text-shuffled base-text-64-0.05 head-all label-smoothing unigram-smoothing
 """
 
+_DATA = """## How much text a bank is worth
+
+Cross-entropy was also trained on less and on more text, with the tokenizer of the 200,000 tokens and in as many steps.
+The text that it needs for the perplexity of another loss tells what that loss is worth. This command adds an amount:
+
+    python -m benchmarks.study small --text FILE --split test --arms ce \\
+        --set train_tokens=400000 tokenizer_tokens=200000
+"""
+
 _STYLE = """
 text { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
 .title { font-size: 17px; font-weight: 600; }
@@ -84,7 +93,18 @@ def page() -> str:
     """The page: every arm that was run, in each setting and on each text."""
     rows = read_rows(ROWS)
     order = sorted(rows, key=lambda row: (row["split"] != "test", list(SETTINGS).index(row["setting"])))
-    return f"{_INTRO}\n## All runs\n\n{report(order, heading='### ')}\n"
+    return f"{_INTRO}\n{_DATA}\n{data_report(_by_amount(rows))}\n\n## All runs\n\n{report(order, heading='### ')}\n"
+
+
+def _by_amount(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The test runs of the small setting on English that differ only in the amount of text."""
+    small = asdict(SETTINGS["small"])
+    amounts = {"train_tokens": small["train_tokens"], "tokenizer_tokens": 0}
+    return [
+        row for row in rows
+        if row["text name"] == "english" and row["split"] == "test" and row["sizes"] | amounts == small
+        and (row["sizes"]["tokenizer_tokens"] or row["sizes"]["train_tokens"]) == small["train_tokens"]
+    ]  # fmt: skip
 
 
 def chart() -> str:

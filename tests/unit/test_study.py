@@ -20,7 +20,7 @@ from benchmarks.study.docstrings import pairs, paragraphs, write_docstrings
 from benchmarks.study.losses import build_bank, loss_of
 from benchmarks.study.measures import measure, sequences, temperature_of
 from benchmarks.study.model import Decoder
-from benchmarks.study.report import ROWS, compare, read_rows, report
+from benchmarks.study.report import ROWS, compare, data_report, read_rows, report
 from benchmarks.study.text import IGNORED, Files, open_text
 from benchmarks.study.training import train, train_base
 from costbank.errors import UsageError
@@ -75,6 +75,19 @@ def test_the_report_lists_the_best_arm_first_and_those_that_diverged():
     assert "diverged" in lines[6]
 
 
+def test_an_arm_is_worth_the_text_that_cross_entropy_needs():
+    def of(arm: str, amount: int, *values: float) -> list[dict]:
+        sizes = asdict(TINY) | {"train_tokens": amount}
+        return [row | {"sizes": sizes} for row in _rows(arm, list(values))]
+
+    rows = [*of("ce", 100, 6.0, 6.2, 9.0), *of("ce", 200, 5.6, 5.8), *of("ce", 400, 5.4, 5.6),
+            *of("halfway", 200, 5.5, 5.7), *of("best", 200, 5.0, 5.2), *of("worst", 200, 7.0, 7.2, 0.0)]  # fmt: skip
+    lines = data_report(rows).splitlines()
+    assert lines[0] == "Means of 2 seeds."
+    assert f"| 100 | {math.exp(6.1):.1f} |" in lines
+    assert [line.split(" | ")[-1] for line in lines[-3:]] == ["more than 2 × |", "1.41 × |", "less than 0.5 × |"]
+
+
 @pytest.mark.parametrize("name", ARMS)
 def test_the_options_of_every_arm_exist(name: str):
     EMOOptions(**ARMS[name].options)
@@ -86,7 +99,7 @@ def text(news: Path, tmp_path_factory: pytest.TempPathFactory):
     return open_text(Files(news), TINY, tmp_path_factory.mktemp("study"))
 
 
-def test_parts_of_the_text_do_not_overlap(text, news: Path):
+def test_parts_of_the_text_do_not_overlap(text, news: Path, tmp_path: Path):
     folder = text.train_file.parent
     names = ("valid", "test", "all", "train")
     parts = {name: Counter((folder / f"{name}.txt").read_text().splitlines()) for name in names}
@@ -95,6 +108,10 @@ def test_parts_of_the_text_do_not_overlap(text, news: Path):
     assert parts["train"] <= parts["all"]
     assert min(map(len, parts.values())) > 5
     assert len(text.train) == TINY.train_tokens
+    # So a tokenizer for several amounts of text is that of one of them.
+    more = open_text(Files(news), replace(TINY, train_tokens=9_000, tokenizer_tokens=TINY.train_tokens), tmp_path)
+    assert more.model.read_bytes() == text.model.read_bytes()
+    assert np.array_equal(more.train[: TINY.train_tokens], text.train)
     # The bank's text is the text of the training tokens: not a line more.
     encoded = sum(len(text.tokenizer.encode([line])[0]) + 1 for line in text.train_file.read_text().splitlines())
     assert TINY.train_tokens <= encoded < TINY.train_tokens + 400
