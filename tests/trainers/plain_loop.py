@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import transformers as tf
 from torch import Tensor
 
 from costbank.loss import EMOLoss
@@ -26,6 +27,25 @@ class Recorder:
         return batch
 
 
+def record_training_steps(monkeypatch: Any) -> tuple[list[dict[str, Tensor]], list[Any]]:
+    """Record what each trainer built on transformers' Trainer trains on from now on.
+
+    Returns:
+        A list of the batches, which grows as they are trained on, and one of the trainer of each batch.
+    """
+    batches: list[dict[str, Tensor]] = []
+    trainers: list[Any] = []
+    step = tf.Trainer.training_step
+
+    def recorded(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
+        batches.append({name: value.clone() for name, value in inputs.items() if isinstance(value, Tensor)})
+        trainers.append(self)
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(tf.Trainer, "training_step", recorded)
+    return batches, trainers
+
+
 def shifted(labels: Tensor) -> Tensor:
     return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], -100)], dim=-1)
 
@@ -33,7 +53,10 @@ def shifted(labels: Tensor) -> Tensor:
 def plain_losses(
     model: Any, steps: Sequence[Sequence[dict[str, Tensor]]], loss: EMOLoss, *, rate: float = RATE
 ) -> list[float]:
-    """Train with gradient descent, and return the loss of each step: the mean over the tokens of its batches."""
+    """Train with gradient descent, and return the loss of each step: the mean over the tokens of its batches.
+
+    The losses of tokens are multiplied by the batch's `loss_scale`, if it has one.
+    """
     sum_of = EMOLoss(loss.costs, loss.options, reduction="sum")
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     model.train()
@@ -45,8 +68,10 @@ def plain_losses(
             inputs = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
             if "position_ids" in batch:
                 inputs["position_ids"] = batch["position_ids"]
-            logits = model(**inputs).logits
-            value = sum_of(logits, shifted(batch["labels"])) / count
+            # With a cache, transformers does not tell the texts of a row apart by their positions.
+            logits = model(**inputs, use_cache=False).logits
+            weights = torch.roll(batch["loss_scale"], -1, -1).float() if "loss_scale" in batch else None
+            value = sum_of(logits, shifted(batch["labels"]), token_weights=weights) / count
             value.backward()
             total += value.item()
         optimizer.step()

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers as tf
 
 from costbank.bank import Bank
 from costbank.errors import MissingExtraError, ShapeError, TokenizerError, UsageError
 from costbank.loss import EMOLoss
 from tests.trainers.conftest import TEXTS, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, STEPS, Recorder, grouped, logged_losses, plain_losses
+from tests.trainers.plain_loop import RATE, STEPS, Recorder, grouped, logged_losses, plain_losses, record_training_steps
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -180,14 +179,7 @@ def run_axolotl(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_axolotl_trains_with_it(
     changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    batches: list[dict[str, torch.Tensor]] = []
-    step = tf.Trainer.training_step
-
-    def recorded(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
-        batches.append({name: value.clone() for name, value in inputs.items() if isinstance(value, torch.Tensor)})
-        return step(self, model, inputs, *rest)
-
-    monkeypatch.setattr(tf.Trainer, "training_step", recorded)
+    batches, _ = record_training_steps(monkeypatch)
     trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
     assert any((batch["labels"] == -100).any() for batch in batches)

@@ -1,6 +1,7 @@
 """The loss `emo` of ms-swift: in ms-swift itself if it is installed, and always against its interface."""
 
 import copy
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,16 @@ from costbank.errors import ShapeError, TokenizerError, UsageError
 from costbank.loss import EMOLoss
 from tests.loss.oracle import token_losses
 from tests.trainers.conftest import TEXTS, VOCAB, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, STEPS, Recorder, grouped, logged_losses, plain_losses, shifted
+from tests.trainers.plain_loop import (
+    RATE,
+    STEPS,
+    Recorder,
+    grouped,
+    logged_losses,
+    plain_losses,
+    record_training_steps,
+    shifted,
+)
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -125,3 +135,62 @@ def test_what_cannot_be_trained_is_refused_when_the_trainer_is_made(tokenizer: A
     monkeypatch.delenv("COSTBANK_BANK")
     with pytest.raises(UsageError, match="COSTBANK_BANK is not set"):
         make(tokenizer)
+
+
+def write_run(folder: Path, tokenizer: Any, changes: dict[str, Any]) -> list[str]:
+    """A model, a tokenizer, conversations, and the arguments of `swift sft`."""
+    llama().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    lines = []
+    for number, text in enumerate(TEXTS):
+        question, answer = text.split(" sees ")
+        messages = [{"role": "user", "content": question},
+                    {"role": "assistant", "content": " and ".join([answer] * (1 + number % 3)),
+                     "loss_scale": [0.5 + number % 3]}]  # fmt: skip
+        lines.append(json.dumps({"messages": messages}) + "\n")
+    (folder / "data.jsonl").write_text("".join(lines))
+    plugin = CliRunner().invoke(command_line, ["plugin-path", "ms-swift"]).stdout.strip()
+    settings = {
+        "model": folder / "model", "model_type": "llama", "template": "default", "tuner_type": "full",
+        "dataset": folder / "data.jsonl", "output_dir": folder / "out", "external_plugins": plugin, "loss_type": "emo",
+        "torch_dtype": "float32", "bf16": False, "fp16": False, "use_cpu": True, "attn_impl": "sdpa",
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": STEPS, "learning_rate": RATE,
+        "optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0, "weight_decay": 0, "max_grad_norm": 0,
+        "gradient_checkpointing": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
+        "split_dataset_ratio": 0, "dataset_num_proc": 1, "dataloader_num_workers": 0, "max_length": 256,
+        "check_model": False, **changes,
+    }  # fmt: skip
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.skipif(not is_installed("swift"), reason="ms-swift is not installed")
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"is_binary_loss_scale": False}, {"padding_free": True}, {"packing": True, "gradient_accumulation_steps": 1}],
+    ids=["padded", "scaled", "padding-free", "packed"],
+)
+def test_ms_swift_trains_with_it(
+    changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    """What `swift sft` does."""
+    from swift.arguments import SftArguments
+    from swift.pipelines import sft_main
+
+    def accept_any_attention(self: Any) -> None:
+        self.padding_free = self.padding_free or self.packing
+
+    # ms-swift asks for flash attention, which needs a GPU. PyTorch's attention also tells the texts of a row apart.
+    monkeypatch.setattr(SftArguments, "_check_padding_free", accept_any_attention)
+    monkeypatch.setenv("COSTBANK_WEIGHT", "0.3")
+    batches, trainers = record_training_steps(monkeypatch)
+    sft_main(write_run(tmp_path, tokenizer, changes))
+    assert f"the loss is in force in ms-swift: bank tiny@{bank.id}" in capsys.readouterr().err
+    assert all((batch["labels"] == -100).any() for batch in batches)
+    assert all(("loss_scale" in batch) == ("is_binary_loss_scale" in changes) for batch in batches)
+    assert all((len(batch["labels"]) == 1) == ("padding_free" in changes or "packing" in changes) for batch in batches)
+    start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    plain = plain_losses(
+        start, grouped(batches, changes.get("gradient_accumulation_steps", 2)), EMOLoss(bank, weight=0.3)
+    )
+    assert logged_losses(trainers[-1]) == pytest.approx(plain, abs=1e-4)
