@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from costbank.loss.engine.result import accumulation_dtype
+from costbank.loss.engine.result import accumulation_dtype, weight_gradient_dtype
 from costbank.loss.module_numbers import module_of
 
 __all__ = ["compiled_loss"]
@@ -50,8 +50,8 @@ def _(
     del labels, token_weights, step
     options = module_of(number).options
     sums = accumulation_dtype(products or inputs.dtype, options)
-    is_narrow = options.narrow_weight_gradient and weight is not None and weight.dtype == torch.bfloat16
-    types = (inputs.dtype, torch.bfloat16 if is_narrow else sums, sums)
+    of_weight = sums if weight is None else weight_gradient_dtype(weight.dtype, sums, options)
+    types = (inputs.dtype, of_weight, sums)
     gradients = [
         tensor.new_empty(tensor.shape, dtype=dtype) if needed and tensor is not None else inputs.new_empty(0)
         for tensor, needed, dtype in zip((inputs, weight, bias), wanted, types, strict=True)

@@ -36,7 +36,7 @@ def linear_emo_loss(
     """`emo_loss` of the logits hidden · weightᵀ + bias, which are computed block by block.
 
     Gradients are computed together with the values, and the gradient of the weight is summed in float32 (see
-    `narrow_weight_gradient`). Besides the gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab.
+    `weight_gradient`). Besides the gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab.
     Ignored tokens are left out first, which waits for an accelerator. With `reduction="none"` the backward pass
     computes the blocks again, because it brings a factor for each token; so does a second backward pass.
 

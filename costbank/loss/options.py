@@ -129,8 +129,13 @@ class EMOOptions:
             choose. With kernels, logits of hidden states have the type of the head's products, as in
             `torch.nn.Linear`. float64 needs PyTorch's operations.
         accumulate: the type of sums and of the softmax.
-        narrow_weight_gradient: sum the gradient of a head's bfloat16 weight over blocks in bfloat16 instead of the type
-            of sums. That halves the memory, and rounds the sum once more for each block.
+        weight_gradient: how the gradient of a head's bfloat16 weight is summed over n blocks. `wide`: in the type of
+            sums, which takes 4 bytes a number in float32. `nearest` and `stochastic`: in bfloat16, 2 bytes a number.
+            `nearest` rounds each partial sum to the nearest number; the error is at most n · 2⁻⁸ of the largest
+            partial sum (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 4.2). `stochastic` rounds
+            up or down at random: a rounding may be twice as large, but its mean is 0, so that the error grows as
+            √n (Connolly, Higham & Mary 2021, doi 10.1137/20M1334796). Two runs give the same bits. Weights of other
+            types have `wide`.
         nan_logits: `refuse` raises an error; `pass` gives a NaN loss, for gradient scalers of float16 training.
         log_power: γ of `log`.
         tailr_gamma: γ of `tailr`; its authors used 1e-7 to 0.8.
@@ -158,7 +163,7 @@ class EMOOptions:
     chunk_rows: int | None = None
     kernels: Literal["auto", "torch", "triton"] = "auto"
     accumulate: Literal["float32", "float64"] = "float32"
-    narrow_weight_gradient: bool = False
+    weight_gradient: Literal["wide", "nearest", "stochastic"] = "wide"
     nan_logits: Literal["refuse", "pass"] = "refuse"
     log_power: float = 1.0
     tailr_gamma: float = 0.1
@@ -173,6 +178,7 @@ class EMOOptions:
         _check_choice("target_mass", self.target_mass, ("excluded", "detached"))
         _check_choice("accumulate", self.accumulate, ("float32", "float64"))
         _check_choice("kernels", self.kernels, ("auto", "torch", "triton"))
+        _check_choice("weight_gradient", self.weight_gradient, ("wide", "nearest", "stochastic"))
         _check_choice("nan_logits", self.nan_logits, ("refuse", "pass"))
         most = 1.0 if self.mixing == "interpolate" else math.inf
         weights = (self.weight.start, self.weight.end) if isinstance(self.weight, Schedule) else (self.weight,)

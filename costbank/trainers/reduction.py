@@ -47,7 +47,7 @@ def plain_ce_options(options: EMOOptions) -> EMOOptions | None:
     return EMOOptions(
         objective="ce", reduction=options.reduction, shift=options.shift, ignore_index=options.ignore_index,
         softcap=options.softcap, chunk_rows=options.chunk_rows, accumulate=options.accumulate,
-        nan_logits=options.nan_logits, kernels=options.kernels, narrow_weight_gradient=options.narrow_weight_gradient,
+        nan_logits=options.nan_logits, kernels=options.kernels, weight_gradient=options.weight_gradient,
     )  # fmt: skip
 
 

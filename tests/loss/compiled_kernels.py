@@ -13,7 +13,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from costbank.loss.engine.kernels import rows
+from costbank.loss.engine.kernels import rounding, rows
 
 POINTERS = {
     "logits": "*bf16", "out": "*bf16", "labels": "*i64", "costs": "*bf16", "targets": "*fp32", "factors": "*fp32",
@@ -56,6 +56,9 @@ def main() -> None:
     for dtype in ("*fp16", "*fp32"):
         types = {**POINTERS, **NUMBERS, "logits": dtype, "out": dtype, "costs": dtype}
         results.append(compiled(rows.row_gradients, types, gradients))
+    added = {"total": "*bf16", "terms": "*fp32"}
+    constants = {"BITS": 1, "ENTRY": 3, "TERM": 5, "HASH_0": 7, "HASH_1": 9, "BLOCK": 4_096}
+    results.append(compiled(rounding.add_rounded, added, constants))
     print(json.dumps(results))
 
 

@@ -300,22 +300,31 @@ def test_a_schedule_does_not_compile_each_step_anew(head, labels, costs):
     assert counter.frame_count <= 3
 
 
-def test_a_narrow_gradient_of_the_weight_is_rounded_once_more_for_each_block(head, labels, costs):
+@pytest.mark.parametrize("sums", ["nearest", "stochastic"])
+def test_a_gradient_of_the_weight_in_bfloat16_is_rounded_once_more_for_each_block(head, labels, costs, sums: str):
     rounded = [tensor.bfloat16() for tensor in head[:2]]
     grads = {}
-    for narrow in (False, True):
+    for name in ("wide", sums):
         ours = leaves(tuple(rounded), torch.bfloat16)
-        loss = linear_emo_loss(*ours, labels, costs, replace(OPTIONS, narrow_weight_gradient=narrow))
-        grads[narrow] = torch.autograd.grad(loss, ours)
-    assert torch.equal(grads[True][0], grads[False][0])
-    wide, narrow = (grads[name][1].float() for name in (False, True))
+        loss = linear_emo_loss(*ours, labels, costs, replace(OPTIONS, weight_gradient=name))
+        grads[name] = torch.autograd.grad(loss, ours)
+    assert torch.equal(grads[sums][0], grads["wide"][0])
+    wide, narrow = (grads[name][1].float() for name in ("wide", sums))
     assert not torch.equal(wide, narrow)
-    assert (wide - narrow).abs().max() <= 5 * torch.finfo(torch.bfloat16).eps * wide.abs().max()
+    # Five blocks, and a rounding to the nearest at the end. Half an epsilon is the largest error of the nearest number.
+    each = torch.finfo(torch.bfloat16).eps * (1 if sums == "stochastic" else 0.5)
+    assert (wide - narrow).abs().max() <= (5 * each + torch.finfo(torch.bfloat16).eps) * wide.abs().max()
     full = leaves(head[:2])
-    alike = replace(OPTIONS, narrow_weight_gradient=True)
+    alike = replace(OPTIONS, weight_gradient=sums)
     wide = torch.autograd.grad(linear_emo_loss(*full, labels, costs, OPTIONS), full)
     for one, other in zip(torch.autograd.grad(linear_emo_loss(*full, labels, costs, alike), full), wide, strict=True):
         assert torch.equal(one, other)
+
+
+def test_options_refuse_other_sums_of_the_weights_gradient():
+    with pytest.raises(UsageError, match="weight_gradient is 'bfloat16'") as caught:
+        EMOOptions(weight_gradient="bfloat16")
+    assert "wide, nearest, stochastic" in caught.value.hint
 
 
 def test_float64_accumulation_is_closer(head, labels, costs):

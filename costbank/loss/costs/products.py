@@ -1,10 +1,10 @@
 """Matrix products whose results can have a wider type than the factors."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-__all__ = ["add_product_", "product_"]
+__all__ = ["add_product_", "product_", "transposed_product"]
 
 # Older versions refuse a sum of another type than the factors.
 _ADDS_WIDER = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
@@ -34,3 +34,10 @@ def add_product_(total: Float[Tensor, "m k"], left: Float[Tensor, "n m"], right:
             total.add_(torch.mm(narrow, right, out_dtype=torch.float32))
     else:
         total.addmm_(left.to(total.dtype).T, right.to(total.dtype))
+
+
+def transposed_product(left: Float[Tensor, "n m"], right: Float[Tensor, "n k"]) -> Float32[Tensor, "m k"]:
+    """leftᵀ · right with float32 sums. `left` may have a wider type than `right`."""
+    if right.is_cuda and right.element_size() == 2:
+        return torch.mm(left.to(right.dtype).T, right, out_dtype=torch.float32)
+    return torch.mm(left.float().T, right.float())

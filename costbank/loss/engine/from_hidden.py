@@ -19,7 +19,8 @@ from costbank.loss.costs.products import add_product_, product_
 from costbank.loss.engine.blocks import block_losses
 from costbank.loss.engine.call import Call, scaled
 from costbank.loss.engine.outcome import BlockPlan
-from costbank.loss.engine.result import TokenColumns
+from costbank.loss.engine.result import TokenColumns, weight_gradient_dtype
+from costbank.loss.engine.rounding import add_product_rounded_, add_rounded_
 from costbank.loss.engine.workspace import Workspace
 
 __all__ = ["HeadCall", "gradients_of_hidden", "losses_of_hidden"]
@@ -86,9 +87,7 @@ class _Gradients:
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, ...]) -> "_Gradients":
         to_hidden, to_weight, to_bias = wanted
-        # Sums over tokens may exceed the range of float16.
-        narrow = call.plan.options.narrow_weight_gradient and weight.dtype == torch.bfloat16
-        sums = weight.dtype if narrow else call.dtype
+        sums = weight_gradient_dtype(weight.dtype, call.dtype, call.plan.options)
         # Rows that are left out are never written.
         like_hidden = torch.empty_like if call.tokens.index is None else torch.zeros_like
         return cls(
@@ -96,6 +95,18 @@ class _Gradients:
             torch.zeros(weight.shape, dtype=sums, device=weight.device) if to_weight else None,
             torch.zeros(len(weight), dtype=call.dtype, device=weight.device) if to_bias else None,
         )
+
+    def add_to_weight_(self, of_logits: Tensor, inputs: Tensor, number: int, plan: BlockPlan) -> None:
+        """Add a block's part of the gradient of the weight; `number` is that of the block."""
+        assert self.weight is not None
+        if self.weight.dtype == torch.bfloat16 and plan.options.weight_gradient == "stochastic":
+            add: Callable[[Tensor, Tensor, int, int], None] = add_rounded_
+            if plan.kernels:
+                from costbank.loss.engine.kernels.rounding import launch as add
+
+            add_product_rounded_(self.weight, of_logits, inputs, number, add)
+        else:
+            add_product_(self.weight, of_logits, inputs)
 
     def times(self, factor: Tensor, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """Each gradient times a scalar, in the type of its input; in place if it has that type."""
@@ -161,7 +172,7 @@ def _run(
     workspace = Workspace(len(weight), hidden.device, call.dtype, plan.kernels)
     with torch.autocast(hidden.device.type, enabled=False):
         factor = weight.to(head.products)
-        for rows in tokens.blocks():
+        for number, rows in enumerate(tokens.blocks()):
             inputs, kept = hidden[rows].to(head.products), tokens.kept[rows]
             if not tokens.all_kept:
                 # Zeros, because NaN in an ignored row would reach the gradient of the weight.
@@ -181,7 +192,7 @@ def _run(
             if gradients.hidden is not None:
                 gradients.hidden[rows] = torch.mm(logits.to(head.products), factor).to(hidden.dtype)
             if gradients.weight is not None:
-                add_product_(gradients.weight, logits, inputs)
+                gradients.add_to_weight_(logits, inputs, number, plan)
             if gradients.bias is not None:
                 gradients.bias += logits.sum(dim=0, dtype=call.dtype)
     return columns, gradients

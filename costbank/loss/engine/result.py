@@ -8,7 +8,7 @@ from torch import Tensor
 
 from costbank.loss.options import EMOOptions
 
-__all__ = ["EMOParts", "EMOResult", "TokenColumns", "accumulation_dtype"]
+__all__ = ["EMOParts", "EMOResult", "TokenColumns", "accumulation_dtype", "weight_gradient_dtype"]
 
 
 class EMOParts(NamedTuple):
@@ -69,3 +69,11 @@ class TokenColumns:
 def accumulation_dtype(dtype: torch.dtype, options: EMOOptions) -> torch.dtype:
     """The type of the softmax and of sums for logits of this type."""
     return torch.promote_types(dtype, torch.float64 if options.accumulate == "float64" else torch.float32)
+
+
+def weight_gradient_dtype(weight: torch.dtype, sums: torch.dtype, options: EMOOptions) -> torch.dtype:
+    """The type in which the gradient of a weight is summed over blocks, with `sums` that of other sums.
+
+    Sums over tokens may exceed the range of float16.
+    """
+    return weight if options.weight_gradient != "wide" and weight == torch.bfloat16 else sums

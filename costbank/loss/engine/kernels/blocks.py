@@ -4,7 +4,6 @@ The stages are those of `costbank.loss.engine.blocks`, but the logits stay what 
 them: a kernel reads a row twice, and no probabilities are stored. Objectives give the same formulas to both paths.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from costbank.loss.engine.kernels import rows
+from costbank.loss.engine.kernels.device import device_of
 from costbank.loss.engine.objectives import Block, Gradient
 from costbank.loss.engine.objectives.base import Tiles, TileSums
 from costbank.loss.engine.outcome import BlockPlan, BlockResult, Factors, Outcome, Softmax, outcome_of
@@ -180,7 +180,7 @@ class _Launch:
         out = torch.empty(_SUMS, count, dtype=torch.float32, device=self.logits.device)
         if count:
             launch: Any = rows.row_sums[(count,)]
-            with _device_of(self.logits):
+            with device_of(self.logits):
                 launch(
                     self.logits, self.logits.stride(0), self.columns, *self._tiles(tiles), out, count,
                     *self._numbers(tiles), WIDTH=width, **_flags(self.options, tiles),
@@ -201,7 +201,7 @@ class _Launch:
         columns, values = near or (self.columns, self.none)
         size = columns.shape[1] if near else 0
         launch: Any = rows.row_gradients[(count,)]
-        with _device_of(self.logits):
+        with device_of(self.logits):
             launch(
                 self.logits, self.logits.stride(0), into, into.stride(0), self.columns, *self._tiles(tiles),
                 vectors, count, kept.to(torch.int8), columns.contiguous(), values.contiguous(), *self._numbers(tiles),
@@ -220,11 +220,6 @@ class _Launch:
         """Softcap, 1 / temperature, power of similarities, and 1 / the temperature of the targets."""
         rate = 0.0 if tiles.temperature is None else 1.0 / tiles.temperature
         return float(self.options.softcap or 1.0), 1.0 / self.options.temperature, float(tiles.log_power or 1.0), rate
-
-
-def _device_of(tensor: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device, which may be another one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _flags(options: EMOOptions, tiles: Tiles) -> dict[str, int]:
