@@ -150,6 +150,8 @@ ARMS: dict[str, Arm] = {
     "recommended-all-text-100": replace(_smoothed(unigram_power=1.0, perplexity=100.0), bank_text="all"),
     "recommended-default-bank": replace(_RECOMMENDED, bank={}),
     "recommended-left-1": replace(_RECOMMENDED, bank=LEFT | {"window": 1}),
+    "recommended-left-5": replace(_RECOMMENDED, bank=LEFT | {"window": 5}),
+    "recommended-all-text-left-5": replace(_RECOMMENDED, bank=LEFT | {"window": 5}, bank_text="all"),
     "recommended-dim-128": replace(_RECOMMENDED, bank=LEFT | {"dim": 128}),
     "recommended-all-text-symmetric": replace(
         _RECOMMENDED, bank={"dim": 64, "min_count": 1, "window": 5}, bank_text="all"
@@ -209,6 +211,7 @@ ARMS: dict[str, Arm] = {
     "head-64-0.05": _of_head(0.05, k=64),
     "head-64-0.05-shuffled": replace(_of_head(0.05, k=64), shuffled=True),
     "head-64-with-label": _of_head(0.1, k=64, label=True),
+    "head-all-raw": replace(_of_head(0.1), head=()),
     "head-64-raw": replace(_of_head(0.05, k=64), head=()),
     "base-text": replace(_RECOMMENDED, bank_text="base"),
     "base-text-shuffled": replace(_RECOMMENDED, bank_text="base", shuffled=True),
