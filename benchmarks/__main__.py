@@ -24,6 +24,7 @@ BENCHMARKS = (
     "nearest_http",
     "explorer",
     "narrow_gradient",
+    "narrow_rows",
     "loss",
 )
 

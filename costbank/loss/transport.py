@@ -129,7 +129,9 @@ def exact_transport_loss_with_parts(
     Raises:
         ShapeError, UsageError, MissingExtraError: see `exact_transport_loss`.
     """
-    rows: Tensor = getattr(vectors, "vectors", vectors)
+    # Rows in 8 bits have scales.
+    is_scaled = getattr(vectors, "scales", None) is not None
+    rows: Tensor = vectors.wide() if is_scaled else getattr(vectors, "vectors", vectors)
     mask = None if mask is None else mask.bool()
     if isinstance(targets, SoftTargets):
         sums = targets.probabilities.sum(dim=-1, keepdim=True)

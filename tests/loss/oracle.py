@@ -15,7 +15,7 @@ def cost_matrix(costs: Costs | None, size: int) -> Tensor:
         return 1 - torch.eye(size, dtype=torch.float64)
     matrix = torch.empty(size, size, dtype=torch.float64)
     if isinstance(costs, DenseCosts):
-        rows = costs.vectors.double()
+        rows = _rows(costs)
         for t in range(size):
             matrix[:, t] = 1.0 - (rows * rows[t]).sum(dim=1)
     else:
@@ -26,6 +26,11 @@ def cost_matrix(costs: Costs | None, size: int) -> Tensor:
                 if i >= 0:
                     matrix[i, t] = cost
     return matrix.fill_diagonal_(0.0)
+
+
+def _rows(costs: DenseCosts) -> Tensor:
+    """The rows; those of 8 bits have scales."""
+    return costs.vectors.double() * (1.0 if costs.scales is None else costs.scales.double()[:, None])
 
 
 def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, options: EMOOptions) -> Tensor:
@@ -59,7 +64,7 @@ def _value(log_p: Tensor, label: int, matrix: Tensor, costs: Costs | None, optio
             return -torch.logsumexp(log_p + (1 - costs_of_label).clamp_min(0).pow(options.log_power).log(), 0)
         case "kernel":
             assert isinstance(costs, DenseCosts)
-            rows = costs.vectors.double()
+            rows = _rows(costs)
             return ((p[:, None] * rows).sum(0) - rows[label]).square().sum() / 2
         case "d2gpo":
             assert isinstance(costs, NeighborCosts)

@@ -38,6 +38,7 @@ def test_the_names_of_the_room_are_these():
         "LowRankCosts",
         "NeighborCosts",
         "NeighborSmoothing",
+        "RoundingError",
         "Schedule",
         "SmoothingOptions",
         "SoftTargets",

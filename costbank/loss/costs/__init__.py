@@ -3,6 +3,7 @@
 from costbank.loss.costs.base import Costs, same_pin
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
 from costbank.loss.costs.fitting import fit_width, width_hint
+from costbank.loss.costs.float8 import RoundingError
 from costbank.loss.costs.neighbors import NeighborCosts
 from costbank.loss.costs.opening import FORMS, open_costs, open_smoothing
 from costbank.loss.costs.smoothing import (
@@ -23,6 +24,7 @@ __all__ = [
     "LowRankCosts",
     "NeighborCosts",
     "NeighborSmoothing",
+    "RoundingError",
     "SmoothingOptions",
     "fit_width",
     "open_costs",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from costbank.errors import UsageError
 
-__all__ = ["UNNAMED", "Costs", "check_type", "rounding", "same_pin"]
+__all__ = ["UNNAMED", "Costs", "check_type", "check_without_rows", "rounding", "same_pin"]
 
 UNNAMED = "unnamed"
 """The value of `Costs.bank` for costs that do not come from a bank."""
@@ -64,12 +64,14 @@ class Costs:
         """The same costs on another device, or with their vectors in another type.
 
         A 16-bit type makes products of rows fast on accelerators, but costs then have an error of up to 8e-3
-        (bfloat16). The cost of a token to itself is 0 in any type, because it is never computed.
+        (bfloat16). The cost of a token to itself is 0 in any type, because it is never computed. Dense and low-rank
+        costs can have rows in `torch.float8_e4m3fn`, with a scale for each row in float32: see `DenseCosts.to`.
 
         Raises:
-            UsageError: the type is not a floating-point one.
+            UsageError: costs of this form cannot have this type, or the device does not have it.
         """
-        check_type(dtype)
+        check_type(dtype, device)
+        check_without_rows(self.form, dtype)
         # A copy skips the checks in __post_init__.
         moved = copy(self)
         for entry in fields(self):
@@ -83,14 +85,45 @@ class Costs:
         return f"<{type(self).__name__} of {self.bank}: {self.vocab_size:,} tokens, {self.error}>"
 
 
-def check_type(dtype: torch.dtype | None) -> None:
-    """Check that costs can have this type.
+def check_type(dtype: torch.dtype | None, device: torch.device | str | None = None) -> None:
+    """Check that costs can have this type on a device.
 
     Raises:
-        UsageError: it is not a floating-point type.
+        UsageError: it is not a floating-point type, another 8-bit type than `torch.float8_e4m3fn`, or one that the
+            device does not have.
     """
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is None:
+        return
+    if not dtype.is_floating_point:
         raise UsageError(f"costs cannot be {dtype}", "use a floating-point type, such as torch.bfloat16")
+    if dtype.itemsize == 1 and dtype != torch.float8_e4m3fn:
+        raise UsageError(f"costs cannot be {dtype}", "use torch.float8_e4m3fn, or a wider type, such as torch.bfloat16")
+    if device is not None:
+        _check_device(dtype, torch.device(device))
+
+
+def check_without_rows(form: str, dtype: torch.dtype | None) -> None:
+    """Check that costs that are numbers, and not rows, can have this type.
+
+    Raises:
+        UsageError: it has 8 bits.
+    """
+    if dtype is not None and dtype.itemsize == 1:
+        raise UsageError(
+            f"{form} costs without rows cannot be {dtype}",
+            "use torch.bfloat16; or dense or low-rank costs, or smoothing over all tokens without draws",
+        )
+
+
+def _check_device(dtype: torch.dtype, device: torch.device) -> None:
+    try:
+        torch.ones(1, device=device).to(dtype).to(torch.float32)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"costs cannot be {dtype} on the device {device}: {reason}",
+            "use another type, such as torch.float32, or another device",
+        ) from error
 
 
 def rounding(values: Tensor, before: str = "") -> str:

@@ -34,16 +34,16 @@ def fit_width(
     Raises:
         ShapeError: the logits are wider than `WIDEST` times the bank, or lack a token that has a vector.
     """
-    has_vector = (costs.vectors if isinstance(costs, DenseCosts) else costs.weights).any(dim=1)
+    has_vector = costs.has_vector if isinstance(costs, DenseCosts) else costs.weights.any(dim=1)
     if width > max(bank_size, 1) * WIDEST:
         reason = f"more than {WIDEST - 1:.0%} wider"
     elif lacking := int(has_vector[width:].sum()):
         reason = f"{lacking:,} of the ids without logits have vectors"
     elif isinstance(costs, DenseSmoothing):
         factors, softened = (_rows(values[:, None], width)[:, 0] for values in (costs.factors, costs.softened))
-        return replace(costs, vectors=_rows(costs.vectors, width), factors=factors, softened=softened)
+        return replace(costs, **_vectors(costs, width), factors=factors, softened=softened)
     elif isinstance(costs, DenseCosts):
-        return replace(costs, vectors=_rows(costs.vectors, width))
+        return replace(costs, **_vectors(costs, width))
     else:
         ids = _rows(costs.ids + 1, width) - 1
         here = ids < width
@@ -54,6 +54,15 @@ def fit_width(
         f"the logits are {width:,} wide, and {costs.bank} has {bank_size:,} tokens: {reason}",
         f"use the bank of this model's tokenizer; if the token ids match, give {explicit} instead of the bank",
     )
+
+
+def _vectors(costs: DenseCosts, width: int) -> dict[str, Tensor | None]:
+    """The first vectors and their scales, or all of them and zeros."""
+    if costs.scales is None:
+        return {"vectors": _rows(costs.vectors, width), "scales": None}
+    # As bytes, which every device can pad.
+    vectors = _rows(costs.vectors.view(torch.uint8), width).view(costs.vectors.dtype)
+    return {"vectors": vectors, "scales": _rows(costs.scales[:, None], width)[:, 0]}
 
 
 def _rows(table: Tensor, count: int) -> Tensor:

@@ -67,11 +67,11 @@ class NeighborCosts(Costs):
             raise ShapeError("there are no neighbors", "give a table with k of 1 or more, or use form='dense'")
         present = ids >= 0
         others = size - 1 - present.sum(1)
-        mean = dense.vectors.double().sum(0)
+        mean = dense.wide(dtype=torch.float64).sum(0)
         far, deviation = [], []
         for start in range(0, size, block_rows):
             block = slice(start, start + block_rows)
-            rows = dense.vectors[block].double()
+            rows = dense.wide(block, torch.float64)
             total = size - 1 - (rows @ mean - rows.square().sum(1))
             near = torch.where(present[block], costs[block].double(), 0.0).sum(1)
             center = ((total - near) / others[block].clamp_min(1)).clamp_min(0.0).float()

@@ -8,8 +8,9 @@ import torch
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, TokenizerError, UsageError
-from costbank.loss.costs.base import Costs, check_type
+from costbank.loss.costs.base import Costs, check_type, check_without_rows
 from costbank.loss.costs.dense import DenseCosts, LowRankCosts
+from costbank.loss.costs.float8 import FLOAT8, Float8Rows
 from costbank.loss.costs.neighbors import NeighborCosts
 from costbank.loss.costs.smoothing import (
     DenseSmoothing,
@@ -44,6 +45,8 @@ def open_costs(
 ) -> Costs:
     """Load a bank's costs for training.
 
+    The `error` of what is returned describes how far its costs may be from the bank's.
+
     Args:
         bank: the bank; its row i is token id i.
         form: `dense`: exact. `low-rank`: projections onto `rank` dimensions. `neighbors`: the costs of each token's
@@ -57,18 +60,21 @@ def open_costs(
             5e12 products.
         device: the device of the costs. Dense rows are copied to it block by block, so no other device holds
             all of them.
-        dtype: the type of the vectors, or of the neighbors' costs; default: float32. See `Costs.to`.
+        dtype: the type of the vectors, or of the neighbors' costs; default: float32. See `Costs.to`. Dense and low-rank
+            costs can have `torch.float8_e4m3fn`, a byte for each number of a row; `rounding_error` is then measured.
         block_rows: rows that are read from the bank at a time.
 
     Raises:
-        UsageError: the form does not exist, a setting belongs to another form, k exceeds the bank's table, or `dtype`
-            is not a floating-point type.
+        UsageError: the form does not exist, a setting belongs to another form, k exceeds the bank's table, or costs of
+            this form cannot have `dtype` on this device.
         ShapeError: `vocab_size`, `rank` or `k` is out of range.
         TokenizerError: the bank is for another tokenizer.
     """
-    check_type(dtype)
+    check_type(dtype, device)
     if form not in FORMS:
         raise UsageError(f"form is {form!r}", f"give one of: {', '.join(FORMS)}")
+    if form == "neighbors":
+        check_without_rows(form, dtype)
     for name, value, owner in (("rank", rank, "low-rank"), ("k", k, "neighbors"), ("measure", measure, "neighbors")):
         if value is not None and form != owner:
             raise UsageError(f"{name}={value} does not apply to form={form!r}", f"omit it, or use form={owner!r}")
@@ -106,18 +112,21 @@ def open_smoothing(
             fewer ids, the bank's last tokens are dropped, and labels have their shares.
         vocab: the vocabulary of the model's tokenizer; it is an error if the bank is for another tokenizer.
         device: the device of the vectors or distributions.
-        dtype: their type; default: float32.
+        dtype: their type; default: float32. Over all tokens, without draws, also `torch.float8_e4m3fn` (see
+            `open_costs`).
         rank: over all tokens, use projections of the vectors onto this many dimensions.
         **changes: single options by name, such as `perplexity=200`.
 
     Raises:
         UsageError: an option is out of range, k exceeds the bank's table, or the bank has no counts for
-            `unigram_power` or `exempt_most_frequent`.
+            `unigram_power` or `exempt_most_frequent`; or distributions cannot have `dtype` on this device.
         ShapeError: `vocab_size` is out of range.
         TokenizerError: the bank is for another tokenizer.
     """
-    check_type(dtype)
+    check_type(dtype, device)
     options = replace(options or SmoothingOptions(), **changes)
+    if options.k is not None or options.draws is not None:
+        check_without_rows("smoothing", dtype)
     width = _width(bank, vocab_size, vocab)
     _check_counts(bank, options)
     tokens: dict[str, Any] = {
@@ -188,12 +197,22 @@ def _dense(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> DenseCosts:
+    name = f"{bank.name}@{bank.id}"
+    blocks = (
+        (start, torch.tensor(bank.vectors(slice(start, min(start + block_rows, width)))))
+        for start in range(0, min(width, bank.size), block_rows)
+    )
+    if dtype == FLOAT8:
+        narrow = Float8Rows(width, bank.dim, device)
+        for start, block in blocks:
+            narrow.put(start, block)
+            bank.release()
+        return DenseCosts(narrow.vectors, bank=name, scales=narrow.scales, rounding_error=narrow.error)
     rows = torch.zeros(width, bank.dim, device=device, dtype=dtype or torch.float32)
-    for start in range(0, min(width, bank.size), block_rows):
-        block = torch.tensor(bank.vectors(slice(start, min(start + block_rows, width))))
+    for start, block in blocks:
         rows[start : start + len(block)] = block
         bank.release()
-    return DenseCosts(rows, bank=f"{bank.name}@{bank.id}")
+    return DenseCosts(rows, bank=name)
 
 
 def _neighbors(bank: Bank, dense: DenseCosts, k: int | None, measure: bool | None) -> NeighborCosts:

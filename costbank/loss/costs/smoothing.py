@@ -184,7 +184,7 @@ class DenseSmoothing(DenseCosts):
     @property
     def error(self) -> str:
         softened = f"{int(self.softened.sum()):,} of them softened over {self.settings}, T = {self.temperature:.3g}"
-        return softened + rounding(self.vectors, ", ")
+        return softened + self.rounding(", ")
 
 
 def smooth_dense(
@@ -208,7 +208,7 @@ def smooth_dense(
         UsageError: the perplexity exceeds the number of tokens, or counts are missing.
     """
     power = _unigram_power(options, counts)
-    usable = costs.vectors.any(dim=1)
+    usable = costs.has_vector
     if exempt is not None:
         usable &= ~exempt
     perplexity = _perplexity(options, int(usable.sum()) - 1, "usable tokens besides the label")
@@ -225,7 +225,10 @@ def smooth_dense(
         shares = (counts.clamp_min(0) + 1).double() / float(counts.max() + 1)
         factors = factors * shares.pow(power).float()
     label_weight = 1.0 if options.label else 0.0
-    return DenseSmoothing(costs.vectors, factors, usable, temperature, label_weight, str(options), bank=costs.bank)
+    return DenseSmoothing(
+        costs.vectors, factors, usable, temperature, label_weight, str(options), bank=costs.bank, scales=costs.scales,
+        rounding_error=costs.rounding_error,
+    )  # fmt: skip
 
 
 def draw_neighbors(smoothing: DenseSmoothing, draws: int, seed: int, block_rows: int = 64) -> NeighborSmoothing:

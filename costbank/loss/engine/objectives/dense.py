@@ -23,12 +23,11 @@ __all__ = ["DenseEMO", "DenseLog", "Kernel", "SmoothedOverAll", "SoftEMO"]
 
 
 def _products(costs: DenseCosts, block: Block) -> tuple[Tensor, Tensor | None]:
-    """−⟨e_i, e_t⟩ for Triton kernels, in float32 or the rows' 16-bit type; and the row of each token in them."""
-    dtype = costs.vectors.dtype if costs.vectors.element_size() == 2 else torch.float32
+    """−⟨e_i, e_t⟩ for Triton kernels, in float32 or 16 bits; and the row of each token in them."""
     labels, row_of = block.labels, None
     if block.is_sorted:
         labels, row_of = torch.unique_consecutive(labels, return_inverse=True)
-    return costs.products_of(labels, block.shard.slice, block.buffer(dtype, len(labels))), row_of
+    return costs.products_of(labels, block.shard.slice, block.buffer(costs.product_dtype, len(labels))), row_of
 
 
 class DenseEMO(Objective):
@@ -76,7 +75,7 @@ class SoftEMO(Objective):
     def read(self, block: Block) -> _SoftCosts:
         targets = block.targets
         assert isinstance(targets, TeacherTargets)
-        vectors = self.costs.vectors.to(block.logits.dtype)
+        vectors = self.costs.wide(dtype=block.logits.dtype)
         mean = targets.mean_of(vectors)
         # ⟨e_j, e_j⟩ is not exactly 1, and a token's cost to itself is 0.
         own = 1.0 - torch.linalg.vector_norm(vectors, dim=1).square()
@@ -123,7 +122,7 @@ class Kernel(Objective):
     needs_probs = True
 
     def read(self, block: Block) -> _KernelState:
-        vectors, targets = self.costs.vectors.to(block.logits.dtype), block.targets
+        vectors, targets = self.costs.wide(dtype=block.logits.dtype), block.targets
         label = vectors[block.labels]
         mean = targets.mean_of(vectors) if isinstance(targets, TeacherTargets) else label
         return _KernelState(vectors[block.shard.slice], label, mean, block.buffer)
