@@ -56,9 +56,10 @@ def main() -> None:
     for dtype in ("*fp16", "*fp32"):
         types = {**POINTERS, **NUMBERS, "logits": dtype, "out": dtype, "costs": dtype}
         results.append(compiled(rows.row_gradients, types, gradients))
-    added = {"total": "*bf16", "terms": "*fp32"}
-    constants = {"BITS": 1, "ENTRY": 3, "TERM": 5, "HASH_0": 7, "HASH_1": 9, "BLOCK": 4_096}
-    results.append(compiled(rounding.add_rounded, added, constants))
+    added = {"total": "*bf16", "terms": "*fp32", "count": "i32", "number": "i32"}
+    results += [
+        compiled(rounding.add_rounded, {**added, "first": first}, rounding.CONSTANTS) for first in ("i32", "i64")
+    ]
     print(json.dumps(results))
 
 

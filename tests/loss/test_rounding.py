@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from costbank.loss import EMOOptions, linear_emo_loss
+from costbank.loss import EMOOptions, LinearEMOLoss, linear_emo_loss
 from costbank.loss.engine import rounding
 from costbank.loss.engine.rounding import add_product_rounded_, add_rounded_
 
@@ -169,3 +169,17 @@ def test_two_runs_and_two_backward_passes_give_the_same_bits(generator, kernels:
     (exact,) = torch.autograd.grad(linear_emo_loss(hidden, weight, labels, None, wide), weight)
     assert not torch.equal(grads[0], exact)
     assert (grads[0] - exact).abs().max() <= 4 * 2 * ULP * exact.abs().max()
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_has_the_same_gradient(generator):
+    hidden, weight = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((12, 8), (37, 8)))
+    labels = torch.randint(0, 37, (12,), generator=generator)
+    weight.requires_grad_()
+    module = LinearEMOLoss(None, objective="ce", chunk_rows=4, weight_gradient="stochastic")
+    compiled = torch.compile(lambda: module(hidden, weight, labels), backend="aot_eager", fullgraph=True)
+    ours, expected = (
+        torch.autograd.grad(call(), weight)[0] for call in (compiled, lambda: module(hidden, weight, labels))
+    )
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, expected, rtol=2 * ULP, atol=1e-6)

@@ -12,9 +12,12 @@ from torch import Tensor
 from costbank.loss.engine.kernels.device import device_of
 from costbank.loss.engine.rounding import BITS_FACTOR, ENTRY_FACTOR, HASH, TERM_FACTOR
 
-__all__ = ["add_rounded", "launch"]
+__all__ = ["CONSTANTS", "add_rounded", "launch"]
 
 _BLOCK = 4_096
+CONSTANTS = {"BITS": BITS_FACTOR, "ENTRY": ENTRY_FACTOR, "TERM": TERM_FACTOR, "HASH_0": HASH[0],
+             "HASH_1": HASH[1] % (1 << 32), "BLOCK": _BLOCK}  # fmt: skip
+"""The constants with which the kernel is compiled."""
 
 
 def launch(total: Tensor, terms: Tensor, first: int, number: int) -> None:
@@ -24,11 +27,7 @@ def launch(total: Tensor, terms: Tensor, first: int, number: int) -> None:
         return
     kernel: Any = add_rounded[(triton.cdiv(count, _BLOCK),)]
     with device_of(total):
-        kernel(
-            total, terms, count, first, number,
-            BITS=BITS_FACTOR, ENTRY=ENTRY_FACTOR, TERM=TERM_FACTOR, HASH_0=HASH[0], HASH_1=HASH[1] % (1 << 32),
-            BLOCK=_BLOCK, num_warps=8,
-        )  # fmt: skip
+        kernel(total, terms, count, first, number, **CONSTANTS, num_warps=8)
 
 
 @triton.jit(do_not_specialize=["count", "first", "number"])
