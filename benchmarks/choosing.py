@@ -27,21 +27,26 @@ __all__ = ["run"]
 
 _PAGE = Path(__file__).parents[1] / "docs" / "choosing.md"
 _BEGIN, _END = "<!-- python -m benchmarks choosing: begin -->\n", "<!-- python -m benchmarks choosing: end -->\n"
-_RUNS, _SMALL_SHARE = 2, 10
+_RUNS, _SMALL_SHARE, _SAMPLING = 2, 10, 0.5
 _LIBRARIES = ("gensim", "sentencepiece", "faiss-cpu", "numpy", "scipy")
 
-_WORD2VEC, _COUNTS, _HALF = "`word2vec`", "`cooccurrence`", "`cooccurrence`, `power=0.5`"
-_WAYS: dict[str, tuple[str, dict[str, float]]] = {
+_WORD2VEC, _COUNTS, _BOTH = "`word2vec`", "`cooccurrence`", "`cooccurrence`, `side=both`, `window=5`"
+_BOTH_SIDES: dict[str, object] = {"cooccurrence.side": "both", "cooccurrence.window": 5}
+_WAYS: dict[str, tuple[str, dict[str, object]]] = {
     _WORD2VEC: ("word2vec", {}),
     "`word2vec`, CBOW (`sg=false`)": ("word2vec", {"word2vec.sg": False}),
     "`word2vec`, `hs=true`, `negative=0`": ("word2vec", {"word2vec.hs": True, "word2vec.negative": 0}),
-    "`word2vec`, `--sampling 0.5`": ("word2vec", {"corpus.sampling": 0.5}),
+    "`word2vec`, `--sampling 0.5`": ("word2vec", {"corpus.sampling": _SAMPLING}),
     _COUNTS: ("cooccurrence", {}),
-    _HALF: ("cooccurrence", {"cooccurrence.power": 0.5}),
-    "`cooccurrence`, `window=10`": ("cooccurrence", {"cooccurrence.window": 10}),
-    "`cooccurrence`, `--sampling 0.5`": ("cooccurrence", {"corpus.sampling": 0.5}),
+    _BOTH: ("cooccurrence", _BOTH_SIDES),
+    "`cooccurrence`, `side=both`, `window=5`, `power=0.5`": ("cooccurrence", _BOTH_SIDES | {"cooccurrence.power": 0.5}),
+    "`cooccurrence`, `side=both`, `window=10`": ("cooccurrence", _BOTH_SIDES | {"cooccurrence.window": 10}),
+    "`cooccurrence`, `side=both`, `window=5`, `--sampling 0.5`": (
+        "cooccurrence",
+        _BOTH_SIDES | {"corpus.sampling": _SAMPLING},
+    ),
 }
-_SMALL_WAYS = (_WORD2VEC, _COUNTS, _HALF)
+_SMALL_WAYS = (_WORD2VEC, _COUNTS, _BOTH)
 _MEASURES = {
     "build": ("s", "{:.1f} s"),
     "peak memory": ("MB", "{:,.0f} MB"),
@@ -116,7 +121,7 @@ def _measure(text: Path, model: Path, folder: Path, ways: Sequence[str]) -> dict
 
 def _build(way: str, seed: int, text: Path, model: Path, folder: Path) -> tuple[Usage, Bank]:
     source, settings = _WAYS[way]
-    alpha = settings.get("corpus.sampling")
+    alpha = _SAMPLING if "corpus.sampling" in settings else None
     seeds = {f"{source}.seed": seed} | ({"corpus.sampling_seed": seed} if alpha else {})
     name, cache = f"way{list(_WAYS).index(way)}-{seed}", folder / "cache"
     with local_engine(cache) as engine:

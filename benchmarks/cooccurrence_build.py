@@ -18,6 +18,10 @@ __all__ = ["run"]
 
 _RUNS = 3
 _SOURCES = ("cooccurrence", "word2vec")
+_SETTINGS: dict[str, dict[str, object]] = {
+    "cooccurrence": {"cooccurrence.side": "both", "cooccurrence.window": 5},
+    "word2vec": {"word2vec.epochs": 5},
+}
 _TARGETS = {"cooccurrence": (">= 0.50", ">= 0.22"), "word2vec": ("", "")}
 _LIBRARIES = ("gensim", "sentencepiece", "faiss-cpu", "numpy", "scipy")
 
@@ -29,7 +33,7 @@ def run() -> None:
         model = english_model(folder)
         for number in range(_RUNS):
             for source in _SOURCES if number % 2 else _SOURCES[::-1]:
-                settings = {"word2vec.epochs": 5} if source == "word2vec" else {}
+                settings = _SETTINGS[source]
                 cache = folder / f"{source}{number}"
                 usages[source].append(build(source, english(), model, folder, source, cache, settings))
         workload = "english.txt, 16k pieces, 128 dimensions, window 5, 2 processes; 5 epochs of Word2Vec"

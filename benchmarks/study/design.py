@@ -110,6 +110,7 @@ SETTINGS = {
 }
 
 LEFT = {"dim": 64, "side": "left", "window": 2, "min_count": 1}
+SYMMETRIC = {"dim": 64, "min_count": 1, "window": 5, "side": "both"}
 _NEIGHBORS = {"objective": "neighbor_smoothing", "mixing": "interpolate", "weight": 0.1}
 _RECOMMENDED = Arm(_NEIGHBORS, bank=LEFT, smoothing={"unigram_power": 1.0})
 # The arms that were tried before it was known that the tokens' counts help.
@@ -148,15 +149,13 @@ ARMS: dict[str, Arm] = {
     "recommended-0.2": _weighted(0.2, _RECOMMENDED),
     "recommended-all-text": replace(_RECOMMENDED, bank_text="all"),
     "recommended-all-text-100": replace(_smoothed(unigram_power=1.0, perplexity=100.0), bank_text="all"),
-    "recommended-default-bank": replace(_RECOMMENDED, bank={}),
+    "recommended-symmetric-128": replace(_RECOMMENDED, bank={"side": "both", "window": 5}),
     "recommended-left-1": replace(_RECOMMENDED, bank=LEFT | {"window": 1}),
     "recommended-left-5": replace(_RECOMMENDED, bank=LEFT | {"window": 5}),
     "recommended-all-text-left-5": replace(_RECOMMENDED, bank=LEFT | {"window": 5}, bank_text="all"),
     "recommended-dim-128": replace(_RECOMMENDED, bank=LEFT | {"dim": 128}),
-    "recommended-all-text-symmetric": replace(
-        _RECOMMENDED, bank={"dim": 64, "min_count": 1, "window": 5}, bank_text="all"
-    ),
-    "recommended-symmetric": replace(_RECOMMENDED, bank={"dim": 64, "min_count": 1, "window": 5}),
+    "recommended-all-text-symmetric": replace(_RECOMMENDED, bank=SYMMETRIC, bank_text="all"),
+    "recommended-symmetric": replace(_RECOMMENDED, bank=SYMMETRIC),
     "unigram-power-0.5": _smoothed(unigram_power=0.5),
     "without-counts": _WITHOUT_COUNTS,
     "without-counts-shuffled": replace(_WITHOUT_COUNTS, shuffled=True),
@@ -171,8 +170,8 @@ ARMS: dict[str, Arm] = {
     "gated-10": replace(_RECOMMENDED, options=_NEIGHBORS | {"entropy_gate": 10.0}),
     "gated-200": replace(_RECOMMENDED, options=_NEIGHBORS | {"entropy_gate": 200.0, "weight": 0.15}),
     "fade": replace(_weighted(0.2, _WITHOUT_COUNTS), fade=0.9),
-    "bank-symmetric": _with_bank(window=5),
-    "bank-both-sides": _with_bank(window=1, positions=True),
+    "bank-symmetric": _with_bank(side="both", window=5),
+    "bank-both-sides": _with_bank(side="both", window=1, positions=True),
     "bank-trigrams": _with_bank(side="left", window=1, ngram=2),
     "bank-window-4": _with_bank(side="left", window=4),
     "bank-min-count-5": replace(_WITHOUT_COUNTS, bank=LEFT | {"min_count": 5}),
@@ -182,7 +181,7 @@ ARMS: dict[str, Arm] = {
     "bank-left-1": _with_bank(side="left", window=1),
     "bank-right": _with_bank(side="right", window=2),
     "bank-all-text": replace(_WITHOUT_COUNTS, bank_text="all"),
-    "bank-all-text-symmetric": replace(_with_bank(window=5), bank_text="all"),
+    "bank-all-text-symmetric": replace(_with_bank(side="both", window=5), bank_text="all"),
     "label-smoothing-0.05": Arm({"objective": "ce", "label_smoothing": 0.05}),
     "label-smoothing-0.2": Arm({"objective": "ce", "label_smoothing": 0.2}),
     "confidence-penalty": Arm(confidence_penalty=0.1),

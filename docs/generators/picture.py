@@ -14,7 +14,7 @@ from costbank_cli.demo.docstrings import gather_docstrings
 
 import costbank
 from costbank import Bank
-from costbank.config import CorpusConfig, build_config
+from costbank.config import CooccurrenceConfig, CorpusConfig, build_config
 from costbank.corpus.tokenizer_training import TrainingText, train_tokenizer
 from costbank.progress import QuietProgress
 from costbank.tokenizers.train import TrainingOptions
@@ -107,6 +107,7 @@ def build_bank(folder: Path) -> Bank:
         store=folder / "store",
         cache=folder / "cache",
         corpus=CorpusConfig(files=(str(text),)),
+        cooccurrence=CooccurrenceConfig(side="both", window=5),
     )
     return costbank.build(config, progress)
 

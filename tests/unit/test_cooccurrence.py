@@ -19,7 +19,8 @@ def config(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactor
     place = tmp_path_factory.mktemp("counted")
     return build_config(
         source="cooccurrence", tokenizer=news_model, name="news", store=place / "store", cache=place / "cache",
-        corpus=CorpusConfig(files=(str(news),)), cooccurrence=CooccurrenceConfig(dim=24, power=0.5),
+        corpus=CorpusConfig(files=(str(news),)),
+        cooccurrence=CooccurrenceConfig(dim=24, power=0.5, side="both", window=5),
     )  # fmt: skip
 
 

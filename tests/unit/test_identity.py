@@ -27,8 +27,9 @@ IDENTITIES = {
         "corpus": {"documents": "line"},
         "cooccurrence": {
             "dim": 128,
-            "window": 5,
+            "window": 2,
             "weighting": "linear",
+            "side": "left",
             "min_count": 5,
             "min_pair": 1,
             "contexts": None,

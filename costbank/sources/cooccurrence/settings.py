@@ -11,17 +11,21 @@ __all__ = ["CooccurrenceBuild", "CooccurrenceConfig", "Side"]
 
 Side = Literal["both", "left", "right"]
 
+_BEFORE = {"side": "both", "positions": False, "ngram": 1}
+"""The values that count what all banks counted before there were these settings."""
+
 
 class CooccurrenceConfig(SettingsModel):
     """Exact co-occurrence counts, PPMI and truncated SVD (Levy, Goldberg & Dagan 2015)."""
 
     dim: int = Field(default=128, ge=1, le=8_192, description="vector size")
-    window: int = Field(default=5, ge=1, le=1_000, description="tokens of context on each side")
+    window: int = Field(default=2, ge=1, le=1_000, description="tokens of context on a side")
     weighting: Literal["linear", "flat"] = Field(
         default="linear", description="the weight of a pair at distance d: window − d + 1 (`linear`), or 1 (`flat`)"
     )
     side: Side = Field(
-        default="both", description="count the tokens on both sides of a token as its contexts, or on its left or right"
+        default="left",
+        description="whether the tokens on the left of a token, on its right or on both sides are its contexts",
     )
     positions: bool = Field(
         default=False, description="whether the same token at another distance or side is another context"
@@ -62,13 +66,8 @@ class CooccurrenceBuild(CorpusBuild):
     cooccurrence: CooccurrenceConfig = Field(default_factory=CooccurrenceConfig)
 
     def without_effect(self) -> set[str]:
-        """Include later settings that have their default values, so the ids of older banks do not change."""
-        later = {"side", "positions", "ngram"}
-        unset = {name for name in later if getattr(self.cooccurrence, name) == _default(name)}
+        """Include later settings that count as before they existed, so the ids of older banks do not change."""
+        unset = {name for name, value in _BEFORE.items() if getattr(self.cooccurrence, name) == value}
         if "ngram" in unset:
             unset.add("ngram_buckets")
         return super().without_effect() | {f"cooccurrence.{name}" for name in unset}
-
-
-def _default(name: str) -> object:
-    return CooccurrenceConfig.model_fields[name].default
