@@ -157,9 +157,13 @@ def write_run(folder: Path, bank: Bank, tokenizer: Any, changes: dict[str, Any])
 needs_axolotl = pytest.mark.skipif(not is_installed("axolotl"), reason="axolotl is not installed")
 
 
-def run_axolotl(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What `axolotl train` does."""
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", "1")
+
+
+def run_axolotl(path: Path) -> Any:
+    """What `axolotl train` does."""
     from axolotl.cli.args import TrainerCliArgs
     from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets
@@ -180,7 +184,7 @@ def test_axolotl_trains_with_it(
     changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     batches, _ = record_training_steps(monkeypatch)
-    trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
+    trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes))
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
     assert any((batch["labels"] == -100).any() for batch in batches)
     plain = plain_losses(
@@ -198,8 +202,6 @@ def test_axolotl_trains_with_it(
     ],
     ids=["chunked", "liger"],
 )
-def test_axolotl_stops_before_it_loads_the_model(
-    changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_axolotl_stops_before_it_loads_the_model(changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path):
     with pytest.raises(UsageError, match="another loss would take the place"):
-        run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
+        run_axolotl(write_run(tmp_path, bank, tokenizer, changes))
