@@ -51,11 +51,17 @@ def shifted(labels: Tensor) -> Tensor:
 
 
 def plain_losses(
-    model: Any, steps: Sequence[Sequence[dict[str, Tensor]]], loss: EMOLoss, *, rate: float = RATE
+    model: Any,
+    steps: Sequence[Sequence[dict[str, Tensor]]],
+    loss: EMOLoss,
+    *,
+    rate: float = RATE,
+    means_of_batches: bool = False,
 ) -> list[float]:
     """Train with gradient descent, and return the loss of each step: the mean over the tokens of its batches.
 
-    The losses of tokens are multiplied by the batch's `loss_scale`, if it has one.
+    The losses of tokens are multiplied by the batch's `loss_scale`, if it has one. With `means_of_batches`, a step's
+    loss is the mean of its batches' means.
     """
     sum_of = EMOLoss(loss.costs, loss.options, reduction="sum")
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
@@ -65,6 +71,8 @@ def plain_losses(
         count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
         total = 0.0
         for batch in batches:
+            if means_of_batches:
+                count = int((batch["labels"][:, 1:] != -100).sum()) * len(batches)
             inputs = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
             if "position_ids" in batch:
                 inputs["position_ids"] = batch["position_ids"]

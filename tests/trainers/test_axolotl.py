@@ -136,9 +136,12 @@ def write_run(folder: Path, bank: Bank, tokenizer: Any, changes: dict[str, Any])
     model = llama()
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    rows = "".join(json.dumps({"instruction": text.split(" sees ")[0], "input": "",
-                               "output": f"sees {text.split(' sees ')[1]}"}) + "\n" for text in TEXTS)  # fmt: skip
-    (folder / "data.jsonl").write_text(rows)
+    rows = []
+    for number, text in enumerate(TEXTS):
+        question, answer = text.split(" sees ")
+        answers = " and ".join([answer] * (1 + number % 5))
+        rows.append(json.dumps({"instruction": question, "input": "", "output": f"sees {answers}"}) + "\n")
+    (folder / "data.jsonl").write_text("".join(rows))
     settings = {
         "base_model": str(folder / "model"), "tokenizer_type": "PreTrainedTokenizerFast", "plugins": [NAME],
         "costbank_bank": f"{bank.path}/", "costbank_weight": 0.3,
@@ -157,9 +160,13 @@ def write_run(folder: Path, bank: Bank, tokenizer: Any, changes: dict[str, Any])
 needs_axolotl = pytest.mark.skipif(not is_installed("axolotl"), reason="axolotl is not installed")
 
 
-def run_axolotl(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What `axolotl train` does."""
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", "1")
+
+
+def run_axolotl(path: Path) -> Any:
+    """What `axolotl train` does."""
     from axolotl.cli.args import TrainerCliArgs
     from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets
@@ -180,12 +187,12 @@ def test_axolotl_trains_with_it(
     changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     batches, _ = record_training_steps(monkeypatch)
-    trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
+    trainer = run_axolotl(write_run(tmp_path, bank, tokenizer, changes))
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
     assert any((batch["labels"] == -100).any() for batch in batches)
-    plain = plain_losses(
-        start, grouped(batches, changes.get("gradient_accumulation_steps", 2)), EMOLoss(bank, weight=0.3)
-    )
+    steps = grouped(batches, changes.get("gradient_accumulation_steps", 2))
+    # axolotl gives a model's loss no number of tokens.
+    plain = plain_losses(start, steps, EMOLoss(bank, weight=0.3), means_of_batches=True)
     assert logged_losses(trainer) == pytest.approx(plain, abs=1e-4)
 
 
@@ -198,8 +205,6 @@ def test_axolotl_trains_with_it(
     ],
     ids=["chunked", "liger"],
 )
-def test_axolotl_stops_before_it_loads_the_model(
-    changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_axolotl_stops_before_it_loads_the_model(changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path):
     with pytest.raises(UsageError, match="another loss would take the place"):
-        run_axolotl(write_run(tmp_path, bank, tokenizer, changes), monkeypatch)
+        run_axolotl(write_run(tmp_path, bank, tokenizer, changes))

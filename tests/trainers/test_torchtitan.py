@@ -1,6 +1,8 @@
 """The loss and the tokenizer of torchtitan: in torchtitan itself if it is installed, and against its interface."""
 
 import copy
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from costbank.trainers.split_logits import loss_sum
 from tests.loss.oracle import token_losses
 from tests.loss.processes import free_port, run_processes
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, batch_pairs, plain_losses, shifted
+from tests.trainers.plain_loop import RATE, STEPS, batch_pairs, plain_losses, shifted
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -209,3 +211,111 @@ def test_its_command_line_chooses_a_config_function(bank: Bank, tmp_path: Path, 
     parsed = ConfigManager().parse_args(copy.copy(arguments))
     assert (parsed.loss.loss_fn.weight, parsed.loss.loss_fn.bank) == (0.3, f"{bank.path}/")
     assert parsed.tokenizer.bank == f"{bank.path}/"
+
+
+class CPU:
+    """The functions of `torch.cuda` that torchtitan calls, for the CPU."""
+
+    total_memory = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments: {"device_count": 1, "current_device": 0, "get_device_name": "CPU",
+                                    "get_device_properties": self, "memory_stats": {}}.get(name)  # fmt: skip
+
+
+def tiny_llama3(folder: Path, bank_path: str) -> Any:
+    """torchtitan's config of a small Llama, with our texts, and with attention that the CPU can train."""
+    from datasets import load_dataset
+    from torchtitan.components.optimizer import default_adamw
+    from torchtitan.hf_datasets import DatasetConfig, text_datasets
+    from torchtitan.models.common.attention import ScaledDotProductAttention
+    from torchtitan.models.llama3.config_registry import llama3_debugmodel
+
+    from costbank.trainers.torchtitan import with_emo
+
+    config = llama3_debugmodel()
+    model = config.model_spec.model
+    model.vocab_size = model.tok_embeddings.num_embeddings = model.lm_head.out_features = VOCAB
+    model.layers = model.layers[:2]
+    for layer in model.layers:
+        layer.attention.inner_attention = ScaledDotProductAttention.Config()
+    text_datasets.DATASETS["texts"] = DatasetConfig(
+        path=str(folder / "texts.jsonl"),
+        loader=lambda path: load_dataset("json", data_files=path, split="train", cache_dir=str(folder / "cache")),
+        sample_processor=lambda row: row["text"],
+    )
+    config.dataloader.dataset = "texts"
+    config.hf_assets_path, config.dump_folder = str(folder), str(folder / "out")
+    config.optimizer = default_adamw(lr=0.05, eps=0.1, weight_decay=0.0)
+    config.lr_scheduler.warmup_steps, config.lr_scheduler.min_lr_factor = 0, 1.0
+    config.training.local_batch_size, config.training.global_batch_size = 2, 4
+    config.training.seq_len, config.training.steps, config.training.max_norm = 16, STEPS, 1e9
+    config.training.disable_cuda_graphs, config.training.mixed_precision_param = True, "float32"
+    config.validator.enable = config.checkpoint.enable = False
+    config.loss.loss_fn.global_vocab_size = VOCAB
+    return with_emo(config, bank_path, weight=0.3)
+
+
+def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str) -> None:
+    """Train with torchtitan's `Trainer`, and save its first weights, its batches and its losses."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    torch.set_num_threads(1)
+    from torchtitan.tools import utils
+
+    utils.device_type, utils.device_module = "cpu", CPU()
+    if not hasattr(distributed, "set_timeout"):
+        # torchtitan's version for a later PyTorch shortens timeouts after the first step.
+        distributed.set_timeout = lambda *_arguments: None
+    trainer = tiny_llama3(folder, bank_path).build()
+    batches, losses, generate, log = [], [], trainer.batch_generator, trainer.metrics_processor.log
+    weights = {name: value.full_tensor().clone() if isinstance(value, DTensor) else value.clone()
+               for name, value in trainer.model_parts[0].state_dict().items()}  # fmt: skip
+
+    def ignoring_some_labels(data: Any) -> Iterator[Any]:
+        for number, (batch, labels) in enumerate(generate(data)):
+            labels[:, : 1 + number % 5] = -100
+            batches.append((batch["input"].clone(), batch["positions"].clone(), labels.clone()))
+            yield batch, labels
+
+    def recorded(step: int, loss: float, *others: Any, **named: Any) -> None:
+        losses.append(loss)
+        log(step, loss, *others, **named)
+
+    trainer.batch_generator, trainer.metrics_processor.log = ignoring_some_labels, recorded
+    trainer.train()
+    torch.save((weights, batches, losses), folder / "record.pt")
+    # A normal exit would still tear down the process group, whose threads can deadlock.
+    os._exit(0)
+
+
+def plain_torchtitan(folder: Path, bank: Bank, weights: dict[str, torch.Tensor], recorded: list[Any]) -> list[float]:
+    """The losses of the same steps in a plain loop, with torchtitan's model and optimizer."""
+    model = tiny_llama3(folder, f"{bank.path}/").model_spec.model.build()
+    model.load_state_dict(weights)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.95), eps=0.1, weight_decay=0.0)
+    loss, losses = EMOLoss(bank, weight=0.3, reduction="sum"), []
+    for step in range(STEPS):
+        batches = recorded[2 * step : 2 * step + 2]
+        count = sum(int((labels != -100).sum()) for *_, labels in batches)
+        total = 0.0
+        for tokens, positions, labels in batches:
+            value = loss(model(tokens, positions=positions), labels) / count
+            value.backward()
+            total += value.item()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    return losses
+
+
+@needs_torchtitan
+def test_torchtitans_trainer_trains_with_it(bank: Bank, tokenizer: Any, tmp_path: Path):
+    """In one process on the CPU, with its chunked loss and two accumulated batches for each step."""
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    run_processes(train_torchtitan, (free_port(), tmp_path, f"{bank.path}/"), 1)
+    weights, batches, losses = torch.load(tmp_path / "record.pt")
+    assert len(losses) == STEPS
+    assert losses[-1] < losses[0] - 0.5
+    assert losses == pytest.approx(plain_torchtitan(tmp_path, bank, weights, batches), abs=1e-4)
