@@ -103,7 +103,7 @@ def data_report(rows: list[Row]) -> str:
     for (arm, amount), runs in sorted(arms.items(), key=lambda item: _mean(item[1], "ce")):
         value = _mean(runs, "ce")
         lines.append(f"| {arm} | {amount:,} | {math.exp(value):.1f} | {_worth(curve, amount, value)} |")
-    return "\n".join([f"Means of {len(seeds)} seeds.", "", *lines])
+    return "\n".join(["Of one seed." if len(seeds) == 1 else f"Means of {len(seeds)} seeds.", "", *lines])
 
 
 def _worth(curve: dict[int, float], amount: int, value: float) -> str:

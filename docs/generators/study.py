@@ -84,6 +84,8 @@ polyline { fill: none !important; }
 """
 _WIDTH, _TOP, _ROW, _LEFT, _PLOT = 760, 70, 26, 260, 400
 """In pixels: where the plot begins, and its width."""
+_MOST_SHOWN = 50
+"""In percent: arms that raise the perplexity by more would make the rest of the picture small."""
 _LINES = {"ce": "first", "label-smoothing": "second", "unigram-smoothing": "third", "head-64-0.05": "fourth",
           "head-all": "fifth", "base-text": "sixth"}  # fmt: skip
 """The arms of the picture of continued training, and their colors."""
@@ -117,8 +119,11 @@ def chart() -> str:
         arms = _arms(rows, split) - {"ce"} - (_arms(rows, "test") if split == "valid" else set())
         comparisons = {arm: compare(of_split, arm) for arm in sorted(arms)}
         bars += [_Bar(arm, c.percent, c.interval) for arm, c in comparisons.items() if c]
-    note = "Lines are 95 % intervals over seeds, on test text; the other arms have one seed, on validation text."
-    return _draw(bars, "Held-out perplexity relative to cross-entropy, trained from scratch", note)
+    shown = [bar for bar in bars if bar.percent < _MOST_SHOWN]
+    outside = [f"{bar.name} ({bar.percent:+.0f} %)" for bar in bars if bar not in shown]
+    note = "Lines: 95 % intervals over seeds, on test text. Other arms: one seed, on validation text."
+    note += f" Not shown: {', '.join(outside)}." if outside else ""
+    return _draw(shown, "Held-out perplexity relative to cross-entropy, trained from scratch", note)
 
 
 def forgetting_chart() -> str:

@@ -447,10 +447,8 @@ def test_a_study_goes_on_where_it_was(news: Path, tmp_path: Path, run_study: Cal
 
 @pytest.mark.parametrize("mixing", RAISED_PERPLEXITY)
 def test_what_the_library_says_of_a_mixing_is_in_the_rows(mixing: str):
-    rows = read_rows(ROWS)
-    comparison = compare(
-        [r for r in rows if (r["setting"], r["split"]) == ("small", "valid")], mixing.replace("_", "-")
-    )
+    small = [row for row in read_rows(ROWS) if row["sizes"] == asdict(SETTINGS["small"]) and row["split"] == "valid"]
+    comparison = compare(small, mixing.replace("_", "-"))
     assert comparison is not None
     assert RAISED_PERPLEXITY[mixing] == f"{comparison.percent:.0f} %"
 
