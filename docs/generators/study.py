@@ -40,6 +40,11 @@ and that of `head` arms is made from the decoder's own head. This command repeat
 
 ![Perplexity of the new and of the earlier text](assets/forgetting.svg)
 
+A pretrained model starts from its folder, and its head is the bank of `head` arms:
+
+    python -m benchmarks.study continued --text new.txt --other earlier.txt --model FOLDER --split test \\
+        --arms untrained ce head-64-0.05 --set eval_tokens=8000 lr=1e-4
+
 ## Fine-tuning
 
 The decoder is first trained on news, and then on pairs: the name and arguments of a Python function as the prompt, and

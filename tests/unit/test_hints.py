@@ -92,7 +92,7 @@ def _faults(text: str) -> Iterator[str]:
         own = _options(command).union(*(_options(inner) for inner in getattr(command, "commands", {}).values()))
         yield from (f"costbank {name} has no {o}" for o in OPTION.findall(match["rest"]) if o not in own | FOREIGN)
     yield from (f"no command has {option}" for option in OPTION.findall(text) if option not in every | FOREIGN)
-    known = {*settings(), "name", "train_tokens"}  # the last is of python -m benchmarks.study
+    known = {*settings(), "name", "train_tokens", "eval_tokens"}  # the last two are of python -m benchmarks.study
     yield from (f"there is no setting {path}" for path in SETTING.findall(text) if path not in known)
 
 
