@@ -13,10 +13,10 @@ class Setting:
     Attributes:
         pretrained: whether a pretrained model is trained further, with its own tokenizer; `vocab`, `layers`, `dim` and
             `dropout` are then the model's.
-        vocab: the pieces of the tokenizer, which is trained on text for training alone.
+        vocab: the pieces of the tokenizer, which is trained on training text only, never on held-out text.
         train_tokens: the tokens of the training text, which are repeated.
-        tokenizer_tokens: the tokenizer is trained on the start of the training text that has about so many tokens; 0
-            means all of it. Runs with different amounts of text can be compared if this is the same.
+        tokenizer_tokens: the tokenizer is trained on the first part of the training text, 5 bytes for each of these
+            tokens; 0 means `train_tokens`. Runs with different amounts of text can be compared if this is the same.
         layers, dim: the decoder's size; a head of attention has 32 dimensions.
         context: tokens of a sequence.
         batch: sequences of a step.

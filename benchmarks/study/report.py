@@ -80,7 +80,8 @@ def data_report(rows: list[Row]) -> str:
     """How much text each arm is worth: the text that cross-entropy needs for the same perplexity, in the same steps.
 
     A table of cross-entropy by amounts of text, and one of the arms that were run with one of these amounts. Between
-    amounts, the cross-entropy in nats is taken as linear in the logarithm of the amount, on the seeds that all have.
+    amounts, the cross-entropy in nats is taken as linear in the logarithm of the amount, on the seeds that all
+    amounts have. Arms without one of these seeds are left out.
 
     Args:
         rows: of one setting, text and split, with one tokenizer, and nothing else changed than the amount of text.
@@ -100,10 +101,11 @@ def data_report(rows: list[Row]) -> str:
     for row in rows:
         if row["arm"] != "ce" and row["seed"] in seeds:
             arms[row["arm"], row["sizes"]["train_tokens"]].append(row)
-    for (arm, amount), runs in sorted(arms.items(), key=lambda item: _mean(item[1], "ce")):
+    whole = {arm: runs for arm, runs in arms.items() if {row["seed"] for row in runs} == seeds}
+    for (arm, amount), runs in sorted(whole.items(), key=lambda item: _mean(item[1], "ce")):
         value = _mean(runs, "ce")
         lines.append(f"| {arm} | {amount:,} | {math.exp(value):.1f} | {_worth(curve, amount, value)} |")
-    return "\n".join(["Of one seed." if len(seeds) == 1 else f"Means of {len(seeds)} seeds.", "", *lines])
+    return "\n".join(["One seed." if len(seeds) == 1 else f"Means of {len(seeds)} seeds.", "", *lines])
 
 
 def _worth(curve: dict[int, float], amount: int, value: float) -> str:

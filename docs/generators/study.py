@@ -58,8 +58,9 @@ bank of `recommended` is counted from the pairs, that of `base-text` from the ne
 
 _DATA = """## How much text a bank is worth
 
-Cross-entropy was also trained on less and on more text, with the tokenizer of the 200,000 tokens and in as many steps.
-The text that it needs for the perplexity of another loss tells what that loss is worth. This command adds an amount:
+Cross-entropy was also trained on other amounts of text, with the tokenizer of the 200,000 tokens and in as many steps.
+The text that it needs for the perplexity of another loss tells what that loss is worth. This command
+adds an amount of text to the table:
 
     python -m benchmarks.study small --text FILE --split test --arms ce \\
         --set train_tokens=400000 tokenizer_tokens=200000

@@ -76,10 +76,10 @@ def test_the_error_is_that_of_all_costs(rows: Tensor):
     assert error.largest <= error.bound < 0.1
     assert exact.rounding_error is None
     assert costs.error == f"rounded to float8_e4m3fn, {error}"
-    assert f"measured between 300 tokens: at most {error.largest:.2g}, {error.mean:.2g} on average" in repr(costs)
+    assert f"measured between 300 tokens: by at most {error.largest:.2g}, {error.mean:.2g} on average" in repr(costs)
     low = LowRankCosts.project(exact, 8).to(dtype=FLOAT8)
     assert "8 dimensions" in low.error
-    assert "on average, rounded to float8_e4m3fn, error of a cost at most" in low.error
+    assert "on average, rounded to float8_e4m3fn, which changes a cost by at most" in low.error
 
 
 def test_errors_are_measured_between_evenly_spaced_rows(generator, monkeypatch):

@@ -121,7 +121,7 @@ def _check_device(dtype: torch.dtype, device: torch.device) -> None:
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"costs cannot be {dtype} on the device {device}: {reason}",
+            f"costs cannot be {dtype} on the device {device}, or there is no such device: {reason}",
             "use another type, such as torch.float32, or another device",
         ) from error
 

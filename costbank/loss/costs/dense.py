@@ -25,12 +25,12 @@ class DenseCosts(Costs):
         vectors: [vocab, dim], floating point. In `torch.float8_e4m3fn`, a row e_i is `vectors[i] · scales[i]`, and
             `to` makes them; `wide` has the rows themselves in every type.
         scales: float32 [vocab], with rows in 8 bits; else None.
-        rounding_error: how much 8 bits changed the costs; None if the rows were never in 8 bits.
+        rounding_error: how much 8 bits changed the costs of the rows that were rounded last; None if no rows were.
 
     Raises:
         ShapeError: vectors are not a floating-point tensor [vocab, dim], or have another number of scales.
         UsageError: vectors that do not come from a bank have a row whose length is neither 1 nor 0, or NaN; or vectors
-            in 8 bits have no scales.
+            in 8 bits have no scales. Rows with scales are not checked.
     """
 
     vectors: Float[Tensor, "vocab dim"]
@@ -58,8 +58,8 @@ class DenseCosts(Costs):
         """The same costs on another device, or with their rows in another type: see `Costs.to`.
 
         In `torch.float8_e4m3fn`, rows take a quarter of the memory of float32, and the costs have the error in
-        `rounding_error`. Each product converts them block by block: on an accelerator to bfloat16, on a CPU to
-        the type of the product.
+        `rounding_error`. Each product converts them block by block: on CUDA to bfloat16, elsewhere to the type of
+        the product.
 
         Raises:
             UsageError: costs cannot have this type, or the device does not have it.
@@ -184,7 +184,7 @@ class DenseCosts(Costs):
         return out
 
     def _products_of_scaled(self, labels: Tensor, columns: slice, out: Tensor) -> Tensor:
-        """Rows in 8 bits are converted block by block; 16 bits hold them exactly."""
+        """Rows in 8 bits are converted block by block. 16 bits hold the numbers before they are scaled."""
         dtype = torch.bfloat16 if out.is_cuda and out.dtype != torch.float64 else out.dtype
         assert self.scales is not None
         targets = self.wide(labels, dtype).neg_()

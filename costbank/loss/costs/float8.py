@@ -24,7 +24,7 @@ class RoundingError(NamedTuple):
     """How much rounding rows changes the cost between two different tokens.
 
     Attributes:
-        bound: no cost changes by more.
+        bound: no cost of the rounded rows, computed exactly, changes by more.
         largest: the largest change between sampled tokens.
         mean: the mean change between sampled tokens.
         sampled: the number of sampled tokens.
@@ -37,7 +37,7 @@ class RoundingError(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"error of a cost at most {self.bound:.2g}; measured between {self.sampled:,} tokens: at most "
+            f"which changes a cost by at most {self.bound:.2g}; measured between {self.sampled:,} tokens: by at most "
             f"{self.largest:.2g}, {self.mean:.2g} on average"
         )
 
@@ -54,7 +54,7 @@ class Float8Rows:
         """`count` rows of zeros."""
         self.vectors = torch.zeros(count, dim, dtype=FLOAT8, device=device)
         self.scales = torch.zeros(count, device=device)
-        self._step = max(1, count // _SAMPLED_ROWS)
+        self._step = max(1, -(-count // _SAMPLED_ROWS))
         self._sample: list[tuple[Tensor, Tensor]] = []
         # The largest distance that a row moves, and the largest length before or after.
         self._moved, self._length = 0.0, 0.0

@@ -1,7 +1,8 @@
 """Count exactly which tokens occur near each other: the hot loop of the source `cooccurrence`.
 
-Two tokens of a document at distance d ≤ window add `window − d + 1` to their unordered pair (1 with flat weights). The
-weights are integers, so the sums do not depend on the division of the work or its order.
+Two tokens of a document at distance d ≤ window add `window − d + 1` (1 with flat weights) to their unordered pair if
+both sides count, and else to the ordered pair of a token and its context. The weights are integers, so the sums do not
+depend on the division of the work or its order.
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ __all__ = ["CooccurrenceBuild", "CooccurrenceConfig", "Side"]
 Side = Literal["both", "left", "right"]
 
 _BEFORE = {"side": "both", "positions": False, "ngram": 1}
-"""The values that count what all banks counted before there were these settings."""
+"""The values with which a build counts what every build counted before there were these settings."""
 
 
 class CooccurrenceConfig(SettingsModel):
@@ -67,7 +67,7 @@ class CooccurrenceBuild(CorpusBuild):
 
     def without_effect(self) -> set[str]:
         """Include later settings that count as before they existed, so the ids of older banks do not change."""
-        unset = {name for name, value in _BEFORE.items() if getattr(self.cooccurrence, name) == value}
-        if "ngram" in unset:
-            unset.add("ngram_buckets")
-        return super().without_effect() | {f"cooccurrence.{name}" for name in unset}
+        as_before = {name for name, value in _BEFORE.items() if getattr(self.cooccurrence, name) == value}
+        if "ngram" in as_before:
+            as_before.add("ngram_buckets")
+        return super().without_effect() | {f"cooccurrence.{name}" for name in as_before}
