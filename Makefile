@@ -34,9 +34,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/costbank demo --store .demo/banks --work .demo
 
-# Two cores are busy with three workers, because many tests wait for servers and other processes.
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/unit tests/loss tests/golden tests/service

@@ -18,7 +18,9 @@ with install_import_hook(["costbank", "costbank_service"], "beartype.beartype"):
     import costbank
 
 import gc
+import logging
 import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -43,6 +45,16 @@ def pytest_collection_finish() -> None:
     """The Trainer collects garbage at each start and end; freezing keeps it from scanning all imported modules."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Commands that run in the tests' process log to the stderr of their test, which is closed later."""
+    logger = logging.getLogger("costbank")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

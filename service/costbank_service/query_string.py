@@ -46,6 +46,7 @@ class QueryParameter:
         schema |= {"pattern": "^[0-9]{1,18}(,[0-9]{1,18})*$"} if self.kind == "integers" else {}
         schema |= {"enum": list(self.choices)} if self.choices else {}
         schema |= {"minimum": self.minimum} if self.minimum is not None else {}
+        schema |= {"maximum": 10**_MAX_DIGITS - 1} if self.kind == "integer" else {}
         schema |= {"default": self.default} if self.default is not None else {}
         documented = {
             "name": self.name, "in": "query", "required": self.required, "schema": schema,

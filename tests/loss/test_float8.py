@@ -163,7 +163,7 @@ def test_a_banks_rows_are_rounded_block_by_block(news_bank: Bank, monkeypatch: p
         assert isinstance(opened, DenseCosts)
         assert torch.equal(opened.vectors.view(torch.uint8), at_once.vectors.view(torch.uint8))
         assert torch.equal(opened.wide(), at_once.wide())
-        assert opened.error.startswith("rounded to float8_e4m3fn, error of a cost at most")
+        assert opened.error.startswith("rounded to float8_e4m3fn, which changes a cost by at most")
     assert open_costs(news_bank, dtype=FLOAT8).pin == open_costs(news_bank).pin
     low = open_costs(news_bank, "low-rank", rank=8, dtype=FLOAT8)
     assert isinstance(low, LowRankCosts)

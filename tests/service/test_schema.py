@@ -313,7 +313,9 @@ def test_the_parameters_of_nearest_are_documented_once_each(client: TestClient):
     assert [(p["name"], p["in"], p["required"]) for p in parameters] == [
         ("ref", "path", True), ("token", "query", False), ("token_id", "query", False), ("k", "query", False),
     ]  # fmt: skip
-    assert parameters[3]["schema"] == {"type": "integer", "title": "k", "minimum": 1, "default": 10}
+    assert parameters[3]["schema"] == {
+        "type": "integer", "title": "k", "minimum": 1, "maximum": 10**18 - 1, "default": 10,
+    }  # fmt: skip
 
 
 def _check(body, schema: dict, document: dict) -> None:
