@@ -9,10 +9,11 @@ loss = loss_of(logits, labels)
 
 from costbank.errors import require
 
-# Before the imports that need it: a missing torch is an error that names the extra to install.
+# A missing torch is an error that names the extra to install, so the check stands before the imports that need torch.
+# ruff: noqa: E402
 require("torch", "train")
 
-from costbank.loss.costs import (  # noqa: E402
+from costbank.loss.costs import (
     Costs,
     DenseCosts,
     DenseSmoothing,
@@ -26,19 +27,19 @@ from costbank.loss.costs import (  # noqa: E402
     smooth_dense,
     smooth_neighbors,
 )
-from costbank.loss.engine.result import EMOParts, EMOResult  # noqa: E402
-from costbank.loss.engine.targets import SoftTargets  # noqa: E402
-from costbank.loss.functional import emo_loss, emo_loss_with_parts  # noqa: E402
-from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts  # noqa: E402
-from costbank.loss.module import EMOLoss, LinearEMOLoss  # noqa: E402
-from costbank.loss.options import EMOOptions, Schedule  # noqa: E402
-from costbank.loss.parallel import (  # noqa: E402
+from costbank.loss.engine.result import EMOParts, EMOResult
+from costbank.loss.engine.targets import SoftTargets
+from costbank.loss.functional import emo_loss, emo_loss_with_parts
+from costbank.loss.linear import linear_emo_loss, linear_emo_loss_with_parts
+from costbank.loss.module import EMOLoss, LinearEMOLoss
+from costbank.loss.options import EMOOptions, Schedule
+from costbank.loss.parallel import (
     parallel_emo_loss,
     parallel_emo_loss_with_parts,
     parallel_linear_emo_loss,
     parallel_linear_emo_loss_with_parts,
 )
-from costbank.loss.transport import exact_transport_loss, exact_transport_loss_with_parts  # noqa: E402
+from costbank.loss.transport import exact_transport_loss, exact_transport_loss_with_parts
 
 __all__ = [
     "Costs",

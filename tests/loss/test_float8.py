@@ -236,12 +236,22 @@ def test_what_cannot_be_8_bits_is_refused(news_bank: Bank, rows: Tensor, neighbo
         DenseCosts(rows.to(FLOAT8), scales=torch.ones(3))
 
 
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the device is there")
-def test_a_type_that_a_device_does_not_have_is_refused_in_words(rows: Tensor, news_bank: Bank):
+def test_a_type_that_a_device_does_not_have_is_refused_in_words(
+    rows: Tensor, news_bank: Bank, monkeypatch: pytest.MonkeyPatch
+):
+    convert = Tensor.to
+
+    def without_8_bits(tensor: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        if FLOAT8 in (*arguments, *named.values()):
+            raise TypeError("this device has no float8")
+        return convert(tensor, *arguments, **named)
+
+    monkeypatch.setattr(Tensor, "to", without_8_bits)
+    DenseCosts(rows).to("cpu", torch.bfloat16)
     for refused in (
-        lambda: DenseCosts(rows).to("mps", FLOAT8),
-        lambda: open_costs(news_bank, device="mps", dtype=FLOAT8),
+        lambda: DenseCosts(rows).to("cpu", FLOAT8),
+        lambda: open_costs(news_bank, device="cpu", dtype=FLOAT8),
     ):
-        with pytest.raises(UsageError, match=r"costs cannot be torch.float8_e4m3fn on the device mps") as caught:
+        with pytest.raises(UsageError, match=r"costs cannot be torch.float8_e4m3fn on the device cpu: this") as caught:
             refused()
         assert "another device" in caught.value.hint

@@ -1,13 +1,11 @@
 """The Triton kernels against the definitions in float64: on a CUDA device, or else in Triton's interpreter."""
 
-import importlib.util
 import json
 import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +33,7 @@ from costbank.loss import (
 )
 from costbank.loss.engine.kernels import blocks, choice
 from costbank.loss.engine.softmax import VocabShard
+from tests.loss.broken import broken_copy
 from tests.loss.oracle import token_losses
 from tests.loss.test_objectives import EACH
 from tests.loss.test_soft import CASES as SOFT
@@ -322,17 +321,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_kernel_is_found(name: str, logits, labels, of_form, tmp_path, monkeypatch):
     """The comparison above fails if a term of a kernel is wrong."""
-    before, after = MUTATIONS[name]
-    source = Path(blocks.rows.__file__).read_text()
-    assert source.count(before) == 1
-    file = tmp_path / "broken_rows.py"
-    file.write_text(source.replace(before, after))
-    spec = importlib.util.spec_from_file_location("broken_rows", file)
-    assert spec is not None
-    assert spec.loader is not None
-    broken = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(broken)
-    monkeypatch.setattr(blocks, "rows", broken)
+    monkeypatch.setattr(blocks, "rows", broken_copy(blocks.rows, *MUTATIONS[name], tmp_path))
     half = {"mixing": "fixed", "weight": 0.5, "softcap": 6.0}
     logits = torch.cat([logits, logits], dim=1)[:6, :37]
     failed = False

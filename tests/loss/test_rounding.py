@@ -1,9 +1,7 @@
 """Sums in bfloat16 with stochastic rounding: the formula, its mean and its spread, and the same bits everywhere."""
 
-import importlib.util
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from costbank.loss import EMOOptions, LinearEMOLoss, linear_emo_loss
 from costbank.loss.engine import rounding
 from costbank.loss.engine.rounding import add_product_rounded_, add_rounded_
+from tests.loss.broken import broken_copy
 
 ULP = 2.0**-7
 """The distance between numbers of bfloat16 from 1 to 2."""
@@ -92,16 +91,7 @@ def test_a_broken_rounding_kernel_is_found(generator, name: str, tmp_path):
     pytest.importorskip("triton")
     from costbank.loss.engine.kernels import rounding as kernels
 
-    before, after = MUTATIONS[name]
-    source = Path(kernels.__file__).read_text()
-    assert source.count(before) == 1
-    file = tmp_path / "broken_rounding.py"
-    file.write_text(source.replace(before, after))
-    spec = importlib.util.spec_from_file_location("broken_rounding", file)
-    assert spec is not None
-    assert spec.loader is not None
-    broken = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(broken)
+    broken = broken_copy(kernels, *MUTATIONS[name], tmp_path)
     total, terms = examples(generator)
     assert not equal_bits(by_kernel(broken, total, terms, 3, 5), defined(total, terms, 3, 5))
 

@@ -116,12 +116,13 @@ def check_without_rows(form: str, dtype: torch.dtype | None) -> None:
 
 
 def _check_device(dtype: torch.dtype, device: torch.device) -> None:
+    number = torch.ones(1, device=device)  # without the device, PyTorch says so
     try:
-        torch.ones(1, device=device).to(dtype).to(torch.float32)
+        number.to(dtype).to(torch.float32)
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"costs cannot be {dtype} on the device {device}, or there is no such device: {reason}",
+            f"costs cannot be {dtype} on the device {device}: {reason}",
             "use another type, such as torch.float32, or another device",
         ) from error
 
