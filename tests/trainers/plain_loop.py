@@ -1,7 +1,7 @@
 """A training loop without any trainer, on the batches that a trainer had: what each trainer's losses must equal."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -66,20 +66,28 @@ def plain_losses(
     sum_of = EMOLoss(loss.costs, loss.options, reduction="sum")
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     model.train()
+
+    def part(batch: Any, batches: Sequence[Any]) -> Tensor:
+        counts = [int((each["labels"][:, 1:] != -100).sum()) for each in ([batch] if means_of_batches else batches)]
+        count = counts[0] * len(batches) if means_of_batches else sum(counts)
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        # With a cache, transformers does not tell the texts of a row apart by their positions.
+        logits = model(**inputs, use_cache=False).logits
+        weights = torch.roll(batch["loss_scale"], -1, -1).float() if "loss_scale" in batch else None
+        return sum_of(logits, shifted(batch["labels"]), token_weights=weights) / count
+
+    return descend(optimizer, steps, part)
+
+
+def descend(
+    optimizer: torch.optim.Optimizer, steps: Iterable[Sequence[Any]], part: Callable[[Any, Sequence[Any]], Tensor]
+) -> list[float]:
+    """The loss of each step: the sum of its batches' parts. `part` gets a batch, and all batches of its step."""
     losses = []
     for batches in steps:
-        count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
         total = 0.0
         for batch in batches:
-            if means_of_batches:
-                count = int((batch["labels"][:, 1:] != -100).sum()) * len(batches)
-            inputs = {name: value for name, value in batch.items() if name in ("input_ids", "attention_mask")}
-            if "position_ids" in batch:
-                inputs["position_ids"] = batch["position_ids"]
-            # With a cache, transformers does not tell the texts of a row apart by their positions.
-            logits = model(**inputs, use_cache=False).logits
-            weights = torch.roll(batch["loss_scale"], -1, -1).float() if "loss_scale" in batch else None
-            value = sum_of(logits, shifted(batch["labels"]), token_weights=weights) / count
+            value = part(batch, batches)
             value.backward()
             total += value.item()
         optimizer.step()

@@ -3,7 +3,7 @@
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from costbank.trainers.split_logits import loss_sum
 from tests.loss.oracle import token_losses
 from tests.loss.processes import free_port, run_processes
 from tests.trainers.conftest import TEXTS, VOCAB, Texts, llama, make_tokenizer
-from tests.trainers.plain_loop import RATE, STEPS, batch_pairs, plain_losses, shifted
+from tests.trainers.plain_loop import RATE, STEPS, batch_pairs, descend, grouped, plain_losses, shifted
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -294,19 +294,13 @@ def plain_torchtitan(folder: Path, bank: Bank, weights: dict[str, torch.Tensor],
     model = tiny_llama3(folder, f"{bank.path}/").model_spec.model.build()
     model.load_state_dict(weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.95), eps=0.1, weight_decay=0.0)
-    loss, losses = EMOLoss(bank, weight=0.3, reduction="sum"), []
-    for step in range(STEPS):
-        batches = recorded[2 * step : 2 * step + 2]
-        count = sum(int((labels != -100).sum()) for *_, labels in batches)
-        total = 0.0
-        for tokens, positions, labels in batches:
-            value = loss(model(tokens, positions=positions), labels) / count
-            value.backward()
-            total += value.item()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(total)
-    return losses
+    loss = EMOLoss(bank, weight=0.3, reduction="sum")
+
+    def part(batch: Any, batches: Sequence[Any]) -> torch.Tensor:
+        tokens, positions, labels = batch
+        return loss(model(tokens, positions=positions), labels) / sum(int((of != -100).sum()) for *_, of in batches)
+
+    return descend(optimizer, grouped(recorded, 2), part)
 
 
 @needs_torchtitan
