@@ -25,6 +25,7 @@ from costbank.trainers.heads import (
     ModelHead,
     check_eager,
     check_weight,
+    embedding_rows,
     find_head,
     spread_positions,
     with_more_positions,
@@ -261,10 +262,4 @@ def _is_whole(model: Any) -> bool:
 
 def _vocabulary_widths(model: Any) -> set[int]:
     """Widths that are probably those of logits, for which one position suffices while products are searched."""
-    widths = set()
-    for way in ("get_input_embeddings", "get_output_embeddings"):
-        try:  # a model may have no such method, not implement it, or return None or a module without a tensor
-            widths.add(len(getattr(model, way)().weight))
-        except (AttributeError, NotImplementedError, TypeError):
-            continue
-    return widths
+    return {embedding_rows(model, method) for method in ("get_input_embeddings", "get_output_embeddings")} - {0}

@@ -18,6 +18,7 @@ __all__ = [
     "ModelHead",
     "check_eager",
     "check_weight",
+    "embedding_rows",
     "find_head",
     "head_output",
     "head_rows",
@@ -144,13 +145,18 @@ def output_module(model: Any) -> nn.Module | None:
     return None if module is None else active_module(module)
 
 
+def embedding_rows(model: Any, method: str) -> int:
+    """The rows of the weight of the module that a method of the model returns; 0 if there is none."""
+    try:  # a model may have no such method, not implement it, or return None or a module without a tensor
+        return len(getattr(model, method)().weight)
+    except (AttributeError, NotImplementedError, TypeError):
+        return 0
+
+
 def head_rows(model: Any) -> int | None:
     """The rows of the weight that a model names as its head; None if that is another layer, sharded or quantized."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
-    try:  # a model may have no such method, not implement it, or return None or a module without a tensor
-        tokens = len(model.get_input_embeddings().weight)
-    except (AttributeError, NotImplementedError, TypeError):
-        tokens = 0
+    tokens = embedding_rows(model, "get_input_embeddings")
     # A sharded or quantized weight has another shape. It is refused later, with its name.
     if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point() or len(weight) < tokens:
         return None
