@@ -14,6 +14,7 @@ from costbank.errors import MissingExtraError, ShapeError, TokenizerError, Usage
 from costbank.loss import EMOLoss
 from tests.trainers.conftest import TEXTS, llama, make_tokenizer
 from tests.trainers.plain_loop import RATE, STEPS, Recorder, grouped, logged_losses, plain_losses, record_training_steps
+from tests.trainers.recorded_processes import train_in_processes
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -166,13 +167,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_axolotl(path: Path) -> Any:
-    """What `axolotl train` does."""
+    """What `axolotl train` does. With several processes it would give each a GPU of its own."""
     from axolotl.cli.args import TrainerCliArgs
     from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets
     from axolotl.train import train
 
     cfg = load_cfg(str(path))
+    cfg.device_map = {"": "cpu"}
     _, _, trainer = train(cfg=cfg, dataset_meta=load_datasets(cfg=cfg, cli_args=TrainerCliArgs()))
     return trainer
 
@@ -208,3 +210,18 @@ def test_axolotl_trains_with_it(
 def test_axolotl_stops_before_it_loads_the_model(changes: dict[str, Any], bank: Bank, tokenizer: Any, tmp_path: Path):
     with pytest.raises(UsageError, match="another loss would take the place"):
         run_axolotl(write_run(tmp_path, bank, tokenizer, changes))
+
+
+def run_axolotl_in_a_process(folder: Path) -> None:
+    run_axolotl(folder / "run.yaml")
+
+
+@needs_axolotl
+def test_axolotl_trains_with_it_in_two_processes(bank: Bank, tokenizer: Any, tmp_path: Path):
+    write_run(tmp_path, bank, tokenizer, {"micro_batch_size": 1, "ddp_backend": "gloo", "dataloader_num_workers": 0})
+    steps, losses = train_in_processes(run_axolotl_in_a_process, tmp_path, 2)
+    start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    assert {len(batches) for batches in steps} == {4}
+    assert any(batches[0]["input_ids"].tolist() != batches[2]["input_ids"].tolist() for batches in steps)
+    plain = plain_losses(start, steps, EMOLoss(bank, weight=0.3), means_of_batches=True)
+    assert losses == pytest.approx(plain, abs=1e-4)

@@ -13,6 +13,7 @@ from costbank.loss import EMOLoss
 from costbank.trainers.model_loss_callback import EMOLossCallback
 from tests.trainers.conftest import TEXTS, llama
 from tests.trainers.plain_loop import RATE, STEPS, grouped, logged_losses, plain_losses, record_training_steps
+from tests.trainers.recorded_processes import train_in_processes
 from tests.trainers.stand_ins import is_installed
 
 pytestmark = [
@@ -63,6 +64,22 @@ def test_llamafactory_trains_with_it(
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
     plain = plain_losses(start, grouped(batches, changes.get("gradient_accumulation_steps", 2)), EMOLoss(bank))
     assert logged_losses(trainers[-1]) == pytest.approx(plain, abs=1e-4)
+
+
+def run_llamafactory_in_a_process(folder: Path) -> None:
+    from llamafactory.train.tuner import run_exp
+
+    written = json.loads((folder / "settings.json").read_text())
+    run_exp(written, callbacks=[EMOLossCallback((folder / "bank").read_text())])
+
+
+def test_llamafactory_trains_with_it_in_two_processes(bank: Bank, tokenizer: Any, tmp_path: Path):
+    written = settings(tmp_path, tokenizer, per_device_train_batch_size=1, ddp_backend="gloo")
+    (tmp_path / "settings.json").write_text(json.dumps(written))
+    (tmp_path / "bank").write_text(f"{bank.path}/")
+    steps, losses = train_in_processes(run_llamafactory_in_a_process, tmp_path, 2)
+    start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    assert losses == pytest.approx(plain_losses(start, steps, EMOLoss(bank)), abs=1e-4)
 
 
 @pytest.mark.parametrize("setting", ["use_dft_loss", "use_eaft_loss", "use_asft_loss"])

@@ -29,6 +29,7 @@ from tests.trainers.plain_loop import (
     record_training_steps,
     shifted,
 )
+from tests.trainers.recorded_processes import train_in_processes
 from tests.trainers.stand_ins import framework, is_installed
 
 pytestmark = [
@@ -163,7 +164,10 @@ def write_run(folder: Path, tokenizer: Any, changes: dict[str, Any]) -> list[str
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.mark.skipif(not is_installed("swift"), reason="ms-swift is not installed")
+needs_swift = pytest.mark.skipif(not is_installed("swift"), reason="ms-swift is not installed")
+
+
+@needs_swift
 @pytest.mark.parametrize(
     "changes",
     [{}, {"is_binary_loss_scale": False}, {"padding_free": True}, {"packing": True, "gradient_accumulation_steps": 1}],
@@ -194,3 +198,21 @@ def test_ms_swift_trains_with_it(
         start, grouped(batches, changes.get("gradient_accumulation_steps", 2)), EMOLoss(bank, weight=0.3)
     )
     assert logged_losses(trainers[-1]) == pytest.approx(plain, abs=1e-4)
+
+
+def run_swift_in_a_process(folder: Path) -> None:
+    from swift.pipelines import sft_main
+
+    sft_main(json.loads((folder / "arguments.json").read_text()))
+
+
+@needs_swift
+def test_ms_swift_trains_with_it_in_two_processes(
+    bank: Bank, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COSTBANK_WEIGHT", "0.3")
+    arguments = write_run(tmp_path, tokenizer, {"per_device_train_batch_size": 1, "ddp_backend": "gloo"})
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
+    steps, losses = train_in_processes(run_swift_in_a_process, tmp_path, 2)
+    start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    assert losses == pytest.approx(plain_losses(start, steps, EMOLoss(bank, weight=0.3)), abs=1e-4)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from costbank import open_bank
@@ -223,8 +225,11 @@ class CPU:
                                     "get_device_properties": self, "memory_stats": {}}.get(name)  # fmt: skip
 
 
-def tiny_llama3(folder: Path, bank_path: str) -> Any:
-    """torchtitan's config of a small Llama, with our texts, and with attention that the CPU can train."""
+def tiny_llama3(folder: Path, bank_path: str, processes: int = 1, columns: int = 1) -> Any:
+    """torchtitan's config of a small Llama, with our texts, and with attention that the CPU can train.
+
+    `columns` processes share the logits of a row, and the others share the rows.
+    """
     from datasets import load_dataset
     from torchtitan.components.optimizer import default_adamw
     from torchtitan.hf_datasets import DatasetConfig, text_datasets
@@ -248,17 +253,20 @@ def tiny_llama3(folder: Path, bank_path: str) -> Any:
     config.hf_assets_path, config.dump_folder = str(folder), str(folder / "out")
     config.optimizer = default_adamw(lr=0.05, eps=0.1, weight_decay=0.0)
     config.lr_scheduler.warmup_steps, config.lr_scheduler.min_lr_factor = 0, 1.0
-    config.training.local_batch_size, config.training.global_batch_size = 2, 4
+    config.training.local_batch_size, config.training.global_batch_size = 2, 4 * processes // columns
     config.training.seq_len, config.training.steps, config.training.max_norm = 16, STEPS, 1e9
     config.training.disable_cuda_graphs, config.training.mixed_precision_param = True, "float32"
     config.validator.enable = config.checkpoint.enable = False
+    config.parallelism.tensor_parallel_degree = columns
+    # Its default, `spmd_types`, needs a later PyTorch with several processes.
+    config.parallelism.spmd_backend = "partial_dtensor"
     config.loss.loss_fn.global_vocab_size = VOCAB
     return with_emo(config, bank_path, weight=0.3)
 
 
-def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str) -> None:
+def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str, processes: int, columns: int) -> None:
     """Train with torchtitan's `Trainer`, and save its first weights, its batches and its losses."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    names = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     torch.set_num_threads(1)
     from torchtitan.tools import utils
@@ -267,14 +275,18 @@ def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str) -> None
     if not hasattr(distributed, "set_timeout"):
         # torchtitan's version for a later PyTorch shortens timeouts after the first step.
         distributed.set_timeout = lambda *_arguments: None
-    trainer = tiny_llama3(folder, bank_path).build()
+    trainer = tiny_llama3(folder, bank_path, processes, columns).build()
+    (model,) = trainer.model_parts
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no other reduction
     batches, losses, generate, log = [], [], trainer.batch_generator, trainer.metrics_processor.log
     weights = {name: value.full_tensor().clone() if isinstance(value, DTensor) else value.clone()
-               for name, value in trainer.model_parts[0].state_dict().items()}  # fmt: skip
+               for name, value in model.state_dict().items()}  # fmt: skip
 
     def ignoring_some_labels(data: Any) -> Iterator[Any]:
         for number, (batch, labels) in enumerate(generate(data)):
-            labels[:, : 1 + number % 5] = -100
+            labels[:, : 1 + (number + rank // columns) % 5] = -100
             batches.append((batch["input"].clone(), batch["positions"].clone(), labels.clone()))
             yield batch, labels
 
@@ -284,12 +296,15 @@ def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str) -> None
 
     trainer.batch_generator, trainer.metrics_processor.log = ignoring_some_labels, recorded
     trainer.train()
-    torch.save((weights, batches, losses), folder / "record.pt")
+    torch.save((weights, batches, losses), folder / f"record-{rank}.pt")
+    distributed.barrier()
     # A normal exit would still tear down the process group, whose threads can deadlock.
     os._exit(0)
 
 
-def plain_torchtitan(folder: Path, bank: Bank, weights: dict[str, torch.Tensor], recorded: list[Any]) -> list[float]:
+def plain_torchtitan(
+    folder: Path, bank: Bank, weights: dict[str, torch.Tensor], steps: Sequence[Sequence[Any]]
+) -> list[float]:
     """The losses of the same steps in a plain loop, with torchtitan's model and optimizer."""
     model = tiny_llama3(folder, f"{bank.path}/").model_spec.model.build()
     model.load_state_dict(weights)
@@ -300,16 +315,19 @@ def plain_torchtitan(folder: Path, bank: Bank, weights: dict[str, torch.Tensor],
         tokens, positions, labels = batch
         return loss(model(tokens, positions=positions), labels) / sum(int((of != -100).sum()) for *_, of in batches)
 
-    return descend(optimizer, grouped(recorded, 2), part)
+    return descend(optimizer, steps, part)
 
 
 @needs_torchtitan
-def test_torchtitans_trainer_trains_with_it(bank: Bank, tokenizer: Any, tmp_path: Path):
-    """In one process on the CPU, with its chunked loss and two accumulated batches for each step."""
+@pytest.mark.parametrize(("processes", "columns"), [(1, 1), (2, 1), (2, 2)], ids=["one", "rows", "columns"])
+def test_torchtitans_trainer_trains_with_it(processes: int, columns: int, bank: Bank, tokenizer: Any, tmp_path: Path):
+    """On the CPU, with its chunked loss and two accumulated batches; two processes share the rows or the logits."""
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    run_processes(train_torchtitan, (free_port(), tmp_path, f"{bank.path}/"), 1)
-    weights, batches, losses = torch.load(tmp_path / "record.pt")
+    run_processes(train_torchtitan, (free_port(), tmp_path, f"{bank.path}/", processes, columns), processes)
+    records = [torch.load(tmp_path / f"record-{rank}.pt") for rank in range(0, processes, columns)]
+    weights, _, losses = records[0]
     assert len(losses) == STEPS
     assert losses[-1] < losses[0] - 0.5
-    assert losses == pytest.approx(plain_torchtitan(tmp_path, bank, weights, batches), abs=1e-4)
+    steps = [list(chain(*parts)) for parts in zip(*(grouped(batches, 2) for _, batches, _ in records), strict=True)]
+    assert losses == pytest.approx(plain_torchtitan(tmp_path, bank, weights, steps), abs=1e-4)
