@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ __all__ = ["NAME_PATTERN", "Store", "StoredBank", "default_store"]
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 _MOST_NAMES = 20
+_READINGS = 10
 _ID = re.compile(ID_PATTERN)
 _PREFIX = rf"@([0-9a-f]{{4,{ID_DIGITS}}})"
 _REFERENCE = re.compile(rf"({NAME_PATTERN})(?:{_PREFIX})?")
@@ -134,10 +136,18 @@ class Store:
 
     def _latest_of(self, directory: Path, ids: list[str]) -> Path:
         latest = _latest(directory)
-        if latest is None and len(ids) == 1:  # the writer was killed before its last step
-            return directory / ids[0]
-        if latest in ids:
-            return directory / latest
+        for _ in range(_READINGS):
+            if latest is None and len(ids) == 1:  # the writer was killed before its last step
+                return directory / ids[0]
+            if latest in ids:
+                return directory / latest
+            before = ids, latest
+            ids, latest = _ids(directory), _latest(directory)
+            if before == (ids, latest):
+                break
+            # A bank was written or removed between listing the ids and reading `latest`.
+        if not ids:
+            raise BankNotFoundError(f"there is no bank in {directory}", "the last one was removed just now")
         problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
         raise CorruptBankError(
             f"{directory / LATEST} {problem}",
@@ -173,7 +183,9 @@ class Store:
 def _ids(directory: Path) -> list[str]:
     if not directory.is_dir():
         return []
-    return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
+    with suppress(FileNotFoundError):  # removed since then
+        return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
+    return []
 
 
 def _latest(directory: Path) -> str | None:

@@ -95,13 +95,18 @@ def _problems(root: Path) -> list[str]:
 
 
 def kill_clients(url: str, relayed: Relay, target: Path, kills: int, seed: int = 0) -> Counter[str]:
-    """Kill clients that pull; after each kill, every listed bank must verify. Returns how the store looked then."""
+    """Kill clients that pull, up to 0.6 seconds after their first request; then every listed bank must verify.
+
+    Returns how the store looked after each kill.
+    """
     moments, outcomes = random.Random(seed), Counter()
     relayed.damage = _slow(0.002)
     for _ in range(kills):
         relayed.requests.clear()
         process = started(pull, url, target)
-        process.join(moments.uniform(0.05, 0.9))
+        while process.is_alive() and not relayed.requests:
+            time.sleep(0.005)
+        process.join(moments.uniform(0.0, 0.6))
         was_running = process.is_alive()
         process.kill()
         process.join()

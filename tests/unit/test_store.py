@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from costbank.bank import Bank, Store, open_bank
+from costbank.bank import store as module
 from costbank.errors import BankNotFoundError, CorruptBankError, UsageError
 
 
@@ -20,6 +21,39 @@ def test_a_name_means_its_latest_bank(store: Store, news_bank: Bank):
     assert store.resolve("news") == store.root / "news" / news_bank.id
     (store.root / "news" / "latest").write_text("0123456789abcdef\n")
     assert store.resolve("news").name == "0123456789abcdef"
+
+
+def test_a_bank_that_replaces_another_while_its_name_is_read_is_found(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """After the ids are listed, a newer bank is written, `latest` moves to it, and the older one is removed."""
+    names, read = iter(["1" * 16, "2" * 16]), module._latest
+
+    def replaced(directory: Path) -> str | None:
+        if (name := next(names, None)) is not None:
+            older = directory / (read(directory) or "")
+            shutil.copytree(older, directory / name)
+            (directory / "latest").write_text(f"{name}\n")
+            shutil.rmtree(older)
+        return read(directory)
+
+    monkeypatch.setattr(module, "_latest", replaced)
+    assert store.resolve("other") == store.root / "other" / ("2" * 16)
+
+
+def test_a_name_whose_banks_vanish_while_it_is_read_is_not_found(store: Store, monkeypatch: pytest.MonkeyPatch):
+    read = module._latest
+
+    def removed(directory: Path) -> str | None:
+        shutil.rmtree(directory, ignore_errors=True)
+        return read(directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_latest", removed)
+        with pytest.raises(BankNotFoundError, match="there is no bank in"):
+            store.resolve("news")
+    # The directory is there when it is looked for, and gone when it is listed.
+    monkeypatch.setattr(Path, "is_dir", lambda _path: True)
+    with pytest.raises(BankNotFoundError, match="there is no bank news"):
+        store.resolve("news")
 
 
 def test_a_prefix_or_a_path_means_one_bank(store: Store, news_bank: Bank):
