@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,11 +180,23 @@ class Store:
 
 
 def _ids(directory: Path) -> list[str]:
-    if not directory.is_dir():
+    """The ids of a name's banks, sorted. They are listed again if one was removed meanwhile: another may have come."""
+    listed, ids = _listed(directory), []
+    for _ in range(_READINGS):
+        ids = [bank_id for bank_id in listed if (directory / bank_id).is_dir()]
+        if ids and ids == listed:
+            break
+        before, listed = listed, _listed(directory)
+        if before == listed:
+            break
+    return ids
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    with suppress(FileNotFoundError):  # removed since then
-        return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
-    return []
 
 
 def _latest(directory: Path) -> str | None:

@@ -25,7 +25,7 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _command(ids: Path, model: Path, place: Path) -> list[str]:
     return [sys.executable, "-m", "costbank_cli", "build", "--source", "cooccurrence", "--corpus", str(ids),
             "--tokenizer", str(model), "--store", str(place / "store"), "--cache", str(place / "cache"), "--json",
-            "--name", "counted", "--processes", "2", "--set", "corpus.separator=7", "--set", "cooccurrence.window=10",
+            "--name", "counted", "--processes", "2", "--set", "corpus.separator=7", "--set", "cooccurrence.window=6",
             "--set", "cooccurrence.side=both",
             "--set", "cooccurrence.dim=4", "--set", "neighbors.k=0"]  # fmt: skip
 

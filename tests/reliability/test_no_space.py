@@ -1,8 +1,10 @@
 """A disk that fills up gives an error that says so, and no partial output is left behind."""
 
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,11 +55,21 @@ def test_a_full_disk_under_the_cache_leaves_nothing(news, news_model, small_disk
     assert _files(tmp_path / "store") == []
 
 
+@pytest.fixture(scope="module")
+def filled_cache(news: Path, news_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache after a build."""
+    folder = tmp_path_factory.mktemp("filled")
+    command = [sys.executable, "-m", "costbank_cli", *_arguments(news, news_model, folder / "store", folder / "cache")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "cache"
+
+
 @pytest.mark.parametrize("most_bytes", [1_000, 150_000, 300_000])
-def test_a_write_that_fails_midway_leaves_nothing(news, news_model, tmp_path: Path, costbank, most_bytes: int):
+def test_a_write_that_fails_midway_leaves_nothing(
+    news, news_model, filled_cache: Path, tmp_path: Path, costbank, most_bytes: int
+):
     """The kernel refuses to let a file grow past a limit, at whatever stage of the build that happens."""
-    cache = tmp_path / "cache"
-    costbank(*_arguments(news, news_model, tmp_path / "first", cache))
+    cache = shutil.copytree(filled_cache, tmp_path / "cache")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

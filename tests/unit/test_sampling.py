@@ -28,7 +28,7 @@ from costbank.tokenizers.sampling.trie import Trie
 from costbank.tokenizers.sampling.unigram import UnigramSampler
 from costbank.tokenizers.sentencepiece_file import PieceKind, SentencePieceFile
 
-DRAWS = 20_000
+DRAWS = 10_000
 UNLIKELY = 1e-4
 TEXTS = [
     "the prime minister said",

@@ -46,14 +46,27 @@ def test_a_name_whose_banks_vanish_while_it_is_read_is_not_found(store: Store, m
         shutil.rmtree(directory, ignore_errors=True)
         return read(directory)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_latest", removed)
-        with pytest.raises(BankNotFoundError, match="there is no bank in"):
-            store.resolve("news")
-    # The directory is there when it is looked for, and gone when it is listed.
-    monkeypatch.setattr(Path, "is_dir", lambda _path: True)
-    with pytest.raises(BankNotFoundError, match="there is no bank news"):
+    monkeypatch.setattr(module, "_latest", removed)
+    with pytest.raises(BankNotFoundError, match="there is no bank in"):
         store.resolve("news")
+
+
+def test_a_bank_that_replaces_another_while_its_name_is_listed_is_found(
+    store: Store, news_bank: Bank, monkeypatch: pytest.MonkeyPatch
+):
+    """The only bank of a name is removed after it was listed, when a newer one is there."""
+    directory, newer, listing = store.root / "other", "1" * 16, module._listed
+
+    def replaced(listed: Path) -> list[str]:
+        ids = listing(listed)
+        if ids == [news_bank.id]:
+            shutil.copytree(directory / news_bank.id, directory / newer)
+            (directory / "latest").write_text(f"{newer}\n")
+            shutil.rmtree(directory / news_bank.id)
+        return ids
+
+    monkeypatch.setattr(module, "_listed", replaced)
+    assert store.resolve("other") == directory / newer
 
 
 def test_a_prefix_or_a_path_means_one_bank(store: Store, news_bank: Bank):
