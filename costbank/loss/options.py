@@ -125,6 +125,9 @@ class EMOOptions:
         target_mass: `excluded`, or `detached` to add p_t to the value of D but not to its gradient, as in the EMO
             authors' models, for exact parity with them.
         chunk_rows: tokens in a block; default: 256 on a CPU, elsewhere as many as take 512 MiB of logits.
+        skip_ignored: leave out ignored tokens before anything is computed. For that a call on an accelerator waits for
+            the device. With False it never waits, and an ignored token costs as much as another. While a CUDA graph is
+            captured, ignored tokens stay in any case. The value is the same.
         kernels: `auto` runs on Triton's kernels on CUDA, and on PyTorch's operations elsewhere; `torch` and `triton`
             choose. With kernels, logits of hidden states have the type of the head's products, as in
             `torch.nn.Linear`. float64 needs PyTorch's operations.
@@ -161,6 +164,7 @@ class EMOOptions:
     label_smoothing: float = 0.0
     target_mass: Literal["excluded", "detached"] = "excluded"
     chunk_rows: int | None = None
+    skip_ignored: bool = True
     kernels: Literal["auto", "torch", "triton"] = "auto"
     accumulate: Literal["float32", "float64"] = "float32"
     weight_gradient: Literal["wide", "nearest", "stochastic"] = "wide"
@@ -199,6 +203,8 @@ class EMOOptions:
             _check_number(name, getattr(self, name), most=1.0)
         if self.chunk_rows is not None:
             _check_count("chunk_rows", self.chunk_rows, least=1)
+        if not isinstance(self.skip_ignored, bool):
+            raise UsageError(f"skip_ignored is {self.skip_ignored!r}", "give True or False")
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
             raise UsageError(f"ignore_index is {self.ignore_index!r}", "give the integer that marks ignored labels")
         if self.objective in _TARGETS and self.mixing not in ("fixed", "interpolate"):

@@ -72,8 +72,8 @@ def prepare(
         shape: the shape of the rows, which labels and weights must have.
         shard: the slice of the vocabulary that the logits' columns represent.
         dtype: the type of the logits.
-        compact: leave out ignored rows, which waits for an accelerator. While a CUDA graph is captured,
-            that is impossible, and they stay.
+        compact: leave out ignored rows, which waits for an accelerator, unless the options keep them. While a CUDA
+            graph is captured, that is impossible, and they stay.
         device: of the logits.
         **tensors: the other tensors of the call by name; they must be on the same device as labels, weights and costs.
 
@@ -92,7 +92,8 @@ def prepare(
     kernels = uses_kernels(options, device, sums)
     # All processes that share a vocabulary need the same number, whatever the sizes of their slices.
     chunk_rows = options.chunk_rows or _chunk_rows(device, shard.vocab, dtype if kernels else sums)
-    tokens = _lay_out(arguments, shape, shard.vocab, sums, chunk_rows, compact and not _is_captured(device), kernels)
+    compact = compact and options.skip_ignored and not _is_captured(device)
+    tokens = _lay_out(arguments, shape, shard.vocab, sums, chunk_rows, compact, kernels)
     plan = BlockPlan(
         objective_of(costs, options, soft),
         options,

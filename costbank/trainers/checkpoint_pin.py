@@ -13,7 +13,7 @@ PIN_KEY = "costbank"
 """The key of the pin in a checkpoint."""
 
 # These change how the loss is computed, or when it stops with an error, but not its value.
-_NOT_PINNED = ("chunk_rows", "nan_logits", "accumulate", "kernels", "weight_gradient")
+_NOT_PINNED = ("chunk_rows", "skip_ignored", "nan_logits", "accumulate", "kernels", "weight_gradient")
 
 
 def make_pin(loss: EMOLoss | LinearEMOLoss) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def plain_ce_options(options: EMOOptions) -> EMOOptions | None:
         return None
     return EMOOptions(
         objective="ce", reduction=options.reduction, shift=options.shift, ignore_index=options.ignore_index,
-        softcap=options.softcap, chunk_rows=options.chunk_rows, accumulate=options.accumulate,
-        nan_logits=options.nan_logits, kernels=options.kernels, weight_gradient=options.weight_gradient,
+        softcap=options.softcap, chunk_rows=options.chunk_rows, skip_ignored=options.skip_ignored,
+        accumulate=options.accumulate, nan_logits=options.nan_logits, kernels=options.kernels,
+        weight_gradient=options.weight_gradient,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
@@ -25,6 +26,7 @@ from costbank.loss import (
     SoftTargets,
     emo_loss,
     emo_loss_with_parts,
+    linear,
     linear_emo_loss,
     linear_emo_loss_with_parts,
     prepare,
@@ -252,6 +254,45 @@ def test_ignored_rows_that_stay_change_nothing(generator, labels, of_form, monke
         for one, other in zip(*runs, strict=True):
             torch.testing.assert_close(one.nan_to_num(), other.nan_to_num())
         assert (runs[1][1][0] == 0).all()
+
+
+class Recorded(TorchDispatchMode):
+    """Records the names of PyTorch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+# The host must know the values of a tensor for these, and so waits for an accelerator.
+WAITING = {"_local_scalar_dense", "nonzero", "unique_consecutive", "masked_select", "equal", "is_nonzero"}
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+@pytest.mark.parametrize(("form", "objective"), [("dense", "emo"), ("smoothing-of-all", "neighbor_smoothing"),
+                                                 ("smoothing", "neighbor_smoothing"), ("none", "ce")])  # fmt: skip
+def test_no_step_waits_for_the_device_if_ignored_tokens_stay(
+    generator, labels, of_form, monkeypatch, form: str, objective: str, skipped: bool
+):
+    """With kernels, nothing in a step needs a value on the host, except to leave out ignored tokens."""
+    # On an accelerator, these two checks are asynchronous.
+    monkeypatch.setattr(prepare, "check_label_range", lambda *_arguments: None)
+    monkeypatch.setattr(linear, "check_finite", lambda *_arguments: None)
+    options = on_kernels(EMOOptions(objective=objective, mixing="fixed", skip_ignored=skipped), chunk_rows=4)
+    costs, given = moved(of_form[form]), labels[:ROWS].to(DEVICE)
+    head = [torch.randn(*shape, generator=generator) for shape in ((ROWS, 16), (37, 16))]
+    leaves = [tensor.to(DEVICE).requires_grad_() for tensor in head]
+    with Recorded() as recorded:
+        loss = linear_emo_loss(leaves[0], leaves[1], given, costs, options)
+        gradients = torch.autograd.grad(loss, leaves)
+    assert bool(recorded.names & WAITING) == skipped
+    other = linear_emo_loss(leaves[0], leaves[1], given, costs, replace(options, skip_ignored=not skipped))
+    torch.testing.assert_close(loss, other)
+    torch.testing.assert_close(gradients, torch.autograd.grad(other, leaves))
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])

@@ -321,6 +321,11 @@ def test_a_gradient_of_the_weight_in_bfloat16_is_rounded_once_more_for_each_bloc
         assert torch.equal(one, other)
 
 
+def test_options_refuse_ignored_tokens_that_are_neither_kept_nor_skipped():
+    with pytest.raises(UsageError, match="skip_ignored is 'no'"):
+        EMOOptions(skip_ignored="no")
+
+
 def test_options_refuse_other_sums_of_the_weights_gradient():
     with pytest.raises(UsageError, match="weight_gradient is 'bfloat16'") as caught:
         EMOOptions(weight_gradient="bfloat16")
