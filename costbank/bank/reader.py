@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Bank", "Neighbor", "RawRows", "open_bank"]
 
 _BLOCK_BYTES = 32 << 20
+_MOST_REPLACEMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -356,7 +357,16 @@ def open_bank(reference: str | Path, store: str | Path | None = None) -> Bank:
         )
     if isinstance(reference, Path):
         reference = f"{reference}/"
-    return Bank(Store(Path(store) if store else None).resolve(reference))
+    banks = Store(Path(store) if store else None)
+    path = banks.resolve(reference)
+    for _ in range(_MOST_REPLACEMENTS):
+        try:
+            return Bank(path)
+        except (BankNotFoundError, CorruptBankError):
+            if path.exists():
+                raise
+        path = banks.resolve(reference)  # it was removed meanwhile, perhaps because a newer bank is there
+    return Bank(path)
 
 
 def _has_shape(spec: TensorSpec, shape: tuple[int | None, ...]) -> bool:

@@ -18,6 +18,7 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 _MOST_NAMES = 20
 _READINGS = 10
+_NAME = re.compile(NAME_PATTERN)
 _ID = re.compile(ID_PATTERN)
 _PREFIX = rf"@([0-9a-f]{{4,{ID_DIGITS}}})"
 _REFERENCE = re.compile(rf"({NAME_PATTERN})(?:{_PREFIX})?")
@@ -57,15 +58,13 @@ class Store:
 
     def directories(self) -> list[Path]:
         """The directories of all names, sorted; one may contain no bank, only what a killed process left in it."""
-        if not self.root.is_dir():
-            return []
-        return sorted(path for path in self.root.iterdir() if re.fullmatch(NAME_PATTERN, path.name) and path.is_dir())
+        return [path for path in _listed(self.root, _NAME) if path.is_dir()]
 
     def banks_of(self, name: str) -> list[StoredBank]:
         """The complete banks of a name, in the order of their ids."""
         directory = self.root / name
-        latest = _latest(directory)
-        return [StoredBank(name, bank_id, directory / bank_id, bank_id == latest) for bank_id in _ids(directory)]
+        ids, latest = _state(directory)
+        return [StoredBank(name, bank_id, directory / bank_id, bank_id == latest) for bank_id in ids]
 
     def check_name(self, name: str) -> None:
         """Check that a name has banks.
@@ -114,11 +113,11 @@ class Store:
             )
         name, prefix = match.groups()
         directory = self.root / name
-        ids = _ids(directory)
+        ids, latest = _state(directory)
         if not ids:
             raise self._not_found(reference)
         if prefix is None:
-            return self._latest_of(directory, ids)
+            return _latest_of(directory, ids, latest)
         matches = [bank_id for bank_id in ids if bank_id.startswith(prefix)]
         if not matches:
             raise BankNotFoundError(f"there is no bank {reference}", f"{name} has: {', '.join(ids)}")
@@ -129,29 +128,10 @@ class Store:
     def _by_path(self, path: Path) -> Path:
         if (path / MANIFEST).is_file() or (_ID.fullmatch(path.name) and path.is_dir()):
             return path
-        if ids := _ids(path):
-            return self._latest_of(path, ids)
+        ids, latest = _state(path)
+        if ids:
+            return _latest_of(path, ids, latest)
         raise BankNotFoundError(f"there is no bank at {path}", "give a directory that contains manifest.json")
-
-    def _latest_of(self, directory: Path, ids: list[str]) -> Path:
-        latest = _latest(directory)
-        for _ in range(_READINGS):
-            if latest is None and len(ids) == 1:  # the writer was killed before its last step
-                return directory / ids[0]
-            if latest in ids:
-                return directory / latest
-            before = ids, latest
-            ids, latest = _ids(directory), _latest(directory)
-            if before == (ids, latest):
-                break
-            # A bank was written or removed between listing the ids and reading `latest`.
-        if not ids:
-            raise BankNotFoundError(f"there is no bank in {directory}", "the last one was removed just now")
-        problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
-        raise CorruptBankError(
-            f"{directory / LATEST} {problem}",
-            f"give a full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
-        )
 
     def _not_found(self, reference: str) -> BankNotFoundError:
         names = self._names()
@@ -179,31 +159,61 @@ class Store:
         return list(dict.fromkeys(bank.name for bank in self.banks()))
 
 
+def _state(directory: Path) -> tuple[list[str], str | None]:
+    """The ids of a name's banks, sorted, and the content of its file `latest`, at one moment.
+
+    Writers replace banks while this reads without a lock, so it reads until `latest` names a listed bank, or two
+    readings are equal.
+    """
+    before, state = None, (_ids(directory), _latest(directory))
+    for _ in range(_READINGS):
+        if state == before or state[1] in state[0]:
+            break
+        before, state = state, (_ids(directory), _latest(directory))
+    return state
+
+
 def _ids(directory: Path) -> list[str]:
     """The ids of a name's banks, sorted. They are listed again if one was removed meanwhile: another may have come."""
-    listed, ids = _listed(directory), []
+    listed, ids = _listed(directory, _ID), []
     for _ in range(_READINGS):
-        ids = [bank_id for bank_id in listed if (directory / bank_id).is_dir()]
+        ids = [path for path in listed if path.is_dir()]
         if ids and ids == listed:
             break
-        before, listed = listed, _listed(directory)
+        before, listed = listed, _listed(directory, _ID)
         if before == listed:
             break
-    return ids
+    return [path.name for path in ids]
 
 
-def _listed(directory: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in directory.iterdir() if _ID.fullmatch(entry.name))
-    except (FileNotFoundError, NotADirectoryError):
+def _listed(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """The paths in a directory whose names match, sorted; none if it does not exist."""
+    if not directory.is_dir():
         return []
+    try:
+        return sorted(path for path in directory.iterdir() if pattern.fullmatch(path.name))
+    except (FileNotFoundError, NotADirectoryError):  # removed since then
+        return []
+
+
+def _latest_of(directory: Path, ids: list[str], latest: str | None) -> Path:
+    """The directory of the bank that a name alone means, of these ids."""
+    if latest is None and len(ids) == 1:  # the writer was killed before its last step
+        return directory / ids[0]
+    if latest in ids:
+        return directory / latest
+    problem = "is missing" if latest is None else f"names {latest!r}, which is not a bank in {directory}"
+    raise CorruptBankError(
+        f"{directory / LATEST} {problem}",
+        f"give a full reference ({', '.join(f'{directory.name}@{i}' for i in ids)}), or build or copy it again",
+    )
 
 
 def _latest(directory: Path) -> str | None:
     """Read the id from the file `latest`. Returns None if the file does not exist, and "" if it cannot be read."""
     try:
         return (directory / LATEST).read_bytes().decode("utf-8", "replace").removesuffix("\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a path with a null byte
         return None
     except OSError:
         return ""

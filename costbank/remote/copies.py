@@ -10,10 +10,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from costbank.bank.layout import MANIFEST
+from costbank.bank.layout import LATEST, MANIFEST
 from costbank.bank.reader import Bank
 from costbank.errors import CorruptBankError, RemoteError, StorageError
 from costbank.files import fsync_directory, remove_if_empty, storage_errors, write_atomically
@@ -30,6 +31,12 @@ _MOST_REPLACEMENTS = 3
 _SPARE_BYTES = 16 << 20
 _FORGOTTEN_S = 7 * 86_400
 
+Lock = Callable[[Path], AbstractContextManager[None]]
+
+
+def _unlocked(_directory: Path) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 @dataclass(frozen=True)
 class Copier:
@@ -41,6 +48,8 @@ class Copier:
         progress: receives the progress.
         patience: how long to go on after errors that pass.
         times: how long to wait for other processes that copy the same bank.
+        lock: what is held while the bank becomes visible and the latest of its name. In a store, that is the lock of
+            writers and removals; a cache on a network file system has none.
     """
 
     address: BankAddress
@@ -49,6 +58,7 @@ class Copier:
     progress: Progress
     patience: Patience = field(default_factory=Patience)
     times: ClaimTimes = field(default_factory=ClaimTimes)
+    lock: Lock = field(default=_unlocked)
 
     def run(self) -> str:
         """Copy the bank that the address refers to now, unless it is there already.
@@ -108,7 +118,7 @@ class Copier:
             with self.progress.step(f"download {self.address.name}@{final.name}", total, "bytes") as step:
                 advance = _locked(step.advance)
                 Download(self.origin, found, staged, left, self.patience, advance).run()
-            _publish(staged, found, final)
+            _publish(staged, found, final, self.lock)
         except (CorruptBankError, ReplacedError, OSError):
             # Of a wrong file, nothing is worth keeping; a full disk needs the space.
             _remove(staged, *left)
@@ -145,7 +155,7 @@ def _age(directory: Path) -> float:
         return 0.0
 
 
-def _publish(staged: Path, found: FoundBank, final: Path) -> None:
+def _publish(staged: Path, found: FoundBank, final: Path, lock: Lock) -> None:
     """Give a complete copy its name, unless another process has just done so."""
     with (staged / MANIFEST).open("xb") as file:
         file.write(found.data)
@@ -153,14 +163,15 @@ def _publish(staged: Path, found: FoundBank, final: Path) -> None:
         os.fsync(file.fileno())
     Bank(staged)  # refuses tensors of other shapes than in the manifest
     fsync_directory(staged)
-    try:
-        staged.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        _remove(staged)
-    fsync_directory(final.parent)
-    write_atomically(final.parent / "latest", f"{final.name}\n".encode())
+    with lock(final.parent):
+        try:
+            staged.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+            _remove(staged)
+        fsync_directory(final.parent)
+        write_atomically(final.parent / LATEST, f"{final.name}\n".encode())
 
 
 def _locked(advance: Callable[[int], None]) -> Callable[[int], None]:

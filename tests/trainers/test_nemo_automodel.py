@@ -193,6 +193,7 @@ def train_recipe(rank: int, port: int, folder: Path, settings: dict[str, str], p
 
     recipe._run_train_optim_step = recorded
     recipe.run_train_validation_loop()
+    assert distributed.get_world_size() == processes
     torch.save((steps, losses), folder / f"record-{rank}.pt")
     distributed.barrier()
     # A normal exit would still tear down the process group, whose threads can deadlock.
@@ -216,6 +217,8 @@ def test_automodels_recipe_trains_with_it(
     records = [torch.load(tmp_path / f"record-{rank}.pt", weights_only=False) for rank in range(processes)]
     steps = [list(chain(*batches)) for batches in zip(*(steps for steps, _ in records), strict=True)]
     assert {len(batches) for batches in steps} == {2}
+    # Accumulated by one process, or one batch of each of two.
+    assert all(one["input_ids"].tolist() != other["input_ids"].tolist() for one, other in steps)
     assert all((batch["labels"] == -100).any() for batches in steps for batch in batches)
     model, loss = llama().train(), EMOLoss(bank, weight=0.3, reduction="sum")
 

@@ -264,6 +264,18 @@ def tiny_llama3(folder: Path, bank_path: str, processes: int = 1, columns: int =
     return with_emo(config, bank_path, weight=0.3)
 
 
+def record_widths(loss: Any) -> list[int]:
+    """The number of columns of the logits that this process has in each call of a loss from now on."""
+    widths, call = [], type(loss).__call__
+
+    def recorded(self: Any, logits: Any, *others: Any, **named: Any) -> Any:
+        widths.append((logits.to_local() if isinstance(logits, DTensor) else logits).shape[-1])
+        return call(self, logits, *others, **named)
+
+    type(loss).__call__ = recorded
+    return widths
+
+
 def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str, processes: int, columns: int) -> None:
     """Train with torchtitan's `Trainer`, and save its first weights, its batches and its losses."""
     names = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -277,9 +289,11 @@ def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str, process
         distributed.set_timeout = lambda *_arguments: None
     trainer = tiny_llama3(folder, bank_path, processes, columns).build()
     (model,) = trainer.model_parts
+    assert (trainer.parallel_dims.dp_shard, trainer.parallel_dims.tp) == (processes // columns, columns)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(enable=True)  # gloo has no other reduction
+    widths = record_widths(trainer.loss_fn.loss_fn)
     batches, losses, generate, log = [], [], trainer.batch_generator, trainer.metrics_processor.log
     weights = {name: value.full_tensor().clone() if isinstance(value, DTensor) else value.clone()
                for name, value in model.state_dict().items()}  # fmt: skip
@@ -296,6 +310,7 @@ def train_torchtitan(rank: int, port: int, folder: Path, bank_path: str, process
 
     trainer.batch_generator, trainer.metrics_processor.log = ignoring_some_labels, recorded
     trainer.train()
+    assert set(widths) == {VOCAB // columns}
     torch.save((weights, batches, losses), folder / f"record-{rank}.pt")
     distributed.barrier()
     # A normal exit would still tear down the process group, whose threads can deadlock.

@@ -9,7 +9,10 @@ import torch
 from threadpoolctl import threadpool_info
 
 
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="tests in one process may use all cores")
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ or os.environ.get("OMP_NUM_THREADS") != "1",
+    reason="tests in one process may use all cores, and a number that is set holds",
+)
 def test_a_worker_of_the_tests_has_one_thread():
     assert np.dot([2.0], [3.0]) == 6
     assert {pool["filepath"]: pool["num_threads"] for pool in threadpool_info() if pool["num_threads"] != 1} == {}

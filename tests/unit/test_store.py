@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_a_name_means_its_latest_bank(store: Store, news_bank: Bank):
 
 def test_a_bank_that_replaces_another_while_its_name_is_read_is_found(store: Store, monkeypatch: pytest.MonkeyPatch):
     """After the ids are listed, a newer bank is written, `latest` moves to it, and the older one is removed."""
-    names, read = iter(["1" * 16, "2" * 16]), module._latest
+    names, read = iter(["1" * 16, "2" * 16, "3" * 16]), module._latest
 
     def replaced(directory: Path) -> str | None:
         if (name := next(names, None)) is not None:
@@ -36,10 +37,30 @@ def test_a_bank_that_replaces_another_while_its_name_is_read_is_found(store: Sto
         return read(directory)
 
     monkeypatch.setattr(module, "_latest", replaced)
-    assert store.resolve("other") == store.root / "other" / ("2" * 16)
+    assert store.resolve("other") == store.root / "other" / ("3" * 16)
 
 
-def test_a_name_whose_banks_vanish_while_it_is_read_is_not_found(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_listed_bank_is_the_latest_if_another_replaces_it_meanwhile(
+    store: Store, news_bank: Bank, monkeypatch: pytest.MonkeyPatch
+):
+    directory, newer, listing = store.root / "other", "1" * 16, module._ids
+
+    def replaced(of: Path) -> list[str]:
+        ids = listing(of)
+        if ids == [news_bank.id]:
+            (directory / news_bank.id).rename(directory / newer)
+            (directory / "latest").write_text(f"{newer}\n")
+        return ids
+
+    monkeypatch.setattr(module, "_ids", replaced)
+    assert [(bank.id, bank.latest) for bank in store.banks_of("other")] == [(newer, True)]
+
+
+@pytest.mark.parametrize("name", ["news", "other"])
+def test_a_name_whose_banks_vanish_while_it_is_read_is_not_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Whether it had two banks or one."""
     read = module._latest
 
     def removed(directory: Path) -> str | None:
@@ -47,8 +68,8 @@ def test_a_name_whose_banks_vanish_while_it_is_read_is_not_found(store: Store, m
         return read(directory)
 
     monkeypatch.setattr(module, "_latest", removed)
-    with pytest.raises(BankNotFoundError, match="there is no bank in"):
-        store.resolve("news")
+    with pytest.raises(BankNotFoundError, match=f"there is no bank {name}"):
+        store.resolve(name)
 
 
 def test_a_bank_that_replaces_another_while_its_name_is_listed_is_found(
@@ -57,13 +78,13 @@ def test_a_bank_that_replaces_another_while_its_name_is_listed_is_found(
     """The only bank of a name is removed after it was listed, when a newer one is there."""
     directory, newer, listing = store.root / "other", "1" * 16, module._listed
 
-    def replaced(listed: Path) -> list[str]:
-        ids = listing(listed)
-        if ids == [news_bank.id]:
+    def replaced(*arguments: Any) -> list[Path]:
+        paths = listing(*arguments)
+        if [path.name for path in paths] == [news_bank.id]:
             shutil.copytree(directory / news_bank.id, directory / newer)
             (directory / "latest").write_text(f"{newer}\n")
             shutil.rmtree(directory / news_bank.id)
-        return ids
+        return paths
 
     monkeypatch.setattr(module, "_listed", replaced)
     assert store.resolve("other") == directory / newer
@@ -98,6 +119,32 @@ def test_a_prefix_has_four_hexadecimal_digits_or_more(store: Store, news_bank: B
     with pytest.raises(UsageError, match=f"'{prefix}' is not 4 to 16 hexadecimal digits") as caught:
         store.resolve(f"news@{prefix}")
     assert caught.value.hint == f"news has: {', '.join(sorted(['0123456789abcdef', news_bank.id]))}"
+
+
+def test_a_bank_that_is_replaced_while_it_is_opened_is_opened_again(
+    store: Store, news_bank: Bank, monkeypatch: pytest.MonkeyPatch
+):
+    directory, newer = store.root / "other", "1" * 16
+    opened = module.Store.resolve
+
+    def replaced(self: Store, reference: str) -> Path:
+        path = opened(self, reference)
+        if path.name != newer:
+            shutil.copytree(store.root / "news" / news_bank.id, directory / newer)
+            (directory / "latest").write_text(f"{newer}\n")
+            shutil.rmtree(path)
+        return path
+
+    monkeypatch.setattr(module.Store, "resolve", replaced)
+    assert open_bank("other", store.root).path == directory / newer
+
+
+@pytest.mark.parametrize("path", ["a/\0b", "loop/x"])
+def test_a_path_that_cannot_be_one_is_not_found(store: Store, path: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(store.root)
+    (store.root / "loop").symlink_to("loop")
+    with pytest.raises(BankNotFoundError, match="there is no bank at"):
+        store.resolve(path)
 
 
 def test_a_reference_is_a_string_or_a_path():
