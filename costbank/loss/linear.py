@@ -37,8 +37,9 @@ def linear_emo_loss(
 
     Gradients are computed together with the values, and the gradient of the weight is summed in float32 (see
     `weight_gradient`). Besides the gradients, memory is needed for a few blocks of `options.chunk_rows` × vocab.
-    Ignored tokens are left out first, which waits for an accelerator (see `skip_ignored`). With `reduction="none"` the
-    backward pass computes the blocks again, because it brings a factor for each token; so does a second backward pass.
+    Ignored tokens are left out first, for which it waits for an accelerator (see `skip_ignored`). With
+    `reduction="none"` the backward pass computes the blocks again, because it brings a factor for each token; so does a
+    second backward pass.
 
     Args:
         hidden: [..., dim], the head's inputs, in any floating-point dtype. Under autocast, products have the

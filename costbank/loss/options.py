@@ -125,9 +125,10 @@ class EMOOptions:
         target_mass: `excluded`, or `detached` to add p_t to the value of D but not to its gradient, as in the EMO
             authors' models, for exact parity with them.
         chunk_rows: tokens in a block; default: 256 on a CPU, elsewhere as many as take 512 MiB of logits.
-        skip_ignored: leave out ignored tokens before anything is computed. For that a call on an accelerator waits for
-            the device. With False it never waits, and an ignored token costs as much as another. While a CUDA graph is
-            captured, ignored tokens stay in any case. The value is the same.
+        skip_ignored: leave out ignored tokens before anything is computed. For that `linear_emo_loss` waits for an
+            accelerator. With False it does not wait, an ignored token takes as long as another, and dense costs are
+            computed for each token, also if labels are equal. The values are equal up to rounding. While a CUDA graph
+            is captured, and in `emo_loss` on an accelerator, ignored tokens stay in any case.
         kernels: `auto` runs on Triton's kernels on CUDA, and on PyTorch's operations elsewhere; `torch` and `triton`
             choose. With kernels, logits of hidden states have the type of the head's products, as in
             `torch.nn.Linear`. float64 needs PyTorch's operations.

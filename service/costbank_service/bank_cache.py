@@ -193,16 +193,15 @@ class BankCache:
         Raises:
             BankNotFoundError, UsageError, CorruptBankError: as in `open_bank`, and what `use` raises.
         """
+        error: CostbankError | None = None
         for _ in range(_RESOLUTIONS):
             path = self._resolve(reference)
             try:
                 return use(path)
-            except BankNotFoundError:
-                continue
-            except CorruptBankError:
-                if path.exists():
-                    raise
-        raise BankNotFoundError(f"there is no bank {reference}", self._names())
+            except (BankNotFoundError, CorruptBankError) as caught:
+                # A bank that is removed loses its files, and the same one may be there again at the next look.
+                error = caught if isinstance(caught, CorruptBankError) and path.exists() else None
+        raise error or BankNotFoundError(f"there is no bank {reference}", self._names())
 
     def _resolve(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference):

@@ -20,6 +20,7 @@ from costbank_service import bank_cache as bank_cache_module
 from fastapi.testclient import TestClient
 
 from costbank.bank import Bank, LoadedBank, Store
+from costbank.errors import CorruptBankError
 from tests.service.banks import write_bank
 
 TOKENS = [b" token%d" % i for i in range(4_000)]
@@ -202,3 +203,22 @@ def test_a_bank_that_is_removed_while_a_request_opens_it_is_resolved_again(
             assert "there is no bank one" in answer.json()["detail"]
         assert str(tmp_path) not in answer.text
     assert "quarantined" not in caplog.text
+
+
+@pytest.mark.parametrize("failures", [1, 9])
+def test_a_bank_that_is_removed_and_there_again_is_read_again(tmp_path: Path, failures: int):
+    """Only a bank that stays damaged is reported."""
+    bank = write_bank(tmp_path / "a", TOKENS[:50])
+    cache, looks = bank_cache_module.BankCache(tmp_path, 1 << 20), []
+
+    def use(path: Path) -> Path:
+        looks.append(path)
+        if len(looks) <= failures:
+            raise CorruptBankError(f"{path} lacks a file", "copy it again")
+        return path
+
+    if failures == 1:
+        assert cache.using("a", use) == bank.path
+    else:
+        with pytest.raises(CorruptBankError, match="lacks a file"):
+            cache.using("a", use)
