@@ -1,6 +1,7 @@
 """The page of the study and its picture, from the rows in data/study/rows.jsonl."""
 
 import math
+from collections import Counter
 from dataclasses import asdict
 from html import escape
 from typing import Any, NamedTuple
@@ -133,8 +134,13 @@ def chart() -> str:
 
 
 def forgetting_chart() -> str:
-    """Perplexity of the new and of the other text: a line for each arm, a point for each learning rate."""
+    """Perplexity of the new and of the other text: a line for each arm, a point for each learning rate.
+
+    The texts are those with the most runs.
+    """
     rows = [row for row in read_rows(ROWS) if row["setting"] == "continued-small" and row["split"] == "valid"]
+    texts = Counter((row["text"], row["other text"]) for row in rows).most_common(1)[0][0]
+    rows = [row for row in rows if (row["text"], row["other text"]) == texts]
     points: dict[str, list[tuple[float, float, float]]] = {}
     for arm in _LINES:
         of_arm = {row["sizes"]["lr"]: row for row in rows if row["arm"] == arm and row["seed"] == 0}

