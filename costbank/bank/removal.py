@@ -18,7 +18,7 @@ from pathlib import Path
 from costbank.bank.history import newest_first
 from costbank.bank.layout import LATEST, REMOVED_PREFIX
 from costbank.bank.store import NAME_PATTERN, Store, StoredBank
-from costbank.errors import StorageError, UsageError
+from costbank.errors import BankNotFoundError, StorageError, UsageError
 from costbank.files import (
     STAGING_PREFIX,
     fsync_directory,
@@ -192,7 +192,10 @@ def rename_banks(old: str, new: str, store: str | Path | None = None, *, dry_run
     leftovers = {one.path for one in removal.leftovers}
     with ExitStack() as lock, storage_errors(opened.root):
         if not dry_run:
-            lock.enter_context(locked(source))
+            try:
+                lock.enter_context(locked(source))
+            except FileNotFoundError:
+                raise BankNotFoundError(f"{old} was removed or renamed just now", "see `costbank list`") from None
         if set(source.glob(f"{STAGING_PREFIX}*")) - leftovers:
             raise UsageError(f"another process is writing a bank named {old}", "rename it when the build has finished")
         if dry_run:

@@ -5,10 +5,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from costbank.bank import Bank, Store, open_bank, prune_banks, remove_banks, rename_banks, verify_bank
+from costbank.bank import Bank, Store, open_bank, prune_banks, removal, remove_banks, rename_banks, verify_bank
 from costbank.bank.manifest import write_manifest
 from costbank.errors import BankNotFoundError, StorageError, UsageError
 from costbank.files import staging_directory
@@ -193,6 +194,20 @@ def test_a_name_in_use_is_never_replaced(store: Path):
     with pytest.raises(BankNotFoundError):
         rename_banks("none", "free", store)
     assert len(list(Store(store).banks())) == 4
+
+
+def test_a_name_that_another_process_renames_first_is_not_found(store: Path, monkeypatch: pytest.MonkeyPatch):
+    removed_from = removal._remove_from
+
+    def renamed(*arguments: Any) -> removal.Removal:
+        result = removed_from(*arguments)
+        (store / "many").rename(store / "taken")
+        return result
+
+    monkeypatch.setattr(removal, "_remove_from", renamed)
+    with pytest.raises(BankNotFoundError, match="many was removed or renamed just now"):
+        rename_banks("many", "new", store)
+    assert (store / "taken" / "latest").is_file()
 
 
 def test_a_name_under_which_a_process_writes_is_not_renamed(store: Path):
