@@ -14,7 +14,7 @@ export NO_MKDOCS_2_WARNING := 1
 .PHONY: help demo test test-fast lint check docs bench study-small clean
 
 help:
-	@echo "make demo       the whole workflow on real text, in about three minutes"
+	@echo "make demo       the whole workflow on real text, in about five minutes"
 	@echo "make test       all tests"
 	@echo "make test-fast  the quick tests of the library, the losses and the service"
 	@echo "make lint       ruff, pyright, import-linter, spelling"

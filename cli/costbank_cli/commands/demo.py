@@ -27,7 +27,7 @@ def command(store: Path | None, work: Path | None, as_json: bool) -> None:
 
     It trains a tokenizer, builds a Word2Vec bank named `demo` with a map, looks up nearest tokens here and over HTTP,
     and trains a small language model with plain cross-entropy, with EMOLoss and with the published EMO loss, for
-    comparison. It takes about three minutes on two cores.
+    comparison. It takes about five minutes on two cores.
     """
     from costbank.errors import require
 
