@@ -75,7 +75,7 @@ class Store:
         """
         if not re.fullmatch(NAME_PATTERN, name):
             raise UsageError(f"{name!r} is not the name of banks", "give a name alone, without an id or a path")
-        if not _ids(self.root / name):
+        if not _state(self.root / name)[0]:
             raise self._not_found(name)
 
     def resolve(self, reference: str) -> Path:
@@ -174,16 +174,7 @@ def _state(directory: Path) -> tuple[list[str], str | None]:
 
 
 def _ids(directory: Path) -> list[str]:
-    """The ids of a name's banks, sorted. They are listed again if one was removed meanwhile: another may have come."""
-    listed, ids = _listed(directory, _ID), []
-    for _ in range(_READINGS):
-        ids = [path for path in listed if path.is_dir()]
-        if ids and ids == listed:
-            break
-        before, listed = listed, _listed(directory, _ID)
-        if before == listed:
-            break
-    return [path.name for path in ids]
+    return [path.name for path in _listed(directory, _ID) if path.is_dir()]
 
 
 def _listed(directory: Path, pattern: re.Pattern[str]) -> list[Path]:
