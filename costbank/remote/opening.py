@@ -138,7 +138,8 @@ def pull_bank(
     copier = _copier(address, directory, progress or _shown_progress(), patience, times)
     path = directory / replace(copier, lock=locked).run()
     if path.name in before:
-        with storage_errors(directory), locked(directory):  # so that nobody removes the bank before `latest` names it
+        # The lock keeps other processes from removing the bank before `latest` names it.
+        with storage_errors(directory), locked(directory):
             if damaged := [check for check in verify_bank(path) if not check.ok]:
                 raise CorruptBankError(
                     f"the bank {path} exists already and is damaged: {damaged[0].name}: {damaged[0].problem}",

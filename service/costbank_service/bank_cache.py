@@ -201,7 +201,9 @@ class BankCache:
             except (BankNotFoundError, CorruptBankError) as caught:
                 # A bank that is removed loses its files, and the same one may be there again at the next look.
                 error = caught if isinstance(caught, CorruptBankError) and path.exists() else None
-        raise error or BankNotFoundError(f"there is no bank {reference}", self._names())
+        if error:
+            raise error
+        raise BankNotFoundError(f"there is no bank {reference}", self._names())
 
     def _resolve(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference):

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 @pytest.mark.skipif(
     "PYTEST_XDIST_WORKER" not in os.environ or os.environ.get("OMP_NUM_THREADS") != "1",
-    reason="tests in one process may use all cores, and a number that is set holds",
+    reason="one process may use all cores, and so may workers if OMP_NUM_THREADS is set to more",
 )
 def test_a_worker_of_the_tests_has_one_thread():
     assert np.dot([2.0], [3.0]) == 6
