@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ def main() -> None:
         print(report(read_rows(options.rows)))
         return
     setting = replace(SETTINGS[options.setting], **changed_sizes(options.set))
-    files = Files(options.text, options.other, options.model)
+    files = Files(options.text, options.other, options.model, options.encoder)
     vocab = options.model.stem if setting.pretrained else setting.vocab
     fixed: dict[str, Any] = {"setting": options.setting, "sizes": asdict(setting), "text": _digest(options.text)}
     if files.other:
         fixed["other text"] = _digest(files.other)
     if files.model:
         fixed["model"] = files.model.name
+    if files.encoder:
+        fixed["encoder"] = files.encoder.name
     # All that the tokenizer, the base model and the banks depend on.
     origin = [fixed["text"], fixed.get("other text"), str(files.model), asdict(replace(setting, lr=0.0, steps=0))]
     digest = sha256(json.dumps(origin).encode()).hexdigest()[:8]
@@ -77,6 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, help="text with a document per line, or pairs for fine-tuning")
     parser.add_argument("--model", type=Path, help="a pretrained model, as a Hugging Face folder")
     parser.add_argument("--other", type=Path, help="another text, on which the model was trained before")
+    parser.add_argument("--encoder", type=Path, help="a sentence encoder, as a folder: measures samples too (MAUVE)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=HEADLINE, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="the number of seeds")
     parser.add_argument("--split", choices=("valid", "test"), default="valid", help="the text of the measures")
@@ -92,8 +96,19 @@ def _options() -> argparse.Namespace:
     if (options.model is not None) != SETTINGS[options.setting].pretrained:
         pretrained = ", ".join(name for name, setting in SETTINGS.items() if setting.pretrained)
         parser.error(f"--model belongs to the settings that continue the training of a pretrained model: {pretrained}")
+    if options.encoder is not None:
+        _check_encoder(parser, options)
     _check_continued(parser, options)
     return options
+
+
+def _check_encoder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if missing := [name for name in ("mauve", "sentence_transformers") if find_spec(name) is None]:
+        parser.error(f"--encoder needs {', '.join(missing)}: pip install mauve-text sentence-transformers")
+    if not options.encoder.is_dir():
+        parser.error(f"--encoder {options.encoder} is not the folder of a sentence encoder")
+    if SETTINGS[options.setting].prompts:
+        parser.error(f"--encoder does not go with {options.setting}: samples are compared with running text")
 
 
 def _check_continued(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -153,7 +168,7 @@ def _digest(file: Path) -> str:
 
 
 def _key(row: dict[str, Any]) -> str:
-    names = ("sizes", "text", "model", "other text", "split", "design", "seed")
+    names = ("sizes", "text", "model", "other text", "encoder", "split", "design", "seed")
     return json.dumps([row.get(name) for name in names], sort_keys=True)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,17 @@ from torch import Tensor
 from benchmarks.study.design import Setting
 from benchmarks.study.model import Decoder
 from benchmarks.study.pretrained import Pretrained
+from benchmarks.study.samples import Mauve, continuations, repetition
 from benchmarks.study.text import IGNORED
+from costbank.vocab import Vocab
 
-__all__ = ["measure", "sequences", "temperature_of"]
+__all__ = ["measure", "measure_samples", "sequences", "temperature_of"]
 
 _BATCH_TOKENS = 2_048
 _BINS = 15
 _TEMPERATURES = np.geomspace(0.7, 1.4, 13)
 _FITTED_TOKENS = 10_000
+_SAMPLE_TOKENS, _MOST_SAMPLES = 32, 1_000
 _GROUPS = {"seldom": (0, 5), "at times": (5, 50), "often": (50, 500), "most often": (500, 1 << 62)}
 """Labels by how often they occur in the training text."""
 
@@ -86,7 +90,7 @@ def measure(
         "mean confidence": float(sure.mean()),
         **{f"ce of labels: {name}": float(nats[torch.from_numpy(group)].mean()) for name, group in groups.items()
            if group.any()},
-        **({} if isinstance(model, Pretrained) else _repetition(model, inputs, setting)),
+        **({} if isinstance(model, Pretrained) else _repetition_of_samples(model, inputs)),
     }  # fmt: skip
 
 
@@ -112,15 +116,34 @@ def _calibration_error(confidence: Float[Tensor, "n"], correct: Float[Tensor, "n
     return float(gaps[size > 0].sum() / len(confidence))
 
 
-def _repetition(model: Decoder | Pretrained, prompts: Int64[Tensor, "n context"], setting: Setting) -> dict[str, float]:
-    """Distinct bigrams, and tokens that occurred among the eight before them, in samples at a temperature of 1."""
-    generator = torch.Generator().manual_seed(0)
-    half, device = setting.context // 2, model.embedding.weight.device
-    ids = prompts[:: max(1, len(prompts) // 64), :half]
-    for _ in range(half):
-        logits = model(ids.to(device))[:, -1] @ model.embedding.weight.T
-        ids = torch.cat([ids, torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator)], dim=1)
-    new = ids[:, half:]
-    pairs = torch.stack([new[:, :-1], new[:, 1:]], dim=2).flatten(0, 1)
-    repeated = torch.stack([(new[:, i:] == new[:, : new.shape[1] - i]).float().mean() for i in range(1, 9)])
-    return {"distinct-2": len(torch.unique(pairs, dim=0)) / len(pairs), "repetition": float(repeated.sum())}
+def _repetition_of_samples(model: Decoder | Pretrained, inputs: Int64[Tensor, "n context"]) -> dict[str, float]:
+    """Of about 64 samples, which follow the first halves of sequences."""
+    half = inputs.shape[1] // 2
+    return repetition(continuations(model, inputs[:: max(1, len(inputs) // 64), :half], inputs.shape[1] - half))
+
+
+def measure_samples(
+    model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], vocab: Vocab, setting: Setting, encoder: Path,
+    temperature: float,
+) -> dict[str, float]:  # fmt: skip
+    """MAUVE, distinct bigrams and repetition of samples, at temperature 1 and at another one.
+
+    Args:
+        model: the model.
+        ids: a text. Samples follow 32 of its tokens (half a sequence, if that is shorter), and are as long; there are
+            at most 1,000.
+        vocab: the tokens.
+        setting: the length of sequences.
+        encoder: the folder of a sentence encoder.
+        temperature: one that was fitted on other text: so losses are compared that make predictions sharper or flatter.
+    """
+    length = min(_SAMPLE_TOKENS, setting.context // 2)
+    inputs, _ = sequences(ids, 2 * length)
+    prompts, text = inputs[:_MOST_SAMPLES].split(length, dim=1)
+    mauve = Mauve(encoder, vocab, prompts, text)
+    measures = {f"text: {name}": value for name, value in repetition(text).items()}
+    for place, degrees in (("", 1.0), (" at the fitted temperature", temperature)):
+        samples = continuations(model, prompts, length, degrees)
+        of_samples = {"MAUVE": mauve(samples)} | {f"samples: {name}": v for name, v in repetition(samples).items()}
+        measures |= {f"{name}{place}": value for name, value in of_samples.items()}
+    return measures

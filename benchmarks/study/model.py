@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,6 +33,13 @@ class Decoder(nn.Module):
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(hidden)
+
+    def next_hidden(
+        self, ids: Int64[Tensor, "batch new"], state: Tensor | None
+    ) -> tuple[Float[Tensor, "batch dim"], Tensor]:
+        """The hidden state after these tokens, and a state for the tokens that follow them; None at the start."""
+        seen = ids if state is None else torch.cat([state, ids], dim=1)
+        return self(seen)[:, -1], seen
 
 
 class _Block(nn.Module):

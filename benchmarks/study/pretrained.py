@@ -30,3 +30,8 @@ class Pretrained(nn.Module):
 
     def forward(self, ids: Int64[Tensor, "batch context"]) -> Float[Tensor, "batch context dim"]:
         return self.model.base_model(ids).last_hidden_state
+
+    def next_hidden(self, ids: Int64[Tensor, "batch new"], state: Any) -> tuple[Float[Tensor, "batch dim"], Any]:
+        """As of `Decoder`; the state is the keys and values of the tokens so far."""
+        output = self.model.base_model(ids, past_key_values=state, use_cache=True)
+        return output.last_hidden_state[:, -1], output.past_key_values

@@ -20,6 +20,11 @@ Row = dict[str, Any]
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
 OTHER = "other text: ce"
+_OF_SAMPLES = [
+    f"{name}{place}"
+    for name in ("MAUVE", "samples: distinct-2", "samples: repetition")
+    for place in ("", " at the fitted temperature")
+]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -71,7 +76,7 @@ def report(rows: list[Row], heading: str = "") -> str:
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         sizes = row["sizes"] | ({"lr": 0.0} if _is_continued(row) else {})
-        files = [str(row.get(name)) for name in ("text", "other text", "model")]
+        files = [str(row.get(name)) for name in ("text", "other text", "model", "encoder")]
         groups[row["setting"], str(sorted(sizes.items())), *files, row["split"]].append(row)
     return "\n\n".join(heading + _table(group) for group in groups.values())
 
@@ -137,6 +142,7 @@ def _table(rows: list[Row]) -> str:
     columns = ["perplexity", "relative to cross-entropy", "95 % interval"]
     columns += ["other text", "relative to cross-entropy", "95 % interval"] if is_continued else []
     columns = ["arm", *(["learning rate"] if is_continued else []), "seeds", *columns, "accuracy", "calibration error"]
+    columns += _OF_SAMPLES if "encoder" in rows[0] else []
     lines = [_title(rows[0]), "", _line([*columns, "s"]), "|" + "---|" * (len(columns) + 1)]
     arms: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in rows:
@@ -152,6 +158,7 @@ def _table(rows: list[Row]) -> str:
             cell for measure in ("ce", *([OTHER] if is_continued else [])) for cell in _cells(runs, baseline, measure)
         ]
         cells += [f"{_mean(runs, 'accuracy'):.2%}", f"{_mean(runs, 'calibration error'):.3f}"]
+        cells += [f"{_mean(runs, name):.3f}" for name in _OF_SAMPLES] if "encoder" in rows[0] else []
         lines.append(_line([*start, *cells, f"{_mean(runs, 'seconds'):.0f}"]))
     return "\n".join(lines)
 

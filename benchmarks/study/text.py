@@ -32,11 +32,13 @@ class Files:
         text: text with a document per line.
         other: another text: that of the base model, if there is one; forgetting is measured on it.
         model: the folder of a pretrained model.
+        encoder: the folder of a sentence encoder, with which samples are compared with the text.
     """
 
     text: Path
     other: Path | None = None
     model: Path | None = None
+    encoder: Path | None = None
 
 
 @dataclass(frozen=True)

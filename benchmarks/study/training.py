@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.study.design import Arm, Setting
 from benchmarks.study.losses import Loss, build_bank, loss_of, permutation
-from benchmarks.study.measures import measure, sequences, temperature_of
+from benchmarks.study.measures import measure, measure_samples, sequences, temperature_of
 from benchmarks.study.model import Decoder
 from benchmarks.study.pretrained import Pretrained
 from benchmarks.study.text import Files, StudyText, open_text
@@ -51,8 +51,9 @@ def train_base(setting: Setting, text: StudyText, folder: Path, device: str) -> 
 
 
 def train(
-    arm: Arm, setting: Setting, seed: int, text: StudyText, folder: Path, split: str, device: str
-) -> dict[str, Any]:
+    arm: Arm, setting: Setting, seed: int, text: StudyText, folder: Path, split: str, device: str,
+    encoder: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train and measure. Runs with the same seed start from the same weights and see the same batches.
 
     Args:
@@ -63,6 +64,7 @@ def train(
         folder: for banks, and with the base model.
         split: `valid` or `test`, the text of the measures.
         device: where to train.
+        encoder: the folder of a sentence encoder, to measure samples too.
 
     Returns:
         The measures, the bank's name and id, and the seconds of training; or the step at which the loss was not finite.
@@ -94,6 +96,8 @@ def train(
     temperature = temperature_of(model, text.valid, setting, text.valid_answers)
     held_out = (text.valid, text.valid_answers) if split == "valid" else (text.test, text.test_answers)
     measures = measure(model, held_out[0], occurrences, setting, temperature, held_out[1])
+    if encoder is not None:
+        measures |= measure_samples(model, held_out[0], text.tokenizer.vocab, setting, encoder, temperature)
     if len(text.other):
         of_other = measure(model, text.other, occurrences, setting, temperature)
         measures |= {f"other text: {name}": of_other[name] for name in ("ce", "perplexity", "accuracy")}
@@ -104,7 +108,7 @@ def train_in_process(
     arm: Arm, seed: int, setting: Setting, files: Files, folder: Path, split: str, device: str
 ) -> dict[str, Any]:
     """`train` in a process of its own, which opens the text itself."""
-    return train(arm, setting, seed, open_text(files, setting, folder), folder, split, device)
+    return train(arm, setting, seed, open_text(files, setting, folder), folder, split, device, files.encoder)
 
 
 def start_worker() -> None:
