@@ -129,6 +129,10 @@ def _weighted(weight: float, arm: Arm) -> Arm:
     return replace(arm, options=_NEIGHBORS | {"weight": weight})
 
 
+def _with_uniform(share: float, arm: Arm) -> Arm:
+    return replace(arm, options=arm.options | {"label_smoothing": share})
+
+
 def _with_bank(**settings: Any) -> Arm:
     return replace(_WITHOUT_COUNTS, bank={"dim": 64, "min_count": 1, **settings})
 
@@ -147,6 +151,9 @@ ARMS: dict[str, Arm] = {
     "recommended-2000": _smoothed(unigram_power=1.0, perplexity=2_000.0),
     "recommended-0.15": _weighted(0.15, _RECOMMENDED),
     "recommended-0.2": _weighted(0.2, _RECOMMENDED),
+    "recommended-uniform-0.01": _with_uniform(0.01, _RECOMMENDED),
+    "recommended-uniform-0.02": _with_uniform(0.02, _RECOMMENDED),
+    "recommended-uniform-0.05": _with_uniform(0.05, _RECOMMENDED),
     "recommended-all-text": replace(_RECOMMENDED, bank_text="all"),
     "recommended-all-text-100": replace(_smoothed(unigram_power=1.0, perplexity=100.0), bank_text="all"),
     "recommended-symmetric-128": replace(_RECOMMENDED, bank={"side": "both", "window": 5}),
@@ -183,6 +190,7 @@ ARMS: dict[str, Arm] = {
     "bank-all-text": replace(_WITHOUT_COUNTS, bank_text="all"),
     "bank-all-text-symmetric": replace(_with_bank(side="both", window=5), bank_text="all"),
     "label-smoothing-0.05": Arm({"objective": "ce", "label_smoothing": 0.05}),
+    "label-smoothing-0.02": Arm({"objective": "ce", "label_smoothing": 0.02}),
     "label-smoothing-0.2": Arm({"objective": "ce", "label_smoothing": 0.2}),
     "confidence-penalty": Arm(confidence_penalty=0.1),
     "emo1-clamped": _emo("emo1_clamped"),

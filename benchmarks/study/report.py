@@ -13,18 +13,14 @@ from scipy.stats import t as student
 
 from benchmarks.study.design import Arm, Setting
 
-__all__ = ["OTHER", "ROWS", "Comparison", "best_rate", "compare", "data_report", "read_rows", "report"]
+__all__ = ["OTHER", "ROWS", "SAMPLES", "Comparison", "best_rate", "compare", "data_report", "read_rows", "report"]
 
 Row = dict[str, Any]
 
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
+SAMPLES = ROWS.with_name("samples.jsonl")
 OTHER = "other text: ce"
-_OF_SAMPLES = [
-    f"{name}{place}"
-    for name in ("MAUVE", "samples: distinct-2", "samples: repetition")
-    for place in ("", " at the fitted temperature")
-]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -78,7 +74,12 @@ def report(rows: list[Row], heading: str = "") -> str:
         sizes = row["sizes"] | ({"lr": 0.0} if _is_continued(row) else {})
         files = [str(row.get(name)) for name in ("text", "other text", "model", "encoder")]
         groups[row["setting"], str(sorted(sizes.items())), *files, row["split"]].append(row)
-    return "\n\n".join(heading + _table(group) for group in groups.values())
+    tables = []
+    for group in groups.values():
+        tables.append(heading + _table(group))
+        sampled = [row for row in group if "encoder" in row and "diverged" not in row]
+        tables += [_samples_table(sampled)] if sampled else []
+    return "\n\n".join(tables)
 
 
 def data_report(rows: list[Row]) -> str:
@@ -142,7 +143,6 @@ def _table(rows: list[Row]) -> str:
     columns = ["perplexity", "relative to cross-entropy", "95 % interval"]
     columns += ["other text", "relative to cross-entropy", "95 % interval"] if is_continued else []
     columns = ["arm", *(["learning rate"] if is_continued else []), "seeds", *columns, "accuracy", "calibration error"]
-    columns += _OF_SAMPLES if "encoder" in rows[0] else []
     lines = [_title(rows[0]), "", _line([*columns, "s"]), "|" + "---|" * (len(columns) + 1)]
     arms: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in rows:
@@ -158,9 +158,29 @@ def _table(rows: list[Row]) -> str:
             cell for measure in ("ce", *([OTHER] if is_continued else [])) for cell in _cells(runs, baseline, measure)
         ]
         cells += [f"{_mean(runs, 'accuracy'):.2%}", f"{_mean(runs, 'calibration error'):.3f}"]
-        cells += [f"{_mean(runs, name):.3f}" for name in _OF_SAMPLES] if "encoder" in rows[0] else []
         lines.append(_line([*start, *cells, f"{_mean(runs, 'seconds'):.0f}"]))
     return "\n".join(lines)
+
+
+def _samples_table(rows: list[Row]) -> str:
+    """What the samples of each arm are like, at a temperature of 1 and at the fitted one, and what the text is like."""
+    arms: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        rate = f", learning rate {row['sizes']['lr']:g}" if _is_continued(row) else ""
+        arms[f"{row['arm']}{rate}"].append(row)
+    lines = ["| arm | temperature | MAUVE | least and most over seeds | distinct-2 | repetition |", "|" + "---|" * 6]
+    for place in ("", " at the fitted temperature"):
+        ranked = sorted(arms.items(), key=lambda item: -_mean(item[1], f"MAUVE{place}"))
+        for name, runs in ranked:
+            scores = [row[f"MAUVE{place}"] for row in runs]
+            temperature = f"{_mean(runs, 'fitted temperature'):.2f}, fitted" if place else "1"
+            spread = f"{min(scores):.3f} to {max(scores):.3f}" if len(runs) > 1 else ""
+            repetitive = [
+                f"{_mean(runs, f'samples: {measure}{place}'):.3f}" for measure in ("distinct-2", "repetition")
+            ]
+            lines.append(_line([name, temperature, f"{statistics.fmean(scores):.3f}", spread, *repetitive]))
+    of_text = [f"{_mean(rows, f'text: {measure}'):.3f}" for measure in ("distinct-2", "repetition")]
+    return "\n".join([*lines, _line(["the text", "", "", "", *of_text])])
 
 
 def _title(row: Row) -> str:

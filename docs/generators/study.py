@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from benchmarks.study.design import SETTINGS
-from benchmarks.study.report import OTHER, ROWS, compare, data_report, read_rows, report
+from benchmarks.study.report import OTHER, ROWS, SAMPLES, compare, data_report, read_rows, report
 
 __all__ = ["chart", "forgetting_chart", "page"]
 
@@ -67,6 +67,18 @@ adds an amount of text to the table:
         --set train_tokens=400000 tokenizer_tokens=200000
 """
 
+_SAMPLES = """## Samples
+
+Runs with `--encoder` are also measured by samples, which follow the first halves of sequences of held-out text. MAUVE
+compares them with the text that follows there, and is 1 if nothing tells them apart. A loss that makes predictions
+sharper or flatter changes samples as another temperature would, so they are also compared at the temperature
+that fits each model best on validation text. MAUVE depends on the number and length of the samples and on the encoder:
+compare values of one table only.
+
+    python -m benchmarks.study small --text FILE --split test --encoder FOLDER --rows samples.jsonl \\
+        --arms ce recommended label-smoothing emo1-clamped
+"""
+
 _STYLE = """
 text { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
 .title { font-size: 17px; font-weight: 600; }
@@ -102,7 +114,10 @@ def page() -> str:
     """The page: every arm that was run, in each setting and on each text."""
     rows = read_rows(ROWS)
     order = sorted(rows, key=lambda row: (row["split"] != "test", list(SETTINGS).index(row["setting"])))
-    return f"{_INTRO}\n{_DATA}\n{data_report(_by_amount(rows))}\n\n## All runs\n\n{report(order, heading='### ')}\n"
+    return (
+        f"{_INTRO}\n{_DATA}\n{data_report(_by_amount(rows))}\n\n{_SAMPLES}\n{report(read_rows(SAMPLES), '### ')}\n\n"
+        f"## All runs\n\n{report(order, '### ')}\n"
+    )
 
 
 def _by_amount(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -101,16 +101,24 @@ def test_a_run_with_an_encoder_measures_samples(encoder: Path, news: Path, tmp_p
     assert row["text: distinct-2"] < row["samples: distinct-2"]
 
 
-def test_the_table_of_runs_with_an_encoder_shows_their_samples():
+def test_runs_with_an_encoder_have_a_table_of_their_samples():
     row = {"setting": "tiny", "sizes": asdict(TINY), "text": "x", "split": "test", "arm": "ce", "seed": 0, "ce": 5.0,
            "accuracy": 0.1, "calibration error": 0.01, "seconds": 1.0}  # fmt: skip
-    names = ("MAUVE", "samples: distinct-2", "samples: repetition")
-    places = ("", " at the fitted temperature")
-    of_samples = {f"{name}{place}": 0.5 for name in names for place in places}
-    tables = report([row, row | {"encoder": "model"} | of_samples | {"MAUVE": 0.25}]).split("\n\n")
-    plain, sampled = (table for table in tables if table.startswith("|"))
+    measures = ("MAUVE", "samples: distinct-2", "samples: repetition")
+    of_samples = {f"{name}{place}": 0.5 for name in measures for place in ("", " at the fitted temperature")}
+    of_samples |= {"text: distinct-2": 0.8, "text: repetition": 0.1, "fitted temperature": 0.94, "encoder": "model"}
+    runs = [row | of_samples | {"MAUVE": 0.2, "arm": "worse"}, row | of_samples | {"MAUVE": 0.3}]
+    runs.append(runs[1] | {"MAUVE": 0.4, "seed": 1})
+    plain, *_, samples = report([row, *runs]).split("\n\n")
     assert "MAUVE" not in plain
-    assert sampled.splitlines()[-1].endswith("| 0.010 | 0.250 | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 1 |")
+    assert samples.splitlines()[2:] == [
+        "| ce | 1 | 0.350 | 0.300 to 0.400 | 0.500 | 0.500 |",
+        "| worse | 1 | 0.200 | | 0.500 | 0.500 |",
+        "| worse | 0.94, fitted | 0.500 | | 0.500 | 0.500 |",
+        "| ce | 0.94, fitted | 0.500 | 0.500 to 0.500 | 0.500 | 0.500 |",
+        "| the text | | | | 0.800 | 0.100 |",
+    ]
+    assert "MAUVE" not in report([row])
 
 
 @pytest.mark.parametrize(
