@@ -13,13 +13,25 @@ from scipy.stats import t as student
 
 from benchmarks.study.design import Arm, Setting
 
-__all__ = ["OTHER", "ROWS", "SAMPLES", "Comparison", "best_rate", "compare", "data_report", "read_rows", "report"]
+__all__ = [
+    "OTHER",
+    "ROWS",
+    "SAMPLES",
+    "Comparison",
+    "best_rate",
+    "compare",
+    "data_report",
+    "frequency_report",
+    "read_rows",
+    "report",
+]
 
 Row = dict[str, Any]
 
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
 SAMPLES = ROWS.with_name("samples.jsonl")
+_GROUPS = {"seldom": "under 5 times", "at times": "5 to 49", "often": "50 to 499", "most often": "500 and more"}
 OTHER = "other text: ce"
 
 
@@ -112,6 +124,29 @@ def data_report(rows: list[Row]) -> str:
         value = _mean(runs, "ce")
         lines.append(f"| {arm} | {amount:,} | {math.exp(value):.1f} | {_worth(curve, amount, value)} |")
     return "\n".join(["One seed." if len(seeds) == 1 else f"Means of {len(seeds)} seeds.", "", *lines])
+
+
+def frequency_report(rows: list[Row]) -> str:
+    """Perplexity relative to cross-entropy by how often the label occurs in the training text, for each arm.
+
+    And at the temperature that was fitted for each model, and the share of labels among the five likeliest tokens.
+
+    Args:
+        rows: of one setting, text and split.
+    """
+    arms: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        arms[row["arm"]].append(row)
+    ranked = sorted(arms.items(), key=lambda item: _mean(item[1], "ce"))
+    heads = [f"{name}, {most}" for name, most in _GROUPS.items()]
+    lines = [_line(["arm", "all labels", *heads, "all, at the fitted temperature", "accuracy@5"]), "|" + "---|" * 8]
+    measures = ["ce", *(f"ce of labels: {name}" for name in _GROUPS), "ce at the fitted temperature"]
+    for name, runs in ranked:
+        cells = [
+            f"{Comparison(runs, arms['ce'], measure).percent:+.1f} %" if name != "ce" else "" for measure in measures
+        ]
+        lines.append(_line([name, *cells, f"{_mean(runs, 'accuracy@5'):.2%}"]))
+    return "\n".join(lines)
 
 
 def _worth(curve: dict[int, float], amount: int, value: float) -> str:

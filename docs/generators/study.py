@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from benchmarks.study.design import SETTINGS
-from benchmarks.study.report import OTHER, ROWS, SAMPLES, compare, data_report, read_rows, report
+from benchmarks.study.report import OTHER, ROWS, SAMPLES, compare, data_report, frequency_report, read_rows, report
 
 __all__ = ["chart", "forgetting_chart", "page"]
 
@@ -67,6 +67,13 @@ adds an amount of text to the table:
         --set train_tokens=400000 tokenizer_tokens=200000
 """
 
+_FREQUENCY = """## Which labels it helps
+
+The perplexity relative to cross-entropy of the test runs of the small setting on English, by how often the label occurs
+in the training text; means over the seeds of each arm. The column of the fitted temperature shows what is
+left when a loss can no longer gain by sharper or flatter predictions.
+"""
+
 _SAMPLES = """## Samples
 
 Runs with `--encoder` are also measured by samples, which follow the first halves of sequences of held-out text. MAUVE
@@ -114,10 +121,11 @@ def page() -> str:
     """The page: every arm that was run, in each setting and on each text."""
     rows = read_rows(ROWS)
     order = sorted(rows, key=lambda row: (row["split"] != "test", list(SETTINGS).index(row["setting"])))
-    return (
-        f"{_INTRO}\n{_DATA}\n{data_report(_by_amount(rows))}\n\n{_SAMPLES}\n{report(read_rows(SAMPLES), '### ')}\n\n"
-        f"## All runs\n\n{report(order, '### ')}\n"
-    )
+    amounts = _by_amount(rows)
+    small = [row for row in amounts if row["sizes"] == asdict(SETTINGS["small"])]
+    parts = [_INTRO, _DATA, data_report(amounts), _FREQUENCY, frequency_report(small), _SAMPLES,
+             report(read_rows(SAMPLES), "### "), "## All runs", report(order, "### ")]  # fmt: skip
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _by_amount(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

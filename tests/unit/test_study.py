@@ -20,7 +20,7 @@ from benchmarks.study.docstrings import pairs, paragraphs, write_docstrings
 from benchmarks.study.losses import build_bank, loss_of
 from benchmarks.study.measures import measure, sequences, temperature_of
 from benchmarks.study.model import Decoder
-from benchmarks.study.report import ROWS, compare, data_report, read_rows, report
+from benchmarks.study.report import ROWS, compare, data_report, frequency_report, read_rows, report
 from benchmarks.study.text import IGNORED, Files, open_text
 from benchmarks.study.training import train, train_base
 from costbank.errors import UsageError
@@ -86,6 +86,20 @@ def test_an_arm_is_worth_the_text_that_cross_entropy_needs():
     assert lines[0] == "Means of 2 seeds."
     assert f"| 100 | {math.exp(6.1):.1f} |" in lines
     assert [line.split(" | ")[-1] for line in lines[-3:]] == ["more than 2 × |", "1.41 × |", "less than 0.5 × |"]
+
+
+def test_labels_are_compared_by_how_often_they_occur():
+    measures = [f"ce of labels: {name}" for name in ("seldom", "at times", "often", "most often")]
+
+    def of(arm: str, *values: float) -> list[dict]:
+        """The first value for seldom labels, the second for others."""
+        more = {measure: values[min(i, 1)] for i, measure in enumerate(measures)}
+        more |= {"ce at the fitted temperature": values[1], "accuracy@5": 0.3}
+        return [row | more for row in _rows(arm, [5.0, 5.0])]
+
+    lines = frequency_report([*of("ce", 6.0, 5.0), *of("softened", 5.9, 5.1)]).splitlines()
+    assert lines[2].startswith("| ce | | | |")
+    assert lines[3] == "| softened | +0.0 % | -9.5 % | +10.5 % | +10.5 % | +10.5 % | +10.5 % | 30.00% |"
 
 
 @pytest.mark.parametrize("name", ARMS)
