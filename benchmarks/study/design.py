@@ -207,6 +207,8 @@ ARMS: dict[str, Arm] = {
     "input-neighbors-recommended": replace(_RECOMMENDED, replaced=0.15),
     "embedding-from-bank": Arm(bank=LEFT, starts_from_bank=True),
     "embedding-from-bank-recommended": replace(_RECOMMENDED, starts_from_bank=True),
+    "embedding-from-all-text-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank_text="all"),
+    "embedding-from-symmetric-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank=SYMMETRIC),
     "embedding-from-shuffled": Arm(bank=LEFT, starts_from_bank=True, shuffled=True),
     "embedding-from-shuffled-recommended": replace(_RECOMMENDED, starts_from_bank=True, shuffled=True),
     "untrained": Arm(trains=False),

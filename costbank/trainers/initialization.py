@@ -1,6 +1,7 @@
 """Start a model's input embedding from the vectors of a bank."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,39 @@ from torch import Tensor
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
 
-__all__ = ["initial_embedding"]
+__all__ = ["initial_embedding", "start_from_bank"]
+
+
+def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: int = 0) -> None:
+    """Start a model's input embedding from a bank, in place, before it is trained from scratch.
+
+    The rows of tokens with a vector become those of `initial_embedding`, in the head too if it is tied. The rows of
+    other tokens, such as special tokens and the padding of the vocabulary, stay as they are.
+
+    Args:
+        model: a Hugging Face model, or another with `get_input_embeddings()`, before it is sharded or wrapped.
+        bank: the bank; its row i is token id i.
+        std: the standard deviation of the new rows; default: that of the rows that they replace.
+        seed: of the rotation into the model's width.
+
+    Raises:
+        ShapeError: the embedding has fewer rows than the bank.
+        UsageError: `std` is not positive, or the model has no rows in memory yet (the device `meta`).
+    """
+    weight = model.get_input_embeddings().weight
+    if weight.is_meta:
+        raise UsageError("the model's rows are on the device meta", "call start_from_bank once the model is in memory")
+    if len(weight) < bank.size:
+        raise ShapeError(
+            f"the embedding has {len(weight):,} rows, and the bank has {bank.size:,} tokens",
+            "use the bank of the model's own tokenizer",
+        )
+    with torch.no_grad():
+        usable = torch.from_numpy(bank.usable).to(weight.device)
+        replaced = weight[: bank.size][usable]
+        size = float(replaced.float().std()) if std is None else std
+        rows = initial_embedding(bank, weight.shape[1], std=size, seed=seed)
+        weight[: bank.size][usable] = rows.to(weight)[usable]
 
 
 def initial_embedding(

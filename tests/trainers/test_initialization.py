@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from torch.nn import functional
 
 from costbank.bank import Bank
 from costbank.errors import ShapeError, UsageError
-from costbank.trainers.initialization import initial_embedding
+from costbank.trainers.initialization import initial_embedding, start_from_bank
+from tests.trainers.conftest import MODELS, SMALL
 
 
 def _cosines(rows: torch.Tensor) -> torch.Tensor:
@@ -44,3 +46,42 @@ def test_ids_beyond_the_bank_get_random_rows(news_bank: Bank):
     for dim, std in ((0, 0.02), (64, 0.0)):
         with pytest.raises(UsageError, match=r"dim is \d+ and std is"):
             initial_embedding(news_bank, dim, std=std)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_starts_from_a_bank(bank: Bank, name: str):
+    model = MODELS[name]()
+    embedding, head = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+    before, head_before, usable = embedding.clone(), head.clone(), torch.from_numpy(bank.usable)
+    start_from_bank(model, bank)
+    rows = embedding[: bank.size]
+    expected = initial_embedding(bank, embedding.shape[1], std=float(before[: bank.size][usable].std()))
+    assert torch.equal(rows[usable], expected[usable])
+    assert 0 < usable.sum() < len(embedding)
+    assert torch.equal(rows[~usable], before[: bank.size][~usable])
+    assert torch.equal(embedding[bank.size :], before[bank.size :])
+    assert torch.equal(head, embedding if model.config.tie_word_embeddings else head_before)
+
+
+def test_a_model_that_cannot_start_from_a_bank_stays_as_it_was(bank: Bank):
+    small = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL | {"vocab_size": bank.size - 1}))
+    before = small.get_input_embeddings().weight.clone()
+    with pytest.raises(
+        ShapeError, match=r"the embedding has \d+ rows, and the bank has \d+ tokens\nhint: use the bank"
+    ):
+        start_from_bank(small, bank)
+    assert torch.equal(small.get_input_embeddings().weight, before)
+    with torch.device("meta"):
+        without_rows = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL))
+    with pytest.raises(UsageError, match="on the device meta\nhint: call start_from_bank once"):
+        start_from_bank(without_rows, bank)
+    with pytest.raises(UsageError, match="std is -1"):
+        start_from_bank(tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL)), bank, std=-1.0)
+
+
+def test_rows_keep_the_type_of_the_model(bank: Bank):
+    model = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL)).to(torch.bfloat16)
+    start_from_bank(model, bank, std=0.5)
+    rows = model.get_input_embeddings().weight.detach()[: bank.size][torch.from_numpy(bank.usable)]
+    assert rows.dtype == torch.bfloat16
+    assert float(rows.float().std()) == pytest.approx(0.5, rel=0.02)
