@@ -60,7 +60,7 @@ bench: $(READY)
 
 # The text is a file with a document per line, or else the docstrings of Python's standard library. The rows go to a
 # file of their own, because runs whose rows are in data/study would not be repeated; delete it to run everything again.
-STUDY_ARMS := ce label-smoothing shuffled recommended
+STUDY_ARMS := ce label-smoothing start-from-shuffled-recommended start-from-bank-recommended
 study-small: $(READY)
 	@mkdir -p .study
 	$(if $(TEXT),,$(BIN)/python -m benchmarks.study.docstrings text .study/docstrings.txt)

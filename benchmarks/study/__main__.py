@@ -28,7 +28,7 @@ from benchmarks.study.text import Files, open_text
 from benchmarks.study.training import is_base_trained, start_worker, train_base, train_in_process
 from costbank.errors import UsageError
 
-HEADLINE = ["ce", "recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
+HEADLINE = ["ce", "recommended", "start-from-bank-recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ class Arm:
         fade: the weight falls linearly to 0 after this share of the steps.
         replaced: share of input tokens that are replaced, by neighbors, by random tokens or by frequent ones.
         replaced_by: how.
-        starts_from_bank: whether the embedding is initialized with the bank's vectors.
+        starts_from_bank: whether the embedding starts from the bank's vectors, and with it the tied head.
         trains: whether the model is trained at all.
     """
 
@@ -205,12 +205,12 @@ ARMS: dict[str, Arm] = {
     "input-random": Arm(replaced=0.15, replaced_by="random"),
     "input-unigram": Arm(replaced=0.15, replaced_by="unigram"),
     "input-neighbors-recommended": replace(_RECOMMENDED, replaced=0.15),
-    "embedding-from-bank": Arm(bank=LEFT, starts_from_bank=True),
-    "embedding-from-bank-recommended": replace(_RECOMMENDED, starts_from_bank=True),
-    "embedding-from-all-text-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank_text="all"),
-    "embedding-from-symmetric-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank=SYMMETRIC),
-    "embedding-from-shuffled": Arm(bank=LEFT, starts_from_bank=True, shuffled=True),
-    "embedding-from-shuffled-recommended": replace(_RECOMMENDED, starts_from_bank=True, shuffled=True),
+    "start-from-bank": Arm(bank=LEFT, starts_from_bank=True),
+    "start-from-bank-recommended": replace(_RECOMMENDED, starts_from_bank=True),
+    "start-from-all-text-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank_text="all"),
+    "start-from-symmetric-recommended": replace(_RECOMMENDED, starts_from_bank=True, bank=SYMMETRIC),
+    "start-from-shuffled": Arm(bank=LEFT, starts_from_bank=True, shuffled=True),
+    "start-from-shuffled-recommended": replace(_RECOMMENDED, starts_from_bank=True, shuffled=True),
     "untrained": Arm(trains=False),
     "head-all": _of_head(0.1),
     "head-all-0.05": _of_head(0.05),

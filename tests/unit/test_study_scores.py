@@ -35,7 +35,7 @@ def test_arms_that_differ_in_more_than_the_bank_are_not_compared():
     compared = {name for name, arm in ARMS.items() if is_comparable(arm)}
     assert {"recommended", "shuffled", "without-counts", "bank-dim-8", "recommended-2000", "with-label"} <= compared
     others = {"ce", "label-smoothing", "recommended-0.2", "gated-10", "fade", "emo1", "head-all", "input-neighbors",
-              "embedding-from-bank-recommended", "kernel", "d2gpo"}  # fmt: skip
+              "start-from-bank-recommended", "kernel", "d2gpo"}  # fmt: skip
     assert not others & compared
 
 
