@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from costbank_cli.demo.language_model import train_with_each_loss
+from costbank_cli.demo.language_model import Training, train_in_each_way
 from torch.nn.functional import cross_entropy
 
 from costbank.progress import QuietProgress
@@ -114,11 +114,12 @@ def test_the_extra_asks_for_the_versions_that_the_others_ask_for(project: dict):
     assert set(extras["demo"]) <= others
 
 
-def test_every_loss_is_measured_at_the_same_steps_of_the_same_text(small: dict):
+def test_every_training_is_measured_at_the_same_steps_of_the_same_text(small: dict):
     training = small["training"]
-    assert list(training) == ["cross-entropy", "EMOLoss", "published"]
+    assert list(training) == ["cross-entropy", "start", "start+EMOLoss"]
     assert all([step for step, _, _ in points] == [2, 4, 6, 8] for points in training.values())
     assert all(4 < nats < 9 and 0 <= hits < 1 for points in training.values() for _, nats, hits in points)
+    assert len({points[0][1] for points in training.values()}) == 3
     assert 0.01 < small["guess"] < 0.2
 
 
@@ -147,6 +148,8 @@ def test_one_loss_under_two_names_gives_the_same_course():
         return cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     ids = np.tile(np.arange(50), 40).astype(np.int64)
-    result = train_with_each_loss({"a": loss, "b": loss}, ids, ids, 50, 4, QuietProgress(), held_out_batches=2)
+    result = train_in_each_way(
+        {"a": Training(loss), "b": Training(loss)}, ids, ids, 50, 4, QuietProgress(), held_out_batches=2
+    )
     assert result["a"] == result["b"]
     assert result["a"][-1].cross_entropy < result["a"][0].cross_entropy

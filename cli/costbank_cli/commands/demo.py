@@ -26,8 +26,8 @@ def command(store: Path | None, work: Path | None, as_json: bool) -> None:
     costbank demo --store demo-banks
 
     It trains a tokenizer, builds a Word2Vec bank named `demo` with a map, looks up nearest tokens here and over HTTP,
-    and trains a small language model with plain cross-entropy, with EMOLoss and with the published EMO loss, for
-    comparison. It takes about five minutes on two cores.
+    and trains a small language model with cross-entropy, with an embedding that starts from the bank, and with EMOLoss
+    after the same start. It takes about five minutes on two cores.
     """
     from costbank.errors import require
 

@@ -1,4 +1,4 @@
-"""A small causal language model, trained from scratch with several losses on the same batches, and evaluated."""
+"""A small causal language model, trained from scratch in several ways on the same batches, and evaluated."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +10,11 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from costbank.bank import Bank
 from costbank.progress import Progress
+from costbank.trainers.initialization import start_from_bank
 
-__all__ = ["HeldOutPoint", "TokenLoss", "train_with_each_loss"]
+__all__ = ["HeldOutPoint", "TokenLoss", "Training", "train_in_each_way"]
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
 """The mean loss of logits [batch, context, vocab] and labels [batch, context]."""
@@ -24,6 +26,14 @@ _CONTEXT = 64
 _BATCH = 16
 _LEARNING_RATE = 5e-3
 _POINTS = 4
+
+
+@dataclass(frozen=True)
+class Training:
+    """A way to train: the loss, and the bank from whose vectors the embedding starts; None for random ones."""
+
+    loss: TokenLoss
+    start: Bank | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,17 @@ class _LanguageModel(nn.Module):
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=_DIM**-0.5)
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.tokens
+
     def forward(self, ids: Tensor) -> Tensor:
         hidden = (self.tokens(ids) + self.positions.weight) * _DIM**0.5
         hidden = self.layers(hidden, mask=self.mask, is_causal=True)
         return self.norm(hidden) @ self.tokens.weight.T
 
 
-def train_with_each_loss(
-    losses: Mapping[str, TokenLoss],
+def train_in_each_way(
+    ways: Mapping[str, Training],
     train_ids: Integer[np.ndarray, "tokens"],
     held_out_ids: Integer[np.ndarray, "held_out"],
     vocab: int,
@@ -62,18 +75,23 @@ def train_with_each_loss(
     progress: Progress,
     held_out_batches: int = 16,
 ) -> dict[str, list[HeldOutPoint]]:
-    """Train one model with each loss: from the same weights, on the same batches, for the same number of steps.
+    """Train one model in each way, on the same batches and for the same number of steps.
+
+    All start from the same weights, except for the embedding of those that start from a bank.
 
     Returns:
-        For each loss, measurements on the same held-out tokens at four points of the training.
+        For each way, measurements on the same held-out tokens at four points of the training.
     """
     torch.manual_seed(0)
     start = _LanguageModel(vocab)
     held_out = list(_batches(held_out_ids, held_out_batches, seed=1))
     points = {}
-    for name, loss_of in losses.items():
+    for name, way in ways.items():
+        model = copy.deepcopy(start)
+        if way.start is not None:
+            start_from_bank(model, way.start)
         with progress.step(f"train a language model with {name}", steps, "steps") as shown:
-            points[name] = list(_train(copy.deepcopy(start), loss_of, train_ids, held_out, steps, shown.advance))
+            points[name] = list(_train(model, way.loss, train_ids, held_out, steps, shown.advance))
     return points
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from costbank.bank import Bank
@@ -22,19 +23,19 @@ from costbank.progress import Progress
 from costbank.tokenizers import load_tokenizer
 from costbank.tokenizers.train import TrainingOptions
 from costbank_cli.demo.docstrings import DEFAULT_PACKAGES, gather_docstrings
-from costbank_cli.demo.language_model import HeldOutPoint, TokenLoss, train_with_each_loss
+from costbank_cli.demo.language_model import HeldOutPoint, Training, train_in_each_way
 
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]
 
 _WORDS = ("row", "minimum", "gradient", "left", "mean", "width", "upper", "string")
 _HELD_OUT_EVERY = 20
-_PLAIN, _DEFAULT, _PUBLISHED = "cross-entropy", "EMOLoss", "published"
+_PLAIN, _START, _BOTH = "cross-entropy", "start", "start+EMOLoss"
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The size of the demo: packages with docstrings, pieces of the tokenizer, training steps with each loss, and
-    batches of held-out text."""
+    """The size of the demo: packages with docstrings, pieces of the tokenizer, steps of each training, and batches of
+    held-out text."""
 
     packages: tuple[str, ...] = DEFAULT_PACKAGES
     vocab_size: int = 8_000
@@ -51,7 +52,7 @@ class DemoResult:
         nearest: for some words, the tokens with the lowest cost to them.
         url, answer: a request to the service, and its answer.
         guess: the accuracy of always guessing the most frequent held-out token.
-        training: for each loss, measurements on held-out text during training.
+        training: for each way to train, measurements on held-out text during training.
     """
 
     bank: Bank
@@ -71,7 +72,7 @@ class _Texts:
 def run_demo(
     store: Path, work: Path, say: Callable[[str], None], progress: Progress, options: DemoOptions | None = None
 ) -> DemoResult:
-    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → training with three losses.
+    """Docstrings → tokenizer → Word2Vec bank `demo` → nearest tokens, here and over HTTP → three trainings.
 
     Args:
         store: the store for the bank `demo`.
@@ -110,8 +111,8 @@ def run_demo(
     train, held_out = (
         tokenizer.encode(path.read_text("utf-8").splitlines())[0] for path in (texts.train, texts.held_out)
     )
-    training = train_with_each_loss(
-        _losses(bank), train, held_out, bank.size, options.steps, progress, options.held_out_batches
+    training = train_in_each_way(
+        _ways(bank), train, held_out, bank.size, options.steps, progress, options.held_out_batches
     )
     guess = float(np.bincount(held_out).max() / len(held_out))
     for line in _training_lines(training, guess):
@@ -133,17 +134,16 @@ def _gather(work: Path, options: DemoOptions, say: Callable[[str], None], progre
     return texts
 
 
-def _losses(bank: Bank) -> dict[str, TokenLoss]:
-    return {
-        _PLAIN: lambda logits, labels: cross_entropy(logits.flatten(0, 1), labels.flatten()),
-        _DEFAULT: EMOLoss(bank),
-        _PUBLISHED: EMOLoss(bank, preset="published"),
-    }
+def _ways(bank: Bank) -> dict[str, Training]:
+    def plain(logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    return {_PLAIN: Training(plain), _START: Training(plain, bank), _BOTH: Training(EMOLoss(bank), bank)}
 
 
 def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> Iterator[str]:
-    yield "6. training: one small language model with three losses, from the same weights and on the same batches:"
-    yield "   cross-entropy, EMOLoss(bank), and EMOLoss(bank, preset='published'). On held-out docstrings:"
+    yield "6. training: one small language model in three ways, on the same batches: with cross-entropy; the same after"
+    yield "   start_from_bank(model, bank); and after it with EMOLoss(bank). On held-out docstrings:"
     yield "            cross-entropy in nats, trained with          accuracy, trained with"
     titles = "   ".join(f"{name:>13}" for name in training)
     yield f"     step   {titles}   {titles}"
@@ -157,7 +157,8 @@ def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> It
         f"{math.expm1(nats - last[_PLAIN]):+.1%} with {name}" for name, nats in last.items() if name != _PLAIN
     )
     yield f"   Final perplexity, relative to cross-entropy: {changes}."
-    yield "   This is one short run of a small model; docs/training-results.md has longer runs."
+    yield "   This is one short run of a small model, which saw less text than its bank. In longer runs, in"
+    yield "   docs/training-results.md, model and bank saw the same text."
 
 
 def _nearest(bank: Bank) -> dict[str, list[str]]:
