@@ -23,7 +23,8 @@ chosen on validation text; the test text is read once.
 
 The text is repeated for several epochs. The bank of an arm is counted from the training tokens alone, except in arms
 with `all-text` in their name: their banks are counted from all text but that of validation and test. `shuffled` is the
-same bank with its rows in the places of other tokens. This repeats the main comparison on the docstrings of Python's
+same bank with its rows in the places of other tokens. In arms whose names begin with `start-from`, the embedding, and
+with it the tied head, starts from the bank's vectors (`start_from_bank`). This repeats the main comparison on the docstrings of Python's
 standard library, which everybody has, in about 20 minutes on two cores; `TEXT=FILE` gives another text:
 
     make study-small
