@@ -29,6 +29,7 @@ from benchmarks.study.training import is_base_trained, start_worker, train_base,
 from costbank.errors import UsageError
 
 HEADLINE = ["ce", "recommended", "start-from-bank-recommended", "label-smoothing", "unigram-smoothing", "shuffled"]
+"""The arms that are run by default; without those that start from a bank, if the model was trained before."""
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     if files.model:
         fixed["model"] = files.model.name
     if files.encoder:
-        fixed["encoder"] = files.encoder.name
+        fixed["encoder"] = files.encoder.resolve().name
     # All that the tokenizer, the base model and the banks depend on.
     origin = [fixed["text"], fixed.get("other text"), str(files.model), asdict(replace(setting, lr=0.0, steps=0))]
     digest = sha256(json.dumps(origin).encode()).hexdigest()[:8]
@@ -81,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="a pretrained model, as a Hugging Face folder")
     parser.add_argument("--other", type=Path, help="another text, on which the model was trained before")
     parser.add_argument("--encoder", type=Path, help="a sentence encoder, as a folder: measures samples too (MAUVE)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=HEADLINE, metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="the number of seeds")
     parser.add_argument("--split", choices=("valid", "test"), default="valid", help="the text of the measures")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="another size, such as dropout=0.1")
@@ -91,7 +92,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, default=ROWS, help="the file of rows")
     parser.add_argument("--report", action="store_true", help="print the comparison of all rows, and run nothing")
     options = parser.parse_args()
-    if not options.report and options.text is None:
+    if options.report:
+        return options
+    if options.text is None:
         parser.error("give --text FILE, a text with a document per line")
     if (options.model is not None) != SETTINGS[options.setting].pretrained:
         pretrained = ", ".join(name for name, setting in SETTINGS.items() if setting.pretrained)
@@ -105,8 +108,8 @@ def _options() -> argparse.Namespace:
 def _check_encoder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if missing := [name for name in ("mauve", "sentence_transformers") if find_spec(name) is None]:
         parser.error(f"--encoder needs {', '.join(missing)}: pip install mauve-text sentence-transformers")
-    if not options.encoder.is_dir():
-        parser.error(f"--encoder {options.encoder} is not the folder of a sentence encoder")
+    if not any((options.encoder / name).is_file() for name in ("modules.json", "config.json")):
+        parser.error(f"--encoder {options.encoder} is not the folder of a sentence encoder (there is no modules.json)")
     if SETTINGS[options.setting].prompts:
         parser.error(f"--encoder does not go with {options.setting}: samples are compared with running text")
 
@@ -117,7 +120,12 @@ def _check_continued(parser: argparse.ArgumentParser, options: argparse.Namespac
     is_continued = setting.pretrained or setting.base_steps > 0
     if is_continued and options.other is None:
         parser.error("give --other FILE, the text that the model knows before, to see what it forgets")
+    options.arms = options.arms or [name for name in HEADLINE if not (is_continued and ARMS[name].starts_from_bank)]
     for name in options.arms:
+        if ARMS[name].starts_from_bank and is_continued:
+            parser.error(
+                f"{name} would overwrite the embedding of a model that was trained before; use another setting"
+            )
         if ARMS[name].head is not None and not is_continued:
             parser.error(f"{name} uses the head of a model that was trained before; use another setting")
         if ARMS[name].bank_text == "base" and not setting.base_steps:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["ARMS", "SETTINGS", "Arm", "Setting"]
+__all__ = ["ARMS", "LABEL_GROUPS", "SETTINGS", "Arm", "Setting"]
+
+LABEL_GROUPS = {"seldom": (0, 5), "at times": (5, 50), "often": (50, 500), "most often": (500, 1 << 62)}
+"""Labels by how often they occur in the training text: from the first number to below the second."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,15 @@ class Arm:
         form: the form of the costs, for other objectives with costs.
         bank_text: the text of the bank: the training tokens alone, all text but validation and test, or the text of the
             base model.
-        shuffled: whether the rows of the bank are permuted among the tokens: a control.
+        shuffled: whether the rows of the bank are permuted among the tokens: a control. A start from the bank and the
+            loss have permutations of their own.
         unigram_smoothing: label smoothing towards the tokens' frequencies instead of towards all tokens equally.
         confidence_penalty: this times the entropy of the predictions is subtracted from the loss.
         fade: the weight falls linearly to 0 after this share of the steps.
         replaced: share of input tokens that are replaced, by neighbors, by random tokens or by frequent ones.
         replaced_by: how.
-        starts_from_bank: whether the embedding starts from the bank's vectors, and with it the tied head.
+        starts_from_bank: whether the embedding starts from the bank's vectors, and with it the tied head. Their
+            rotation into the model's width is the same for all seeds.
         trains: whether the model is trained at all.
     """
 

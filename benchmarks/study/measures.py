@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from benchmarks.study.design import Setting
+from benchmarks.study.design import LABEL_GROUPS, Setting
 from benchmarks.study.model import Decoder
 from benchmarks.study.pretrained import Pretrained
 from benchmarks.study.samples import Mauve, continuations, repetition
@@ -24,8 +24,6 @@ _BINS = 15
 _TEMPERATURES = np.geomspace(0.7, 1.4, 13)
 _FITTED_TOKENS = 10_000
 _SAMPLE_TOKENS, _MOST_SAMPLES = 32, 1_000
-_GROUPS = {"seldom": (0, 5), "at times": (5, 50), "often": (50, 500), "most often": (500, 1 << 62)}
-"""Labels by how often they occur in the training text."""
 
 
 def sequences(
@@ -79,7 +77,7 @@ def measure(
         confidence.append(log_probs.amax(dim=1).exp())
     nats, rank, sure = torch.cat(ce), torch.cat(ranks), torch.cat(confidence)
     of_label = counts[all_labels[all_labels != IGNORED].numpy()]
-    groups = {name: (of_label >= low) & (of_label < high) for name, (low, high) in _GROUPS.items()}
+    groups = {name: (of_label >= low) & (of_label < high) for name, (low, high) in LABEL_GROUPS.items()}
     return {
         "ce": float(nats.mean()),
         "perplexity": math.exp(float(nats.mean())),
@@ -126,7 +124,7 @@ def measure_samples(
     model: Decoder | Pretrained, ids: Int64[np.ndarray, "tokens"], vocab: Vocab, setting: Setting, encoder: Path,
     temperature: float,
 ) -> dict[str, float]:  # fmt: skip
-    """MAUVE, distinct bigrams and repetition of samples, at temperature 1 and at another one.
+    """MAUVE, distinct bigrams and repetition of samples, at a temperature of 1 and at a fitted one.
 
     Args:
         model: the model.
@@ -135,7 +133,8 @@ def measure_samples(
         vocab: the tokens.
         setting: the length of sequences.
         encoder: the folder of a sentence encoder.
-        temperature: one that was fitted on other text: so losses are compared that make predictions sharper or flatter.
+        temperature: one that was fitted on other text. A loss that only makes predictions sharper or flatter gains
+            nothing there.
     """
     length = min(_SAMPLE_TOKENS, setting.context // 2)
     inputs, _ = sequences(ids, 2 * length)

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from benchmarks.study.design import Arm, Setting
+from benchmarks.study.design import LABEL_GROUPS, Arm, Setting
 
 __all__ = [
     "OTHER",
@@ -31,7 +31,6 @@ Row = dict[str, Any]
 
 ROWS = Path(__file__).parents[2] / "data" / "study" / "rows.jsonl"
 SAMPLES = ROWS.with_name("samples.jsonl")
-_GROUPS = {"seldom": "under 5 times", "at times": "5 to 49", "often": "50 to 499", "most often": "500 and more"}
 OTHER = "other text: ce"
 
 
@@ -129,18 +128,21 @@ def data_report(rows: list[Row]) -> str:
 def frequency_report(rows: list[Row]) -> str:
     """Perplexity relative to cross-entropy by how often the label occurs in the training text, for each arm.
 
-    And at the temperature that was fitted for each model, and the share of labels among the five likeliest tokens.
+    The table also shows the perplexity at the temperature that was fitted for each model, and the share of labels among
+    the five likeliest tokens.
 
     Args:
-        rows: of one setting, text and split.
+        rows: of one setting, text and split. Arms without a seed of cross-entropy are left out.
     """
     arms: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        arms[row["arm"]].append(row)
+        if "diverged" not in row:
+            arms[row["arm"]].append(row)
+    arms = {name: runs for name, runs in arms.items() if name == "ce" or compare(rows, name)}
     ranked = sorted(arms.items(), key=lambda item: _mean(item[1], "ce"))
-    heads = [f"{name}, {most}" for name, most in _GROUPS.items()]
+    heads = [f"{name}, {low:,} times or more" if low else name for name, (low, _) in LABEL_GROUPS.items()]
     lines = [_line(["arm", "all labels", *heads, "all, at the fitted temperature", "accuracy@5"]), "|" + "---|" * 8]
-    measures = ["ce", *(f"ce of labels: {name}" for name in _GROUPS), "ce at the fitted temperature"]
+    measures = ["ce", *(f"ce of labels: {name}" for name in LABEL_GROUPS), "ce at the fitted temperature"]
     for name, runs in ranked:
         cells = [
             f"{Comparison(runs, arms['ce'], measure).percent:+.1f} %" if name != "ce" else "" for measure in measures
@@ -222,12 +224,13 @@ def _title(row: Row) -> str:
     sizes = row["sizes"]
     model = row.get("model") or f"{sizes['layers']} layers × {sizes['dim']}, {sizes['vocab']:,} pieces"
     of_text = f" of {row['text name']}" if "text name" in row else ""
+    samples = f", samples encoded by {row['encoder']}" if "encoder" in row else ""
     tuned = "".join(f", {name.replace('_', ' ')} {sizes[name]:g}" for name in ("dropout", "weight_decay")
                     if sizes[name] != getattr(Setting(), name))  # fmt: skip
     base = f", trained before on {sizes['base_tokens']:,} tokens" if sizes.get("base_steps") else ""
     return (
         f"{row['setting']}, {row['split']} text{of_text}: {model}{base}, {sizes['train_tokens']:,} tokens, "
-        f"{sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}{tuned}"
+        f"{sizes['steps']} steps of {sizes['batch'] * sizes['context']:,}{tuned}{samples}"
     )
 
 

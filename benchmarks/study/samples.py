@@ -38,9 +38,11 @@ def continuations(
 
 
 def repetition(ids: Int64[Tensor, "n length"]) -> dict[str, float]:
-    """The share of distinct bigrams, and how often a token is one of the eight before it."""
+    """The share of distinct bigrams, and the mean number of tokens among the eight before a token that equal it."""
     pairs = torch.stack([ids[:, :-1], ids[:, 1:]], dim=2).flatten(0, 1)
-    repeated = torch.stack([(ids[:, i:] == ids[:, : ids.shape[1] - i]).float().mean() for i in range(1, 9)])
+    repeated = torch.stack(
+        [(ids[:, i:] == ids[:, : ids.shape[1] - i]).float().mean() for i in range(1, min(9, ids.shape[1]))]
+    )
     return {"distinct-2": len(torch.unique(pairs, dim=0)) / len(pairs), "repetition": float(repeated.sum())}
 
 
@@ -78,6 +80,6 @@ class Mauve:
         return self._encoder.encode(texts, convert_to_numpy=True, show_progress_bar=False)
 
     def _bytes_of(self, token_id: int) -> bytes:
-        """The bytes of a token; special tokens, such as the end of a line, read as a new line."""
-        is_special = self._vocab.status[token_id] == TokenStatus.SPECIAL
-        return b"\n" if is_special else self._vocab.token(token_id)
+        """The bytes of a token; a newline for special tokens, such as the end of a line, and ids beyond the tokens."""
+        is_token = token_id < self._vocab.size and self._vocab.status[token_id] != TokenStatus.SPECIAL
+        return self._vocab.token(token_id) if is_token else b"\n"

@@ -17,32 +17,60 @@ def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: i
     """Start a model's input embedding from a bank, in place, before it is trained from scratch.
 
     The rows of tokens with a vector become those of `initial_embedding`, in the head too if it is tied. The rows of
-    other tokens, such as special tokens and the padding of the vocabulary, stay as they are.
+    tokens without a vector stay as they are, and so do rows beyond the bank and that of the padding token.
 
     Args:
-        model: a Hugging Face model, or another with `get_input_embeddings()`, before it is sharded or wrapped.
+        model: a Hugging Face model, or another with `get_input_embeddings()`, whose weight is [rows, width], before it
+            is sharded, quantized or wrapped.
         bank: the bank; its row i is token id i.
         std: the standard deviation of the new rows; default: that of the rows that they replace.
         seed: of the rotation into the model's width.
 
     Raises:
         ShapeError: the embedding has fewer rows than the bank.
-        UsageError: `std` is not positive, or the model has no rows in memory yet (the device `meta`).
+        UsageError: the model has no embedding whose rows can be set; `std` is not positive, or it is not given and the
+            rows that would be replaced do not vary.
     """
-    weight = model.get_input_embeddings().weight
-    if weight.is_meta:
-        raise UsageError("the model's rows are on the device meta", "call start_from_bank once the model is in memory")
+    embedding = _embedding(model)
+    weight = embedding.weight
     if len(weight) < bank.size:
         raise ShapeError(
             f"the embedding has {len(weight):,} rows, and the bank has {bank.size:,} tokens",
             "use the bank of the model's own tokenizer",
         )
     with torch.no_grad():
-        usable = torch.from_numpy(bank.usable).to(weight.device)
-        replaced = weight[: bank.size][usable]
-        size = float(replaced.float().std()) if std is None else std
-        rows = initial_embedding(bank, weight.shape[1], std=size, seed=seed)
-        weight[: bank.size][usable] = rows.to(weight)[usable]
+        replaced = torch.tensor(bank.usable, device=weight.device)
+        if (padding := getattr(embedding, "padding_idx", None)) is not None and padding < bank.size:
+            replaced[padding] = False
+        own = weight[: bank.size]
+        size = float(own[replaced].float().std()) if std is None else std
+        if std is None and not size > 0:
+            raise UsageError("the rows that the bank would replace do not vary", "give their size, such as std=0.02")
+        own[replaced] = initial_embedding(bank, weight.shape[1], std=size, seed=seed).to(weight)[replaced]
+
+
+def _embedding(model: Any) -> Any:
+    """The module of a model's input embedding, whose whole rows are in memory, in a floating type."""
+    try:
+        embedding = model.get_input_embeddings()
+        weight: Tensor = embedding.weight
+    except (AttributeError, NotImplementedError) as error:
+        raise UsageError(
+            f"{type(model).__name__} does not say which part of it is the input embedding (get_input_embeddings)",
+            "copy the rows of initial_embedding(bank, dim) into it",
+        ) from error
+    if weight.is_meta or hasattr(weight, "placements") or weight.numel() == 0:
+        raise UsageError(
+            "the rows of the input embedding are not in this process's memory, or only a part of them",
+            "call start_from_bank after the model is created, and before it is sharded",
+        )
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise UsageError(
+            f"the input embedding is quantized: its weight is {str(weight.dtype).removeprefix('torch.')} "
+            f"{list(weight.shape)}",
+            "call start_from_bank before it is quantized",
+        )
+    return embedding
 
 
 def initial_embedding(
@@ -50,10 +78,9 @@ def initial_embedding(
 ) -> Float[Tensor, "width dim"]:
     """Rows for an input embedding that have the cosines of a bank's vectors and the size of random rows.
 
-    `model.get_input_embeddings().weight.data.copy_(initial_embedding(bank, dim))` starts from them. With tied weights,
-    these rows are the head too. If the bank has more dimensions than the model, its first `dim` principal axes are
-    kept, and cosines are approximate; if it has fewer, its vectors are rotated at random into the model's space, and
-    cosines are exact.
+    `start_from_bank` puts them into a model. If the bank has more dimensions than the model, its first `dim` principal
+    axes are kept, and cosines are approximate; if it has fewer, its vectors are rotated at random into the model's
+    space, and cosines are exact.
 
     Args:
         bank: the bank; its row i is token id i.

@@ -24,8 +24,10 @@ chosen on validation text; the test text is read once.
 The text is repeated for several epochs. The bank of an arm is counted from the training tokens alone, except in arms
 with `all-text` in their name: their banks are counted from all text but that of validation and test. `shuffled` is the
 same bank with its rows in the places of other tokens. In arms whose names begin with `start-from`, the embedding, and
-with it the tied head, starts from the bank's vectors (`start_from_bank`). This repeats the main comparison on the docstrings of Python's
-standard library, which everybody has, in about 20 minutes on two cores; `TEXT=FILE` gives another text:
+with it the tied head, starts from the bank's vectors (as by `start_from_bank`, but with new random rows for tokens
+without a vector). This compares a start from the bank and `EMOLoss(bank)` together with their control and with label
+smoothing, on the docstrings of Python's standard library, which everybody has, in about 20 minutes on two cores;
+`TEXT=FILE` gives another text:
 
     make study-small
 
@@ -68,7 +70,7 @@ adds an amount of text to the table:
         --set train_tokens=400000 tokenizer_tokens=200000
 """
 
-_FREQUENCY = """## Which labels it helps
+_FREQUENCY = """## Gains by the frequency of the label
 
 The perplexity relative to cross-entropy of the test runs of the small setting on English, by how often the label occurs
 in the training text; means over the seeds of each arm. The column of the fitted temperature shows what is
@@ -77,14 +79,14 @@ left when a loss can no longer gain by sharper or flatter predictions.
 
 _SAMPLES = """## Samples
 
-Runs with `--encoder` are also measured by samples, which follow the first halves of sequences of held-out text. MAUVE
+Runs with `--encoder` are also measured by samples, which follow 32 tokens of held-out text and are as long. MAUVE
 compares them with the text that follows there, and is 1 if nothing tells them apart. A loss that makes predictions
 sharper or flatter changes samples as another temperature would, so they are also compared at the temperature
 that fits each model best on validation text. MAUVE depends on the number and length of the samples and on the encoder:
 compare values of one table only.
 
-    python -m benchmarks.study small --text FILE --split test --encoder FOLDER --rows samples.jsonl \\
-        --arms ce recommended label-smoothing emo1-clamped
+    python -m benchmarks.study small --text FILE --split test --encoder FOLDER --rows data/study/samples.jsonl \\
+        --seeds 1 --arms ce recommended start-from-bank-recommended label-smoothing
 """
 
 _STYLE = """

@@ -51,13 +51,16 @@ def test_ids_beyond_the_bank_get_random_rows(news_bank: Bank):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_starts_from_a_bank(bank: Bank, name: str):
     model = MODELS[name]()
+    model.resize_token_embeddings(bank.size + 20)
     embedding, head = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
     before, head_before, usable = embedding.clone(), head.clone(), torch.from_numpy(bank.usable)
     start_from_bank(model, bank)
     rows = embedding[: bank.size]
     expected = initial_embedding(bank, embedding.shape[1], std=float(before[: bank.size][usable].std()))
     assert torch.equal(rows[usable], expected[usable])
-    assert 0 < usable.sum() < len(embedding)
+    if (padding := model.get_input_embeddings().padding_idx) is not None:
+        assert not usable[padding]
+    assert 0 < usable.sum() < bank.size < len(embedding)
     assert torch.equal(rows[~usable], before[: bank.size][~usable])
     assert torch.equal(embedding[bank.size :], before[bank.size :])
     assert torch.equal(head, embedding if model.config.tie_word_embeddings else head_before)
@@ -73,10 +76,60 @@ def test_a_model_that_cannot_start_from_a_bank_stays_as_it_was(bank: Bank):
     assert torch.equal(small.get_input_embeddings().weight, before)
     with torch.device("meta"):
         without_rows = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL))
-    with pytest.raises(UsageError, match="on the device meta\nhint: call start_from_bank once"):
+    with pytest.raises(UsageError, match=r"not in this process's memory.*\nhint: call start_from_bank after"):
         start_from_bank(without_rows, bank)
+    own = tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL))
+    before = own.get_input_embeddings().weight.clone()
     with pytest.raises(UsageError, match="std is -1"):
-        start_from_bank(tf.LlamaForCausalLM(tf.LlamaConfig(**SMALL)), bank, std=-1.0)
+        start_from_bank(own, bank, std=-1.0)
+    assert torch.equal(own.get_input_embeddings().weight, before)
+
+
+class Model(torch.nn.Module):
+    """With an embedding, or without one."""
+
+    def __init__(self, weight: torch.Tensor | None, padding: int | None = None) -> None:
+        super().__init__()
+        if weight is not None:
+            self.tokens = torch.nn.Embedding(1, 1)
+            self.tokens.padding_idx = padding
+            self.tokens.weight = torch.nn.Parameter(weight, requires_grad=weight.is_floating_point())
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.tokens
+
+
+@pytest.mark.parametrize(
+    ("weight", "error"),
+    [
+        (None, r"Model does not say which part .*\nhint: copy the rows of initial_embedding"),
+        (torch.empty(0), r"not in this process's memory.*\nhint: call start_from_bank after .* before it is sharded"),
+        (
+            torch.zeros(300, 16, dtype=torch.int8),
+            r"quantized: its weight is int8 \[300, 16\]\nhint: .* before it is quantized",
+        ),
+        (torch.zeros(4_800), r"quantized: its weight is float32 \[4800\]"),
+        (torch.zeros(300, 16), r"do not vary\nhint: give their size"),
+    ],
+)
+def test_a_weight_whose_rows_cannot_be_set_is_refused(bank: Bank, weight: torch.Tensor | None, error: str):
+    assert bank.size == 300
+    with pytest.raises(UsageError, match=error):
+        start_from_bank(Model(weight), bank)
+    if weight is not None and weight.shape == (300, 16) and weight.is_floating_point():
+        model = Model(weight)
+        start_from_bank(model, bank, std=0.1)
+        assert model.tokens.weight.any()
+
+
+def test_the_row_of_padding_stays(bank: Bank):
+    padding = int(np.flatnonzero(bank.usable)[0])
+    model = Model(torch.randn(bank.size, 16), padding)
+    before = model.tokens.weight.detach().clone()
+    start_from_bank(model, bank)
+    changed = (model.tokens.weight != before).any(dim=1)
+    usable = torch.from_numpy(bank.usable)
+    assert torch.equal(changed.nonzero()[:, 0], usable.nonzero()[1:, 0])
 
 
 def test_rows_keep_the_type_of_the_model(bank: Bank):

@@ -97,7 +97,11 @@ def test_labels_are_compared_by_how_often_they_occur():
         more |= {"ce at the fitted temperature": values[1], "accuracy@5": 0.3}
         return [row | more for row in _rows(arm, [5.0, 5.0])]
 
-    lines = frequency_report([*of("ce", 6.0, 5.0), *of("softened", 5.9, 5.1)]).splitlines()
+    diverged = _rows("emo2", [9.0])[0] | {"diverged": 7}
+    other_seed = [row | {"seed": 9, "arm": "alone"} for row in of("softened", 5.9, 5.1)]
+    rows = [*of("ce", 6.0, 5.0), *of("softened", 5.9, 5.1), diverged, *other_seed]
+    lines = frequency_report(rows).splitlines()
+    assert len(lines) == 4
     assert lines[2].startswith("| ce | | | |")
     assert lines[3] == "| softened | +0.0 % | -9.5 % | +10.5 % | +10.5 % | +10.5 % | +10.5 % | 30.00% |"
 

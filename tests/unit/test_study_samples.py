@@ -44,9 +44,9 @@ def test_at_a_low_temperature_each_token_is_the_most_likely_one(model: Decoder |
     prompts = torch.randint(TINY.vocab, (130, 6))
     drawn = continuations(model, prompts, 5, temperature=1e-4)
     with torch.no_grad():
-        hidden = model(torch.cat([prompts, drawn], dim=1))
-        likeliest = (hidden @ model.embedding.weight.T).argmax(2)
-    assert torch.equal(drawn, likeliest[:, 5:10])
+        logits = (model(torch.cat([prompts, drawn], dim=1)) @ model.embedding.weight.T)[:, 5:10]
+    own = logits.gather(2, drawn[:, :, None])[:, :, 0]
+    assert float((logits.amax(2) - own).max()) < 0.01
     assert len(drawn.unique()) > 20
 
 
@@ -125,13 +125,15 @@ def test_runs_with_an_encoder_have_a_table_of_their_samples():
     ("arguments", "error"),
     [
         (["small", "--encoder", "missing"], "missing is not the folder of a sentence encoder"),
-        (["finetune-small", "--other", "x", "--encoder", "."], "does not go with finetune-small"),
+        (["small", "--encoder", "."], "(there is no modules.json)"),
+        (["finetune-small", "--other", "x", "--encoder", "ENCODER"], "does not go with finetune-small"),
     ],
 )
 def test_an_encoder_that_cannot_be_used_is_refused_before_any_work(
-    arguments: list[str], error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], error: str, encoder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(sys, "argv", ["benchmarks.study", *arguments, "--text", "not-read"])
+    given = [str(encoder) if argument == "ENCODER" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.study", *given, "--text", "not-read"])
     with pytest.raises(SystemExit):
         main()
     assert error in capsys.readouterr().err
@@ -146,3 +148,25 @@ def test_an_encoder_without_the_package_of_mauve_says_what_to_install(
     with pytest.raises(SystemExit):
         main()
     assert "--encoder needs mauve: pip install mauve-text" in capsys.readouterr().err
+
+
+def test_a_model_that_was_trained_before_does_not_start_from_a_bank(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    command = ["benchmarks.study", "continued-small", "--text", "not-read", "--other", "not-read"]
+    monkeypatch.setattr(sys, "argv", [*command, "--arms", "start-from-bank"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "start-from-bank would overwrite the embedding of a model that was trained" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(FileNotFoundError, match="not-read"):  # the arms by default are accepted
+        main()
+
+
+def test_ids_beyond_the_tokens_are_read_as_new_lines(encoder: Path, news_model: Path):
+    vocab = load_tokenizer(news_model).vocab
+    prompts, text = torch.full((30, 3), 300), torch.arange(400, 490).view(30, 3)
+    mauve = Mauve(encoder, vocab, prompts, text)
+    beyond = text.clone()
+    beyond[:, 1] = vocab.size + 7
+    assert 0 < mauve(beyond) < 1

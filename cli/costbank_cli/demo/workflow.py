@@ -143,8 +143,8 @@ def _ways(bank: Bank) -> dict[str, Training]:
 
 def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> Iterator[str]:
     yield "6. training: one small language model in three ways, on the same batches: with cross-entropy; the same after"
-    yield "   start_from_bank(model, bank); and after it with EMOLoss(bank). On held-out docstrings:"
-    yield "            cross-entropy in nats, trained with          accuracy, trained with"
+    yield "   start_from_bank(model, bank), here start; and with EMOLoss(bank) after that. On held-out docstrings:"
+    yield "            cross-entropy in nats                        accuracy"
     titles = "   ".join(f"{name:>13}" for name in training)
     yield f"     step   {titles}   {titles}"
     for points in zip(*training.values(), strict=True):
@@ -157,8 +157,8 @@ def _training_lines(training: dict[str, list[HeldOutPoint]], guess: float) -> It
         f"{math.expm1(nats - last[_PLAIN]):+.1%} with {name}" for name, nats in last.items() if name != _PLAIN
     )
     yield f"   Final perplexity, relative to cross-entropy: {changes}."
-    yield "   This is one short run of a small model, which saw less text than its bank. In longer runs, in"
-    yield "   docs/training-results.md, model and bank saw the same text."
+    yield "   This is one short run of a small model, which saw less text than its bank. docs/training-results.md has"
+    yield "   longer runs, also some in which model and bank saw the same text."
 
 
 def _nearest(bank: Bank) -> dict[str, list[str]]:
