@@ -111,9 +111,9 @@ polyline { fill: none !important; }
   .worse { fill: #f0883e; stroke: #f0883e; }
 }
 """
-_WIDTH, _TOP, _ROW, _LEFT, _PLOT = 760, 70, 26, 260, 400
+_WIDTH, _TOP, _ROW, _LEFT, _PLOT = 760, 90, 26, 260, 400
 """In pixels: where the plot begins, and its width."""
-_MOST_SHOWN = 50
+_MOST_SHOWN = 20
 """In percent: arms that raise the perplexity by more would make the rest of the picture small."""
 _LINES = {"ce": "first", "label-smoothing": "second", "unigram-smoothing": "third", "head-64-0.05": "fourth",
           "head-all": "fifth", "base-text": "sixth"}  # fmt: skip
@@ -154,9 +154,9 @@ def chart() -> str:
         bars += [_Bar(arm, c.percent, c.interval) for arm, c in comparisons.items() if c]
     shown = [bar for bar in bars if bar.percent < _MOST_SHOWN]
     outside = [f"{bar.name} ({bar.percent:+.0f} %)" for bar in bars if bar not in shown]
-    note = "Lines: 95 % intervals over seeds, on test text. Other arms: one seed, on validation text."
-    note += f" Not shown: {', '.join(outside)}." if outside else ""
-    return _draw(shown, "Held-out perplexity relative to cross-entropy, trained from scratch", note)
+    notes = ["Lines: 95 % intervals over seeds, on test text. Other arms: one seed, on validation text."]
+    notes += [f"Not shown: {', '.join(outside)}."] if outside else []
+    return _draw(shown, "Held-out perplexity relative to cross-entropy, trained from scratch", notes)
 
 
 def forgetting_chart() -> str:
@@ -216,7 +216,7 @@ class _Bar(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def _draw(bars: list[_Bar], title: str, note: str) -> str:
+def _draw(bars: list[_Bar], title: str, notes: list[str]) -> str:
     """Points with their intervals as lines, the least first."""
     bars = sorted(bars, key=lambda bar: bar.percent)
     ends = [end for bar in bars for end in (bar.percent, *(bar.interval or ()))]
@@ -230,7 +230,7 @@ def _draw(bars: list[_Bar], title: str, note: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">',
         f"<style>{_STYLE}</style>",
         f'<text class="title" x="16" y="28">{title}</text>',
-        f'<text class="quiet" x="16" y="50">{note}</text>',
+        *(f'<text class="quiet" x="16" y="{50 + 18 * number}">{note}</text>' for number, note in enumerate(notes)),
         f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{_TOP - 8}" y2="{height - 12}"/>',
     ]
     for number, (name, percent, interval) in enumerate(bars):
