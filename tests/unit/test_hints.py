@@ -33,7 +33,7 @@ FOREIGN = {
     "--no-files", "--keep-order", "--command", "--arguments",  # complete, in fish
     "--logdir", "--text", "--vector", "--neighbors",  # tensorboard, embedding-atlas
     "--nproc-per-node", "--index-url", "--data-urlencode",
-    "--other", "--split", "--arms",  # python -m benchmarks.study
+    "--other", "--split", "--arms", "--seeds", "--rows", "--encoder",  # python -m benchmarks.study
     "--include", "--revision",  # hf download
     "--external_plugins", "--external", "--loss_type", "--loss_scale",  # ms-swift
     "--enable_dft_loss", "--enable_channel_loss",
