@@ -13,7 +13,7 @@ __all__ = ["chart", "forgetting_chart", "page"]
 
 _INTRO = """# The study
 
-*This page is generated from `data/study/rows.jsonl` (`python -m docs.generators`).*
+*This page is generated from the rows in `data/study` (`python -m docs.generators`).*
 
 A small decoder is trained with one loss after another, from the same weights and on the same batches, and its
 perplexity on held-out text is compared with that of cross-entropy. `benchmarks/study/README.md` says how. Arms are
@@ -86,7 +86,7 @@ that fits each model best on validation text. MAUVE depends on the number and le
 compare values of one table only.
 
     python -m benchmarks.study small --text FILE --split test --encoder FOLDER --rows data/study/samples.jsonl \\
-        --seeds 1 --arms ce recommended start-from-bank-recommended label-smoothing
+        --seeds 1 --arms ce start-from-bank-recommended
 """
 
 _STYLE = """
