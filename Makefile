@@ -21,7 +21,7 @@ help:
 	@echo "make check      make lint, generated pages, the documentation site"
 	@echo "make docs       the documentation site, in site/"
 	@echo "make bench      all benchmarks; appends rows to data/bench/results.csv"
-	@echo "make study-small   cross-entropy, label smoothing, and a bank with its control, from scratch; TEXT=FILE; about 20 minutes"
+	@echo "make study-small   cross-entropy, label smoothing, and a bank with its control, from scratch; TEXT=FILE; 20 to 30 minutes"
 
 # Python compiles a module when it is first imported; pip would compile all of them, of which most are never used.
 $(READY): requirements.lock pyproject.toml

@@ -17,7 +17,8 @@ def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: i
     """Start a model's input embedding from a bank, in place, before it is trained from scratch.
 
     The rows of tokens with a vector become those of `initial_embedding`, in the head too if it is tied. The rows of
-    tokens without a vector stay as they are, and so do rows beyond the bank and that of the padding token.
+    tokens without a vector stay as they are, and so do rows beyond the bank and that of the padding token. A pretrained
+    model would lose its embedding.
 
     Args:
         model: a Hugging Face model, or another with `get_input_embeddings()`, whose weight is [rows, width], before it
@@ -28,8 +29,8 @@ def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: i
 
     Raises:
         ShapeError: the embedding has fewer rows than the bank.
-        UsageError: the model has no embedding whose rows can be set; `std` is not positive, or it is not given and the
-            rows that would be replaced do not vary.
+        UsageError: the model has no embedding whose rows can be set; the bank has no vectors; `std` is not positive, or
+            it is not given and the rows that would be replaced do not vary.
     """
     embedding = _embedding(model)
     weight = embedding.weight
@@ -42,6 +43,10 @@ def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: i
         replaced = torch.tensor(bank.usable, device=weight.device)
         if (padding := getattr(embedding, "padding_idx", None)) is not None and padding < bank.size:
             replaced[padding] = False
+        if not replaced.any():
+            raise UsageError(
+                "the bank has no vector for a token of the model", "use a bank of the model's own tokenizer"
+            )
         own = weight[: bank.size]
         size = float(own[replaced].float().std()) if std is None else std
         if std is None and not size > 0:
@@ -59,7 +64,8 @@ def _embedding(model: Any) -> Any:
             f"{type(model).__name__} does not say which part of it is the input embedding (get_input_embeddings)",
             "copy the rows of initial_embedding(bank, dim) into it",
         ) from error
-    if weight.is_meta or hasattr(weight, "placements") or weight.numel() == 0:
+    is_part = hasattr(weight, "placements") or weight.numel() == 0 or (weight.ndim == 1 and weight.is_floating_point())
+    if weight.is_meta or is_part:
         raise UsageError(
             "the rows of the input embedding are not in this process's memory, or only a part of them",
             "call start_from_bank after the model is created, and before it is sharded",
@@ -79,8 +85,8 @@ def initial_embedding(
     """Rows for an input embedding that have the cosines of a bank's vectors and the size of random rows.
 
     `start_from_bank` puts them into a model. If the bank has more dimensions than the model, its first `dim` principal
-    axes are kept, and cosines are approximate; if it has fewer, its vectors are rotated at random into the model's
-    space, and cosines are exact.
+    axes are kept, and cosines are approximate; if it has fewer, cosines are exact. In both cases the vectors are
+    rotated at random into the model's space.
 
     Args:
         bank: the bank; its row i is token id i.
@@ -109,9 +115,10 @@ def initial_embedding(
 
 
 def _axes(vectors: Float[Tensor, "vocab k"], dim: int, generator: torch.Generator) -> Float[Tensor, "k dim"]:
-    """Orthonormal rows or columns: a random rotation into more dimensions, or the principal axes."""
+    """Orthonormal rows or columns: a random rotation into more dimensions, or of the principal axes."""
     columns = vectors.shape[1]
+    rotation = torch.linalg.qr(torch.randn(dim, min(columns, dim), generator=generator)).Q
     if columns <= dim:
-        return torch.linalg.qr(torch.randn(dim, columns, generator=generator)).Q.T
+        return rotation.T
     products = (vectors.T @ vectors).double()
-    return torch.linalg.eigh(products).eigenvectors[:, -dim:].float()
+    return torch.linalg.eigh(products).eigenvectors[:, -dim:].float() @ rotation

@@ -25,9 +25,9 @@ The text is repeated for several epochs. The bank of an arm is counted from the 
 with `all-text` in their name: their banks are counted from all text but that of validation and test. `shuffled` is the
 same bank with its rows in the places of other tokens. In arms whose names begin with `start-from`, the embedding, and
 with it the tied head, starts from the bank's vectors (as by `start_from_bank`, but with new random rows for tokens
-without a vector). This compares a start from the bank and `EMOLoss(bank)` together with their control and with label
-smoothing, on the docstrings of Python's standard library, which everybody has, in about 20 minutes on two cores;
-`TEXT=FILE` gives another text:
+without a vector). This command compares cross-entropy, label smoothing, a start from the bank with `EMOLoss(bank)`, and
+the same with shuffled banks, on the docstrings of Python's standard library, which everybody has. It takes 20 to 30
+minutes on two idle cores; `TEXT=FILE` gives another text:
 
     make study-small
 
@@ -63,8 +63,9 @@ bank of `recommended` is counted from the pairs, that of `base-text` from the ne
 _DATA = """## How much text a bank is worth
 
 Cross-entropy was also trained on other amounts of text, with the tokenizer of the 200,000 tokens and in as many steps.
-The text that it needs for the perplexity of another loss tells what that loss is worth. This command
-adds an amount of text to the table:
+The text that it needs for the perplexity of another loss tells what that loss is worth. Between two amounts, the
+cross-entropy in nats is taken to fall evenly with the logarithm of the text. In fact it falls faster at first, so these
+multiples are upper limits. This command adds an amount of text to the table:
 
     python -m benchmarks.study small --text FILE --split test --arms ce \\
         --set train_tokens=400000 tokenizer_tokens=200000

@@ -35,6 +35,7 @@ def test_a_narrower_model_gets_the_principal_axes(news_bank: Bank):
     vectors = torch.from_numpy(news_bank.vectors().copy()).double()
     _, _, axes = torch.linalg.svd(vectors, full_matrices=False)
     expected = (vectors @ axes[: news_bank.dim // 2].T)[usable]
+    assert not torch.allclose(narrow, initial_embedding(news_bank, news_bank.dim // 2, seed=1)[usable], atol=1e-3)
     assert torch.allclose(_cosines(narrow), _cosines(expected), atol=1e-4)
 
 
@@ -108,7 +109,7 @@ class Model(torch.nn.Module):
             torch.zeros(300, 16, dtype=torch.int8),
             r"quantized: its weight is int8 \[300, 16\]\nhint: .* before it is quantized",
         ),
-        (torch.zeros(4_800), r"quantized: its weight is float32 \[4800\]"),
+        (torch.zeros(4_800), r"not in this process's memory, or only a part of them"),
         (torch.zeros(300, 16), r"do not vary\nhint: give their size"),
     ],
 )
@@ -120,6 +121,13 @@ def test_a_weight_whose_rows_cannot_be_set_is_refused(bank: Bank, weight: torch.
         model = Model(weight)
         start_from_bank(model, bank, std=0.1)
         assert model.tokens.weight.any()
+
+
+def test_a_bank_without_vectors_is_refused(bank: Bank, monkeypatch: pytest.MonkeyPatch):
+    model = Model(torch.randn(bank.size, 16))
+    monkeypatch.setitem(bank.__dict__, "usable", np.zeros(bank.size, bool))
+    with pytest.raises(UsageError, match="no vector for a token of the model"):
+        start_from_bank(model, bank)
 
 
 def test_the_row_of_padding_stays(bank: Bank):
