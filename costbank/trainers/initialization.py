@@ -57,13 +57,15 @@ def start_from_bank(model: Any, bank: Bank, *, std: float | None = None, seed: i
 def _embedding(model: Any) -> Any:
     """The module of a model's input embedding, whose whole rows are in memory, in a floating type."""
     try:
-        embedding = model.get_input_embeddings()
-        weight: Tensor = embedding.weight
-    except (AttributeError, NotImplementedError) as error:
+        embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    except NotImplementedError:  # from transformers, for a model in which it finds no embedding
+        embedding = None
+    weight: Tensor | None = getattr(embedding, "weight", None)
+    if weight is None:
         raise UsageError(
             f"{type(model).__name__} does not say which part of it is the input embedding (get_input_embeddings)",
             "copy the rows of initial_embedding(bank, dim) into it",
-        ) from error
+        )
     is_part = hasattr(weight, "placements") or weight.numel() == 0 or (weight.ndim == 1 and weight.is_floating_point())
     if weight.is_meta or is_part:
         raise UsageError(

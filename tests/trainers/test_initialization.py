@@ -97,6 +97,8 @@ class Model(torch.nn.Module):
             self.tokens.weight = torch.nn.Parameter(weight, requires_grad=weight.is_floating_point())
 
     def get_input_embeddings(self) -> torch.nn.Module:
+        if not hasattr(self, "tokens"):
+            raise NotImplementedError  # as transformers does
         return self.tokens
 
 
@@ -115,6 +117,8 @@ class Model(torch.nn.Module):
 )
 def test_a_weight_whose_rows_cannot_be_set_is_refused(bank: Bank, weight: torch.Tensor | None, error: str):
     assert bank.size == 300
+    with pytest.raises(UsageError, match="Linear does not say which part"):
+        start_from_bank(torch.nn.Linear(2, 2), bank)
     with pytest.raises(UsageError, match=error):
         start_from_bank(Model(weight), bank)
     if weight is not None and weight.shape == (300, 16) and weight.is_floating_point():
