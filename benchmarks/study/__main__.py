@@ -109,7 +109,9 @@ def _check_encoder(parser: argparse.ArgumentParser, options: argparse.Namespace)
     if missing := [name for name in ("mauve", "sentence_transformers") if find_spec(name) is None]:
         parser.error(f"--encoder needs {', '.join(missing)}: pip install mauve-text sentence-transformers")
     if not any((options.encoder / name).is_file() for name in ("modules.json", "config.json")):
-        parser.error(f"--encoder {options.encoder} is not the folder of a sentence encoder (there is no modules.json)")
+        parser.error(
+            f"{options.encoder} has no modules.json or config.json: give --encoder the folder of a sentence encoder"
+        )
     if SETTINGS[options.setting].prompts:
         parser.error(f"--encoder does not go with {options.setting}: samples are compared with running text")
 

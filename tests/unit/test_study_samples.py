@@ -124,8 +124,8 @@ def test_runs_with_an_encoder_have_a_table_of_their_samples():
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["small", "--encoder", "missing"], "missing is not the folder of a sentence encoder"),
-        (["small", "--encoder", "."], "(there is no modules.json)"),
+        (["small", "--encoder", "missing"], "missing has no modules.json or config.json"),
+        (["small", "--encoder", "."], "give --encoder the folder of a sentence encoder"),
         (["finetune-small", "--other", "x", "--encoder", "ENCODER"], "does not go with finetune-small"),
     ],
 )
